@@ -1,0 +1,11 @@
+// Write access to the dense f32 matrix TENSOR (rows of WIDTH elements) for any WIDTH: what lies
+// past the row's end is dropped. Put behind access/read_scalar.wgsl.
+
+fn store_TENSOR(row: u32, column: u32, group: vec4<f32>) {
+    let inside = WIDTH - 4u * column;
+    let first = row * WIDTH + 4u * column;
+    TENSOR[first] = group.x;
+    if (inside > 1u) { TENSOR[first + 1u] = group.y; }
+    if (inside > 2u) { TENSOR[first + 2u] = group.z; }
+    if (inside > 3u) { TENSOR[first + 3u] = group.w; }
+}

@@ -1,0 +1,151 @@
+// backward_input: from g = dL/dy to dx and the per-token [dh, dl], for a tile of tokens and a slice
+// of the inputs, in one dispatch.
+//
+//   v_i  = s * B_i^T g
+//   dw_i = v_i . h                  dl = w * (dw - sum_i w_i dw_i)
+//   dh   = sum_i w_i v_i            (+ W_g^T dl for the latent router)
+//   dx (+)= A^T dh                  (+ W_g^T dl for the input router)
+//
+// v is used up a few columns at a time (absorb), so memory does not grow with RANK * EXPERTS.
+//
+// Bindings (matrices row-major):
+//   0  dims        uniform
+//   1  g           tokens x d_out
+//   2  parameters  the packed adapter: shrink block, expand block, latent router
+//   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
+//   4  dx          tokens x d_in; added to when ACCUMULATE
+//   5  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written
+// Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
+// Workgroup memory: `lane_sums` (part/shrink.wgsl), `state` and `dstate_tile`
+// ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
+
+struct Dims {
+    tokens: u32,
+    d_in: u32,
+    d_out: u32,
+    // vec4 groups of inputs in a slice
+    slice_groups: u32,
+    scaling: f32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> g: array<g_element>;
+@group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> saved: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<dx_element>;
+@group(0) @binding(5) var<storage, read_write> dstate: array<f32>;
+
+// [h, w][quad], each a vec4 over four tokens.
+var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
+// [dh, dw then dl][quad].
+var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
+// The columns of v that are being absorbed: [column within the chunk][quad].
+var<workgroup> v: array<vec4<f32>, REDUCE * QUADS>;
+
+fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
+fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
+fn latent_matrix() -> u32 {
+    return SHRINK_ROWS * in_groups() + RANK * EXPERTS * out_groups();
+}
+
+fn load_source(row: u32, k: u32) -> vec4<f32> { return load_g(row, k); }
+fn source_groups() -> u32 { return out_groups(); }
+fn shrink_matrix() -> u32 { return SHRINK_ROWS * in_groups(); }
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
+    v[(column % REDUCE) * QUADS + quad] = dims.scaling * value;
+}
+
+// Adds what columns first .. first + count of v (v_i[j] is column i * RANK + j) contribute to dh and
+// dw. Each thread owns one entry of [dh, dw] for four tokens; the next barrier comes before v is
+// written again.
+fn absorb(first: u32, count: u32, local: u32) {
+    let end = first + count;
+    for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
+        let row = item / QUADS;
+        let quad = item % QUADS;
+        var sum = dstate_tile[item];
+        if (row < RANK) {
+            // dh_j: the columns congruent to j
+            for (var column = first + (row + RANK - first % RANK) % RANK; column < end; column += RANK) {
+                sum += state[(RANK + column / RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
+            }
+        } else {
+            // dw_i: the columns of expert i
+            let expert = row - RANK;
+            let stop = min(end, (expert + 1u) * RANK);
+            for (var column = max(first, expert * RANK); column < stop; column++) {
+                sum += state[(column % RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
+            }
+        }
+        dstate_tile[item] = sum;
+    }
+}
+
+fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
+fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
+fn target_groups() -> u32 { return in_groups(); }
+fn expand_matrix() -> u32 { return 0u; }
+fn load_target(row: u32, c: u32) -> vec4<f32> { return load_dx(row, c); }
+fn store_target(row: u32, c: u32, value: vec4<f32>) { store_dx(row, c, value); }
+
+fn load_state(first_token: u32, local: u32) {
+    for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
+        let column = item / QUADS;
+        let token = first_token + 4u * (item % QUADS);
+        let last = dims.tokens - 1u;
+        state[item] = vec4<f32>(
+            saved[min(token, last) * STATE + column],
+            saved[min(token + 1u, last) * STATE + column],
+            saved[min(token + 2u, last) * STATE + column],
+            saved[min(token + 3u, last) * STATE + column],
+        );
+        dstate_tile[item] = vec4<f32>(0.0);
+    }
+}
+
+// dw -> dl in place, for four tokens at once: the Jacobian of softmax.
+fn softmax_backward(quad: u32) {
+    var mean = vec4<f32>(0.0);
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let row = (RANK + expert) * QUADS + quad;
+        mean += state[row] * dstate_tile[row];
+    }
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let row = (RANK + expert) * QUADS + quad;
+        dstate_tile[row] = state[row] * (dstate_tile[row] - mean);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let tile = group.y + group.z * grid.y;
+    let first_token = tile * TILE_TOKENS;
+    if (first_token >= dims.tokens) {
+        return;
+    }
+    // The barriers inside shrink come before anyone reads what load_state wrote.
+    load_state(first_token, local);
+    shrink(first_token, dims.tokens, local);
+    workgroupBarrier();
+    if (local < QUADS) {
+        softmax_backward(local);
+    }
+    workgroupBarrier();
+    route_backward(local);
+    if (group.x == 0u) {
+        for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
+            let token = item / STATE;
+            let column = item % STATE;
+            if (first_token + token < dims.tokens) {
+                dstate[(first_token + token) * STATE + column] =
+                    dstate_tile[column * QUADS + token / 4u][token % 4u];
+            }
+        }
+    }
+    let first_group = group.x * dims.slice_groups;
+    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, in_groups()), local);
+}

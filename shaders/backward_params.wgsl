@@ -1,0 +1,91 @@
+// backward_params: the gradients of every parameter, G = Z^T X summed over tokens, in one dispatch
+// over blocks of the packed gradient buffer and splits of the tokens.
+//
+//   shrink block   dA = sum_t dh x^T, input router also dW_g = sum_t dl x^T     Z = [dh, dl], X = x
+//   expand block   dB_i = s * sum_t w_i g h^T, stored transposed               Z = s w_i h_j, X = g
+//   latent router  dW_g = sum_t dl h^T                                         Z = dl,       X = h
+//
+// A workgroup owns ROWS rows x WORKGROUP vec4 columns of one of the three blocks, in registers, and
+// walks over the tokens of its split. Unsplit, it writes (or adds to) the gradients; split, each
+// split writes its own copy of the gradients and backward_params_reduce.wgsl adds the copies up.
+//
+// Bindings (matrices row-major):
+//   0  dims       uniform
+//   1  x          tokens x d_in
+//   2  g          tokens x d_out
+//   3  saved      tokens x (RANK + EXPERTS), [h, w]
+//   4  dstate     tokens x (RANK + EXPERTS), [dh, dl]
+//   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
+// Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
+// Workgroup memory: `coefficients`, STAGE_TOKENS * ROWS * 4 bytes.
+
+struct Dims {
+    tokens: u32,
+    d_in: u32,
+    d_out: u32,
+    split_tokens: u32,
+    // The first block of the grid that belongs to the expand block, to the latent router, to nothing.
+    expand_start: u32,
+    latent_start: u32,
+    end: u32,
+    scaling: f32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x: array<x_element>;
+@group(0) @binding(2) var<storage, read> g: array<g_element>;
+@group(0) @binding(3) var<storage, read> saved: array<f32>;
+@group(0) @binding(4) var<storage, read> dstate: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gradients: array<vec4<f32>>;
+
+// [token of the stage][row / 4], each a vec4 over four rows.
+var<workgroup> coefficients: array<vec4<f32>, STAGE_TOKENS * ROW_QUADS>;
+
+fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
+fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
+fn latent_groups() -> u32 { return (RANK + 3u) / 4u; }
+
+// X of the latent router: h, zero past the row's end.
+fn load_h(token: u32, column: u32) -> vec4<f32> {
+    let inside = RANK - 4u * column;
+    let first = token * STATE + 4u * column;
+    var group = vec4<f32>(saved[first], 0.0, 0.0, 0.0);
+    if (inside > 1u) { group.y = saved[first + 1u]; }
+    if (inside > 2u) { group.z = saved[first + 2u]; }
+    if (inside > 3u) { group.w = saved[first + 3u]; }
+    return group;
+}
+
+// Z of the three blocks. Rows past a block's end are clamped and never stored.
+fn coefficient_x(token: u32, row: u32) -> f32 {
+    return dstate[token * STATE + min(row, SHRINK_ROWS - 1u)];
+}
+fn coefficient_g(token: u32, row: u32) -> f32 {
+    let inside = min(row, RANK * EXPERTS - 1u);
+    return dims.scaling * saved[token * STATE + RANK + inside / RANK] * saved[token * STATE + inside % RANK];
+}
+fn coefficient_h(token: u32, row: u32) -> f32 {
+    return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let block = group.x + group.z * grid.x;
+    if (block >= dims.end) {
+        return;
+    }
+    let expand_matrix = SHRINK_ROWS * in_groups();
+    let latent_matrix = expand_matrix + RANK * EXPERTS * out_groups();
+    let copy = group.y * (latent_matrix + LATENT_ROWS * latent_groups());
+    if (block < dims.expand_start) {
+        outer_x(block, in_groups(), SHRINK_ROWS, copy, group.y, local);
+    } else if (block < dims.latent_start) {
+        outer_g(block - dims.expand_start, out_groups(), RANK * EXPERTS, copy + expand_matrix, group.y, local);
+    } else {
+        outer_h(block - dims.latent_start, latent_groups(), EXPERTS, copy + latent_matrix, group.y, local);
+    }
+}

@@ -1,0 +1,88 @@
+// forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a
+// slice of the outputs, in one dispatch. l = W_g x (input router) or W_g h (latent router).
+//
+// Bindings (matrices row-major):
+//   0  dims        uniform
+//   1  x           tokens x d_in
+//   2  parameters  the packed adapter: shrink block, expand block, latent router
+//   3  y           tokens x d_out; added to when ACCUMULATE
+//   4  saved       tokens x (RANK + EXPERTS), [h, w]; training only (part/save_state.wgsl)
+// Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
+// Workgroup memory: `lane_sums` (part/shrink.wgsl) and `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
+
+struct Dims {
+    tokens: u32,
+    d_in: u32,
+    d_out: u32,
+    // vec4 groups of outputs in a slice
+    slice_groups: u32,
+    scaling: f32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x: array<x_element>;
+@group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<y_element>;
+
+// [h, l then w][quad], each a vec4 over four tokens.
+var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
+
+fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
+fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
+fn latent_matrix() -> u32 {
+    return SHRINK_ROWS * in_groups() + RANK * EXPERTS * out_groups();
+}
+
+fn load_source(row: u32, k: u32) -> vec4<f32> { return load_x(row, k); }
+fn source_groups() -> u32 { return in_groups(); }
+fn shrink_matrix() -> u32 { return 0u; }
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
+fn absorb(first: u32, count: u32, local: u32) {}
+
+fn outer_factor(expert: u32, quad: u32) -> vec4<f32> {
+    return dims.scaling * state[(RANK + expert) * QUADS + quad];
+}
+fn inner_factor(j: u32, quad: u32) -> vec4<f32> { return state[j * QUADS + quad]; }
+fn target_groups() -> u32 { return out_groups(); }
+fn expand_matrix() -> u32 { return SHRINK_ROWS * in_groups(); }
+fn load_target(row: u32, c: u32) -> vec4<f32> { return load_y(row, c); }
+fn store_target(row: u32, c: u32, value: vec4<f32>) { store_y(row, c, value); }
+
+// l -> w in place, for four tokens at once. The maximum is taken out first: logits of any size.
+fn softmax(quad: u32) {
+    var largest = state[RANK * QUADS + quad];
+    for (var expert = 1u; expert < EXPERTS; expert++) {
+        largest = max(largest, state[(RANK + expert) * QUADS + quad]);
+    }
+    var total = vec4<f32>(0.0);
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let weight = exp(state[(RANK + expert) * QUADS + quad] - largest);
+        state[(RANK + expert) * QUADS + quad] = weight;
+        total += weight;
+    }
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        state[(RANK + expert) * QUADS + quad] = state[(RANK + expert) * QUADS + quad] / total;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let tile = group.y + group.z * grid.y;
+    let first_token = tile * TILE_TOKENS;
+    if (first_token >= dims.tokens) {
+        return;
+    }
+    shrink(first_token, dims.tokens, local);
+    route(local);
+    if (local < QUADS) {
+        softmax(local);
+    }
+    workgroupBarrier();
+    save_state(first_token, dims.tokens, group.x, local);
+    let first_group = group.x * dims.slice_groups;
+    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, out_groups()), local);
+}

@@ -1,0 +1,16 @@
+// The latent router's backward: dh += W_g^T dl.
+
+fn route_backward(local: u32) {
+    let matrix = latent_matrix();
+    for (var item = local; item < RANK * QUADS; item += WORKGROUP) {
+        let j = item / QUADS;
+        let quad = item % QUADS;
+        var sum = dstate_tile[item];
+        for (var expert = 0u; expert < EXPERTS; expert++) {
+            sum += parameters[matrix + expert * ((RANK + 3u) / 4u) + j / 4u][j % 4u]
+                * dstate_tile[(RANK + expert) * QUADS + quad];
+        }
+        dstate_tile[item] = sum;
+    }
+    workgroupBarrier();
+}

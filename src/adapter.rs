@@ -1,0 +1,55 @@
+//! Fresh adapters, as the reference code initialises them.
+
+use crate::config::{Config, Router};
+use crate::error::Error;
+use crate::layout::Adapter;
+
+impl Adapter {
+    /// A fresh adapter: A and `W_g` Kaiming-uniform with a = sqrt(5), that is uniform in
+    /// +-1/sqrt(fan in); every `B_i` zero, so that the layer starts as the frozen one.
+    ///
+    /// The same seed gives the same adapter on every machine.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn initialise(config: &Config, seed: u64) -> Result<Self, Error> {
+        config.layout()?;
+        let [d_in, d_out, rank, experts] =
+            [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+        let router_fan_in = match config.router {
+            Router::Input => d_in,
+            Router::Latent => rank,
+        };
+        let mut random = SplitMix64(seed);
+        Ok(Self {
+            a: random.kaiming_uniform(rank, d_in),
+            router: random.kaiming_uniform(experts, router_fan_in),
+            b: vec![vec![0.0; d_out * rank]; experts],
+        })
+    }
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A rows x `fan_in` matrix, uniform in +-1/sqrt(`fan_in`).
+    fn kaiming_uniform(&mut self, rows: usize, fan_in: usize) -> Vec<f32> {
+        let bound = (fan_in as f32).sqrt().recip();
+        (0..rows * fan_in)
+            .map(|_| {
+                // 24 bits: every value is exact in f32.
+                let unit = (self.next() >> 40) as f32 / (1u32 << 24) as f32;
+                (2.0 * unit - 1.0) * bound
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,120 @@
+//! What the layer is: its shape, its scaling and its router.
+
+use crate::error::Error;
+use crate::layout::Layout;
+
+/// What the router sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Router {
+    /// Logits `W_g x`, `W_g` being experts x `d_in`: the released HydraLoRA code.
+    Input,
+    /// Logits `W_g A x`, `W_g` being experts x rank: the formula in the paper.
+    Latent,
+}
+
+/// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
+///
+/// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is always 1.
+///
+/// ```
+/// use hydralora::{Config, Router};
+///
+/// let config = Config {
+///     d_in: 4096,
+///     d_out: 4096,
+///     rank: 8,
+///     experts: 4,
+///     scaling: Config::lora_scaling(16.0, 8),
+///     router: Router::Input,
+/// };
+/// assert_eq!(config.scaling, 2.0);
+/// assert_eq!(config.parameter_count(), (8 + 4) * 4096 + 4 * 8 * 4096);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    /// Length of a token's input.
+    pub d_in: u32,
+    /// Length of a token's output.
+    pub d_out: u32,
+    /// Rows of A, columns of each `B_i`.
+    pub rank: u32,
+    /// Number of expert matrices `B_i`.
+    pub experts: u32,
+    /// The factor s in front of the experts' sum.
+    pub scaling: f32,
+    /// What the router sees.
+    pub router: Router,
+}
+
+impl Config {
+    /// LoRA's scaling, `alpha / rank`.
+    #[must_use]
+    pub fn lora_scaling(alpha: f32, rank: u32) -> f32 {
+        alpha / rank as f32
+    }
+
+    /// Rank-stabilised LoRA's scaling, `alpha / sqrt(rank)`.
+    #[must_use]
+    pub fn rslora_scaling(alpha: f32, rank: u32) -> f32 {
+        alpha / (rank as f32).sqrt()
+    }
+
+    /// Trainable parameters, without the layout's padding. With one expert the router has no say
+    /// (its gradient is zero) and is not counted.
+    #[must_use]
+    pub fn parameter_count(&self) -> u64 {
+        let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
+        let router = match self.router {
+            _ if experts == 1 => 0,
+            Router::Input => experts * d_in,
+            Router::Latent => experts * rank,
+        };
+        rank * d_in + experts * rank * d_out + router
+    }
+
+    /// Where each parameter lies in the packed buffer.
+    ///
+    /// # Errors
+    /// A zero dimension, a scaling that is not finite, or more parameters than a 4 GiB buffer holds.
+    pub fn layout(&self) -> Result<Layout, Error> {
+        Layout::new(self)
+    }
+
+    /// Numbers per token that forward saves for backward, `[h, w]`, and backward hands on,
+    /// `[dh, dl]`: rank + experts.
+    #[must_use]
+    pub fn state_len(&self) -> u32 {
+        self.rank + self.experts
+    }
+
+    /// Bytes of the `saved` (and of the `dstate`) tensor for `tokens` tokens:
+    /// tokens x (rank + experts) x 4.
+    #[must_use]
+    pub fn state_bytes(&self, tokens: u32) -> u64 {
+        4 * u64::from(tokens) * u64::from(self.state_len())
+    }
+
+    /// Rows of the shrink block: A's, and the input router's.
+    pub(crate) fn shrink_rows(&self) -> u32 {
+        match self.router {
+            Router::Input => self.rank + self.experts,
+            Router::Latent => self.rank,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        Error::check_dimension("d_in", self.d_in)?;
+        Error::check_dimension("d_out", self.d_out)?;
+        Error::check_dimension("rank", self.rank)?;
+        Error::check_dimension("experts", self.experts)?;
+        if !self.scaling.is_finite() {
+            return Err(Error::InvalidNumber {
+                name: "scaling",
+                value: f64::from(self.scaling),
+                expected: "finite",
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! What can go wrong, with the numbers and what to do about it.
+
+use std::fmt;
+
+/// Everything the library can refuse or fail at.
+///
+/// Mistakes in shapes, buffers and limits are found while an operation is prepared, before anything
+/// is recorded on the device.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A dimension that must be at least 1 is zero.
+    #[error("{dimension} is 0: every dimension must be at least 1")]
+    ZeroDimension {
+        /// Which dimension.
+        dimension: &'static str,
+    },
+
+    /// A number that must be finite is not, or lies outside its range.
+    #[error("{name} is {value}: it must be {expected}")]
+    InvalidNumber {
+        /// Which number.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+        /// What is accepted.
+        expected: &'static str,
+    },
+
+    /// Host data has the wrong number of elements.
+    #[error("{what} has {given} elements, but the configuration needs {needed}")]
+    WrongLength {
+        /// Which array.
+        what: String,
+        /// Elements needed.
+        needed: u64,
+        /// Elements given.
+        given: u64,
+    },
+
+    /// The operation needs a tensor that was not given.
+    #[error("{tensor} is missing: {fix}")]
+    MissingTensor {
+        /// Which tensor.
+        tensor: &'static str,
+        /// When it is needed.
+        fix: &'static str,
+    },
+
+    /// A tensor's offset does not meet the device's storage alignment.
+    #[error(
+        "{tensor} starts at byte {offset} of its buffer, but this device needs a multiple of {alignment}: \
+         place tensors at multiples of min_storage_buffer_offset_alignment"
+    )]
+    Misaligned {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its offset in bytes.
+        offset: u64,
+        /// The device's alignment in bytes.
+        alignment: u64,
+    },
+
+    /// A tensor's range reaches past the end of its buffer.
+    #[error(
+        "{tensor} covers bytes {offset}..{offset}+{size} of a buffer of {buffer_size} bytes: \
+         shorten the range or enlarge the buffer"
+    )]
+    OutOfBuffer {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Start of the range in bytes.
+        offset: u64,
+        /// Length of the range in bytes.
+        size: u64,
+        /// The buffer's size in bytes.
+        buffer_size: u64,
+    },
+
+    /// A tensor's range is shorter than its shape needs.
+    #[error("{tensor} needs {needed} bytes ({shape}), but its range has {given}")]
+    TooSmall {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its shape in words.
+        shape: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes given.
+        given: u64,
+    },
+
+    /// A buffer was created without a usage flag that the operation needs.
+    #[error("the buffer of {tensor} was created without BufferUsages::{missing}: add the flag")]
+    MissingUsage {
+        /// Which tensor.
+        tensor: &'static str,
+        /// The missing flag.
+        missing: &'static str,
+    },
+
+    /// One buffer is written and also read or written again in the same dispatch.
+    ///
+    /// wgpu tracks whole buffers, so that ranges do not overlap does not help.
+    #[error(
+        "{written} and {other} lie in the same buffer, and {written} is written: wgpu tracks whole \
+         buffers, so put them in two buffers, even where the ranges do not overlap"
+    )]
+    Aliased {
+        /// The tensor that is written.
+        written: &'static str,
+        /// The other tensor in that buffer.
+        other: &'static str,
+    },
+
+    /// The operation needs more than the device allows.
+    #[error("{what} needs {needed}, over the device's {limit} of {allowed}: {fix}")]
+    OverLimit {
+        /// What needs it.
+        what: String,
+        /// The limit's name in `wgpu::Limits`.
+        limit: &'static str,
+        /// How much is needed.
+        needed: u64,
+        /// How much the device allows.
+        allowed: u64,
+        /// What to change.
+        fix: &'static str,
+    },
+
+    /// A plan was made for another shape or device than it is used with.
+    #[error("the plan does not fit: {reason}")]
+    PlanMismatch {
+        /// What does not fit.
+        reason: String,
+    },
+
+    /// wgpu reported an error while `action` ran.
+    #[error("wgpu reported an error while {action}: {message}")]
+    Device {
+        /// What was being done.
+        action: String,
+        /// What wgpu said.
+        message: String,
+    },
+
+    /// No adapter fits the request.
+    #[error("no GPU adapter was found ({request}): {fix}")]
+    NoAdapter {
+        /// What was asked for.
+        request: String,
+        /// How to get one.
+        fix: String,
+    },
+}
+
+impl Error {
+    /// Refuses `needed` over `allowed`.
+    pub(crate) fn check_limit(
+        what: impl fmt::Display,
+        limit: &'static str,
+        needed: u64,
+        allowed: u64,
+        fix: &'static str,
+    ) -> Result<(), Self> {
+        if needed <= allowed {
+            return Ok(());
+        }
+        Err(Self::OverLimit { what: what.to_string(), limit, needed, allowed, fix })
+    }
+
+    /// Refuses a zero.
+    pub(crate) fn check_dimension(dimension: &'static str, value: u32) -> Result<(), Self> {
+        if value == 0 { Err(Self::ZeroDimension { dimension }) } else { Ok(()) }
+    }
+
+    /// Refuses an array of another length.
+    pub(crate) fn check_length(what: impl fmt::Display, needed: usize, given: usize) -> Result<(), Self> {
+        if needed == given {
+            return Ok(());
+        }
+        Err(Self::WrongLength { what: what.to_string(), needed: needed as u64, given: given as u64 })
+    }
+}

@@ -1,0 +1,186 @@
+//! Where each parameter lies in the packed buffer, and packing and unpacking it.
+//!
+//! Parameters, gradients and optimiser moments share one layout, so that a gradient buffer is
+//! indexed like its parameters and the optimiser is one launch:
+//!
+//! - the **shrink** block, (rank + experts) x `d_in`: the rows of A, then the rows of `W_g`
+//!   (latent router: only A);
+//! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
+//! - for the latent router a small experts x rank block, `W_g`.
+//!
+//! Rows are padded to a multiple of four elements; padding is zero and stays zero in training.
+
+use crate::config::{Config, Router};
+use crate::error::Error;
+
+/// A row-major block of the packed buffer; all numbers are in f32 elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Where the block starts.
+    pub offset: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row, without padding.
+    pub columns: usize,
+    /// From one row's start to the next: `columns` rounded up to a multiple of four.
+    pub stride: usize,
+}
+
+impl Block {
+    fn after(offset: usize, rows: usize, columns: usize) -> Self {
+        Self { offset, rows, columns, stride: columns.next_multiple_of(4) }
+    }
+
+    /// The block's end, in elements.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.offset + self.rows * self.stride
+    }
+
+    /// The elements of `row`, without padding.
+    #[must_use]
+    pub fn row(&self, row: usize) -> std::ops::Range<usize> {
+        let start = self.offset + row * self.stride;
+        start..start + self.columns
+    }
+}
+
+/// The packed layout of one adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// A and, for the input router, `W_g`: rows x `d_in`.
+    pub shrink: Block,
+    /// Every `B_i`, transposed: (experts * rank) x `d_out`.
+    pub expand: Block,
+    /// The latent router's `W_g`: experts x rank.
+    pub latent_router: Option<Block>,
+    rank: usize,
+    experts: usize,
+}
+
+/// An adapter's matrices in their natural shapes, row-major, as checkpoints store them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// A: rank x `d_in`.
+    pub a: Vec<f32>,
+    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router).
+    pub router: Vec<f32>,
+    /// `B_i`, one per expert: `d_out` x rank.
+    pub b: Vec<Vec<f32>>,
+}
+
+impl Layout {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        let [d_in, d_out, rank, experts] =
+            [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
+        // In u128: no product of four 32-bit numbers overflows it.
+        let [d_in4, d_out4, rank4] = [d_in, d_out, rank].map(|n| u128::from(n.next_multiple_of(4)));
+        let latent = if config.router == Router::Latent { u128::from(experts) * rank4 } else { 0 };
+        let shrink_rows = match config.router {
+            Router::Input => rank + experts,
+            Router::Latent => rank,
+        };
+        let elements = u128::from(shrink_rows) * d_in4 + u128::from(experts * rank) * d_out4 + latent;
+        Error::check_limit(
+            "the adapter's packed layout",
+            "(32-bit) element count",
+            u64::try_from(elements).unwrap_or(u64::MAX),
+            1 << 30,
+            "use a smaller rank or fewer experts",
+        )?;
+
+        let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);
+        let shrink = Block::after(0, shrink_rows as usize, d_in);
+        let expand = Block::after(shrink.end(), experts * rank, d_out);
+        let latent_router = match config.router {
+            Router::Input => None,
+            Router::Latent => Some(Block::after(expand.end(), experts, rank)),
+        };
+        Ok(Self { shrink, expand, latent_router, rank, experts })
+    }
+
+    /// Elements in the packed buffer, padding included: a multiple of four.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no configuration has an empty layout")]
+    pub fn len(&self) -> usize {
+        self.latent_router.unwrap_or(self.expand).end()
+    }
+
+    /// Bytes of a buffer in this layout: parameters, gradients, or half of the optimiser's moments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        4 * self.len() as u64
+    }
+
+    /// The elements of row j of A.
+    fn a_row(&self, j: usize) -> std::ops::Range<usize> {
+        self.shrink.row(j)
+    }
+
+    /// The elements of row i of `W_g`.
+    fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
+        match &self.latent_router {
+            Some(block) => block.row(expert),
+            None => self.shrink.row(self.rank + expert),
+        }
+    }
+
+    /// The elements of column j of `B_i`.
+    fn b_column(&self, expert: usize, j: usize) -> std::ops::Range<usize> {
+        self.expand.row(expert * self.rank + j)
+    }
+
+    /// The packed form of an adapter, padding zero.
+    ///
+    /// # Errors
+    /// A matrix with the wrong number of elements.
+    pub fn pack(&self, adapter: &Adapter) -> Result<Vec<f32>, Error> {
+        let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
+        let router_columns = self.router_row(0).len();
+        Error::check_length("A", self.rank * d_in, adapter.a.len())?;
+        Error::check_length("W_g", self.experts * router_columns, adapter.router.len())?;
+        Error::check_length("the list of B_i", self.experts, adapter.b.len())?;
+        let mut packed = vec![0.0; self.len()];
+        for (j, row) in adapter.a.chunks_exact(d_in).enumerate() {
+            packed[self.a_row(j)].copy_from_slice(row);
+        }
+        for (expert, row) in adapter.router.chunks_exact(router_columns).enumerate() {
+            packed[self.router_row(expert)].copy_from_slice(row);
+        }
+        for (expert, b) in adapter.b.iter().enumerate() {
+            Error::check_length(format_args!("B_{expert}"), d_out * self.rank, b.len())?;
+            for j in 0..self.rank {
+                for (packed, row) in
+                    packed[self.b_column(expert, j)].iter_mut().zip(b.chunks_exact(self.rank))
+                {
+                    *packed = row[j];
+                }
+            }
+        }
+        Ok(packed)
+    }
+
+    /// The matrices in a packed buffer: parameters, or gradients.
+    ///
+    /// # Errors
+    /// A buffer with the wrong number of elements.
+    pub fn unpack(&self, packed: &[f32]) -> Result<Adapter, Error> {
+        Error::check_length("the packed buffer", self.len(), packed.len())?;
+        let rows = |range: &dyn Fn(usize) -> std::ops::Range<usize>, count: usize| -> Vec<f32> {
+            (0..count).flat_map(|row| packed[range(row)].iter().copied()).collect()
+        };
+        let b = (0..self.experts)
+            .map(|expert| {
+                let columns: Vec<&[f32]> =
+                    (0..self.rank).map(|j| &packed[self.b_column(expert, j)]).collect();
+                (0..self.expand.columns).flat_map(|row| columns.iter().map(move |c| c[row])).collect()
+            })
+            .collect();
+        Ok(Adapter {
+            a: rows(&|j| self.a_row(j), self.rank),
+            router: rows(&|expert| self.router_row(expert), self.experts),
+            b,
+        })
+    }
+}

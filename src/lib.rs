@@ -1,0 +1,29 @@
+#![doc = include_str!("../docs/crate.md")]
+#![deny(missing_docs)]
+// One block is allowed and argued: see `pipeline::trusted_module`.
+#![deny(unsafe_code)]
+
+mod adapter;
+mod config;
+pub mod device;
+mod error;
+mod layout;
+pub mod op;
+mod pipeline;
+mod plan;
+pub mod shader;
+mod tensor;
+
+pub use config::{Config, Router};
+pub use error::Error;
+pub use layout::{Adapter, Block, Layout};
+pub use op::{
+    AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
+    BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor, LinearDirection,
+};
+pub use pipeline::Kernels;
+pub use plan::{DeviceProfile, Tile};
+pub use shader::WriteMode;
+pub use tensor::Tensor;
+/// The wgpu this release is built on: wgpu 30.
+pub use wgpu;

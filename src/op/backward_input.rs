@@ -1,0 +1,164 @@
+//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch.
+
+use super::{FusedDims, check_tokens, fused_constants, groups};
+use crate::config::{Config, Router};
+use crate::error::Error;
+use crate::pipeline::{Dispatch, Kernels};
+use crate::plan::{DeviceProfile, Tile, TileProblem};
+use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::tensor::{Operand, Role, Tensor};
+
+/// What the input's backward is prepared with.
+///
+/// ```text
+/// v_i  = s * B_i^T g            dw_i = v_i . h
+/// dl   = w * (dw - sum_i w_i dw_i)
+/// dh   = sum_i w_i v_i          (+ W_g^T dl for the latent router)
+/// dx (+)= A^T dh                (+ W_g^T dl for the input router)
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct BackwardInputDescriptor<'a> {
+    /// The layer.
+    pub config: Config,
+    /// Number of tokens T.
+    pub tokens: u32,
+    /// `dL/dy`: T x `d_out`, f32.
+    pub g: Tensor<'a>,
+    /// The packed adapter ([`Layout`](crate::Layout)), f32.
+    pub parameters: Tensor<'a>,
+    /// `[h, w]` as forward saved them: T x (rank + experts), f32.
+    pub saved: Tensor<'a>,
+    /// `dL/dx`: T x `d_in`, f32.
+    pub dx: Tensor<'a>,
+    /// Accumulate adds to dx, where the frozen layer has put `W0^T g`.
+    pub write: WriteMode,
+    /// Receives `[dh, dl]` for the parameters' backward: T x (rank + experts), f32.
+    pub dstate: Tensor<'a>,
+}
+
+/// An input backward's shader and grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackwardInputPlan {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// Workgroups in each dimension.
+    pub grid: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u64,
+    slice_groups: u32,
+}
+
+/// What of an input backward is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackwardInputShader {
+    rank: u32,
+    experts: u32,
+    router: Router,
+    tile: Tile,
+    g: Access,
+    dx: Access,
+    write: WriteMode,
+}
+
+/// A prepared input backward. Recording it costs one dispatch.
+#[derive(Debug)]
+pub struct BackwardInput {
+    dispatch: Dispatch,
+}
+
+impl BackwardInputPlan {
+    /// Plans an input backward.
+    ///
+    /// # Errors
+    /// A zero dimension, or a shape that does not fit the device's limits.
+    pub fn new(
+        config: &Config,
+        tokens: u32,
+        write: WriteMode,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        check_tokens(config, tokens)?;
+        let plan = TileProblem {
+            kernel: "backward_input",
+            tokens,
+            columns: config.rank * config.experts,
+            // `state` and `dstate_tile`
+            resident: 2 * u64::from(config.state_len()),
+            // `v`
+            per_reduced: 1,
+            target_groups: groups(config.d_in),
+        }
+        .plan(device)?;
+        Ok(Self {
+            shader: Shader::BackwardInput(BackwardInputShader {
+                rank: config.rank,
+                experts: config.experts,
+                router: config.router,
+                tile: plan.tile,
+                g: Access::of_width(config.d_out),
+                dx: Access::of_width(config.d_in),
+                write,
+            }),
+            grid: plan.grid,
+            workgroup_memory: plan.memory,
+            slice_groups: plan.slice_groups,
+        })
+    }
+}
+
+impl BackwardInputShader {
+    pub(crate) fn source(&self) -> Source {
+        let Self { rank, experts, router, tile, g, dx, write } = *self;
+        let shrink_rows = if router == Router::Input { rank + experts } else { rank };
+        fused_constants(Builder::new("backward_input"), rank, experts, router, &tile)
+            .constant("COLUMNS", rank * experts)
+            .constant("OUTER", 1)
+            .constant("INNER", shrink_rows)
+            .write_mode(write)
+            .matrix("g", "dims.d_out", g, Role::Read)
+            .buffer(Role::Read)
+            .buffer(Role::Read)
+            .matrix("dx", "dims.d_in", dx, Role::Write)
+            .buffer(Role::Write)
+            .text(include_str!("../../shaders/backward_input.wgsl"))
+            .text(include_str!("../../shaders/part/shrink.wgsl"))
+            .text(include_str!("../../shaders/part/expand.wgsl"))
+            .text(match router {
+                Router::Input => include_str!("../../shaders/part/router_input_backward.wgsl"),
+                Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),
+            })
+            .build()
+    }
+}
+
+impl BackwardInput {
+    /// Checks the tensors, compiles the shader where needed and binds everything.
+    ///
+    /// # Errors
+    /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
+    pub fn prepare(kernels: &Kernels, descriptor: &BackwardInputDescriptor<'_>) -> Result<Self, Error> {
+        let BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate } = *descriptor;
+        let layout = check_tokens(&config, tokens)?;
+        let plan = BackwardInputPlan::new(&config, tokens, write, kernels.profile())?;
+        let operands = [
+            Operand::matrix("g", Role::Read, g, tokens, config.d_out),
+            Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
+            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()),
+            Operand::matrix("dx", Role::Write, dx, tokens, config.d_in),
+            Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()),
+        ];
+        let uniform = kernels.uniform(&FusedDims {
+            tokens,
+            d_in: config.d_in,
+            d_out: config.d_out,
+            slice_groups: plan.slice_groups,
+            scaling: config.scaling,
+        })?;
+        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+    }
+
+    /// Records the operation.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatch.encode(pass);
+    }
+}

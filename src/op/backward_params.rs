@@ -1,0 +1,290 @@
+//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`, in one dispatch and, where
+//! the tokens are split, one fixed-order reduction.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{check_tokens, groups};
+use crate::config::{Config, Router};
+use crate::error::Error;
+use crate::pipeline::{Dispatch, Kernels};
+use crate::plan::{DeviceProfile, WORKGROUP, fold};
+use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::tensor::{Operand, Role, Tensor};
+
+/// What the parameters' backward is prepared with.
+///
+/// ```text
+/// dA = sum_t dh x^T      dB_i = s * sum_t w_i g h^T      dW_g = sum_t dl x^T  (latent: dl h^T)
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct BackwardParamsDescriptor<'a> {
+    /// The layer.
+    pub config: Config,
+    /// Number of tokens T.
+    pub tokens: u32,
+    /// The input: T x `d_in`, f32.
+    pub x: Tensor<'a>,
+    /// `dL/dy`: T x `d_out`, f32.
+    pub g: Tensor<'a>,
+    /// `[h, w]` as forward saved them: T x (rank + experts), f32.
+    pub saved: Tensor<'a>,
+    /// `[dh, dl]` as the input's backward wrote them: T x (rank + experts), f32.
+    pub dstate: Tensor<'a>,
+    /// The gradients, packed like the parameters ([`Layout`](crate::Layout)), f32.
+    pub gradients: Tensor<'a>,
+    /// Accumulate adds to the gradients: gradient accumulation over micro-batches.
+    pub write: WriteMode,
+    /// Room for [`BackwardParamsPlan::scratch_bytes`], which operations that do not run at the same
+    /// time may share. `None` lets the operation allocate its own.
+    pub scratch: Option<Tensor<'a>>,
+}
+
+/// A parameter backward's shaders, grids and scratch memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackwardParamsPlan {
+    /// The shaders in the order they run: one, or two where the tokens are split.
+    pub shaders: Vec<Shader>,
+    /// The first shader's workgroups in each dimension.
+    pub grid: [u32; 3],
+    /// Splits of the tokens.
+    pub splits: u32,
+    /// Bytes of scratch memory: a copy of the gradients for each split; 0 when not split.
+    pub scratch_bytes: u64,
+    split_tokens: u32,
+    expand_start: u32,
+    latent_start: u32,
+    end: u32,
+    layout_groups: u32,
+    reduce_grid: [u32; 2],
+}
+
+/// What of a parameter backward is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackwardParamsShader {
+    rank: u32,
+    experts: u32,
+    router: Router,
+    rows: u32,
+    x: Access,
+    g: Access,
+    write: WriteMode,
+}
+
+/// What of the splits' reduction is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReduceShader {
+    write: WriteMode,
+}
+
+/// A prepared parameter backward. Recording it costs one dispatch, or two where tokens are split.
+#[derive(Debug)]
+pub struct BackwardParams {
+    dispatches: Vec<Dispatch>,
+}
+
+/// Rows of gradients a thread keeps in registers, a vec4 each.
+const ROW_CHOICES: [u32; 4] = [16, 12, 8, 4];
+
+/// Coefficients staged in workgroup memory at a time: one vec4 for each thread.
+const STAGED: u32 = 4 * WORKGROUP;
+
+/// Fewer tokens than this do not pay for a split's copy of the gradients.
+const LEAST_SPLIT_TOKENS: u32 = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Dims {
+    tokens: u32,
+    d_in: u32,
+    d_out: u32,
+    split_tokens: u32,
+    expand_start: u32,
+    latent_start: u32,
+    end: u32,
+    scaling: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ReduceDims {
+    groups: u32,
+    splits: u32,
+}
+
+impl BackwardParamsPlan {
+    /// Plans a parameter backward.
+    ///
+    /// # Errors
+    /// A zero dimension, or a shape that does not fit the device's limits.
+    pub fn new(
+        config: &Config,
+        tokens: u32,
+        write: WriteMode,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let layout = check_tokens(config, tokens)?;
+        let limits = &device.limits;
+        let (in_blocks, out_blocks) =
+            (groups(config.d_in).div_ceil(WORKGROUP), groups(config.d_out).div_ceil(WORKGROUP));
+        let expand_rows = config.rank * config.experts;
+        let blocks = |rows: u32| {
+            (in_blocks * config.shrink_rows().div_ceil(rows), out_blocks * expand_rows.div_ceil(rows))
+        };
+        // Each block reads x or g once: as few blocks as possible, then as few idle rows.
+        let rows = ROW_CHOICES
+            .into_iter()
+            .min_by_key(|&rows| {
+                let (shrink, expand) = blocks(rows);
+                (shrink + expand, rows)
+            })
+            .unwrap_or(ROW_CHOICES[0]);
+        let (shrink_blocks, expand_blocks) = blocks(rows);
+        let latent_blocks = match config.router {
+            Router::Input => 0,
+            Router::Latent => groups(config.rank).div_ceil(WORKGROUP) * config.experts.div_ceil(rows),
+        };
+        let end = shrink_blocks + expand_blocks + latent_blocks;
+        let [x, z] = fold("backward_params", end, limits)?;
+
+        // Never more splits than one binding holds copies of the gradients.
+        let most_splits = (tokens / LEAST_SPLIT_TOKENS)
+            .min((limits.max_storage_buffer_binding_size / layout.bytes()).min(u64::from(u32::MAX)) as u32)
+            .clamp(1, limits.max_compute_workgroups_per_dimension.max(1));
+        let split_tokens = tokens.div_ceil((device.busy_workgroups / end).clamp(1, most_splits));
+        let splits = tokens.div_ceil(split_tokens);
+        let layout_groups = (layout.len() / 4) as u32;
+        let shader = |write| {
+            Shader::BackwardParams(BackwardParamsShader {
+                rank: config.rank,
+                experts: config.experts,
+                router: config.router,
+                rows,
+                x: Access::of_width(config.d_in),
+                g: Access::of_width(config.d_out),
+                write,
+            })
+        };
+        let (shaders, scratch_bytes) = if splits == 1 {
+            (vec![shader(write)], 0)
+        } else {
+            let reduce = Shader::BackwardParamsReduce(ReduceShader { write });
+            (vec![shader(WriteMode::Overwrite), reduce], u64::from(splits) * layout.bytes())
+        };
+        Ok(Self {
+            shaders,
+            grid: [x, splits, z],
+            splits,
+            scratch_bytes,
+            split_tokens,
+            expand_start: shrink_blocks,
+            latent_start: shrink_blocks + expand_blocks,
+            end,
+            layout_groups,
+            reduce_grid: fold("backward_params_reduce", layout_groups.div_ceil(WORKGROUP), limits)?,
+        })
+    }
+}
+
+impl BackwardParamsShader {
+    pub(crate) fn source(&self) -> Source {
+        let Self { rank, experts, router, rows, x, g, write } = *self;
+        let (shrink_rows, latent_rows) = match router {
+            Router::Input => (rank + experts, 0),
+            Router::Latent => (rank, experts),
+        };
+        let outer = |tensor| include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor);
+        Builder::new("backward_params")
+            .constant("RANK", rank)
+            .constant("EXPERTS", experts)
+            .constant("STATE", rank + experts)
+            .constant("SHRINK_ROWS", shrink_rows)
+            .constant("LATENT_ROWS", latent_rows)
+            .constant("ROWS", rows)
+            .constant("ROW_QUADS", rows / 4)
+            .constant("STAGE_TOKENS", STAGED / rows)
+            .write_mode(write)
+            .matrix("x", "dims.d_in", x, Role::Read)
+            .matrix("g", "dims.d_out", g, Role::Read)
+            .buffer(Role::Read)
+            .buffer(Role::Read)
+            .buffer(Role::Write)
+            .text(include_str!("../../shaders/backward_params.wgsl"))
+            .text(&outer("x"))
+            .text(&outer("g"))
+            .text(&outer("h"))
+            .build()
+    }
+}
+
+impl ReduceShader {
+    pub(crate) fn source(self) -> Source {
+        Builder::new("backward_params_reduce")
+            .write_mode(self.write)
+            .buffer(Role::Read)
+            .buffer(Role::Write)
+            .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
+            .build()
+    }
+}
+
+impl BackwardParams {
+    /// Checks the tensors, compiles the shaders where needed and binds everything.
+    ///
+    /// # Errors
+    /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
+    pub fn prepare(kernels: &Kernels, descriptor: &BackwardParamsDescriptor<'_>) -> Result<Self, Error> {
+        let BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch } =
+            *descriptor;
+        let layout = check_tokens(&config, tokens)?;
+        let plan = BackwardParamsPlan::new(&config, tokens, write, kernels.profile())?;
+        let inputs = [
+            Operand::matrix("x", Role::Read, x, tokens, config.d_in),
+            Operand::matrix("g", Role::Read, g, tokens, config.d_out),
+            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()),
+            Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()),
+        ];
+        let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64);
+        let uniform = kernels.uniform(&Dims {
+            tokens,
+            d_in: config.d_in,
+            d_out: config.d_out,
+            split_tokens: plan.split_tokens,
+            expand_start: plan.expand_start,
+            latent_start: plan.latent_start,
+            end: plan.end,
+            scaling: config.scaling,
+        })?;
+        let with = |output: &Operand<'_>| {
+            let operands: Vec<_> = inputs.iter().chain([output]).cloned().collect();
+            kernels.dispatch(&plan.shaders[0], &uniform, &operands, plan.grid)
+        };
+        let [_, reduce] = &plan.shaders[..] else {
+            return Ok(Self { dispatches: vec![with(&gradients)?] });
+        };
+        let owned;
+        let scratch = match scratch {
+            Some(scratch) => scratch,
+            None => {
+                owned = kernels.scratch("hydralora backward_params scratch", plan.scratch_bytes)?;
+                Tensor::from(&owned)
+            }
+        };
+        let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4);
+        let reduce_uniform =
+            kernels.uniform(&ReduceDims { groups: plan.layout_groups, splits: plan.splits })?;
+        let [x, y] = plan.reduce_grid;
+        Ok(Self {
+            dispatches: vec![
+                with(&copies(Role::Write))?,
+                kernels.dispatch(reduce, &reduce_uniform, &[copies(Role::Read), gradients], [x, y, 1])?,
+            ],
+        })
+    }
+
+    /// Records the operation.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for dispatch in &self.dispatches {
+            dispatch.encode(pass);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Forward: the adapter's whole contribution to y, in one dispatch.
+
+use super::{FusedDims, check_tokens, fused_constants, groups};
+use crate::config::{Config, Router};
+use crate::error::Error;
+use crate::pipeline::{Dispatch, Kernels};
+use crate::plan::{DeviceProfile, Tile, TileProblem};
+use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::tensor::{Operand, Role, Tensor};
+
+/// What forward is prepared with: `y (+)= s * sum_i softmax(l)_i B_i A x`.
+///
+/// Source: HydraLoRA (NeurIPS 2024) equations 4 to 6; the released `Linear.forward`, without W0.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardDescriptor<'a> {
+    /// The layer.
+    pub config: Config,
+    /// Number of tokens T.
+    pub tokens: u32,
+    /// T x `d_in`, f32.
+    pub x: Tensor<'a>,
+    /// The packed adapter ([`Layout`](crate::Layout)), f32.
+    pub parameters: Tensor<'a>,
+    /// T x `d_out`, f32.
+    pub y: Tensor<'a>,
+    /// Accumulate adds to y, where the frozen layer has put `W0 x + bias`.
+    pub write: WriteMode,
+    /// Training: T x (rank + experts), f32, receives `[h, w]` for the backward operations.
+    pub saved: Option<Tensor<'a>>,
+}
+
+/// A forward's shader and grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardPlan {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// Workgroups in each dimension.
+    pub grid: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u64,
+    slice_groups: u32,
+}
+
+/// What of a forward is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ForwardShader {
+    rank: u32,
+    experts: u32,
+    router: Router,
+    tile: Tile,
+    x: Access,
+    y: Access,
+    write: WriteMode,
+    save: bool,
+}
+
+/// A prepared forward. Recording it costs one dispatch.
+#[derive(Debug)]
+pub struct Forward {
+    dispatch: Dispatch,
+}
+
+impl ForwardPlan {
+    /// Plans a forward; `save` is whether it saves `[h, w]`.
+    ///
+    /// # Errors
+    /// A zero dimension, or a shape that does not fit the device's limits.
+    pub fn new(
+        config: &Config,
+        tokens: u32,
+        write: WriteMode,
+        save: bool,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        check_tokens(config, tokens)?;
+        let plan = TileProblem {
+            kernel: "forward",
+            tokens,
+            columns: config.shrink_rows(),
+            resident: u64::from(config.state_len()),
+            per_reduced: 0,
+            target_groups: groups(config.d_out),
+        }
+        .plan(device)?;
+        Ok(Self {
+            shader: Shader::Forward(ForwardShader {
+                rank: config.rank,
+                experts: config.experts,
+                router: config.router,
+                tile: plan.tile,
+                x: Access::of_width(config.d_in),
+                y: Access::of_width(config.d_out),
+                write,
+                save,
+            }),
+            grid: plan.grid,
+            workgroup_memory: plan.memory,
+            slice_groups: plan.slice_groups,
+        })
+    }
+}
+
+impl ForwardShader {
+    pub(crate) fn source(&self) -> Source {
+        let Self { rank, experts, router, tile, x, y, write, save } = *self;
+        let shrink_rows = if router == Router::Input { rank + experts } else { rank };
+        let builder = fused_constants(Builder::new("forward"), rank, experts, router, &tile)
+            .constant("COLUMNS", shrink_rows)
+            .constant("OUTER", experts)
+            .constant("INNER", rank)
+            .write_mode(write)
+            .matrix("x", "dims.d_in", x, Role::Read)
+            .buffer(Role::Read)
+            .matrix("y", "dims.d_out", y, Role::Write)
+            .text(include_str!("../../shaders/forward.wgsl"))
+            .text(include_str!("../../shaders/part/shrink.wgsl"))
+            .text(include_str!("../../shaders/part/expand.wgsl"))
+            .text(match router {
+                Router::Input => include_str!("../../shaders/part/router_input.wgsl"),
+                Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
+            });
+        if save {
+            builder.buffer(Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
+        } else {
+            builder.text(include_str!("../../shaders/part/skip_state.wgsl"))
+        }
+        .build()
+    }
+}
+
+impl Forward {
+    /// Checks the tensors, compiles the shader where needed and binds everything.
+    ///
+    /// # Errors
+    /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
+    pub fn prepare(kernels: &Kernels, descriptor: &ForwardDescriptor<'_>) -> Result<Self, Error> {
+        let ForwardDescriptor { config, tokens, x, parameters, y, write, saved } = *descriptor;
+        let layout = check_tokens(&config, tokens)?;
+        let plan = ForwardPlan::new(&config, tokens, write, saved.is_some(), kernels.profile())?;
+        let mut operands = vec![
+            Operand::matrix("x", Role::Read, x, tokens, config.d_in),
+            Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
+            Operand::matrix("y", Role::Write, y, tokens, config.d_out),
+        ];
+        operands.extend(
+            saved.map(|saved| Operand::matrix("saved", Role::Write, saved, tokens, config.state_len())),
+        );
+        let uniform = kernels.uniform(&FusedDims {
+            tokens,
+            d_in: config.d_in,
+            d_out: config.d_out,
+            slice_groups: plan.slice_groups,
+            scaling: config.scaling,
+        })?;
+        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+    }
+
+    /// Records the operation.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatch.encode(pass);
+    }
+}

@@ -1,0 +1,201 @@
+//! The frozen linear layer: `y = W0 x + bias` and `dx = W0^T g`, a tiled matrix product.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::groups;
+use crate::error::Error;
+use crate::pipeline::{Dispatch, Kernels};
+use crate::plan::{DeviceProfile, fold};
+use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::tensor::{Operand, Role, Tensor};
+
+/// Which product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinearDirection {
+    /// `y (+)= W0 x + bias`: the source is x, T x `d_in`, the target y, T x `d_out`.
+    Forward,
+    /// `dx (+)= W0^T g`: the source is g, T x `d_out`, the target dx, T x `d_in`.
+    Backward,
+}
+
+/// What a frozen linear layer is prepared with.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearDescriptor<'a> {
+    /// Which product.
+    pub direction: LinearDirection,
+    /// Length of a token's input.
+    pub d_in: u32,
+    /// Length of a token's output.
+    pub d_out: u32,
+    /// Number of tokens T.
+    pub tokens: u32,
+    /// x (forward) or g (backward), f32.
+    pub source: Tensor<'a>,
+    /// W0, `d_out` x `d_in`, row-major, f32.
+    pub weight: Tensor<'a>,
+    /// The bias, `d_out`, f32; only forward takes one.
+    pub bias: Option<Tensor<'a>>,
+    /// y (forward) or dx (backward), f32.
+    pub target: Tensor<'a>,
+    /// Whether the target is overwritten or added to.
+    pub write: WriteMode,
+}
+
+/// A linear layer's shader and grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearPlan {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// Workgroups in each dimension.
+    pub grid: [u32; 3],
+}
+
+/// What of a linear layer is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearShader {
+    direction: LinearDirection,
+    thread_tokens: u32,
+    source: Access,
+    weight: Access,
+    target: Access,
+    bias: bool,
+    write: WriteMode,
+}
+
+/// A prepared linear layer. Recording it costs one dispatch.
+#[derive(Debug)]
+pub struct Linear {
+    dispatch: Dispatch,
+}
+
+/// A workgroup is 8 x 8 threads (`SIDE` in linear.wgsl).
+const SIDE: u32 = 8;
+/// vec4s of target columns that a thread computes.
+const THREAD_QUADS: u32 = 2;
+/// vec4s of the inner dimension in a tile.
+const DEPTH: u32 = 4;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Dims {
+    tokens: u32,
+    source_width: u32,
+    target_width: u32,
+}
+
+impl LinearPlan {
+    /// Plans a linear layer.
+    ///
+    /// # Errors
+    /// A zero dimension, a bias in backward, or a shape that does not fit the device's limits.
+    pub fn new(
+        direction: LinearDirection,
+        [d_in, d_out, tokens]: [u32; 3],
+        bias: bool,
+        write: WriteMode,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        Error::check_dimension("d_in", d_in)?;
+        Error::check_dimension("d_out", d_out)?;
+        Error::check_dimension("tokens", tokens)?;
+        let (source_width, target_width) = match direction {
+            LinearDirection::Forward => (d_in, d_out),
+            LinearDirection::Backward if bias => {
+                return Err(Error::PlanMismatch {
+                    reason: "the bias has no part in W0^T g: leave it out".to_owned(),
+                });
+            }
+            LinearDirection::Backward => (d_out, d_in),
+        };
+        let limits = &device.limits;
+        let thread_tokens = tokens.div_ceil(SIDE).next_power_of_two().min(8);
+        let columns = groups(target_width).div_ceil(SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear's grid (blocks of target columns)",
+            "max_compute_workgroups_per_dimension",
+            u64::from(columns),
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            "use a narrower layer",
+        )?;
+        let [y, z] = fold("linear", tokens.div_ceil(SIDE * thread_tokens), limits)?;
+        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear workgroup memory (bytes)",
+            "max_compute_workgroup_storage_size",
+            memory,
+            u64::from(limits.max_compute_workgroup_storage_size),
+            "request a device with at least WebGPU's default limits",
+        )?;
+        let shader = Shader::Linear(LinearShader {
+            direction,
+            thread_tokens,
+            source: Access::of_width(source_width),
+            weight: Access::of_width(d_in),
+            target: Access::of_width(target_width),
+            bias,
+            write,
+        });
+        Ok(Self { shader, grid: [columns, y, z] })
+    }
+}
+
+impl LinearShader {
+    pub(crate) fn source(&self) -> Source {
+        let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
+        let (weight_width, direction) = match direction {
+            LinearDirection::Forward => {
+                ("dims.source_width", include_str!("../../shaders/part/linear_forward.wgsl"))
+            }
+            LinearDirection::Backward => {
+                ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
+            }
+        };
+        let builder = Builder::new("linear")
+            .constant("THREAD_TOKENS", thread_tokens)
+            .constant("THREAD_QUADS", THREAD_QUADS)
+            .constant("DEPTH", DEPTH)
+            .write_mode(write)
+            .matrix("source", "dims.source_width", source, Role::Read)
+            .matrix("weight", weight_width, weight, Role::Read)
+            // `target` is a reserved word in WGSL.
+            .matrix("targets", "dims.target_width", target, Role::Write)
+            .text(include_str!("../../shaders/linear.wgsl"))
+            .text(direction);
+        if bias {
+            builder.buffer(Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
+        } else {
+            builder.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
+        }
+        .build()
+    }
+}
+
+impl Linear {
+    /// Checks the tensors, compiles the shader where needed and binds everything.
+    ///
+    /// # Errors
+    /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
+    pub fn prepare(kernels: &Kernels, descriptor: &LinearDescriptor<'_>) -> Result<Self, Error> {
+        let LinearDescriptor { direction, d_in, d_out, tokens, source, weight, bias, target, write } =
+            *descriptor;
+        let plan =
+            LinearPlan::new(direction, [d_in, d_out, tokens], bias.is_some(), write, kernels.profile())?;
+        let (source_name, source_width, target_name, target_width) = match direction {
+            LinearDirection::Forward => ("x", d_in, "y", d_out),
+            LinearDirection::Backward => ("g", d_out, "dx", d_in),
+        };
+        let mut operands = vec![
+            Operand::matrix(source_name, Role::Read, source, tokens, source_width),
+            Operand::matrix("weight", Role::Read, weight, d_out, d_in),
+            Operand::matrix(target_name, Role::Write, target, tokens, target_width),
+        ];
+        operands.extend(bias.map(|bias| Operand::vector("bias", Role::Read, bias, u64::from(d_out))));
+        let uniform = kernels.uniform(&Dims { tokens, source_width, target_width })?;
+        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+    }
+
+    /// Records the operation.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatch.encode(pass);
+    }
+}

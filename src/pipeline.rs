@@ -1,0 +1,257 @@
+//! Compiled pipelines, cached by their typed key, and dispatches prepared from them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytemuck::Pod;
+
+use crate::error::Error;
+use crate::plan::DeviceProfile;
+use crate::shader::{Binding, Shader};
+use crate::tensor::{Operand, check_operands};
+
+/// The library's pipelines on one of the caller's devices: what operations are prepared with.
+///
+/// Pipelines compile on first use and are kept. Make one per device and share it: it is `Sync`, and
+/// holds only a reference-counted handle of the device.
+#[derive(Debug)]
+pub struct Kernels {
+    device: wgpu::Device,
+    profile: DeviceProfile,
+    cache: Mutex<HashMap<Shader, Arc<Pipeline>>>,
+}
+
+#[derive(Debug)]
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// One dispatch, ready to record.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
+impl Dispatch {
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+impl Kernels {
+    /// Kernels for `device`, with the plan parameters that [`DeviceProfile::of`] gives.
+    #[must_use]
+    pub fn new(device: &wgpu::Device) -> Self {
+        Self::with_profile(device, DeviceProfile::of(device))
+    }
+
+    /// Kernels for `device` that plan for `profile`: for devices whose width the caller knows.
+    #[must_use]
+    pub fn with_profile(device: &wgpu::Device, profile: DeviceProfile) -> Self {
+        Self { device: device.clone(), profile, cache: Mutex::default() }
+    }
+
+    /// What plans are made for.
+    #[must_use]
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.profile
+    }
+
+    /// Compiles shaders ahead of their first use; those of a plan come from its `shaders` function.
+    ///
+    /// # Errors
+    /// The device lacks a limit or wgpu refuses the pipeline.
+    pub fn warm(&self, shaders: impl IntoIterator<Item = Shader>) -> Result<(), Error> {
+        for shader in shaders {
+            self.pipeline(&shader)?;
+        }
+        Ok(())
+    }
+
+    /// Number of pipelines compiled so far.
+    #[must_use]
+    pub fn compiled(&self) -> usize {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>, Error> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = cache.get(shader) {
+            return Ok(Arc::clone(pipeline));
+        }
+        let pipeline = Arc::new(self.compile(shader)?);
+        cache.insert(shader.clone(), Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    fn compile(&self, shader: &Shader) -> Result<Pipeline, Error> {
+        let source = shader.source();
+        let storage = source.bindings.iter().filter(|binding| **binding != Binding::Uniform).count();
+        Error::check_limit(
+            format_args!("{} (storage buffers)", source.label),
+            "max_storage_buffers_per_shader_stage",
+            storage as u64,
+            u64::from(self.profile.limits.max_storage_buffers_per_shader_stage),
+            "request a device with the adapter's limit",
+        )?;
+        Error::check_limit(
+            format_args!("{} (threads in a workgroup)", source.label),
+            "max_compute_invocations_per_workgroup",
+            u64::from(crate::plan::WORKGROUP),
+            u64::from(self.profile.limits.max_compute_invocations_per_workgroup),
+            "request a device with compute shaders",
+        )?;
+        log::debug!("hydralora: compiling {}", source.label);
+        self.scoped(&format!("compiling {}", source.label), || {
+            let module = trusted_module(&self.device, source.label, source.wgsl);
+            let entries: Vec<_> =
+                (0..).zip(&source.bindings).map(|(at, binding)| layout_entry(at, *binding)).collect();
+            let label = Some(source.label);
+            let layout = self
+                .device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+            let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label,
+                bind_group_layouts: &[Some(&layout)],
+                ..Default::default()
+            });
+            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label,
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Every kernel writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            Pipeline { pipeline, layout }
+        })
+    }
+
+    /// Compiles where needed, checks the operands and binds them behind a uniform buffer.
+    pub(crate) fn dispatch(
+        &self,
+        shader: &Shader,
+        uniform: &wgpu::Buffer,
+        operands: &[Operand<'_>],
+        grid: [u32; 3],
+    ) -> Result<Dispatch, Error> {
+        check_operands(operands, &self.profile.limits)?;
+        let pipeline = self.pipeline(shader)?;
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+        entries.extend(
+            (1..)
+                .zip(operands)
+                .map(|(binding, operand)| wgpu::BindGroupEntry { binding, resource: operand.binding() }),
+        );
+        let bind_group = self.scoped("binding the tensors of an operation", || {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("hydralora"),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })?;
+        Ok(Dispatch { pipeline, bind_group, grid })
+    }
+
+    /// A uniform buffer holding `contents`.
+    pub(crate) fn uniform<T: Pod>(&self, contents: &T) -> Result<wgpu::Buffer, Error> {
+        let bytes = bytemuck::bytes_of(contents);
+        // Devices without arbitrary binding sizes want whole 16-byte units.
+        let size = (bytes.len() as u64).next_multiple_of(16);
+        self.scoped("creating a uniform buffer", || {
+            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("hydralora uniform"),
+                size,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: true,
+            });
+            if let Ok(mut view) = buffer.get_mapped_range_mut(..bytes.len() as u64) {
+                view.copy_from_slice(bytes);
+            }
+            buffer.unmap();
+            buffer
+        })
+    }
+
+    /// A storage buffer of the library's own.
+    pub(crate) fn scratch(&self, label: &'static str, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        self.scoped("creating a scratch buffer", || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: bytes,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Runs `create` and turns what wgpu reports into a typed error. Where wgpu reports later
+    /// (WebGPU in a browser), errors go to the device's own handler instead: nothing here waits.
+    fn scoped<T>(&self, action: &str, create: impl FnOnce() -> T) -> Result<T, Error> {
+        let scopes =
+            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+                .map(|filter| self.device.push_error_scope(filter));
+        let created = create();
+        let mut reported = None;
+        for scope in scopes.into_iter().rev() {
+            reported = reported.or(ready_now(scope.pop()).flatten());
+        }
+        match reported {
+            None => Ok(created),
+            Some(error) => Err(Error::Device { action: action.to_owned(), message: error.to_string() }),
+        }
+    }
+}
+
+/// The future's value, if it is there without waiting.
+fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn layout_entry(binding: u32, kind: Binding) -> wgpu::BindGroupLayoutEntry {
+    let ty = match kind {
+        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::Write => wgpu::BufferBindingType::Storage { read_only: false },
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
+/// A shader module without wgpu's loop countdown; every other runtime check stays on.
+///
+/// The countdown bounds loops that might not end. It costs: an unrolled loop keeps its exit in every
+/// copy (compiled for AMD gfx1100, the forward kernel has 208 branches with it and 26 without).
+#[allow(unsafe_code)]
+fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: String) -> wgpu::ShaderModule {
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+    let checks =
+        wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: without the countdown a loop that never ends is undefined behaviour. Every loop in
+    // shaders/ is a `for` over an unsigned counter that only its own increment changes, by a
+    // positive constant, up to a bound fixed before the loop starts; and no bound comes within an
+    // increment of 2^32, because bounds count elements of bindings, which hold at most 2^30 of four
+    // bytes. tests/shaders.rs checks the form of every loop. Bounds checks stay on.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}

@@ -1,0 +1,157 @@
+//! From shape, token count and device limits to tile sizes and grids. Pure: no device is needed.
+
+use crate::error::Error;
+
+/// What a plan needs to know of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceProfile {
+    /// The limits the device was requested with.
+    pub limits: wgpu::Limits,
+    /// Workgroups that keep the device busy. Few tokens are spread over output slices, and parameter
+    /// gradients over token splits, until about this many are in flight.
+    pub busy_workgroups: u32,
+}
+
+impl DeviceProfile {
+    /// The profile of a device.
+    #[must_use]
+    pub fn of(device: &wgpu::Device) -> Self {
+        let busy_workgroups = match device.adapter_info().device_type {
+            // A software driver runs a workgroup per core: more slices only repeat work.
+            wgpu::DeviceType::Cpu => 8,
+            wgpu::DeviceType::IntegratedGpu => 64,
+            _ => 256,
+        };
+        Self { limits: device.limits(), busy_workgroups }
+    }
+}
+
+/// Threads in every workgroup: the widest subgroup of today's GPUs.
+pub(crate) const WORKGROUP: u32 = 64;
+
+/// Columns of a shrink that one thread keeps in registers, four tokens each.
+const MOST_COLUMNS: u32 = 16;
+
+/// Tokens of an expand that one thread keeps in registers, a vec4 each, in quads.
+const MOST_EXPAND_QUADS: u32 = 4;
+
+/// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl` and `shaders/part/expand.wgsl` say
+/// what each means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Tokens a workgroup handles, in groups of four.
+    pub quads: u32,
+    /// Lanes along the inner dimension; `quads * lanes` threads are a workgroup.
+    pub lanes: u32,
+    /// Columns of a shrink in a pass.
+    pub group: u32,
+    /// Columns whose sums over lanes go through workgroup memory at a time.
+    pub reduce: u32,
+    /// Quads of tokens a thread expands at a time.
+    pub expand_quads: u32,
+}
+
+impl Tile {
+    /// Tokens a workgroup handles.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        4 * self.quads
+    }
+}
+
+/// What the tile of a fused kernel depends on.
+pub(crate) struct TileProblem {
+    /// The kernel, for messages.
+    pub(crate) kernel: &'static str,
+    pub(crate) tokens: u32,
+    /// Columns of the shrink.
+    pub(crate) columns: u32,
+    /// vec4s per quad of tokens that stay in workgroup memory.
+    pub(crate) resident: u64,
+    /// vec4s per quad and reduced column besides the lanes' sums.
+    pub(crate) per_reduced: u64,
+    /// vec4 groups in a row of the target.
+    pub(crate) target_groups: u32,
+}
+
+/// A fused kernel's tile, slices and grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TilePlan {
+    pub(crate) tile: Tile,
+    pub(crate) slice_groups: u32,
+    pub(crate) grid: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub(crate) memory: u64,
+}
+
+impl TileProblem {
+    fn memory(&self, tile: &Tile) -> u64 {
+        let reduce = u64::from(tile.reduce);
+        16 * u64::from(tile.quads)
+            * (reduce * u64::from(tile.lanes) + self.resident + self.per_reduced * reduce)
+    }
+
+    /// The largest tile that the tokens fill and the workgroup memory holds.
+    pub(crate) fn plan(&self, device: &DeviceProfile) -> Result<TilePlan, Error> {
+        let limits = &device.limits;
+        let allowed = u64::from(limits.max_compute_workgroup_storage_size);
+        let passes = self.columns.div_ceil(MOST_COLUMNS);
+        let group = self.columns.div_ceil(passes);
+        // A tile is at most twice as long as the tokens that fill it.
+        let most_quads = match self.tokens {
+            0..=4 => 1,
+            5..=15 => 2,
+            16..=127 => 4,
+            _ => 8,
+        };
+        let mut least_memory = u64::MAX;
+        for quads in [8, 4, 2, 1].into_iter().filter(|&quads| quads <= most_quads) {
+            for reduce in (1..=group).rev().filter(|reduce| group % reduce == 0) {
+                let tile = Tile {
+                    quads,
+                    lanes: WORKGROUP / quads,
+                    group,
+                    reduce,
+                    expand_quads: quads.min(MOST_EXPAND_QUADS),
+                };
+                let memory = self.memory(&tile);
+                least_memory = least_memory.min(memory);
+                if memory <= allowed {
+                    return self.slice(tile, memory, device);
+                }
+            }
+        }
+        Error::check_limit(
+            format_args!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
+            "max_compute_workgroup_storage_size",
+            least_memory,
+            allowed,
+            "use a smaller rank or fewer experts, or request a device with the adapter's limit",
+        )?;
+        unreachable!("the smallest tile was just found to exceed the limit")
+    }
+
+    fn slice(&self, tile: Tile, memory: u64, device: &DeviceProfile) -> Result<TilePlan, Error> {
+        let tiles = self.tokens.div_ceil(tile.tokens());
+        let most_slices = self.target_groups.div_ceil(WORKGROUP);
+        let slices = (device.busy_workgroups / tiles).clamp(1, most_slices);
+        let slice_groups = self.target_groups.div_ceil(slices).next_multiple_of(WORKGROUP);
+        let [y, z] = fold(self.kernel, tiles, &device.limits)?;
+        Ok(TilePlan { tile, slice_groups, grid: [self.target_groups.div_ceil(slice_groups), y, z], memory })
+    }
+}
+
+/// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
+/// less than the second dimension, so kernels check their index.
+pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> Result<[u32; 2], Error> {
+    let most = limits.max_compute_workgroups_per_dimension.max(1);
+    let second = count.div_ceil(most).max(1);
+    Error::check_limit(
+        format_args!("{kernel}'s grid (workgroups, folded over two dimensions)"),
+        "max_compute_workgroups_per_dimension",
+        u64::from(second),
+        u64::from(most),
+        "process fewer tokens at a time",
+    )?;
+    Ok([count.div_ceil(second).max(1), second])
+}

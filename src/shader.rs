@@ -1,0 +1,152 @@
+//! The WGSL that the library runs: a prelude of constants, element access and a kernel's files put
+//! one after the other. Kernels are plain WGSL; the only generated text is `const` lines and tensor
+//! names.
+
+use std::fmt::Write as _;
+
+use crate::op;
+use crate::tensor::Role;
+
+/// How a dense matrix is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Rows are multiples of four elements: 16 bytes at a time.
+    Vec4,
+    /// Any row length: element by element.
+    Scalar,
+}
+
+impl Access {
+    /// The access that rows of `width` elements allow.
+    #[must_use]
+    pub fn of_width(width: u32) -> Self {
+        if width % 4 == 0 { Self::Vec4 } else { Self::Scalar }
+    }
+}
+
+/// Whether an operation overwrites its result or adds to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteMode {
+    /// What was there is ignored, whatever it is.
+    Overwrite,
+    /// The result is added to what is there.
+    Accumulate,
+}
+
+/// One of the library's shaders with everything that is fixed when it is compiled: the key of the
+/// pipeline cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "one variant per kernel, named after it")]
+pub enum Shader {
+    Forward(op::ForwardShader),
+    BackwardInput(op::BackwardInputShader),
+    BackwardParams(op::BackwardParamsShader),
+    BackwardParamsReduce(op::ReduceShader),
+    Linear(op::LinearShader),
+    GradientNorm,
+    AdamW(op::AdamWShader),
+}
+
+/// A binding in group 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// A uniform buffer.
+    Uniform,
+    /// A read-only storage buffer.
+    Read,
+    /// A storage buffer that is written, and perhaps read.
+    Write,
+}
+
+/// A shader's text and its bindings, in order from binding 0 of group 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The kernel's name, which is also its file's.
+    pub label: &'static str,
+    /// The whole WGSL text. The entry point is `main`.
+    pub wgsl: String,
+    /// The bindings.
+    pub bindings: Vec<Binding>,
+}
+
+impl Shader {
+    /// The shader's text and bindings.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Forward(shader) => shader.source(),
+            Self::BackwardInput(shader) => shader.source(),
+            Self::BackwardParams(shader) => shader.source(),
+            Self::BackwardParamsReduce(shader) => shader.source(),
+            Self::Linear(shader) => shader.source(),
+            Self::GradientNorm => op::gradient_norm_source(),
+            Self::AdamW(shader) => shader.source(),
+        }
+    }
+}
+
+/// Puts a shader together.
+pub(crate) struct Builder {
+    source: Source,
+}
+
+impl Builder {
+    pub(crate) fn new(label: &'static str) -> Self {
+        let source = Source { label, wgsl: String::new(), bindings: vec![Binding::Uniform] };
+        Self { source }.constant("WORKGROUP", crate::plan::WORKGROUP)
+    }
+
+    pub(crate) fn constant(mut self, name: &str, value: u32) -> Self {
+        writeln!(self.source.wgsl, "const {name} = {value}u;").expect("writing to a String");
+        self
+    }
+
+    pub(crate) fn flag(mut self, name: &str, value: bool) -> Self {
+        writeln!(self.source.wgsl, "const {name} = {value};").expect("writing to a String");
+        self
+    }
+
+    pub(crate) fn write_mode(self, mode: WriteMode) -> Self {
+        self.flag("ACCUMULATE", mode == WriteMode::Accumulate)
+    }
+
+    /// The next binding: a storage buffer that the kernel's own text declares.
+    pub(crate) fn buffer(mut self, role: Role) -> Self {
+        self.source.bindings.push(match role {
+            Role::Read => Binding::Read,
+            Role::Write => Binding::Write,
+        });
+        self
+    }
+
+    /// The next binding: a dense matrix with rows of `width` elements (a WGSL expression), read and
+    /// written through `load_<name>` and `store_<name>`.
+    pub(crate) fn matrix(self, name: &str, width: &str, access: Access, role: Role) -> Self {
+        let (read, write) = match access {
+            Access::Vec4 => (
+                include_str!("../shaders/access/read_vec4.wgsl"),
+                include_str!("../shaders/access/write_vec4.wgsl"),
+            ),
+            Access::Scalar => (
+                include_str!("../shaders/access/read_scalar.wgsl"),
+                include_str!("../shaders/access/write_scalar.wgsl"),
+            ),
+        };
+        let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
+        let builder = self.buffer(role).text(&named(read));
+        match role {
+            Role::Read => builder,
+            Role::Write => builder.text(&named(write)),
+        }
+    }
+
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        self.source.wgsl.push_str(text);
+        self.source.wgsl.push('\n');
+        self
+    }
+
+    pub(crate) fn build(self) -> Source {
+        self.source
+    }
+}

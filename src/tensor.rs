@@ -1,0 +1,139 @@
+//! Tensors: ranges of the caller's buffers, and the checks before they are bound.
+
+use crate::error::Error;
+
+/// A dense tensor: a range of bytes in one of the caller's buffers.
+///
+/// `(&buffer).into()` takes a whole buffer, `buffer.slice(..).into()` a slice of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+    size: u64,
+}
+
+impl<'a> Tensor<'a> {
+    /// `size` bytes of `buffer` from byte `offset` on. Checked when an operation is prepared.
+    #[must_use]
+    pub fn new(buffer: &'a wgpu::Buffer, offset: u64, size: u64) -> Self {
+        Self { buffer, offset, size }
+    }
+}
+
+impl<'a> From<&'a wgpu::Buffer> for Tensor<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        Self::new(buffer, 0, buffer.size())
+    }
+}
+
+impl<'a> From<wgpu::BufferSlice<'a>> for Tensor<'a> {
+    fn from(slice: wgpu::BufferSlice<'a>) -> Self {
+        Self::new(slice.buffer(), slice.offset(), slice.size())
+    }
+}
+
+/// What a dispatch does with a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Read,
+    Write,
+}
+
+/// A tensor together with what an operation needs of it, in binding order.
+#[derive(Debug, Clone)]
+pub(crate) struct Operand<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) tensor: Tensor<'a>,
+    /// The shape in words, for messages.
+    pub(crate) shape: String,
+    /// Bytes that the shape needs.
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Operand<'a> {
+    /// A row-major f32 matrix.
+    pub(crate) fn matrix(
+        name: &'static str,
+        role: Role,
+        tensor: Tensor<'a>,
+        rows: u32,
+        columns: u32,
+    ) -> Self {
+        Self {
+            name,
+            role,
+            tensor,
+            shape: format!("{rows} x {columns} f32"),
+            bytes: 4 * u64::from(rows) * u64::from(columns),
+        }
+    }
+
+    /// `elements` f32 elements.
+    pub(crate) fn vector(name: &'static str, role: Role, tensor: Tensor<'a>, elements: u64) -> Self {
+        Self { name, role, tensor, shape: format!("{elements} f32"), bytes: elements.saturating_mul(4) }
+    }
+
+    /// Exactly the bytes that the shape needs, so that what follows in the buffer is out of reach.
+    pub(crate) fn binding(&self) -> wgpu::BindingResource<'a> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: self.tensor.buffer,
+            offset: self.tensor.offset,
+            size: std::num::NonZeroU64::new(self.bytes),
+        })
+    }
+
+    fn check(&self, limits: &wgpu::Limits) -> Result<(), Error> {
+        let Tensor { buffer, offset, size } = self.tensor;
+        let tensor = self.name;
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            return Err(Error::MissingUsage { tensor, missing: "STORAGE" });
+        }
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        if offset % alignment != 0 {
+            return Err(Error::Misaligned { tensor, offset, alignment });
+        }
+        if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
+            return Err(Error::OutOfBuffer { tensor, offset, size, buffer_size: buffer.size() });
+        }
+        if size < self.bytes {
+            return Err(Error::TooSmall {
+                tensor,
+                shape: self.shape.clone(),
+                needed: self.bytes,
+                given: size,
+            });
+        }
+        Error::check_limit(
+            format_args!("{tensor} ({})", self.shape),
+            "max_storage_buffer_binding_size",
+            self.bytes,
+            limits.max_storage_buffer_binding_size,
+            "request a device with the adapter's limit, or process fewer tokens at a time",
+        )
+    }
+}
+
+/// Checks every operand, and that no buffer is written and used twice.
+pub(crate) fn check_operands(operands: &[Operand<'_>], limits: &wgpu::Limits) -> Result<(), Error> {
+    for operand in operands {
+        operand.check(limits)?;
+    }
+    for (index, first) in operands.iter().enumerate() {
+        for second in &operands[index + 1..] {
+            if first.tensor.buffer != second.tensor.buffer {
+                continue;
+            }
+            match (first.role, second.role) {
+                (Role::Read, Role::Read) => {}
+                (Role::Write, _) => {
+                    return Err(Error::Aliased { written: first.name, other: second.name });
+                }
+                (Role::Read, Role::Write) => {
+                    return Err(Error::Aliased { written: second.name, other: first.name });
+                }
+            }
+        }
+    }
+    Ok(())
+}
