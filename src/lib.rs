@@ -13,6 +13,8 @@ mod pipeline;
 mod plan;
 pub mod shader;
 mod tensor;
+#[cfg(feature = "twin")]
+pub mod twin;
 
 pub use config::{Config, Router};
 pub use error::Error;

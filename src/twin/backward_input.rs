@@ -1,0 +1,74 @@
+//! Twin of `shaders/backward_input.wgsl`.
+
+use super::{Approx, Parameters, column, dot, inner, row};
+use crate::config::{Config, Router};
+
+/// What the input's backward computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputGradient {
+    /// The adapter's contribution to `dL/dx`: tokens x `d_in`.
+    pub dx: Vec<Approx>,
+    /// `dL/dh`: tokens x rank.
+    pub dh: Vec<Approx>,
+    /// `dL/dl`: tokens x experts.
+    pub dl: Vec<Approx>,
+}
+
+/// From `g = dL/dy` (tokens x `d_out`), with `h` (tokens x rank) and `w` (tokens x experts) as
+/// forward saved them. `base`, if dx is accumulated into, is what dx held: tokens x `d_in`.
+///
+/// # Panics
+/// When the arrays do not have the configuration's shapes.
+#[must_use]
+pub fn backward_input(
+    config: &Config,
+    parameters: &Parameters,
+    h: &[Approx],
+    w: &[Approx],
+    g: &[Approx],
+    base: Option<&[Approx]>,
+) -> InputGradient {
+    let [d_in, d_out, rank, experts] =
+        [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+    let scaling = Approx::rounded(f64::from(config.scaling));
+    let mut output = InputGradient { dx: Vec::new(), dh: Vec::new(), dl: Vec::new() };
+    for (token, g) in g.chunks_exact(d_out).enumerate() {
+        let (h, w) = (row(h, token, rank), row(w, token, experts));
+        // v_i = s * B_i^T g
+        let v: Vec<Vec<Approx>> = (0..experts)
+            .map(|i| {
+                let b = &parameters.b[i];
+                (0..rank).map(|j| scaling * dot(column(b, j, rank).zip(g.iter().copied()))).collect()
+            })
+            .collect();
+        let dw: Vec<Approx> = v.iter().map(|v| inner(v, h)).collect();
+        let mean = inner(w, &dw);
+        let dl: Vec<Approx> = (0..experts).map(|i| w[i] * (dw[i] - mean)).collect();
+        let dh: Vec<Approx> = (0..rank)
+            .map(|j| {
+                let through_experts = (0..experts).map(|i| (w[i], v[i][j]));
+                match config.router {
+                    Router::Input => dot(through_experts),
+                    Router::Latent => dot(through_experts.chain(dl.iter().copied().zip(column(
+                        &parameters.router,
+                        j,
+                        rank,
+                    )))),
+                }
+            })
+            .collect();
+        for c in 0..d_in {
+            let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
+            let delta = match config.router {
+                Router::Input => {
+                    dot(through_a.chain(dl.iter().copied().zip(column(&parameters.router, c, d_in))))
+                }
+                Router::Latent => dot(through_a),
+            };
+            output.dx.push(base.map_or(delta, |base| base[token * d_in + c] + delta));
+        }
+        output.dh.extend(dh);
+        output.dl.extend(dl);
+    }
+    output
+}

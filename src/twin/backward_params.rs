@@ -1,0 +1,63 @@
+//! Twin of `shaders/backward_params.wgsl` and its reduction.
+
+use super::{Approx, column, dot};
+use crate::config::{Config, Router};
+
+/// The parameters' gradients, in their natural shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterGradients {
+    /// dA: rank x `d_in`.
+    pub a: Vec<Approx>,
+    /// `dW_g`: experts x `d_in` or experts x rank.
+    pub router: Vec<Approx>,
+    /// `dB_i`: `d_out` x rank.
+    pub b: Vec<Vec<Approx>>,
+}
+
+/// What the parameters' backward reads; all have a row per token.
+#[derive(Debug, Clone, Copy)]
+pub struct Activations<'a> {
+    /// The input: tokens x `d_in`.
+    pub x: &'a [Approx],
+    /// `dL/dy`: tokens x `d_out`.
+    pub g: &'a [Approx],
+    /// tokens x rank.
+    pub h: &'a [Approx],
+    /// tokens x experts.
+    pub w: &'a [Approx],
+    /// `dL/dh`: tokens x rank.
+    pub dh: &'a [Approx],
+    /// `dL/dl`: tokens x experts.
+    pub dl: &'a [Approx],
+}
+
+/// `dA = sum_t dh x^T`, `dB_i = s * sum_t w_i g h^T`, `dW_g = sum_t dl x^T` (latent: `dl h^T`).
+///
+/// # Panics
+/// When the arrays do not have the configuration's shapes.
+#[must_use]
+pub fn backward_params(config: &Config, activations: &Activations<'_>) -> ParameterGradients {
+    let Activations { x, g, h, w, dh, dl } = *activations;
+    let [d_in, d_out, rank, experts] =
+        [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+    let scaling = Approx::rounded(f64::from(config.scaling));
+    let router = match config.router {
+        Router::Input => outer(dl, experts, x, d_in),
+        Router::Latent => outer(dl, experts, h, rank),
+    };
+    let b = (0..experts)
+        .map(|i| {
+            let z: Vec<Approx> =
+                (0..h.len()).map(|at| scaling * w[at / rank * experts + i] * h[at]).collect();
+            outer(g, d_out, &z, rank)
+        })
+        .collect();
+    ParameterGradients { a: outer(dh, rank, x, d_in), router, b }
+}
+
+/// `Z^T X`, summed over tokens: rows x columns.
+fn outer(z: &[Approx], rows: usize, x: &[Approx], columns: usize) -> Vec<Approx> {
+    (0..rows)
+        .flat_map(|r| (0..columns).map(move |c| dot(column(z, r, rows).zip(column(x, c, columns)))))
+        .collect()
+}

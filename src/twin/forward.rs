@@ -1,0 +1,59 @@
+//! Twin of `shaders/forward.wgsl`.
+
+use super::{Approx, Parameters, dot, inner, row};
+use crate::config::{Config, Router};
+
+/// What forward computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The adapter's contribution: tokens x `d_out`.
+    pub y: Vec<Approx>,
+    /// `h = A x`: tokens x rank.
+    pub h: Vec<Approx>,
+    /// The experts' weights: tokens x experts.
+    pub w: Vec<Approx>,
+}
+
+/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`.
+///
+/// `x` is tokens x `d_in`; `base`, if y is accumulated into, is what y held: tokens x `d_out`.
+///
+/// # Panics
+/// When the arrays do not have the configuration's shapes.
+#[must_use]
+pub fn forward(config: &Config, parameters: &Parameters, x: &[Approx], base: Option<&[Approx]>) -> Output {
+    let [d_in, d_out, rank, experts] =
+        [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+    let scaling = Approx::rounded(f64::from(config.scaling));
+    let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new() };
+    for (token, x) in x.chunks_exact(d_in).enumerate() {
+        let h: Vec<Approx> = (0..rank).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
+        let logits: Vec<Approx> = (0..experts)
+            .map(|i| match config.router {
+                Router::Input => inner(row(&parameters.router, i, d_in), x),
+                Router::Latent => inner(row(&parameters.router, i, rank), &h),
+            })
+            .collect();
+        let w = softmax(&logits);
+        for o in 0..d_out {
+            let delta = dot((0..experts).flat_map(|i| {
+                let factor = scaling * w[i];
+                let b = row(&parameters.b[i], o, rank);
+                h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
+            }));
+            output.y.push(base.map_or(delta, |base| base[token * d_out + o] + delta));
+        }
+        output.h.extend(h);
+        output.w.extend(w);
+    }
+    output
+}
+
+/// `exp(l_i - max l) / sum_j exp(l_j - max l)`.
+fn softmax(logits: &[Approx]) -> Vec<Approx> {
+    let largest = logits.iter().map(|l| l.value).fold(f64::NEG_INFINITY, f64::max);
+    let shifted: Vec<Approx> = logits.iter().map(|&l| l - Approx::exact(largest)).collect();
+    let exponentials: Vec<Approx> = shifted.iter().map(|l| l.exp()).collect();
+    let total = dot(exponentials.iter().map(|&e| (e, Approx::exact(1.0))));
+    exponentials.into_iter().map(|e| e.divide(total)).collect()
+}

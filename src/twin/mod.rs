@@ -1,0 +1,168 @@
+//! The float64 CPU twin of every kernel, written for reading, which also says how far f32 may be off.
+//!
+//! Every number is an [`Approx`]: a value, and a first-order bound on the absolute error that f32
+//! arithmetic in any order of summation may add to it. Bounds compose, so the bound of a twin's
+//! result is the tolerance its kernel is held to; nothing is chosen per kernel or per test.
+//!
+//! The rules (u is f32's unit roundoff, 2^-24):
+//! - a sum of n products carries [`C`] * u * sqrt(n) * sum |terms| for its own rounding (Higham and
+//!   Mary 2019: rounding errors behave as independent), plus each factor's error times its partner;
+//! - any other operation carries u times its result, a division 2.5 units in the last place, and an
+//!   exponential 3 + 2|x| of them (the WGSL specification's accuracy);
+//! - whatever may flush to zero carries f32's smallest normal number.
+
+mod adamw;
+mod backward_input;
+mod backward_params;
+mod forward;
+mod linear;
+
+pub use adamw::{Moments, adamw, clip_factor};
+pub use backward_input::{InputGradient, backward_input};
+pub use backward_params::{Activations, ParameterGradients, backward_params};
+pub use forward::{Output, forward};
+pub use linear::{linear, linear_backward};
+
+use std::ops::{Add, Mul, Sub};
+
+use crate::layout::Adapter;
+
+/// f32's unit roundoff.
+pub const U: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// The one constant of all bounds: how many standard deviations of accumulated rounding are allowed.
+pub const C: f64 = 4.0;
+
+/// f32's smallest normal number: what is smaller may be flushed to zero.
+const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
+
+/// A value with a bound on its absolute error.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Approx {
+    /// The value in float64.
+    pub value: f64,
+    /// How far f32 arithmetic may be from it.
+    pub bound: f64,
+}
+
+impl Approx {
+    /// A value without error, such as an input.
+    #[must_use]
+    pub fn exact(value: f64) -> Self {
+        Self { value, bound: 0.0 }
+    }
+
+    /// A float64 value after rounding to f32.
+    #[must_use]
+    pub fn rounded(value: f64) -> Self {
+        Self { value, bound: U * value.abs() + SMALLEST_NORMAL }
+    }
+
+    fn with_rounding(self, units: f64) -> Self {
+        Self { bound: self.bound + units * U * self.value.abs() + SMALLEST_NORMAL, ..self }
+    }
+
+    /// `sqrt(self)`, for a value of at least 0.
+    fn sqrt(self) -> Self {
+        let value = self.value.sqrt();
+        // |sqrt(a + e) - sqrt(a)| is at most e / sqrt(a), and at most sqrt(e).
+        let bound = (self.bound / value).min(self.bound.sqrt());
+        // WGSL gives sqrt as 1 / inverseSqrt: 2 and 2.5 units in the last place, each up to 2 u.
+        Self { value, bound: if self.bound == 0.0 { 0.0 } else { bound } }.with_rounding(9.0)
+    }
+
+    /// `exp(self)`.
+    fn exp(self) -> Self {
+        let value = self.value.exp();
+        Self { value, bound: value * self.bound }.with_rounding(2.0 * (3.0 + 2.0 * self.value.abs()))
+    }
+
+    /// `self / divisor`.
+    fn divide(self, divisor: Self) -> Self {
+        let value = self.value / divisor.value;
+        let bound = (self.bound + value.abs() * divisor.bound) / divisor.value.abs();
+        Self { value, bound }.with_rounding(5.0)
+    }
+}
+
+impl Add for Approx {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { value: self.value + other.value, bound: self.bound + other.bound }.with_rounding(1.0)
+    }
+}
+
+impl Sub for Approx {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self { value: self.value - other.value, bound: self.bound + other.bound }.with_rounding(1.0)
+    }
+}
+
+impl Mul for Approx {
+    type Output = Self;
+    fn mul(self, other: Self) -> Self {
+        Self {
+            value: self.value * other.value,
+            bound: self.value.abs() * other.bound + other.value.abs() * self.bound,
+        }
+        .with_rounding(1.0)
+    }
+}
+
+/// The sum of products in any order, with f32 accumulation.
+fn dot(products: impl Iterator<Item = (Approx, Approx)>) -> Approx {
+    let mut sum = Approx::default();
+    let mut magnitude = 0.0;
+    let mut count = 0.0;
+    for (a, b) in products {
+        sum.value += a.value * b.value;
+        sum.bound += a.value.abs() * b.bound + b.value.abs() * a.bound;
+        magnitude += (a.value * b.value).abs();
+        count += 1.0;
+    }
+    sum.bound += C * U * f64::sqrt(count) * magnitude + count * SMALLEST_NORMAL;
+    sum
+}
+
+/// An adapter's matrices for the twin, row-major and in their natural shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameters {
+    /// A: rank x `d_in`.
+    pub a: Vec<Approx>,
+    /// `W_g`: experts x `d_in` or experts x rank.
+    pub router: Vec<Approx>,
+    /// `B_i`: `d_out` x rank.
+    pub b: Vec<Vec<Approx>>,
+}
+
+impl From<&Adapter> for Parameters {
+    fn from(adapter: &Adapter) -> Self {
+        Self {
+            a: exact(&adapter.a),
+            router: exact(&adapter.router),
+            b: adapter.b.iter().map(|b| exact(b)).collect(),
+        }
+    }
+}
+
+/// f32 inputs, without error.
+#[must_use]
+pub fn exact(values: &[f32]) -> Vec<Approx> {
+    values.iter().map(|&value| Approx::exact(f64::from(value))).collect()
+}
+
+/// Row `index` of a row-major matrix.
+fn row(matrix: &[Approx], index: usize, columns: usize) -> &[Approx] {
+    &matrix[index * columns..(index + 1) * columns]
+}
+
+/// Column `index` of a row-major matrix.
+fn column(matrix: &[Approx], index: usize, columns: usize) -> impl Iterator<Item = Approx> + '_ {
+    matrix[index..].iter().step_by(columns).copied()
+}
+
+/// The inner product of two vectors.
+fn inner<'a>(a: &'a [Approx], b: &'a [Approx]) -> Approx {
+    dot(a.iter().copied().zip(b.iter().copied()))
+}
