@@ -58,10 +58,18 @@ impl Gpu {
                 fix: NO_ADAPTER_HELP.to_owned(),
             });
         };
-        let timestamps = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        Self::from_adapter(&adapter).await
+    }
+
+    /// A device on this adapter, with the adapter's own limits and timestamp queries where it has
+    /// them.
+    ///
+    /// # Errors
+    /// The adapter refuses.
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
-            required_features: adapter.features() & timestamps,
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             required_limits: adapter.limits(),
             ..Default::default()
         };

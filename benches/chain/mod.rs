@@ -1,0 +1,262 @@
+//! The obvious alternative: the operations of the released HydraLoRA code, one after the other, each
+//! a simple dispatch with one thread per output. Every expert applies A anew, as that code does, and
+//! keeps what autograd would keep.
+
+use std::collections::HashMap;
+
+use bytemuck::{Pod, Zeroable};
+use hydralora::device::Gpu;
+use hydralora::{AdamWHyper, Adapter, Config};
+
+/// Dispatches, ready to record.
+pub struct Chain(Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 2])>);
+
+impl Chain {
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (pipeline, bind_group, [x, y]) in &self.0 {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(*x, *y, 1);
+        }
+    }
+
+    pub fn dispatches(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// `struct Dims` in the chain's shaders.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+struct Dims {
+    rows: u32,
+    columns: u32,
+    inner: u32,
+    expert: u32,
+    experts: u32,
+    factor: f32,
+}
+
+/// How a matrix product takes its factors, and whether it adds to its result.
+#[derive(Clone, Copy, PartialEq)]
+enum Product {
+    /// A B^T
+    ByTransposed,
+    /// A B
+    Plain { accumulate: bool },
+    /// A^T B
+    TransposedBy { accumulate: bool },
+}
+
+/// Puts chains together.
+struct Recorder<'a> {
+    gpu: &'a Gpu,
+    layout: wgpu::BindGroupLayout,
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+    chain: Chain,
+}
+
+impl<'a> Recorder<'a> {
+    fn new(gpu: &'a Gpu) -> Self {
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
+        let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some("chain"),
+            entries: &[
+                entry(0, wgpu::BufferBindingType::Uniform),
+                entry(1, storage(true)),
+                entry(2, storage(true)),
+                entry(3, storage(false)),
+            ],
+        });
+        Self { gpu, layout, pipelines: HashMap::new(), chain: Chain(Vec::new()) }
+    }
+
+    fn dispatch(&mut self, wgsl: String, dims: Dims, buffers: [&wgpu::Buffer; 3], grid: [u32; 2]) {
+        use wgpu::util::DeviceExt as _;
+        let device = &self.gpu.device;
+        let pipeline = self.pipelines.entry(wgsl).or_insert_with_key(|wgsl| {
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some("chain"),
+                source: wgpu::ShaderSource::Wgsl(wgsl.as_str().into()),
+            });
+            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some("chain"),
+                bind_group_layouts: &[Some(&self.layout)],
+                ..Default::default()
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some("chain"),
+                layout: Some(&layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            })
+        });
+        let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: Some("chain"),
+            contents: bytemuck::bytes_of(&dims),
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let resources = [&uniform, buffers[0], buffers[1], buffers[2]].map(wgpu::Buffer::as_entire_binding);
+        let entries: Vec<_> = (0..)
+            .zip(resources)
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("chain"),
+            layout: &self.layout,
+            entries: &entries,
+        });
+        self.chain.0.push((pipeline.clone(), bind_group, grid));
+    }
+
+    /// A product of `[rows, columns, inner]`; `buffers` are A, B and the result.
+    fn matmul(&mut self, product: Product, [rows, columns, inner]: [u32; 3], buffers: [&wgpu::Buffer; 3]) {
+        let transpose_a = matches!(product, Product::TransposedBy { .. });
+        let transpose_b = product == Product::ByTransposed;
+        let accumulate = matches!(
+            product,
+            Product::Plain { accumulate: true } | Product::TransposedBy { accumulate: true }
+        );
+        let wgsl = format!(
+            "const TRANSPOSE_A = {transpose_a};\nconst TRANSPOSE_B = {transpose_b};\n\
+             const ACCUMULATE = {accumulate};\n{}",
+            include_str!("matmul.wgsl")
+        );
+        let dims = Dims { rows, columns, inner, ..Dims::default() };
+        self.dispatch(wgsl, dims, buffers, [columns.div_ceil(64), rows]);
+    }
+
+    /// `buffers` are `left`, `right` and `result` of the operation's text.
+    fn elementwise(&mut self, operation: &str, dims: Dims, buffers: [&wgpu::Buffer; 3]) {
+        let wgsl = include_str!("elementwise.wgsl").replace("OPERATION", operation);
+        self.dispatch(wgsl, dims, buffers, [dims.columns.div_ceil(64), dims.rows]);
+    }
+
+    /// `operation` is a function of rows.wgsl.
+    fn rows(&mut self, operation: &str, dims: Dims, buffers: [&wgpu::Buffer; 3]) {
+        let wgsl = include_str!("rows.wgsl").replace("OPERATION", operation);
+        self.dispatch(wgsl, dims, buffers, [dims.rows.div_ceil(64), 1]);
+    }
+
+    fn finish(&mut self) -> Chain {
+        std::mem::replace(&mut self.chain, Chain(Vec::new()))
+    }
+}
+
+/// The chain of one layer with the input router.
+pub struct LayerChain {
+    pub forward: Chain,
+    pub backward: Chain,
+    /// tokens x d_out
+    pub y: wgpu::Buffer,
+    /// tokens x d_in
+    pub dx: wgpu::Buffer,
+    /// d_out x rank, per expert
+    pub db: Vec<wgpu::Buffer>,
+}
+
+impl LayerChain {
+    pub fn new(
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+        adapter: &Adapter,
+        x: &wgpu::Buffer,
+        g: &wgpu::Buffer,
+    ) -> Self {
+        let Config { d_in, d_out, rank, experts, scaling, .. } = *config;
+        let matrix = |rows: u32, columns: u32| gpu.zeroed("chain", (rows * columns) as usize);
+        let a = gpu.upload("A", &adapter.a);
+        let router = gpu.upload("W_g", &adapter.router);
+        let b: Vec<_> = adapter.b.iter().map(|b| gpu.upload("B", b)).collect();
+
+        let mut record = Recorder::new(gpu);
+        let (logits, w) = (matrix(tokens, experts), matrix(tokens, experts));
+        let y = matrix(tokens, d_out);
+        let gate_dims = Dims { rows: tokens, columns: experts, ..Dims::default() };
+        let out_dims =
+            |expert| Dims { rows: tokens, columns: d_out, inner: 0, expert, experts, factor: scaling };
+        record.matmul(Product::ByTransposed, [tokens, experts, d_in], [x, &router, &logits]);
+        record.rows("softmax", gate_dims, [&logits, &logits, &w]);
+        record.elementwise("0.0", out_dims(0), [x, x, &y]);
+        let mut kept = Vec::new();
+        for (expert, b) in (0..).zip(&b) {
+            let (h, out, gated, scaled) =
+                (matrix(tokens, rank), matrix(tokens, d_out), matrix(tokens, d_out), matrix(tokens, d_out));
+            record.matmul(Product::ByTransposed, [tokens, rank, d_in], [x, &a, &h]);
+            record.matmul(Product::ByTransposed, [tokens, d_out, rank], [&h, b, &out]);
+            record.elementwise("left[at] * right[gate]", out_dims(expert), [&out, &w, &gated]);
+            record.elementwise("left[at] * dims.factor", out_dims(expert), [&gated, &gated, &scaled]);
+            record.elementwise("result[at] + left[at]", out_dims(expert), [&scaled, &scaled, &y]);
+            kept.push((h, out));
+        }
+        let forward = record.finish();
+
+        let (dx, da, dw, dl) =
+            (matrix(tokens, d_in), matrix(rank, d_in), matrix(tokens, experts), matrix(tokens, experts));
+        let (dscaled, dout) = (matrix(tokens, d_out), matrix(tokens, d_out));
+        let drouter = matrix(experts, d_in);
+        let mut db = Vec::new();
+        for (expert, (b, (h, out))) in (0..).zip(b.iter().zip(&kept)) {
+            let (db_i, dh) = (matrix(d_out, rank), matrix(tokens, rank));
+            let accumulate = expert > 0;
+            record.elementwise("left[at] * dims.factor", out_dims(expert), [g, g, &dscaled]);
+            record.rows("inner_product", out_dims(expert), [&dscaled, out, &dw]);
+            record.elementwise("left[at] * right[gate]", out_dims(expert), [&dscaled, &w, &dout]);
+            record.matmul(
+                Product::TransposedBy { accumulate: false },
+                [d_out, rank, tokens],
+                [&dout, h, &db_i],
+            );
+            record.matmul(Product::Plain { accumulate: false }, [tokens, rank, d_out], [&dout, b, &dh]);
+            record.matmul(Product::TransposedBy { accumulate }, [rank, d_in, tokens], [&dh, x, &da]);
+            record.matmul(Product::Plain { accumulate }, [tokens, d_in, rank], [&dh, &a, &dx]);
+            db.push(db_i);
+        }
+        record.rows("softmax_backward", gate_dims, [&w, &dw, &dl]);
+        record.matmul(
+            Product::TransposedBy { accumulate: false },
+            [experts, d_in, tokens],
+            [&dl, x, &drouter],
+        );
+        record.matmul(Product::Plain { accumulate: true }, [tokens, d_in, experts], [&dl, &router, &dx]);
+        Self { forward, backward: record.finish(), y, dx, db }
+    }
+}
+
+/// AdamW as PyTorch's plain loop does it: a dispatch for each operation on a parameter.
+pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> (Chain, wgpu::Buffer) {
+    let columns = 4096;
+    assert_eq!(elements % columns, 0, "the bench's shapes are multiples of {columns}");
+    let buffer = |label| gpu.upload(label, &vec![0.5; elements as usize]);
+    let (parameters, gradients, m, v, denominator) =
+        (buffer("parameters"), buffer("gradients"), buffer("m"), buffer("v"), buffer("denominator"));
+    let mut record = Recorder::new(gpu);
+    let mut apply = |operation: &str, factor: f32, buffers| {
+        let dims = Dims { rows: elements / columns, columns, factor, ..Dims::default() };
+        record.elementwise(operation, dims, buffers);
+    };
+    let unused = &gradients;
+    apply(
+        "result[at] * dims.factor",
+        1.0 - learning_rate * hyper.weight_decay,
+        [unused, unused, &parameters],
+    );
+    apply("result[at] + dims.factor * (left[at] - result[at])", 1.0 - hyper.beta1, [&gradients, unused, &m]);
+    apply("result[at] * dims.factor", hyper.beta2, [unused, unused, &v]);
+    apply("result[at] + dims.factor * left[at] * right[at]", 1.0 - hyper.beta2, [&gradients, &gradients, &v]);
+    apply("sqrt(left[at])", 0.0, [&v, unused, &denominator]);
+    apply("result[at] * dims.factor", (1.0 - hyper.beta2).sqrt().recip(), [unused, unused, &denominator]);
+    apply("result[at] + dims.factor", hyper.epsilon, [unused, unused, &denominator]);
+    let step = -learning_rate / (1.0 - hyper.beta1);
+    apply("result[at] + dims.factor * left[at] / right[at]", step, [&m, &denominator, &parameters]);
+    (record.finish(), parameters)
+}
