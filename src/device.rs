@@ -161,13 +161,14 @@ impl Gpu {
     /// The device was lost or fails while the copy is mapped.
     pub fn read_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, Error> {
         let mut read = std::pin::pin!(self.read(buffer));
-        self.wait()?;
-        match read.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(Error::Device {
-                action: "reading a buffer back".to_owned(),
-                message: "the device finished without mapping it".to_owned(),
-            }),
+        loop {
+            self.wait()?;
+            let mut context = std::task::Context::from_waker(Waker::noop());
+            if let Poll::Ready(result) = read.as_mut().poll(&mut context) {
+                return result;
+            }
+            // Another thread polled the device and is about to run this mapping's callback.
+            std::thread::yield_now();
         }
     }
 

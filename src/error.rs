@@ -38,13 +38,13 @@ pub enum Error {
         given: u64,
     },
 
-    /// The operation needs a tensor that was not given.
-    #[error("{tensor} is missing: {fix}")]
-    MissingTensor {
+    /// A tensor was given that the operation has no use for.
+    #[error("{tensor} was given, but {reason}: leave it out")]
+    UnusedTensor {
         /// Which tensor.
         tensor: &'static str,
-        /// When it is needed.
-        fix: &'static str,
+        /// Why it has no part.
+        reason: &'static str,
     },
 
     /// A tensor's offset does not meet the device's storage alignment.
@@ -126,13 +126,6 @@ pub enum Error {
         allowed: u64,
         /// What to change.
         fix: &'static str,
-    },
-
-    /// A plan was made for another shape or device than it is used with.
-    #[error("the plan does not fit: {reason}")]
-    PlanMismatch {
-        /// What does not fit.
-        reason: String,
     },
 
     /// wgpu reported an error while `action` ran.

@@ -101,9 +101,7 @@ impl LinearPlan {
         let (source_width, target_width) = match direction {
             LinearDirection::Forward => (d_in, d_out),
             LinearDirection::Backward if bias => {
-                return Err(Error::PlanMismatch {
-                    reason: "the bias has no part in W0^T g: leave it out".to_owned(),
-                });
+                return Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" });
             }
             LinearDirection::Backward => (d_out, d_in),
         };

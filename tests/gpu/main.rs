@@ -1,4 +1,9 @@
 //! The kernels on a real adapter. Without one these tests fail and say how to get one.
 
+mod adamw;
+mod errors;
+mod goldens;
+mod linear;
+mod properties;
 mod shapes;
 mod support;

@@ -1,0 +1,316 @@
+//! Every mistake is a typed error with the numbers in it, before anything is recorded.
+
+use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
+use hydralora::wgpu;
+use hydralora::{
+    AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, Config,
+    DeviceProfile, Error, Forward, ForwardDescriptor, Kernels, Linear, LinearDescriptor, LinearDirection,
+    Router, Tensor, WriteMode,
+};
+
+use crate::support::{GPU, KERNELS, config};
+
+const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
+const TOKENS: u32 = 4;
+
+struct Buffers {
+    x: wgpu::Buffer,
+    parameters: wgpu::Buffer,
+    y: wgpu::Buffer,
+    saved: wgpu::Buffer,
+}
+
+impl Buffers {
+    fn new() -> Self {
+        let layout = CONFIG.layout().expect("a valid configuration");
+        Self {
+            x: GPU.zeroed("x", 1024),
+            parameters: GPU.zeroed("parameters", layout.len()),
+            y: GPU.zeroed("y", 1024),
+            saved: GPU.zeroed("saved", 16),
+        }
+    }
+
+    fn forward(&self) -> ForwardDescriptor<'_> {
+        ForwardDescriptor {
+            config: CONFIG,
+            tokens: TOKENS,
+            x: (&self.x).into(),
+            parameters: (&self.parameters).into(),
+            y: (&self.y).into(),
+            write: WriteMode::Overwrite,
+            saved: Some((&self.saved).into()),
+        }
+    }
+}
+
+/// Prepares a forward that must be refused; returns the error after checking its message.
+fn refused(descriptor: &ForwardDescriptor<'_>, mentions: &[&str]) -> Error {
+    let error = Forward::prepare(&KERNELS, descriptor).expect_err("must be refused");
+    mentions_all(&error, mentions);
+    error
+}
+
+fn mentions_all(error: &Error, mentions: &[&str]) {
+    let message = error.to_string();
+    for mention in mentions {
+        assert!(message.contains(mention), "the message should mention {mention:?}: {message}");
+    }
+}
+
+#[test]
+fn the_unchanged_descriptor_is_accepted() {
+    let buffers = Buffers::new();
+    Forward::prepare(&KERNELS, &buffers.forward()).expect("a valid descriptor");
+}
+
+#[test]
+fn zero_dimensions() {
+    let buffers = Buffers::new();
+    let zeros = [
+        (ForwardDescriptor { tokens: 0, ..buffers.forward() }, "tokens"),
+        (ForwardDescriptor { config: Config { d_in: 0, ..CONFIG }, ..buffers.forward() }, "d_in"),
+        (ForwardDescriptor { config: Config { d_out: 0, ..CONFIG }, ..buffers.forward() }, "d_out"),
+        (ForwardDescriptor { config: Config { rank: 0, ..CONFIG }, ..buffers.forward() }, "rank"),
+        (ForwardDescriptor { config: Config { experts: 0, ..CONFIG }, ..buffers.forward() }, "experts"),
+    ];
+    for (descriptor, dimension) in zeros {
+        assert_eq!(refused(&descriptor, &[dimension, "at least 1"]), Error::ZeroDimension { dimension });
+    }
+    let linear =
+        LinearPlan::new(LinearDirection::Forward, [0, 4, 4], false, WriteMode::Overwrite, KERNELS.profile());
+    assert_eq!(linear, Err(Error::ZeroDimension { dimension: "d_in" }));
+}
+
+#[test]
+fn a_scaling_that_is_no_number() {
+    let buffers = Buffers::new();
+    let config = Config { scaling: f32::NAN, ..CONFIG };
+    let error = refused(&ForwardDescriptor { config, ..buffers.forward() }, &["scaling", "NaN", "finite"]);
+    assert!(matches!(error, Error::InvalidNumber { name: "scaling", .. }));
+}
+
+#[test]
+fn too_small() {
+    let buffers = Buffers::new();
+    // Four tokens of eight f32 are 128 bytes.
+    let x = Tensor::new(&buffers.x, 0, 124);
+    let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "128", "124", "4 x 8"]);
+    assert!(matches!(error, Error::TooSmall { tensor: "x", needed: 128, given: 124, .. }));
+    let bigger = Config { rank: 3, ..CONFIG };
+    let error = refused(&ForwardDescriptor { config: bigger, ..buffers.forward() }, &["parameters"]);
+    assert!(matches!(error, Error::TooSmall { tensor: "parameters", .. }));
+}
+
+#[test]
+fn outside_the_buffer() {
+    let buffers = Buffers::new();
+    for (offset, size) in [(256, 4096), (8192, 128), (256, u64::MAX)] {
+        let x = Tensor::new(&buffers.x, offset, size);
+        let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "4096"]);
+        assert_eq!(error, Error::OutOfBuffer { tensor: "x", offset, size, buffer_size: 4096 });
+    }
+}
+
+#[test]
+fn misaligned() {
+    let buffers = Buffers::new();
+    let x = Tensor::new(&buffers.x, 4, 128);
+    let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "byte 4", "multiple"]);
+    assert!(matches!(error, Error::Misaligned { tensor: "x", offset: 4, .. }));
+}
+
+#[test]
+fn missing_usage() {
+    let buffers = Buffers::new();
+    let no_storage = GPU.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4096,
+        usage: wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let descriptor = ForwardDescriptor { y: (&no_storage).into(), ..buffers.forward() };
+    let error = refused(&descriptor, &["y", "STORAGE"]);
+    assert_eq!(error, Error::MissingUsage { tensor: "y", missing: "STORAGE" });
+}
+
+#[test]
+fn one_buffer_read_and_written() {
+    let buffers = Buffers::new();
+    // Disjoint ranges of one buffer, which wgpu would only refuse when they are submitted.
+    let y = Tensor::new(&buffers.x, 2048, 128);
+    let error = refused(&ForwardDescriptor { y, ..buffers.forward() }, &["x", "y", "same buffer"]);
+    assert_eq!(error, Error::Aliased { written: "y", other: "x" });
+    let saved = Some(Tensor::new(&buffers.y, 2048, 64));
+    let error = refused(&ForwardDescriptor { saved, ..buffers.forward() }, &["same buffer"]);
+    assert_eq!(error, Error::Aliased { written: "y", other: "saved" });
+}
+
+#[test]
+fn over_a_limit() {
+    let profile = DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 8 };
+    let over = |error: Error, name: &str| {
+        let Error::OverLimit { limit, needed, allowed, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*limit, name);
+        assert!(needed > allowed, "{error}");
+        mentions_all(&error, &[name, &needed.to_string(), &allowed.to_string()]);
+    };
+    // Workgroup memory holds at least four tokens' h and w: 64 bytes for each of rank + experts.
+    let wide = config([8, 8, 2000, 2], Router::Input);
+    over(
+        ForwardPlan::new(&wide, 4, WriteMode::Overwrite, false, &profile).expect_err("too wide"),
+        "max_compute_workgroup_storage_size",
+    );
+    over(
+        BackwardInputPlan::new(&wide, 4, WriteMode::Overwrite, &profile).expect_err("too wide"),
+        "max_compute_workgroup_storage_size",
+    );
+    // Two folded dimensions of 65,535 workgroups hold any u32 number of tokens; a smaller limit does not.
+    let narrow = DeviceProfile {
+        limits: wgpu::Limits { max_compute_workgroups_per_dimension: 16, ..wgpu::Limits::default() },
+        ..profile.clone()
+    };
+    let small = config([8, 8, 2, 2], Router::Input);
+    for error in [
+        ForwardPlan::new(&small, 1_000_000, WriteMode::Overwrite, false, &narrow).err(),
+        BackwardInputPlan::new(&small, 1_000_000, WriteMode::Overwrite, &narrow).err(),
+        BackwardParamsPlan::new(
+            &config([1 << 20, 1 << 20, 2, 2], Router::Input),
+            1,
+            WriteMode::Overwrite,
+            &narrow,
+        )
+        .err(),
+        LinearPlan::new(LinearDirection::Forward, [8, 1 << 16, 1], false, WriteMode::Overwrite, &narrow)
+            .err(),
+    ] {
+        over(error.expect("too many workgroups"), "max_compute_workgroups_per_dimension");
+    }
+    let huge = config([1 << 20, 1 << 20, 1 << 10, 4], Router::Input);
+    over(huge.layout().expect_err("too many parameters"), "(32-bit) element count");
+    let largest = config([u32::MAX; 4], Router::Latent);
+    over(largest.layout().expect_err("too many parameters"), "(32-bit) element count");
+}
+
+#[test]
+fn over_the_binding_limit() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
+    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let buffers = Buffers::new();
+    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    mentions_all(&error, &["x", "max_storage_buffer_binding_size", "128", "100"]);
+}
+
+#[test]
+fn too_few_storage_buffers() {
+    let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 3, ..KERNELS.profile().limits.clone() };
+    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let buffers = Buffers::new();
+    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    mentions_all(&error, &["forward", "max_storage_buffers_per_shader_stage", "4", "3"]);
+}
+
+#[test]
+fn every_operation_checks_its_tensors() {
+    let buffers = Buffers::new();
+    let small = GPU.zeroed("small", 4);
+    let whole = |buffer| Tensor::from(buffer);
+    let error = BackwardInput::prepare(
+        &KERNELS,
+        &BackwardInputDescriptor {
+            config: CONFIG,
+            tokens: TOKENS,
+            g: whole(&buffers.x),
+            parameters: whole(&buffers.parameters),
+            saved: whole(&buffers.saved),
+            dx: whole(&buffers.y),
+            write: WriteMode::Overwrite,
+            dstate: whole(&small),
+        },
+    );
+    assert!(
+        matches!(error, Err(Error::TooSmall { tensor: "dstate", needed: 64, given: 16, .. })),
+        "{error:?}"
+    );
+    let linear = |bias, direction| {
+        Linear::prepare(
+            &KERNELS,
+            &LinearDescriptor {
+                direction,
+                d_in: 8,
+                d_out: 8,
+                tokens: TOKENS,
+                source: whole(&buffers.x),
+                weight: whole(&buffers.x),
+                bias,
+                target: whole(&buffers.y),
+                write: WriteMode::Overwrite,
+            },
+        )
+    };
+    let error = linear(Some(whole(&small)), LinearDirection::Forward);
+    assert!(matches!(error, Err(Error::TooSmall { tensor: "bias", needed: 32, given: 16, .. })), "{error:?}");
+    let error = linear(Some(whole(&buffers.saved)), LinearDirection::Backward);
+    assert_eq!(error.err(), Some(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" }));
+}
+
+#[test]
+fn adamw_checks_its_numbers() {
+    let buffer = || GPU.zeroed("adamw", 16);
+    let (parameters, gradients, moments) = (buffer(), buffer(), buffer());
+    let prepare = |elements, hyper| {
+        AdamW::prepare(
+            &KERNELS,
+            &AdamWDescriptor {
+                elements,
+                parameters: (&parameters).into(),
+                gradients: (&gradients).into(),
+                moments: (&moments).into(),
+                hyper,
+            },
+        )
+    };
+    let valid = AdamWHyper::default();
+    prepare(8, valid).expect("valid numbers");
+    assert_eq!(prepare(0, valid).err(), Some(Error::ZeroDimension { dimension: "elements" }));
+    assert!(matches!(prepare(6, valid), Err(Error::WrongLength { needed: 8, given: 6, .. })));
+    assert!(matches!(prepare(16, valid), Err(Error::TooSmall { tensor: "moments", .. })));
+    let invalid = [
+        ("beta1", AdamWHyper { beta1: 1.0, ..valid }),
+        ("beta2", AdamWHyper { beta2: -0.1, ..valid }),
+        ("epsilon", AdamWHyper { epsilon: 0.0, ..valid }),
+        ("weight_decay", AdamWHyper { weight_decay: f32::NAN, ..valid }),
+        ("max_norm", AdamWHyper { max_norm: Some(0.0), ..valid }),
+    ];
+    for (expected, hyper) in invalid {
+        let error = prepare(8, hyper).expect_err("must be refused");
+        assert!(matches!(error, Error::InvalidNumber { name, .. } if name == expected), "{error}");
+    }
+}
+
+#[test]
+fn packing_checks_every_length() {
+    let layout = CONFIG.layout().expect("a valid configuration");
+    let adapter = Adapter::initialise(&CONFIG, 0).expect("a valid configuration");
+    assert_eq!(layout.pack(&adapter).and_then(|packed| layout.unpack(&packed)).as_ref(), Ok(&adapter));
+    let short = |adapter: &Adapter, what: &str| {
+        let error = layout.pack(adapter).expect_err("must be refused");
+        assert!(matches!(&error, Error::WrongLength { what: named, .. } if named == what), "{error}");
+    };
+    short(&Adapter { a: vec![0.0; 3], ..adapter.clone() }, "A");
+    short(&Adapter { router: vec![], ..adapter.clone() }, "W_g");
+    short(&Adapter { b: vec![vec![0.0; 16]], ..adapter.clone() }, "the list of B_i");
+    short(&Adapter { b: vec![vec![0.0; 16], vec![0.0; 15]], ..adapter }, "B_1");
+    assert!(matches!(layout.unpack(&[0.0; 3]), Err(Error::WrongLength { given: 3, .. })));
+}
+
+#[test]
+fn a_device_error_is_an_error_and_not_a_panic() {
+    // A device that was destroyed refuses every pipeline.
+    let gpu = pollster::block_on(hydralora::device::Gpu::from_env()).expect("the device under test");
+    let buffers = Buffers::new();
+    let kernels = Kernels::new(&gpu.device);
+    gpu.device.destroy();
+    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    assert!(matches!(error, Error::Device { .. }), "{error}");
+}
