@@ -233,3 +233,31 @@ impl AdamW {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::op::tests::{assert_uniform, profile};
+
+    #[test]
+    fn uniforms_match() {
+        for shader in AdamWPlan::new(64, true, &profile()).expect("it fits").shaders {
+            assert_uniform(
+                &shader,
+                size_of::<Uniform>(),
+                &[
+                    ("groups", offset_of!(Uniform, groups)),
+                    ("decay", offset_of!(Uniform, decay)),
+                    ("beta1", offset_of!(Uniform, beta1)),
+                    ("beta2", offset_of!(Uniform, beta2)),
+                    ("step_size", offset_of!(Uniform, step_size)),
+                    ("second_scale", offset_of!(Uniform, second_scale)),
+                    ("epsilon", offset_of!(Uniform, epsilon)),
+                    ("max_norm", offset_of!(Uniform, max_norm)),
+                ],
+            );
+        }
+    }
+}

@@ -288,3 +288,36 @@ impl BackwardParams {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::op::tests::{CONFIG, assert_uniform, profile};
+
+    #[test]
+    fn uniforms_match() {
+        let plan = BackwardParamsPlan::new(&CONFIG, 256, WriteMode::Overwrite, &profile()).expect("it fits");
+        let [outer, reduce] = &plan.shaders[..] else { panic!("256 tokens are split") };
+        assert_uniform(
+            outer,
+            size_of::<Dims>(),
+            &[
+                ("tokens", offset_of!(Dims, tokens)),
+                ("d_in", offset_of!(Dims, d_in)),
+                ("d_out", offset_of!(Dims, d_out)),
+                ("split_tokens", offset_of!(Dims, split_tokens)),
+                ("expand_start", offset_of!(Dims, expand_start)),
+                ("latent_start", offset_of!(Dims, latent_start)),
+                ("end", offset_of!(Dims, end)),
+                ("scaling", offset_of!(Dims, scaling)),
+            ],
+        );
+        assert_uniform(
+            reduce,
+            size_of::<ReduceDims>(),
+            &[("groups", offset_of!(ReduceDims, groups)), ("splits", offset_of!(ReduceDims, splits))],
+        );
+    }
+}

@@ -197,3 +197,27 @@ impl Linear {
         self.dispatch.encode(pass);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::op::tests::{assert_uniform, profile};
+
+    #[test]
+    fn uniform_matches() {
+        let plan =
+            LinearPlan::new(LinearDirection::Forward, [8, 8, 8], true, WriteMode::Overwrite, &profile());
+        let plan = plan.expect("it fits");
+        assert_uniform(
+            &plan.shader,
+            size_of::<Dims>(),
+            &[
+                ("tokens", offset_of!(Dims, tokens)),
+                ("source_width", offset_of!(Dims, source_width)),
+                ("target_width", offset_of!(Dims, target_width)),
+            ],
+        );
+    }
+}

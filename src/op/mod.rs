@@ -65,3 +65,55 @@ fn check_tokens(config: &Config, tokens: u32) -> Result<crate::layout::Layout, c
     crate::error::Error::check_dimension("tokens", tokens)?;
     config.layout()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::plan::DeviceProfile;
+    use crate::shader::{Shader, WriteMode};
+
+    pub(crate) const CONFIG: Config =
+        Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
+
+    pub(crate) fn profile() -> DeviceProfile {
+        DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 64 }
+    }
+
+    /// Compares the uniform of a shader with the host's struct, field by field.
+    pub(crate) fn assert_uniform(shader: &Shader, size: usize, fields: &[(&str, usize)]) {
+        let source = shader.source();
+        let module = naga::front::wgsl::parse_str(&source.wgsl).expect("valid WGSL");
+        let uniform = module.global_variables.iter().find(|(_, v)| v.space == naga::AddressSpace::Uniform);
+        let (_, uniform) = uniform.expect("a uniform");
+        let naga::TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else {
+            panic!("the uniform of {} is no struct", source.label)
+        };
+        let members: Vec<_> = members
+            .iter()
+            .map(|member| (member.name.as_deref().unwrap_or_default(), member.offset as usize))
+            .collect();
+        assert_eq!(members, fields, "{}", source.label);
+        assert_eq!(*span as usize, size, "{}", source.label);
+    }
+
+    #[test]
+    fn fused_uniforms_match() {
+        let forward = ForwardPlan::new(&CONFIG, 4, WriteMode::Overwrite, true, &profile()).expect("it fits");
+        let backward = BackwardInputPlan::new(&CONFIG, 4, WriteMode::Overwrite, &profile()).expect("it fits");
+        for shader in [forward.shader, backward.shader] {
+            assert_uniform(
+                &shader,
+                size_of::<FusedDims>(),
+                &[
+                    ("tokens", offset_of!(FusedDims, tokens)),
+                    ("d_in", offset_of!(FusedDims, d_in)),
+                    ("d_out", offset_of!(FusedDims, d_out)),
+                    ("slice_groups", offset_of!(FusedDims, slice_groups)),
+                    ("scaling", offset_of!(FusedDims, scaling)),
+                ],
+            );
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Every kind of shader the library generates, through naga and without a device: it validates,
+//! translates to every backend's language, keeps to WebGPU's default limits, binds what the host
+//! says it binds, and has only loops that end.
+
+use std::collections::HashSet;
+
+use hydralora::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
+use hydralora::shader::{Binding, Shader};
+use hydralora::{Config, DeviceProfile, LinearDirection, Router, WriteMode, wgpu};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{
+    AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
+};
+
+/// Shaders of plans under WebGPU's default limits, over every flag and access, and ranks, experts
+/// and token counts that reach every tile.
+fn permutations() -> Vec<Shader> {
+    let mut shaders = HashSet::new();
+    let writes = [WriteMode::Overwrite, WriteMode::Accumulate];
+    for busy_workgroups in [1, 256] {
+        let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups };
+        for [rank, experts] in [[1, 1], [1, 2], [3, 5], [8, 4], [16, 8], [64, 3], [5, 41]] {
+            for (d_in, d_out) in [(8, 8), (8, 9), (9, 8), (601, 903)] {
+                for router in [Router::Input, Router::Latent] {
+                    let config = &Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                    for tokens in [1, 5, 20, 300] {
+                        for write in writes {
+                            let fits = "these shapes fit";
+                            for save in [false, true] {
+                                let plan = ForwardPlan::new(config, tokens, write, save, device).expect(fits);
+                                shaders.insert(plan.shader);
+                            }
+                            let plan = BackwardInputPlan::new(config, tokens, write, device).expect(fits);
+                            shaders.insert(plan.shader);
+                            let plan = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
+                            shaders.extend(plan.shaders);
+                        }
+                    }
+                }
+            }
+        }
+        for [d_in, d_out] in [[8, 8], [8, 9], [9, 8], [9, 9]] {
+            for tokens in [1, 9, 17, 100] {
+                for write in writes {
+                    for (direction, bias) in [
+                        (LinearDirection::Forward, false),
+                        (LinearDirection::Forward, true),
+                        (LinearDirection::Backward, false),
+                    ] {
+                        let plan = LinearPlan::new(direction, [d_in, d_out, tokens], bias, write, device);
+                        shaders.insert(plan.expect("these shapes fit").shader);
+                    }
+                }
+            }
+        }
+        for clip in [false, true] {
+            shaders.extend(AdamWPlan::new(64, clip, device).expect("this fits").shaders);
+        }
+    }
+    shaders.into_iter().collect()
+}
+
+/// Parses and validates with no capability beyond WebGPU's own.
+fn validate(wgsl: &str) -> (Module, ModuleInfo) {
+    let module =
+        naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
+    (module, info)
+}
+
+#[test]
+fn every_shader_translates_to_every_backend() {
+    let shaders = permutations();
+    println!("{} shaders", shaders.len());
+    assert!(shaders.len() > 300, "only {} shaders", shaders.len());
+    for shader in shaders {
+        let (module, info) = validate(&shader.source().wgsl);
+        let context = |language: &str| format!("{shader:?} to {language}");
+        let policies = naga::proc::BoundsCheckPolicies::default();
+        let spv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        let words = naga::back::spv::write_vec(&module, &info, &spv, None).expect(&context("SPIR-V"));
+        assert!(!words.is_empty());
+        let msl = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+        let pipeline = naga::back::msl::PipelineOptions::default();
+        naga::back::msl::write_string(&module, &info, &msl, &pipeline).expect(&context("MSL"));
+        let mut text = String::new();
+        naga::back::hlsl::Writer::new(&mut text, &naga::back::hlsl::Options::default(), &Default::default())
+            .write(&module, &info, None)
+            .expect(&context("HLSL"));
+        assert!(!text.is_empty());
+        let pipeline = naga::back::glsl::PipelineOptions {
+            shader_stage: naga::ShaderStage::Compute,
+            entry_point: "main".to_owned(),
+            multiview: None,
+        };
+        let mut text = String::new();
+        naga::back::glsl::Writer::new(&mut text, &module, &info, &Default::default(), &pipeline, policies)
+            .and_then(|mut writer| writer.write())
+            .expect(&context("GLSL"));
+        assert!(!text.is_empty());
+    }
+}
+
+#[test]
+fn bindings_are_what_the_host_says() {
+    for shader in permutations() {
+        let source = shader.source();
+        let (module, _) = validate(&source.wgsl);
+        let mut found: Vec<(u32, Binding)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let binding = variable.binding.as_ref()?;
+                assert_eq!(binding.group, 0);
+                Some((
+                    binding.binding,
+                    match variable.space {
+                        AddressSpace::Uniform => Binding::Uniform,
+                        AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
+                            Binding::Write
+                        }
+                        AddressSpace::Storage { .. } => Binding::Read,
+                        space => panic!("{shader:?} binds {space:?}"),
+                    },
+                ))
+            })
+            .collect();
+        found.sort_by_key(|(binding, _)| *binding);
+        let expected: Vec<_> = (0..).zip(source.bindings.iter().copied()).collect();
+        assert_eq!(found, expected, "{shader:?}");
+        let storage = expected.iter().filter(|(_, binding)| *binding != Binding::Uniform).count();
+        assert!(storage <= 7, "{shader:?} binds {storage} storage buffers");
+    }
+}
+
+#[test]
+fn workgroups_keep_to_default_limits() {
+    let limits = wgpu::Limits::default();
+    for shader in permutations() {
+        let (module, _) = validate(&shader.source().wgsl);
+        let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
+        assert!(threads <= limits.max_compute_invocations_per_workgroup, "{shader:?}: {threads} threads");
+        let memory = workgroup_memory(&module);
+        assert!(memory <= limits.max_compute_workgroup_storage_size, "{shader:?}: {memory} bytes");
+    }
+}
+
+fn workgroup_memory(module: &Module) -> u32 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a layout");
+    let of_workgroup = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+    of_workgroup.map(|(_, variable)| layouter[variable.ty].size).sum()
+}
+
+#[test]
+fn plans_know_their_workgroup_memory() {
+    let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 8 };
+    for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
+        for tokens in [1, 20, 300] {
+            let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };
+            let memory = |shader: &Shader| u64::from(workgroup_memory(&validate(&shader.source().wgsl).0));
+            let plan = ForwardPlan::new(config, tokens, WriteMode::Overwrite, true, device).expect("it fits");
+            assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
+            let plan = BackwardInputPlan::new(config, tokens, WriteMode::Overwrite, device).expect("it fits");
+            assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
+        }
+    }
+}
+
+/// The condition under which wgpu's loop countdown may be off: every loop counts an unsigned local
+/// up by a positive constant, below a bound that the loop does not change.
+#[test]
+fn every_loop_ends() {
+    let mut loops = 0;
+    for shader in permutations() {
+        let (module, _) = validate(&shader.source().wgsl);
+        let entry_points = module.entry_points.iter().map(|entry| &entry.function);
+        for function in module.functions.iter().map(|(_, function)| function).chain(entry_points) {
+            check_loops(&module, function, &function.body, &mut loops, &shader);
+        }
+    }
+    assert!(loops > 1000, "only {loops} loops were found");
+}
+
+fn check_loops(module: &Module, function: &Function, block: &Block, loops: &mut usize, shader: &Shader) {
+    for statement in block {
+        for inner in blocks_of(statement) {
+            check_loops(module, function, inner, loops, shader);
+        }
+        let Statement::Loop { body, continuing, break_if } = statement else { continue };
+        *loops += 1;
+        let name = function.name.as_deref().unwrap_or("main");
+        let fail = |why: &str| -> ! { panic!("a loop of {name} in {shader:?} {why}") };
+        assert!(break_if.is_none());
+        // for (..; counter < bound; ..) begins with: if counter < bound {} else { break }
+        let Some(Statement::If { condition, accept, reject }) =
+            body.iter().find(|statement| !matches!(statement, Statement::Emit(_)))
+        else {
+            fail("does not begin with its condition")
+        };
+        if !accept.is_empty() || !matches!(reject.last(), Some(Statement::Break)) {
+            fail("does not break when its condition fails");
+        }
+        let Expression::Binary { op: BinaryOperator::Less, left, right: bound } =
+            function.expressions[*condition]
+        else {
+            fail("has another condition than counter < bound")
+        };
+        let Expression::Load { pointer: counter } = function.expressions[left] else {
+            fail("counts no variable")
+        };
+        if !matches!(function.expressions[counter], Expression::LocalVariable(_)) {
+            fail("counts no local variable");
+        }
+        let mut stored = Vec::new();
+        stores(body, &mut stored);
+        if stored.iter().any(|(pointer, _)| *pointer == counter) {
+            fail("changes its counter in its body");
+        }
+        let mut increments = Vec::new();
+        stores(continuing, &mut increments);
+        let [(pointer, value)] = increments[..] else { fail("does not end with one increment") };
+        let Expression::Binary { op: BinaryOperator::Add, left, right: step } = function.expressions[value]
+        else {
+            fail("does not add to its counter")
+        };
+        if pointer != counter
+            || !matches!(function.expressions[left], Expression::Load { pointer } if pointer == counter)
+        {
+            fail("increments something else");
+        }
+        if constant(module, function, step).is_none_or(|step| step == 0) {
+            fail("has no positive constant step");
+        }
+        stored.push((counter, value));
+        if loads(function, bound).iter().any(|loaded| stored.iter().any(|(pointer, _)| pointer == loaded)) {
+            fail("changes its bound");
+        }
+    }
+}
+
+fn blocks_of(statement: &Statement) -> Vec<&Block> {
+    match statement {
+        Statement::Block(block) => vec![block],
+        Statement::If { accept, reject, .. } => vec![accept, reject],
+        Statement::Switch { cases, .. } => cases.iter().map(|case| &case.body).collect(),
+        Statement::Loop { body, continuing, .. } => vec![body, continuing],
+        _ => vec![],
+    }
+}
+
+/// Every store in a block, at any depth: pointer and value.
+fn stores(block: &Block, found: &mut Vec<(Handle<Expression>, Handle<Expression>)>) {
+    for statement in block {
+        if let Statement::Store { pointer, value } = statement {
+            found.push((*pointer, *value));
+        }
+        for inner in blocks_of(statement) {
+            stores(inner, found);
+        }
+    }
+}
+
+/// The pointers to local variables that an expression loads, following what bounds are made of.
+fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expression>> {
+    match function.expressions[expression] {
+        Expression::Load { pointer } => vec![pointer],
+        Expression::Binary { left, right, .. } => [loads(function, left), loads(function, right)].concat(),
+        Expression::Math { arg, arg1, .. } => {
+            [Some(arg), arg1].into_iter().flatten().flat_map(|arg| loads(function, arg)).collect()
+        }
+        _ => vec![],
+    }
+}
+
+/// An unsigned constant's value.
+fn constant(module: &Module, function: &Function, expression: Handle<Expression>) -> Option<u32> {
+    let literal = match function.expressions[expression] {
+        Expression::Constant(constant) => &module.global_expressions[module.constants[constant].init],
+        ref other => other,
+    };
+    match literal {
+        Expression::Literal(naga::Literal::U32(value)) => Some(*value),
+        _ => None,
+    }
+}
