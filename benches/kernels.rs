@@ -2,16 +2,16 @@
 //! two measured in turn. `cargo bench`; `-- --test` runs everything once, at a small shape.
 
 mod chain;
+#[path = "../tests/layer/mod.rs"]
+mod layer;
 
 use std::time::{Duration, Instant};
 
 use chain::{Chain, LayerChain};
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use hydralora::device::Gpu;
-use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, BackwardParams,
-    BackwardParamsDescriptor, Config, Forward, ForwardDescriptor, Kernels, Router, WriteMode,
-};
+use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, Adapter, Config, Kernels, Router, WriteMode, wgpu};
+use layer::{Layer, Tensors, Writes};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -79,13 +79,13 @@ impl Stopwatch {
 /// One thing to measure: its name, the library's kernels and the alternative.
 struct Contest {
     name: &'static str,
-    fused: Vec<Box<dyn Fn(&mut wgpu::ComputePass<'_>)>>,
+    fused: Box<dyn Fn(&mut wgpu::ComputePass<'_>)>,
     chain: Vec<Chain>,
 }
 
 impl Contest {
     fn fused(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.fused.iter().for_each(|encode| encode(pass));
+        (self.fused)(pass);
     }
 
     fn chain(&self, pass: &mut wgpu::ComputePass<'_>) {
@@ -133,7 +133,6 @@ fn contests(gpu: &Gpu, kernels: &Kernels, config: Config, tokens: u32) -> [Conte
     let layout = config.layout().expect("a valid configuration");
     let x = gpu.upload("x", &random(tokens as usize * d_in, rng));
     let g = gpu.upload("g", &random(tokens as usize * d_out, rng));
-    let layer = LayerChain::new(gpu, &config, tokens, &adapter, &x, &g);
     let y = gpu.zeroed("y", tokens as usize * d_out);
     let dx = gpu.zeroed("dx", tokens as usize * d_in);
     let parameters = gpu.upload("parameters", &layout.pack(&adapter).expect("matching shapes"));
@@ -142,50 +141,20 @@ fn contests(gpu: &Gpu, kernels: &Kernels, config: Config, tokens: u32) -> [Conte
     let state = |label| gpu.zeroed(label, (tokens * config.state_len()) as usize);
     let (saved, dstate) = (state("saved"), state("dstate"));
 
-    let forward = || {
-        Forward::prepare(
-            kernels,
-            &ForwardDescriptor {
-                config,
-                tokens,
-                x: (&x).into(),
-                parameters: (&parameters).into(),
-                y: (&y).into(),
-                write: WriteMode::Overwrite,
-                saved: Some((&saved).into()),
-            },
-        )
-        .expect("preparing forward")
+    let tensors = Tensors {
+        x: (&x).into(),
+        g: (&g).into(),
+        parameters: (&parameters).into(),
+        y: (&y).into(),
+        dx: (&dx).into(),
+        saved: (&saved).into(),
+        dstate: (&dstate).into(),
+        gradients: (&gradients).into(),
     };
-    let backward_input = BackwardInput::prepare(
-        kernels,
-        &BackwardInputDescriptor {
-            config,
-            tokens,
-            g: (&g).into(),
-            parameters: (&parameters).into(),
-            saved: (&saved).into(),
-            dx: (&dx).into(),
-            write: WriteMode::Overwrite,
-            dstate: (&dstate).into(),
-        },
-    )
-    .expect("preparing backward_input");
-    let backward_params = BackwardParams::prepare(
-        kernels,
-        &BackwardParamsDescriptor {
-            config,
-            tokens,
-            x: (&x).into(),
-            g: (&g).into(),
-            saved: (&saved).into(),
-            dstate: (&dstate).into(),
-            gradients: (&gradients).into(),
-            write: WriteMode::Overwrite,
-            scratch: None,
-        },
-    )
-    .expect("preparing backward_params");
+    let prepare = || {
+        Layer::prepare(kernels, config, tokens, &tensors, Writes::all(WriteMode::Overwrite))
+            .expect("a valid layer")
+    };
     let hyper = AdamWHyper::default();
     let adamw = AdamW::prepare(
         kernels,
@@ -200,45 +169,39 @@ fn contests(gpu: &Gpu, kernels: &Kernels, config: Config, tokens: u32) -> [Conte
     .expect("preparing adamw");
     adamw.set_step(&gpu.queue, 1, 0.0);
 
+    let (forward, step) = (prepare().forward, prepare());
+    let chain = || LayerChain::new(gpu, &config, tokens, &adapter, &x, &g);
+    let (forward_chain, step_chain) = (chain().forward, chain());
     // A comparison of two things that compute something else is worth nothing.
     gpu.submit(|pass| {
-        layer.forward.encode(pass);
-        layer.backward.encode(pass);
-        forward().encode(pass);
-        backward_input.encode(pass);
-        backward_params.encode(pass);
+        step_chain.forward.encode(pass);
+        step_chain.backward.encode(pass);
+        step.encode(pass);
     });
     let read = |buffer| gpu.read_blocking(buffer).expect("reading results");
     let packed = layout.unpack(&read(&gradients)).expect("the layout's length");
-    assert_agree("y", &read(&layer.y), &read(&y));
-    assert_agree("dx", &read(&layer.dx), &read(&dx));
-    for (chain, fused) in layer.db.iter().zip(&packed.b) {
+    assert_agree("y", &read(&step_chain.y), &read(&y));
+    assert_agree("dx", &read(&step_chain.dx), &read(&dx));
+    for (chain, fused) in step_chain.db.iter().zip(&packed.b) {
         assert_agree("dB", &read(chain), fused);
     }
 
-    let (first, second) = (forward(), forward());
-    let LayerChain { forward, backward, .. } = layer;
-    let again = LayerChain::new(gpu, &config, tokens, &adapter, &x, &g).forward;
     let elements = (layout.len() as u32).next_multiple_of(4096);
     [
         Contest {
             name: "forward",
-            fused: vec![Box::new(move |pass| first.encode(pass))],
-            chain: vec![again],
+            fused: Box::new(move |pass| forward.encode(pass)),
+            chain: vec![forward_chain],
         },
         Contest {
             name: "forward and backward",
-            fused: vec![
-                Box::new(move |pass| second.encode(pass)),
-                Box::new(move |pass| backward_input.encode(pass)),
-                Box::new(move |pass| backward_params.encode(pass)),
-            ],
-            chain: vec![forward, backward],
+            fused: Box::new(move |pass| step.encode(pass)),
+            chain: vec![step_chain.forward, step_chain.backward],
         },
         Contest {
             name: "adamw",
-            fused: vec![Box::new(move |pass| adamw.encode(pass))],
-            chain: vec![chain::adamw(gpu, elements, &hyper, 1e-3).0],
+            fused: Box::new(move |pass| adamw.encode(pass)),
+            chain: vec![chain::adamw(gpu, elements, &hyper, 1e-3)],
         },
     ]
 }

@@ -106,7 +106,7 @@ impl TileProblem {
         };
         let mut least_memory = u64::MAX;
         for quads in [8, 4, 2, 1].into_iter().filter(|&quads| quads <= most_quads) {
-            for reduce in (1..=group).rev().filter(|reduce| group % reduce == 0) {
+            for reduce in (1..=group).rev().filter(|&reduce| group.is_multiple_of(reduce)) {
                 let tile = Tile {
                     quads,
                     lanes: WORKGROUP / quads,

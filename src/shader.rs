@@ -20,7 +20,7 @@ impl Access {
     /// The access that rows of `width` elements allow.
     #[must_use]
     pub fn of_width(width: u32) -> Self {
-        if width % 4 == 0 { Self::Vec4 } else { Self::Scalar }
+        if width.is_multiple_of(4) { Self::Vec4 } else { Self::Scalar }
     }
 }
 

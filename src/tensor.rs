@@ -90,7 +90,7 @@ impl<'a> Operand<'a> {
             return Err(Error::MissingUsage { tensor, missing: "STORAGE" });
         }
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return Err(Error::Misaligned { tensor, offset, alignment });
         }
         if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {

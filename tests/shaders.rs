@@ -77,18 +77,26 @@ fn every_shader_translates_to_every_backend() {
     assert!(shaders.len() > 300, "only {} shaders", shaders.len());
     for shader in shaders {
         let (module, info) = validate(&shader.source().wgsl);
-        let context = |language: &str| format!("{shader:?} to {language}");
+        let failed = |language: &str, error: &dyn std::fmt::Display| -> ! {
+            panic!("{shader:?} to {language}: {error}")
+        };
         let policies = naga::proc::BoundsCheckPolicies::default();
         let spv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-        let words = naga::back::spv::write_vec(&module, &info, &spv, None).expect(&context("SPIR-V"));
+        let words = naga::back::spv::write_vec(&module, &info, &spv, None)
+            .unwrap_or_else(|error| failed("SPIR-V", &error));
         assert!(!words.is_empty());
         let msl = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
         let pipeline = naga::back::msl::PipelineOptions::default();
-        naga::back::msl::write_string(&module, &info, &msl, &pipeline).expect(&context("MSL"));
+        naga::back::msl::write_string(&module, &info, &msl, &pipeline)
+            .unwrap_or_else(|error| failed("MSL", &error));
         let mut text = String::new();
-        naga::back::hlsl::Writer::new(&mut text, &naga::back::hlsl::Options::default(), &Default::default())
-            .write(&module, &info, None)
-            .expect(&context("HLSL"));
+        naga::back::hlsl::Writer::new(
+            &mut text,
+            &naga::back::hlsl::Options::default(),
+            &naga::back::hlsl::PipelineOptions::default(),
+        )
+        .write(&module, &info, None)
+        .unwrap_or_else(|error| failed("HLSL", &error));
         assert!(!text.is_empty());
         let pipeline = naga::back::glsl::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
@@ -96,9 +104,16 @@ fn every_shader_translates_to_every_backend() {
             multiview: None,
         };
         let mut text = String::new();
-        naga::back::glsl::Writer::new(&mut text, &module, &info, &Default::default(), &pipeline, policies)
-            .and_then(|mut writer| writer.write())
-            .expect(&context("GLSL"));
+        naga::back::glsl::Writer::new(
+            &mut text,
+            &module,
+            &info,
+            &naga::back::glsl::Options::default(),
+            &pipeline,
+            policies,
+        )
+        .and_then(|mut writer| writer.write())
+        .unwrap_or_else(|error| failed("GLSL", &error));
         assert!(!text.is_empty());
     }
 }

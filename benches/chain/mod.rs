@@ -155,11 +155,11 @@ impl<'a> Recorder<'a> {
 pub struct LayerChain {
     pub forward: Chain,
     pub backward: Chain,
-    /// tokens x d_out
+    /// tokens x `d_out`
     pub y: wgpu::Buffer,
-    /// tokens x d_in
+    /// tokens x `d_in`
     pub dx: wgpu::Buffer,
-    /// d_out x rank, per expert
+    /// `d_out` x rank, per expert
     pub db: Vec<wgpu::Buffer>,
 }
 
@@ -233,7 +233,7 @@ impl LayerChain {
 }
 
 /// AdamW as PyTorch's plain loop does it: a dispatch for each operation on a parameter.
-pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> (Chain, wgpu::Buffer) {
+pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> Chain {
     let columns = 4096;
     assert_eq!(elements % columns, 0, "the bench's shapes are multiples of {columns}");
     let buffer = |label| gpu.upload(label, &vec![0.5; elements as usize]);
@@ -258,5 +258,5 @@ pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -
     apply("result[at] + dims.factor", hyper.epsilon, [unused, unused, &denominator]);
     let step = -learning_rate / (1.0 - hyper.beta1);
     apply("result[at] + dims.factor * left[at] / right[at]", step, [&m, &denominator, &parameters]);
-    (record.finish(), parameters)
+    record.finish()
 }

@@ -132,7 +132,7 @@ impl AdamWPlan {
         if elements == 0 {
             return Err(Error::ZeroDimension { dimension: "elements" });
         }
-        if elements % 4 != 0 {
+        if !elements.is_multiple_of(4) {
             return Err(Error::WrongLength {
                 what: "the packed layout".to_owned(),
                 needed: elements.next_multiple_of(4) as u64,

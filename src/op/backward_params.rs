@@ -262,12 +262,11 @@ impl BackwardParams {
             return Ok(Self { dispatches: vec![with(&gradients)?] });
         };
         let owned;
-        let scratch = match scratch {
-            Some(scratch) => scratch,
-            None => {
-                owned = kernels.scratch("hydralora backward_params scratch", plan.scratch_bytes)?;
-                Tensor::from(&owned)
-            }
+        let scratch = if let Some(scratch) = scratch {
+            scratch
+        } else {
+            owned = kernels.scratch("hydralora backward_params scratch", plan.scratch_bytes)?;
+            Tensor::from(&owned)
         };
         let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4);
         let reduce_uniform =

@@ -25,7 +25,7 @@ use crate::config::{Config, Router};
 use crate::plan::Tile;
 use crate::shader::Builder;
 
-/// The uniform of the fused kernels (`struct Dims` in forward.wgsl and backward_input.wgsl).
+/// The uniform of the fused kernels (`struct Dims` in `forward.wgsl` and `backward_input.wgsl`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct FusedDims {

@@ -35,10 +35,11 @@ pub fn adamw(
     moments: &mut Moments,
 ) {
     let [beta1, beta2] = [hyper.beta1, hyper.beta2].map(f64::from);
+    let exponent = f64::from(step);
     let learning_rate = f64::from(learning_rate);
     let decay = Approx::rounded(1.0 - learning_rate * f64::from(hyper.weight_decay));
-    let step_size = Approx::rounded(learning_rate / (1.0 - beta1.powi(step as i32)));
-    let second_scale = Approx::rounded((1.0 - beta2.powi(step as i32)).sqrt().recip());
+    let step_size = Approx::rounded(learning_rate / (1.0 - beta1.powf(exponent)));
+    let second_scale = Approx::rounded((1.0 - beta2.powf(exponent)).sqrt().recip());
     let one = Approx::exact(1.0);
     let [beta1, beta2] = [beta1, beta2].map(Approx::exact);
     let clip = clip_factor(hyper.max_norm, gradients);

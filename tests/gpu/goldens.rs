@@ -5,12 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use hydralora::twin::{self, Approx};
-use hydralora::{
-    Adapter, BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Config,
-    Forward, ForwardDescriptor, Linear, LinearDescriptor, LinearDirection, Router, WriteMode,
-};
+use hydralora::{Adapter, Config, Linear, LinearDescriptor, LinearDirection, Router, WriteMode};
 use safetensors::{Dtype, SafeTensors};
 
+use crate::layer::{Layer, Tensors, Writes};
 use crate::support::{GPU, Guarded, KERNELS, Ratios};
 
 struct Golden {
@@ -115,54 +113,22 @@ impl Golden {
         let bias = bias.as_ref().map(Guarded::tensor);
         let frozen = linear(LinearDirection::Forward, x.tensor(), bias, y.tensor());
         let frozen_backward = linear(LinearDirection::Backward, g.tensor(), None, dx.tensor());
-        let forward = Forward::prepare(
-            &KERNELS,
-            &ForwardDescriptor {
-                config,
-                tokens,
-                x: x.tensor(),
-                parameters: parameters.tensor(),
-                y: y.tensor(),
-                write: WriteMode::Accumulate,
-                saved: Some(saved.tensor()),
-            },
-        )
-        .expect("preparing forward");
-        let backward_input = BackwardInput::prepare(
-            &KERNELS,
-            &BackwardInputDescriptor {
-                config,
-                tokens,
-                g: g.tensor(),
-                parameters: parameters.tensor(),
-                saved: saved.tensor(),
-                dx: dx.tensor(),
-                write: WriteMode::Accumulate,
-                dstate: dstate.tensor(),
-            },
-        )
-        .expect("preparing backward_input");
-        let backward_params = BackwardParams::prepare(
-            &KERNELS,
-            &BackwardParamsDescriptor {
-                config,
-                tokens,
-                x: x.tensor(),
-                g: g.tensor(),
-                saved: saved.tensor(),
-                dstate: dstate.tensor(),
-                gradients: gradients.tensor(),
-                write: WriteMode::Overwrite,
-                scratch: None,
-            },
-        )
-        .expect("preparing backward_params");
+        let tensors = Tensors {
+            x: x.tensor(),
+            g: g.tensor(),
+            parameters: parameters.tensor(),
+            y: y.tensor(),
+            dx: dx.tensor(),
+            saved: saved.tensor(),
+            dstate: dstate.tensor(),
+            gradients: gradients.tensor(),
+        };
+        let writes = Writes { activations: WriteMode::Accumulate, gradients: WriteMode::Overwrite };
+        let layer = Layer::prepare(&KERNELS, config, tokens, &tensors, writes).expect("preparing a layer");
         GPU.submit(|pass| {
             frozen.encode(pass);
-            forward.encode(pass);
             frozen_backward.encode(pass);
-            backward_input.encode(pass);
-            backward_params.encode(pass);
+            layer.encode(pass);
         });
 
         let bounds = self.bounds();

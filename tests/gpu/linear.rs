@@ -6,23 +6,20 @@ use proptest::prelude::*;
 
 use crate::support::{GPU, Guarded, KERNELS, Ratios, random};
 
+/// The twin of one direction: from the source, and what the target held.
+type Twin<'a> = &'a dyn Fn(&[Approx], Option<&[Approx]>) -> Vec<Approx>;
+
 fn check([d_in, d_out, tokens]: [u32; 3], bias: bool, write: WriteMode, seed: u64, ratios: &mut Ratios) {
     let size = |rows: u32, columns: u32| (rows * columns) as usize;
     let weight_data = random(seed, size(d_out, d_in));
     let bias_data = bias.then(|| random(seed ^ 1, d_out as usize));
     let weight = Guarded::new("weight", &weight_data);
     let bias = bias_data.as_ref().map(|bias| Guarded::new("bias", bias));
-    let mut run = |direction,
-                   source_width,
-                   target_width,
-                   expected: &dyn Fn(&[Approx], Option<&[Approx]>) -> Vec<Approx>| {
+    let mut run = |direction, source_width, target_width, expected: Twin<'_>| {
         let source_data = random(seed ^ 2, size(tokens, source_width));
         let before_data = random(seed ^ 3, size(tokens, target_width));
         let source = Guarded::new("source", &source_data);
-        let target = match write {
-            WriteMode::Overwrite => Guarded::poisoned("target", before_data.len()),
-            WriteMode::Accumulate => Guarded::new("target", &before_data),
-        };
+        let target = Guarded::output("target", &before_data, write);
         let linear = Linear::prepare(
             &KERNELS,
             &LinearDescriptor {

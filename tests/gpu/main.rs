@@ -3,6 +3,8 @@
 mod adamw;
 mod errors;
 mod goldens;
+#[path = "../layer/mod.rs"]
+mod layer;
 mod linear;
 mod properties;
 mod shapes;

@@ -175,8 +175,7 @@ fn a_fresh_adapter_changes_nothing_and_repeats() {
 fn more_tiles_than_one_grid_dimension_holds() {
     // A device limit of 8 workgroups in a dimension folds the grid without needing 65,536 tiles.
     let profile = DeviceProfile::of(&GPU.device);
-    let limits =
-        hydralora::wgpu::Limits { max_compute_workgroups_per_dimension: 8, ..profile.limits.clone() };
+    let limits = wgpu::Limits { max_compute_workgroups_per_dimension: 8, ..profile.limits.clone() };
     let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, busy_workgroups: 1 });
     let mut ratios = Ratios::default();
     let case = Case::random(config([8, 12, 2, 2], Router::Input), 700, 18);

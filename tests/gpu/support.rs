@@ -1,16 +1,15 @@
 //! The device under test, guarded tensors, comparison with the twin, and one training step of one
 //! layer through every kernel.
 
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use hydralora::device::Gpu;
 use hydralora::twin::{self, Approx};
-use hydralora::{
-    Adapter, BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Config,
-    Forward, ForwardDescriptor, Kernels, Router, Tensor, WriteMode,
-};
+use hydralora::{Adapter, Config, Kernels, Router, Tensor, WriteMode, wgpu};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+
+use crate::layer::{Layer, Tensors, Writes};
 
 /// The device that all tests share.
 pub static GPU: LazyLock<Gpu> = LazyLock::new(|| match pollster::block_on(Gpu::from_env()) {
@@ -46,6 +45,14 @@ impl Guarded {
     /// An output tensor: NaN everywhere, so that an element nobody writes is seen.
     pub fn poisoned(name: &str, len: usize) -> Self {
         Self::new(name, &vec![f32::NAN; len])
+    }
+
+    /// An output tensor: poisoned where it is overwritten, `before` where it is added to.
+    pub fn output(name: &str, before: &[f32], write: WriteMode) -> Self {
+        match write {
+            WriteMode::Overwrite => Self::poisoned(name, before.len()),
+            WriteMode::Accumulate => Self::new(name, before),
+        }
     }
 
     /// The tensor, for an operation.
@@ -172,13 +179,6 @@ impl Case {
         }
     }
 
-    fn output(&self, name: &str, before: &[f32], write: WriteMode) -> Guarded {
-        match write {
-            WriteMode::Overwrite => Guarded::poisoned(name, before.len()),
-            WriteMode::Accumulate => Guarded::new(name, before),
-        }
-    }
-
     /// Runs forward and both backward kernels, in one submission.
     pub fn run(&self, kernels: &Kernels, write: WriteMode) -> Step {
         let Self { config, .. } = *self;
@@ -188,59 +188,23 @@ impl Case {
             config.layout().and_then(|layout| layout.pack(&self.adapter)).expect("matching shapes");
         let parameters = Guarded::new("parameters", &parameters);
         let (x, g) = (Guarded::new("x", &self.x), Guarded::new("g", &self.g));
-        let y = self.output("y", &self.y_before, write);
-        let dx = self.output("dx", &self.dx_before, write);
-        let gradients = self.output("gradients", &self.gradients_before, write);
+        let y = Guarded::output("y", &self.y_before, write);
+        let dx = Guarded::output("dx", &self.dx_before, write);
+        let gradients = Guarded::output("gradients", &self.gradients_before, write);
         let (saved, dstate) = (Guarded::poisoned("saved", state), Guarded::poisoned("dstate", state));
-        let forward = Forward::prepare(
-            kernels,
-            &ForwardDescriptor {
-                config,
-                tokens,
-                x: x.tensor(),
-                parameters: parameters.tensor(),
-                y: y.tensor(),
-                write,
-                saved: Some(saved.tensor()),
-            },
-        );
-        let backward_input = BackwardInput::prepare(
-            kernels,
-            &BackwardInputDescriptor {
-                config,
-                tokens,
-                g: g.tensor(),
-                parameters: parameters.tensor(),
-                saved: saved.tensor(),
-                dx: dx.tensor(),
-                write,
-                dstate: dstate.tensor(),
-            },
-        );
-        let backward_params = BackwardParams::prepare(
-            kernels,
-            &BackwardParamsDescriptor {
-                config,
-                tokens,
-                x: x.tensor(),
-                g: g.tensor(),
-                saved: saved.tensor(),
-                dstate: dstate.tensor(),
-                gradients: gradients.tensor(),
-                write,
-                scratch: None,
-            },
-        );
-        let (forward, backward_input, backward_params) = (
-            forward.expect("preparing forward"),
-            backward_input.expect("preparing backward_input"),
-            backward_params.expect("preparing backward_params"),
-        );
-        GPU.submit(|pass| {
-            forward.encode(pass);
-            backward_input.encode(pass);
-            backward_params.encode(pass);
-        });
+        let tensors = Tensors {
+            x: x.tensor(),
+            g: g.tensor(),
+            parameters: parameters.tensor(),
+            y: y.tensor(),
+            dx: dx.tensor(),
+            saved: saved.tensor(),
+            dstate: dstate.tensor(),
+            gradients: gradients.tensor(),
+        };
+        let layer =
+            Layer::prepare(kernels, config, tokens, &tensors, Writes::all(write)).expect("preparing a layer");
+        GPU.submit(|pass| layer.encode(pass));
         Step {
             y: y.read(),
             saved: saved.read(),
@@ -294,6 +258,3 @@ impl Case {
         first.chunks(rank).zip(second.chunks(experts)).flat_map(|(a, b)| [a, b].concat()).collect()
     }
 }
-
-/// One GPU test at a time may count resources or change devices.
-pub static EXCLUSIVE: Mutex<()> = Mutex::new(());
