@@ -57,6 +57,20 @@ fn many_experts_and_ranks() {
     ratios.report("many_experts_and_ranks");
 }
 
+#[test]
+fn saturated_and_indifferent_routers() {
+    let mut ratios = Ratios::default();
+    for router in ROUTERS {
+        // Logits in the hundreds, whose exponentials overflow, and logits that are all zero.
+        for scale in [400.0, 0.0] {
+            let mut case = Case::random(config([36, 28, 4, 5], router), 21, 8);
+            case.adapter.router.iter_mut().for_each(|weight| *weight *= scale);
+            case.check(&case.run(&KERNELS, WriteMode::Overwrite), WriteMode::Overwrite, &mut ratios);
+        }
+    }
+    ratios.report("saturated_and_indifferent_routers");
+}
+
 proptest! {
     // Every shape is compiled anew, and a software driver takes half a second for each kernel.
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
