@@ -9,7 +9,7 @@
 // v is used up a few columns at a time (absorb), so memory does not grow with RANK * EXPERTS.
 //
 // Bindings (matrices row-major):
-//   0  dims        uniform
+//   0  dims        uniform (part/fused.wgsl)
 //   1  g           tokens x d_out
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
@@ -19,16 +19,6 @@
 // Workgroup memory: `lane_sums` (part/shrink.wgsl), `state` and `dstate_tile`
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
 
-struct Dims {
-    tokens: u32,
-    d_in: u32,
-    d_out: u32,
-    // vec4 groups of inputs in a slice
-    slice_groups: u32,
-    scaling: f32,
-}
-
-@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> g: array<g_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
@@ -42,15 +32,9 @@ var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
 // The columns of v that are being absorbed: [column within the chunk][quad].
 var<workgroup> v: array<vec4<f32>, REDUCE * QUADS>;
 
-fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
-fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
-fn latent_matrix() -> u32 {
-    return SHRINK_ROWS * in_groups() + RANK * EXPERTS * out_groups();
-}
-
 fn load_source(row: u32, k: u32) -> vec4<f32> { return load_g(row, k); }
 fn source_groups() -> u32 { return out_groups(); }
-fn shrink_matrix() -> u32 { return SHRINK_ROWS * in_groups(); }
+fn shrink_matrix() -> u32 { return expand_block(); }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     v[(column % REDUCE) * QUADS + quad] = dims.scaling * value;
 }

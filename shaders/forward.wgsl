@@ -2,7 +2,7 @@
 // slice of the outputs, in one dispatch. l = W_g x (input router) or W_g h (latent router).
 //
 // Bindings (matrices row-major):
-//   0  dims        uniform
+//   0  dims        uniform (part/fused.wgsl)
 //   1  x           tokens x d_in
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  y           tokens x d_out; added to when ACCUMULATE
@@ -10,28 +10,12 @@
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `lane_sums` (part/shrink.wgsl) and `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
 
-struct Dims {
-    tokens: u32,
-    d_in: u32,
-    d_out: u32,
-    // vec4 groups of outputs in a slice
-    slice_groups: u32,
-    scaling: f32,
-}
-
-@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
 // [h, l then w][quad], each a vec4 over four tokens.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
-
-fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
-fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
-fn latent_matrix() -> u32 {
-    return SHRINK_ROWS * in_groups() + RANK * EXPERTS * out_groups();
-}
 
 fn load_source(row: u32, k: u32) -> vec4<f32> { return load_x(row, k); }
 fn source_groups() -> u32 { return in_groups(); }
@@ -44,7 +28,7 @@ fn outer_factor(expert: u32, quad: u32) -> vec4<f32> {
 }
 fn inner_factor(j: u32, quad: u32) -> vec4<f32> { return state[j * QUADS + quad]; }
 fn target_groups() -> u32 { return out_groups(); }
-fn expand_matrix() -> u32 { return SHRINK_ROWS * in_groups(); }
+fn expand_matrix() -> u32 { return expand_block(); }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_y(row, c); }
 fn store_target(row: u32, c: u32, value: vec4<f32>) { store_y(row, c, value); }
 

@@ -2,7 +2,7 @@
 // `parameters`, its rows padded to a multiple of four.
 
 fn route(local: u32) {
-    let matrix = latent_matrix();
+    let matrix = latent_block();
     for (var item = local; item < EXPERTS * QUADS; item += WORKGROUP) {
         let expert = item / QUADS;
         let quad = item % QUADS;

@@ -1,7 +1,7 @@
 // The latent router's backward: dh += W_g^T dl.
 
 fn route_backward(local: u32) {
-    let matrix = latent_matrix();
+    let matrix = latent_block();
     for (var item = local; item < RANK * QUADS; item += WORKGROUP) {
         let j = item / QUADS;
         let quad = item % QUADS;

@@ -1,11 +1,11 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch.
 
-use super::{FusedDims, check_tokens, fused_constants, groups};
+use super::{FusedDims, check_tokens, fused_builder, groups};
 use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, Tile, TileProblem};
-use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::shader::{Access, Shader, Source, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// What the input's backward is prepared with.
@@ -110,7 +110,7 @@ impl BackwardInputShader {
     pub(crate) fn source(&self) -> Source {
         let Self { rank, experts, router, tile, g, dx, write } = *self;
         let shrink_rows = if router == Router::Input { rank + experts } else { rank };
-        fused_constants(Builder::new("backward_input"), rank, experts, router, &tile)
+        fused_builder("backward_input", rank, experts, router, &tile)
             .constant("COLUMNS", rank * experts)
             .constant("OUTER", 1)
             .constant("INNER", shrink_rows)
@@ -147,13 +147,7 @@ impl BackwardInput {
             Operand::matrix("dx", Role::Write, dx, tokens, config.d_in),
             Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()),
         ];
-        let uniform = kernels.uniform(&FusedDims {
-            tokens,
-            d_in: config.d_in,
-            d_out: config.d_out,
-            slice_groups: plan.slice_groups,
-            scaling: config.scaling,
-        })?;
+        let uniform = kernels.uniform(&FusedDims::new(&config, tokens, plan.slice_groups))?;
         Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
     }
 

@@ -1,11 +1,11 @@
 //! Forward: the adapter's whole contribution to y, in one dispatch.
 
-use super::{FusedDims, check_tokens, fused_constants, groups};
+use super::{FusedDims, check_tokens, fused_builder, groups};
 use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, Tile, TileProblem};
-use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::shader::{Access, Shader, Source, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// What forward is prepared with: `y (+)= s * sum_i softmax(l)_i B_i A x`.
@@ -104,7 +104,7 @@ impl ForwardShader {
     pub(crate) fn source(&self) -> Source {
         let Self { rank, experts, router, tile, x, y, write, save } = *self;
         let shrink_rows = if router == Router::Input { rank + experts } else { rank };
-        let builder = fused_constants(Builder::new("forward"), rank, experts, router, &tile)
+        let builder = fused_builder("forward", rank, experts, router, &tile)
             .constant("COLUMNS", shrink_rows)
             .constant("OUTER", experts)
             .constant("INNER", rank)
@@ -145,13 +145,7 @@ impl Forward {
         operands.extend(
             saved.map(|saved| Operand::matrix("saved", Role::Write, saved, tokens, config.state_len())),
         );
-        let uniform = kernels.uniform(&FusedDims {
-            tokens,
-            d_in: config.d_in,
-            d_out: config.d_out,
-            slice_groups: plan.slice_groups,
-            scaling: config.scaling,
-        })?;
+        let uniform = kernels.uniform(&FusedDims::new(&config, tokens, plan.slice_groups))?;
         Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
     }
 

@@ -25,7 +25,7 @@ use crate::config::{Config, Router};
 use crate::plan::Tile;
 use crate::shader::Builder;
 
-/// The uniform of the fused kernels (`struct Dims` in `forward.wgsl` and `backward_input.wgsl`).
+/// The uniform of the fused kernels (`struct Dims` in `part/fused.wgsl`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct FusedDims {
@@ -36,13 +36,20 @@ struct FusedDims {
     scaling: f32,
 }
 
-/// The constants that the fused kernels share.
-fn fused_constants(builder: Builder, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
+impl FusedDims {
+    fn new(config: &Config, tokens: u32, slice_groups: u32) -> Self {
+        let Config { d_in, d_out, scaling, .. } = *config;
+        Self { tokens, d_in, d_out, slice_groups, scaling }
+    }
+}
+
+/// The start of a fused kernel's shader: the constants that both share, and `part/fused.wgsl`.
+fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
     let shrink_rows = match router {
         Router::Input => rank + experts,
         Router::Latent => rank,
     };
-    builder
+    Builder::new(label)
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
         .constant("STATE", rank + experts)
@@ -53,6 +60,7 @@ fn fused_constants(builder: Builder, rank: u32, experts: u32, router: Router, ti
         .constant("GROUP", tile.group)
         .constant("REDUCE", tile.reduce)
         .constant("EXPAND_QUADS", tile.expand_quads)
+        .text(include_str!("../../shaders/part/fused.wgsl"))
 }
 
 /// vec4 groups in a row of `width` elements.
