@@ -12,6 +12,16 @@ pub enum Router {
     Latent,
 }
 
+impl Router {
+    /// Rows of the shrink block: A's, and the input router's.
+    pub(crate) fn shrink_rows(self, rank: u32, experts: u32) -> u32 {
+        match self {
+            Self::Input => rank + experts,
+            Self::Latent => rank,
+        }
+    }
+}
+
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
@@ -97,10 +107,7 @@ impl Config {
 
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(&self) -> u32 {
-        match self.router {
-            Router::Input => self.rank + self.experts,
-            Router::Latent => self.rank,
-        }
+        self.router.shrink_rows(self.rank, self.experts)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

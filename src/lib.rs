@@ -21,11 +21,11 @@ pub use error::Error;
 pub use layout::{Adapter, Block, Layout};
 pub use op::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
-    BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor, LinearDirection,
+    BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,
 };
 pub use pipeline::Kernels;
 pub use plan::{DeviceProfile, Tile};
-pub use shader::WriteMode;
+pub use shader::{LinearDirection, WriteMode};
 pub use tensor::Tensor;
 /// The wgpu this release is built on: wgpu 30.
 pub use wgpu;

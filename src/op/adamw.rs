@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, WORKGROUP, fold};
-use crate::shader::{Builder, Shader, Source};
+use crate::shader::{AdamWShader, Shader};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// AdamW's constants. [`Default`] is PyTorch's: betas 0.9 and 0.999, epsilon 1e-8, weight decay
@@ -57,12 +57,6 @@ pub struct AdamWPlan {
     pub shaders: Vec<Shader>,
     /// The last shader's workgroups in each dimension.
     pub grid: [u32; 3],
-}
-
-/// What of AdamW is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AdamWShader {
-    clip: bool,
 }
 
 /// A prepared AdamW. Recording it costs one dispatch, or two when gradients are clipped.
@@ -152,32 +146,6 @@ impl AdamWPlan {
         let shaders = if clip { vec![Shader::GradientNorm, adamw] } else { vec![adamw] };
         Ok(Self { shaders, grid: [x, y, 1] })
     }
-}
-
-impl AdamWShader {
-    pub(crate) fn source(self) -> Source {
-        let builder = Builder::new("adamw")
-            .buffer(Role::Write)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
-            .text(include_str!("../../shaders/part/hyper.wgsl"))
-            .text(include_str!("../../shaders/adamw.wgsl"));
-        if self.clip {
-            builder.buffer(Role::Read).text(include_str!("../../shaders/part/clip_norm.wgsl"))
-        } else {
-            builder.text(include_str!("../../shaders/part/clip_none.wgsl"))
-        }
-        .build()
-    }
-}
-
-pub(crate) fn gradient_norm_source() -> Source {
-    Builder::new("gradient_norm")
-        .buffer(Role::Read)
-        .buffer(Role::Write)
-        .text(include_str!("../../shaders/part/hyper.wgsl"))
-        .text(include_str!("../../shaders/gradient_norm.wgsl"))
-        .build()
 }
 
 impl AdamW {

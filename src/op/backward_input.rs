@@ -1,11 +1,11 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch.
 
-use super::{FusedDims, check_tokens, fused_builder, groups};
-use crate::config::{Config, Router};
+use super::{FusedDims, check_tokens, groups};
+use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, Tile, TileProblem};
-use crate::shader::{Access, Shader, Source, WriteMode};
+use crate::plan::{DeviceProfile, TileProblem};
+use crate::shader::{Access, BackwardInputShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// What the input's backward is prepared with.
@@ -46,18 +46,6 @@ pub struct BackwardInputPlan {
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
     slice_groups: u32,
-}
-
-/// What of an input backward is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BackwardInputShader {
-    rank: u32,
-    experts: u32,
-    router: Router,
-    tile: Tile,
-    g: Access,
-    dx: Access,
-    write: WriteMode,
 }
 
 /// A prepared input backward. Recording it costs one dispatch.
@@ -103,31 +91,6 @@ impl BackwardInputPlan {
             workgroup_memory: plan.memory,
             slice_groups: plan.slice_groups,
         })
-    }
-}
-
-impl BackwardInputShader {
-    pub(crate) fn source(&self) -> Source {
-        let Self { rank, experts, router, tile, g, dx, write } = *self;
-        let shrink_rows = if router == Router::Input { rank + experts } else { rank };
-        fused_builder("backward_input", rank, experts, router, &tile)
-            .constant("COLUMNS", rank * experts)
-            .constant("OUTER", 1)
-            .constant("INNER", shrink_rows)
-            .write_mode(write)
-            .matrix("g", "dims.d_out", g, Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Read)
-            .matrix("dx", "dims.d_in", dx, Role::Write)
-            .buffer(Role::Write)
-            .text(include_str!("../../shaders/backward_input.wgsl"))
-            .text(include_str!("../../shaders/part/shrink.wgsl"))
-            .text(include_str!("../../shaders/part/expand.wgsl"))
-            .text(match router {
-                Router::Input => include_str!("../../shaders/part/router_input_backward.wgsl"),
-                Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),
-            })
-            .build()
     }
 }
 

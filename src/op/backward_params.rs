@@ -8,7 +8,7 @@ use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, WORKGROUP, fold};
-use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::shader::{Access, BackwardParamsShader, ReduceShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// What the parameters' backward is prepared with.
@@ -58,24 +58,6 @@ pub struct BackwardParamsPlan {
     reduce_grid: [u32; 2],
 }
 
-/// What of a parameter backward is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BackwardParamsShader {
-    rank: u32,
-    experts: u32,
-    router: Router,
-    rows: u32,
-    x: Access,
-    g: Access,
-    write: WriteMode,
-}
-
-/// What of the splits' reduction is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReduceShader {
-    write: WriteMode,
-}
-
 /// A prepared parameter backward. Recording it costs one dispatch, or two where tokens are split.
 #[derive(Debug)]
 pub struct BackwardParams {
@@ -84,9 +66,6 @@ pub struct BackwardParams {
 
 /// Rows of gradients a thread keeps in registers, a vec4 each.
 const ROW_CHOICES: [u32; 4] = [16, 12, 8, 4];
-
-/// Coefficients staged in workgroup memory at a time: one vec4 for each thread.
-const STAGED: u32 = 4 * WORKGROUP;
 
 /// Fewer tokens than this do not pay for a split's copy of the gradients.
 const LEAST_SPLIT_TOKENS: u32 = 64;
@@ -182,48 +161,6 @@ impl BackwardParamsPlan {
             layout_groups,
             reduce_grid: fold("backward_params_reduce", layout_groups.div_ceil(WORKGROUP), limits)?,
         })
-    }
-}
-
-impl BackwardParamsShader {
-    pub(crate) fn source(&self) -> Source {
-        let Self { rank, experts, router, rows, x, g, write } = *self;
-        let (shrink_rows, latent_rows) = match router {
-            Router::Input => (rank + experts, 0),
-            Router::Latent => (rank, experts),
-        };
-        let outer = |tensor| include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor);
-        Builder::new("backward_params")
-            .constant("RANK", rank)
-            .constant("EXPERTS", experts)
-            .constant("STATE", rank + experts)
-            .constant("SHRINK_ROWS", shrink_rows)
-            .constant("LATENT_ROWS", latent_rows)
-            .constant("ROWS", rows)
-            .constant("ROW_QUADS", rows / 4)
-            .constant("STAGE_TOKENS", STAGED / rows)
-            .write_mode(write)
-            .matrix("x", "dims.d_in", x, Role::Read)
-            .matrix("g", "dims.d_out", g, Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
-            .text(include_str!("../../shaders/backward_params.wgsl"))
-            .text(&outer("x"))
-            .text(&outer("g"))
-            .text(&outer("h"))
-            .build()
-    }
-}
-
-impl ReduceShader {
-    pub(crate) fn source(self) -> Source {
-        Builder::new("backward_params_reduce")
-            .write_mode(self.write)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
-            .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
-            .build()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Forward: the adapter's whole contribution to y, in one dispatch.
 
-use super::{FusedDims, check_tokens, fused_builder, groups};
-use crate::config::{Config, Router};
+use super::{FusedDims, check_tokens, groups};
+use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, Tile, TileProblem};
-use crate::shader::{Access, Shader, Source, WriteMode};
+use crate::plan::{DeviceProfile, TileProblem};
+use crate::shader::{Access, ForwardShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
 /// What forward is prepared with: `y (+)= s * sum_i softmax(l)_i B_i A x`.
@@ -39,19 +39,6 @@ pub struct ForwardPlan {
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
     slice_groups: u32,
-}
-
-/// What of a forward is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ForwardShader {
-    rank: u32,
-    experts: u32,
-    router: Router,
-    tile: Tile,
-    x: Access,
-    y: Access,
-    write: WriteMode,
-    save: bool,
 }
 
 /// A prepared forward. Recording it costs one dispatch.
@@ -97,34 +84,6 @@ impl ForwardPlan {
             workgroup_memory: plan.memory,
             slice_groups: plan.slice_groups,
         })
-    }
-}
-
-impl ForwardShader {
-    pub(crate) fn source(&self) -> Source {
-        let Self { rank, experts, router, tile, x, y, write, save } = *self;
-        let shrink_rows = if router == Router::Input { rank + experts } else { rank };
-        let builder = fused_builder("forward", rank, experts, router, &tile)
-            .constant("COLUMNS", shrink_rows)
-            .constant("OUTER", experts)
-            .constant("INNER", rank)
-            .write_mode(write)
-            .matrix("x", "dims.d_in", x, Role::Read)
-            .buffer(Role::Read)
-            .matrix("y", "dims.d_out", y, Role::Write)
-            .text(include_str!("../../shaders/forward.wgsl"))
-            .text(include_str!("../../shaders/part/shrink.wgsl"))
-            .text(include_str!("../../shaders/part/expand.wgsl"))
-            .text(match router {
-                Router::Input => include_str!("../../shaders/part/router_input.wgsl"),
-                Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
-            });
-        if save {
-            builder.buffer(Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
-        } else {
-            builder.text(include_str!("../../shaders/part/skip_state.wgsl"))
-        }
-        .build()
     }
 }
 

@@ -6,17 +6,9 @@ use super::groups;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, fold};
-use crate::shader::{Access, Builder, Shader, Source, WriteMode};
+use crate::shader::linear::{DEPTH, SIDE, THREAD_QUADS};
+use crate::shader::{Access, LinearDirection, LinearShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
-
-/// Which product is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LinearDirection {
-    /// `y (+)= W0 x + bias`: the source is x, T x `d_in`, the target y, T x `d_out`.
-    Forward,
-    /// `dx (+)= W0^T g`: the source is g, T x `d_out`, the target dx, T x `d_in`.
-    Backward,
-}
 
 /// What a frozen linear layer is prepared with.
 #[derive(Debug, Clone, Copy)]
@@ -50,30 +42,11 @@ pub struct LinearPlan {
     pub grid: [u32; 3],
 }
 
-/// What of a linear layer is fixed when its shader is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LinearShader {
-    direction: LinearDirection,
-    thread_tokens: u32,
-    source: Access,
-    weight: Access,
-    target: Access,
-    bias: bool,
-    write: WriteMode,
-}
-
 /// A prepared linear layer. Recording it costs one dispatch.
 #[derive(Debug)]
 pub struct Linear {
     dispatch: Dispatch,
 }
-
-/// A workgroup is 8 x 8 threads (`SIDE` in linear.wgsl).
-const SIDE: u32 = 8;
-/// vec4s of target columns that a thread computes.
-const THREAD_QUADS: u32 = 2;
-/// vec4s of the inner dimension in a tile.
-const DEPTH: u32 = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -134,37 +107,6 @@ impl LinearPlan {
             write,
         });
         Ok(Self { shader, grid: [columns, y, z] })
-    }
-}
-
-impl LinearShader {
-    pub(crate) fn source(&self) -> Source {
-        let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
-        let (weight_width, direction) = match direction {
-            LinearDirection::Forward => {
-                ("dims.source_width", include_str!("../../shaders/part/linear_forward.wgsl"))
-            }
-            LinearDirection::Backward => {
-                ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
-            }
-        };
-        let builder = Builder::new("linear")
-            .constant("THREAD_TOKENS", thread_tokens)
-            .constant("THREAD_QUADS", THREAD_QUADS)
-            .constant("DEPTH", DEPTH)
-            .write_mode(write)
-            .matrix("source", "dims.source_width", source, Role::Read)
-            .matrix("weight", weight_width, weight, Role::Read)
-            // `target` is a reserved word in WGSL.
-            .matrix("targets", "dims.target_width", target, Role::Write)
-            .text(include_str!("../../shaders/linear.wgsl"))
-            .text(direction);
-        if bias {
-            builder.buffer(Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
-        } else {
-            builder.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
-        }
-        .build()
     }
 }
 

@@ -10,20 +10,15 @@ mod backward_params;
 mod forward;
 mod linear;
 
-pub(crate) use adamw::gradient_norm_source;
-pub use adamw::{AdamW, AdamWDescriptor, AdamWHyper, AdamWPlan, AdamWShader};
-pub use backward_input::{BackwardInput, BackwardInputDescriptor, BackwardInputPlan, BackwardInputShader};
-pub use backward_params::{
-    BackwardParams, BackwardParamsDescriptor, BackwardParamsPlan, BackwardParamsShader, ReduceShader,
-};
-pub use forward::{Forward, ForwardDescriptor, ForwardPlan, ForwardShader};
-pub use linear::{Linear, LinearDescriptor, LinearDirection, LinearPlan, LinearShader};
+pub use adamw::{AdamW, AdamWDescriptor, AdamWHyper, AdamWPlan};
+pub use backward_input::{BackwardInput, BackwardInputDescriptor, BackwardInputPlan};
+pub use backward_params::{BackwardParams, BackwardParamsDescriptor, BackwardParamsPlan};
+pub use forward::{Forward, ForwardDescriptor, ForwardPlan};
+pub use linear::{Linear, LinearDescriptor, LinearPlan};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::config::{Config, Router};
-use crate::plan::Tile;
-use crate::shader::Builder;
+use crate::config::Config;
 
 /// The uniform of the fused kernels (`struct Dims` in `part/fused.wgsl`).
 #[repr(C)]
@@ -43,26 +38,6 @@ impl FusedDims {
     }
 }
 
-/// The start of a fused kernel's shader: the constants that both share, and `part/fused.wgsl`.
-fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
-    let shrink_rows = match router {
-        Router::Input => rank + experts,
-        Router::Latent => rank,
-    };
-    Builder::new(label)
-        .constant("RANK", rank)
-        .constant("EXPERTS", experts)
-        .constant("STATE", rank + experts)
-        .constant("SHRINK_ROWS", shrink_rows)
-        .constant("QUADS", tile.quads)
-        .constant("TILE_TOKENS", tile.tokens())
-        .constant("LANES", tile.lanes)
-        .constant("GROUP", tile.group)
-        .constant("REDUCE", tile.reduce)
-        .constant("EXPAND_QUADS", tile.expand_quads)
-        .text(include_str!("../../shaders/part/fused.wgsl"))
-}
-
 /// vec4 groups in a row of `width` elements.
 fn groups(width: u32) -> u32 {
     width.div_ceil(4)
@@ -79,6 +54,7 @@ pub(crate) mod tests {
     use std::mem::offset_of;
 
     use super::*;
+    use crate::config::Router;
     use crate::plan::DeviceProfile;
     use crate::shader::{Shader, WriteMode};
 

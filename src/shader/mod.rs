@@ -2,9 +2,22 @@
 //! one after the other. Kernels are plain WGSL; the only generated text is `const` lines and tensor
 //! names.
 
+mod adamw;
+mod backward_input;
+mod backward_params;
+mod forward;
+pub(crate) mod linear;
+
+pub use adamw::AdamWShader;
+pub use backward_input::BackwardInputShader;
+pub use backward_params::{BackwardParamsShader, ReduceShader};
+pub use forward::ForwardShader;
+pub use linear::{LinearDirection, LinearShader};
+
 use std::fmt::Write as _;
 
-use crate::op;
+use crate::config::Router;
+use crate::plan::Tile;
 use crate::tensor::Role;
 
 /// How a dense matrix is read and written.
@@ -38,13 +51,13 @@ pub enum WriteMode {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "one variant per kernel, named after it")]
 pub enum Shader {
-    Forward(op::ForwardShader),
-    BackwardInput(op::BackwardInputShader),
-    BackwardParams(op::BackwardParamsShader),
-    BackwardParamsReduce(op::ReduceShader),
-    Linear(op::LinearShader),
+    Forward(ForwardShader),
+    BackwardInput(BackwardInputShader),
+    BackwardParams(BackwardParamsShader),
+    BackwardParamsReduce(ReduceShader),
+    Linear(LinearShader),
     GradientNorm,
-    AdamW(op::AdamWShader),
+    AdamW(AdamWShader),
 }
 
 /// A binding in group 0.
@@ -79,7 +92,7 @@ impl Shader {
             Self::BackwardParams(shader) => shader.source(),
             Self::BackwardParamsReduce(shader) => shader.source(),
             Self::Linear(shader) => shader.source(),
-            Self::GradientNorm => op::gradient_norm_source(),
+            Self::GradientNorm => adamw::gradient_norm_source(),
             Self::AdamW(shader) => shader.source(),
         }
     }
@@ -124,12 +137,12 @@ impl Builder {
     pub(crate) fn matrix(self, name: &str, width: &str, access: Access, role: Role) -> Self {
         let (read, write) = match access {
             Access::Vec4 => (
-                include_str!("../shaders/access/read_vec4.wgsl"),
-                include_str!("../shaders/access/write_vec4.wgsl"),
+                include_str!("../../shaders/access/read_vec4.wgsl"),
+                include_str!("../../shaders/access/write_vec4.wgsl"),
             ),
             Access::Scalar => (
-                include_str!("../shaders/access/read_scalar.wgsl"),
-                include_str!("../shaders/access/write_scalar.wgsl"),
+                include_str!("../../shaders/access/read_scalar.wgsl"),
+                include_str!("../../shaders/access/write_scalar.wgsl"),
             ),
         };
         let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
@@ -149,4 +162,20 @@ impl Builder {
     pub(crate) fn build(self) -> Source {
         self.source
     }
+}
+
+/// The start of a fused kernel's shader: the constants that both share, and `part/fused.wgsl`.
+fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
+    Builder::new(label)
+        .constant("RANK", rank)
+        .constant("EXPERTS", experts)
+        .constant("STATE", rank + experts)
+        .constant("SHRINK_ROWS", router.shrink_rows(rank, experts))
+        .constant("QUADS", tile.quads)
+        .constant("TILE_TOKENS", tile.tokens())
+        .constant("LANES", tile.lanes)
+        .constant("GROUP", tile.group)
+        .constant("REDUCE", tile.reduce)
+        .constant("EXPAND_QUADS", tile.expand_quads)
+        .text(include_str!("../../shaders/part/fused.wgsl"))
 }

@@ -1,0 +1,47 @@
+//! The text of `shaders/forward.wgsl` and its parts.
+
+use super::{Access, Source, WriteMode, fused_builder};
+use crate::config::Router;
+use crate::plan::Tile;
+use crate::tensor::Role;
+
+/// What of a forward is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ForwardShader {
+    pub(crate) rank: u32,
+    pub(crate) experts: u32,
+    pub(crate) router: Router,
+    pub(crate) tile: Tile,
+    pub(crate) x: Access,
+    pub(crate) y: Access,
+    pub(crate) write: WriteMode,
+    pub(crate) save: bool,
+}
+
+impl ForwardShader {
+    pub(super) fn source(&self) -> Source {
+        let Self { rank, experts, router, tile, x, y, write, save } = *self;
+        let shrink_rows = router.shrink_rows(rank, experts);
+        let builder = fused_builder("forward", rank, experts, router, &tile)
+            .constant("COLUMNS", shrink_rows)
+            .constant("OUTER", experts)
+            .constant("INNER", rank)
+            .write_mode(write)
+            .matrix("x", "dims.d_in", x, Role::Read)
+            .buffer(Role::Read)
+            .matrix("y", "dims.d_out", y, Role::Write)
+            .text(include_str!("../../shaders/forward.wgsl"))
+            .text(include_str!("../../shaders/part/shrink.wgsl"))
+            .text(include_str!("../../shaders/part/expand.wgsl"))
+            .text(match router {
+                Router::Input => include_str!("../../shaders/part/router_input.wgsl"),
+                Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
+            });
+        if save {
+            builder.buffer(Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
+        } else {
+            builder.text(include_str!("../../shaders/part/skip_state.wgsl"))
+        }
+        .build()
+    }
+}
