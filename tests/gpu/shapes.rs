@@ -49,6 +49,15 @@ fn long_rows() {
 }
 
 #[test]
+fn every_remainder_of_a_row_by_four() {
+    let mut ratios = Ratios::default();
+    for (seed, d_in, d_out) in [(1, 5, 10), (2, 6, 11), (3, 7, 12), (4, 8, 9)] {
+        check([d_in, d_out, 3, 2], 6, seed, &mut ratios);
+    }
+    ratios.report("every_remainder_of_a_row_by_four");
+}
+
+#[test]
 fn many_experts_and_ranks() {
     let mut ratios = Ratios::default();
     check([40, 44, 64, 8], 19, 5, &mut ratios);
