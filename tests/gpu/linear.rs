@@ -61,6 +61,37 @@ fn around_tile_edges() {
     ratios.report("linear::around_tile_edges");
 }
 
+#[test]
+fn a_nan_in_one_token_stays_there() {
+    // 36 is no whole number of tiles along the inner dimension: what a tile reads past a row's end
+    // is the next token's.
+    let [d_in, d_out, tokens] = [36, 20, 5];
+    let weight = Guarded::new("weight", &random(1, 720));
+    let mut x = random(2, 180);
+    let run = |x: &[f32]| {
+        let (source, target) = (Guarded::new("x", x), Guarded::poisoned("y", 100));
+        let descriptor = LinearDescriptor {
+            direction: LinearDirection::Forward,
+            d_in,
+            d_out,
+            tokens,
+            source: source.tensor(),
+            weight: weight.tensor(),
+            bias: None,
+            target: target.tensor(),
+            write: WriteMode::Overwrite,
+        };
+        let linear = Linear::prepare(&KERNELS, &descriptor).expect("preparing linear");
+        GPU.submit(|pass| linear.encode(pass));
+        target.read()
+    };
+    let clean = run(&x);
+    x[36 * 3..36 * 4].fill(f32::NAN);
+    for (token, (clean, poisoned)) in clean.chunks(20).zip(run(&x).chunks(20)).enumerate() {
+        assert_eq!(clean == poisoned, token != 3, "y of token {token}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -182,3 +182,32 @@ fn more_tiles_than_one_grid_dimension_holds() {
     case.check(&case.run(&kernels, WriteMode::Overwrite), WriteMode::Overwrite, &mut ratios);
     ratios.report("properties::more_tiles_than_one_grid_dimension_holds");
 }
+
+#[test]
+fn a_nan_in_one_token_stays_there() {
+    for router in [Router::Input, Router::Latent] {
+        for poison in [f32::NAN, f32::INFINITY] {
+            let clean = Case::random(config([37, 26, 3, 4], router), 11, 19);
+            let mut case = clean.clone();
+            case.x[37 * 6 + 5] = poison;
+            case.g[26 * 6 + 7] = poison;
+            let (clean, step) =
+                (clean.run(&KERNELS, WriteMode::Overwrite), case.run(&KERNELS, WriteMode::Overwrite));
+            for (name, width, clean, poisoned) in [
+                ("y", 26, &clean.y, &step.y),
+                ("[h, w]", 7, &clean.saved, &step.saved),
+                ("dx", 37, &clean.dx, &step.dx),
+                ("[dh, dl]", 7, &clean.dstate, &step.dstate),
+            ] {
+                for (token, (clean, poisoned)) in clean.chunks(width).zip(poisoned.chunks(width)).enumerate()
+                {
+                    assert_eq!(
+                        clean == poisoned,
+                        token != 6,
+                        "{name} of token {token} with {poison} in token 6"
+                    );
+                }
+            }
+        }
+    }
+}
