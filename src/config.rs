@@ -77,10 +77,11 @@ impl Config {
         let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
         let router = match self.router {
             _ if experts == 1 => 0,
-            Router::Input => experts * d_in,
-            Router::Latent => experts * rank,
+            Router::Input => experts.saturating_mul(d_in),
+            Router::Latent => experts.saturating_mul(rank),
         };
-        rank * d_in + experts * rank * d_out + router
+        let experts = experts.saturating_mul(rank).saturating_mul(d_out);
+        rank.saturating_mul(d_in).saturating_add(experts).saturating_add(router)
     }
 
     /// Where each parameter lies in the packed buffer.
@@ -95,14 +96,14 @@ impl Config {
     /// `[dh, dl]`: rank + experts.
     #[must_use]
     pub fn state_len(&self) -> u32 {
-        self.rank + self.experts
+        self.rank.saturating_add(self.experts)
     }
 
     /// Bytes of the `saved` (and of the `dstate`) tensor for `tokens` tokens:
     /// tokens x (rank + experts) x 4.
     #[must_use]
     pub fn state_bytes(&self, tokens: u32) -> u64 {
-        4 * u64::from(tokens) * u64::from(self.state_len())
+        (4 * u64::from(tokens)).saturating_mul(u64::from(self.state_len()))
     }
 
     /// Rows of the shrink block: A's, and the input router's.

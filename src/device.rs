@@ -116,28 +116,11 @@ impl Gpu {
     /// somebody has to poll the device meanwhile; [`Gpu::read_blocking`] does.
     ///
     /// # Errors
-    /// The device fails while the copy is mapped.
+    /// The buffer lacks `COPY_SRC`, or the device fails while the copy is mapped.
     pub fn read(&self, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("hydralora read"),
-            size: buffer.size(),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
-        self.queue.submit([encoder.finish()]);
-
-        let mapping = Arc::new(Mutex::new(Mapping::default()));
-        let finished = Arc::clone(&mapping);
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let mut mapping = finished.lock().unwrap_or_else(PoisonError::into_inner);
-            mapping.result = Some(result.map_err(|error| error.to_string()));
-            if let Some(waker) = mapping.waker.take() {
-                waker.wake();
-            }
-        });
+        let copied = self.copy_out(buffer);
         async move {
+            let (staging, mapping) = copied?;
             let failed = |message| Error::Device { action: "reading a buffer back".to_owned(), message };
             std::future::poll_fn(|context| {
                 let mut mapping = mapping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,6 +135,32 @@ impl Gpu {
                 .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
                 .collect())
         }
+    }
+
+    /// Submits a copy of a buffer and asks for it to be mapped.
+    fn copy_out(&self, buffer: &wgpu::Buffer) -> Result<(wgpu::Buffer, Arc<Mutex<Mapping>>), Error> {
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::MissingUsage { tensor: "the buffer to read", missing: "COPY_SRC" });
+        }
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("hydralora read"),
+            size: buffer.size(),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        self.queue.submit([encoder.finish()]);
+        let mapping = Arc::new(Mutex::new(Mapping::default()));
+        let finished = Arc::clone(&mapping);
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let mut mapping = finished.lock().unwrap_or_else(PoisonError::into_inner);
+            mapping.result = Some(result.map_err(|error| error.to_string()));
+            if let Some(waker) = mapping.waker.take() {
+                waker.wake();
+            }
+        });
+        Ok((staging, mapping))
     }
 
     /// Copies a buffer out, submits, waits for the device and returns the copy. Not for the web,

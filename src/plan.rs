@@ -121,14 +121,13 @@ impl TileProblem {
                 }
             }
         }
-        Error::check_limit(
-            format_args!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
-            "max_compute_workgroup_storage_size",
-            least_memory,
+        Err(Error::OverLimit {
+            what: format!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
+            limit: "max_compute_workgroup_storage_size",
+            needed: least_memory,
             allowed,
-            "use a smaller rank or fewer experts, or request a device with the adapter's limit",
-        )?;
-        unreachable!("the smallest tile was just found to exceed the limit")
+            fix: "use a smaller rank or fewer experts, or request a device with the adapter's limit",
+        })
     }
 
     fn slice(&self, tile: Tile, memory: u64, device: &DeviceProfile) -> Result<TilePlan, Error> {

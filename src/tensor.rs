@@ -32,6 +32,9 @@ impl<'a> From<wgpu::BufferSlice<'a>> for Tensor<'a> {
     }
 }
 
+/// Kernels count in u32, and their loops step past the end: 4 GiB is 2^30 elements.
+const MOST_BYTES: u64 = 1 << 32;
+
 /// What a dispatch does with a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -65,7 +68,7 @@ impl<'a> Operand<'a> {
             role,
             tensor,
             shape: format!("{rows} x {columns} f32"),
-            bytes: 4 * u64::from(rows) * u64::from(columns),
+            bytes: (4 * u64::from(rows)).saturating_mul(u64::from(columns)),
         }
     }
 
@@ -108,7 +111,7 @@ impl<'a> Operand<'a> {
             format_args!("{tensor} ({})", self.shape),
             "max_storage_buffer_binding_size",
             self.bytes,
-            limits.max_storage_buffer_binding_size,
+            limits.max_storage_buffer_binding_size.min(MOST_BYTES),
             "request a device with the adapter's limit, or process fewer tokens at a time",
         )
     }

@@ -14,8 +14,6 @@ pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use forward::ForwardShader;
 pub use linear::{LinearDirection, LinearShader};
 
-use std::fmt::Write as _;
-
 use crate::config::Router;
 use crate::plan::Tile;
 use crate::tensor::Role;
@@ -109,14 +107,12 @@ impl Builder {
         Self { source }.constant("WORKGROUP", crate::plan::WORKGROUP)
     }
 
-    pub(crate) fn constant(mut self, name: &str, value: u32) -> Self {
-        writeln!(self.source.wgsl, "const {name} = {value}u;").expect("writing to a String");
-        self
+    pub(crate) fn constant(self, name: &str, value: u32) -> Self {
+        self.text(&format!("const {name} = {value}u;"))
     }
 
-    pub(crate) fn flag(mut self, name: &str, value: bool) -> Self {
-        writeln!(self.source.wgsl, "const {name} = {value};").expect("writing to a String");
-        self
+    pub(crate) fn flag(self, name: &str, value: bool) -> Self {
+        self.text(&format!("const {name} = {value};"))
     }
 
     pub(crate) fn write_mode(self, mode: WriteMode) -> Self {

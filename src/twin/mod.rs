@@ -30,9 +30,9 @@ use crate::layout::Adapter;
 /// f32's unit roundoff.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// The one constant of all bounds. With 2 the bound of a sum holds rigorously, in any order and with
-/// or without fused multiply-add, up to four terms: n roundings of at most u * sum |terms|. Beyond, it
-/// allows accumulated rounding two standard deviations of its worst case.
+/// The one constant of all bounds. With 2, the bound of a sum holds rigorously up to four terms, in
+/// any order and with or without fused multiply-add (n roundings of at most u * sum |terms| each);
+/// beyond that it is probabilistic, as n roundings hardly ever all go the same way.
 pub const C: f64 = 2.0;
 
 /// f32's smallest normal number: what is smaller may be flushed to zero.

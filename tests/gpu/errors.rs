@@ -135,6 +135,18 @@ fn missing_usage() {
 }
 
 #[test]
+fn reading_back_needs_a_flag() {
+    let no_copy = GPU.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 16,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    let error = GPU.read_blocking(&no_copy);
+    assert_eq!(error, Err(Error::MissingUsage { tensor: "the buffer to read", missing: "COPY_SRC" }));
+}
+
+#[test]
 fn one_buffer_read_and_written() {
     let buffers = Buffers::new();
     // Disjoint ranges of one buffer, which wgpu would only refuse when they are submitted.
@@ -189,6 +201,7 @@ fn over_a_limit() {
     let huge = config([1 << 20, 1 << 20, 1 << 10, 4], Router::Input);
     over(huge.layout().expect_err("too many parameters"), "(32-bit) element count");
     let largest = config([u32::MAX; 4], Router::Latent);
+    assert_eq!((largest.parameter_count(), largest.state_len()), (u64::MAX, u32::MAX));
     over(largest.layout().expect_err("too many parameters"), "(32-bit) element count");
 }
 
