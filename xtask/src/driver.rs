@@ -43,7 +43,7 @@ pub(crate) fn ensure(profile: Profile) -> Result<(), String> {
         return Err(format!("Install Mesa's software driver and try again:\n    sudo sh -c '{command}'"));
     };
     eprintln!("Installing Mesa's software Vulkan driver: {command}");
-    let status = install.args(["-c", command]).status();
+    let status = install.args(["-c", command]).env("DEBIAN_FRONTEND", "noninteractive").status();
     if !status.is_ok_and(|status| status.success()) {
         return Err(format!("The installation failed. Try it yourself:\n    sudo sh -c '{command}'"));
     }
