@@ -1,0 +1,75 @@
+//! The frozen base: a byte-level language model that sees the last 16 bytes.
+//!
+//! logits = head(gelu(fc2(gelu(fc1(the 16 embeddings side by side)))))
+
+use std::path::Path;
+
+use half::f16;
+use hydralora::device::Gpu;
+use hydralora::wgpu;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::Result;
+use crate::corpus::CONTEXT;
+
+/// Different bytes.
+pub const VOCABULARY: u32 = 256;
+/// Length of a byte's embedding.
+const EMBEDDING: u32 = 32;
+/// Inputs and outputs of fc1 and fc2.
+pub const WIDTH: u32 = CONTEXT as u32 * EMBEDDING;
+
+/// The layers that adapters are put on, in forward order.
+pub const ADAPTED: [&str; 2] = ["fc1", "fc2"];
+
+/// The base's weights on the device.
+pub struct Base {
+    pub embedding: wgpu::Buffer,
+    /// fc1 and fc2, each `WIDTH` x `WIDTH`.
+    pub hidden: [Frozen; 2],
+    /// `VOCABULARY` x `WIDTH`.
+    pub head: Frozen,
+    pub parameters: u64,
+}
+
+/// A frozen linear layer.
+pub struct Frozen {
+    pub weight: wgpu::Buffer,
+    pub bias: wgpu::Buffer,
+}
+
+impl Base {
+    pub fn load(gpu: &Gpu, path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|error| format!("{} is no safetensors file: {error}", path.display()))?;
+        let mut parameters = 0;
+        let mut upload = |name: &str, shape: &[u32]| -> Result<wgpu::Buffer> {
+            let tensor = file.tensor(name).map_err(|error| format!("{}: {error}", path.display()))?;
+            let expected: Vec<usize> = shape.iter().map(|&length| length as usize).collect();
+            if tensor.dtype() != Dtype::F16 || tensor.shape() != expected {
+                return Err(format!(
+                    "{}: {name} is {:?} {:?}, but must be F16 {expected:?}",
+                    path.display(),
+                    tensor.dtype(),
+                    tensor.shape()
+                )
+                .into());
+            }
+            let values: Vec<f32> =
+                tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+            parameters += values.len() as u64;
+            Ok(gpu.upload(name, &values))
+        };
+        let embedding = upload("embed.weight", &[VOCABULARY, EMBEDDING])?;
+        let mut frozen = |name: &str, outputs: u32| -> Result<Frozen> {
+            Ok(Frozen {
+                weight: upload(&format!("{name}.weight"), &[outputs, WIDTH])?,
+                bias: upload(&format!("{name}.bias"), &[outputs])?,
+            })
+        };
+        let hidden = [frozen(ADAPTED[0], WIDTH)?, frozen(ADAPTED[1], WIDTH)?];
+        let head = frozen("head", VOCABULARY)?;
+        Ok(Self { embedding, hidden, head, parameters })
+    }
+}

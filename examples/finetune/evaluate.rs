@@ -1,0 +1,93 @@
+//! Held-out bits per byte, and where the router sends each text.
+
+use std::f64::consts::LN_2;
+
+use hydralora::device::Gpu;
+
+use crate::Result;
+use crate::adapters::Adapters;
+use crate::base::ADAPTED;
+use crate::corpus::{Text, WINDOW};
+use crate::model::Model;
+use crate::runtime::Runtime;
+
+/// Tokens in a batch: enough to fill a GPU.
+const TOKENS: u32 = 2048;
+
+/// A text's held-out figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    pub bits_per_byte: f64,
+    /// The mean gate of each expert, for each adapted layer. Empty without adapters.
+    pub gates: [Vec<f64>; 2],
+}
+
+/// Sums over a text's tokens, in f64 and in their order: equal losses give equal bits.
+#[derive(Clone)]
+struct Sums {
+    tokens: u64,
+    nats: f64,
+    gates: [Vec<f64>; 2],
+}
+
+/// Scores every text. Batches run across the texts' borders.
+pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) -> Result<Vec<Score>> {
+    let model = Model::prepare(runtime, adapters, TOKENS)?;
+    let experts = adapters.map_or(0, |adapters| adapters.packing.config.experts as usize);
+    let none = Sums { tokens: 0, nats: 0.0, gates: ADAPTED.map(|_| vec![0.0; experts]) };
+    let mut sums = vec![none; texts.len()];
+
+    let mut windows = Vec::with_capacity(TOKENS as usize * WINDOW);
+    let mut owners = Vec::with_capacity(TOKENS as usize);
+    for (owner, text) in texts.iter().enumerate() {
+        for window in text.held_out_windows() {
+            windows.extend(window.iter().map(|&byte| u32::from(byte)));
+            owners.push(owner);
+            if owners.len() == TOKENS as usize {
+                add_batch(&runtime.gpu, &model, &windows, &owners, &mut sums)?;
+                windows.clear();
+                owners.clear();
+            }
+        }
+    }
+    if !owners.is_empty() {
+        add_batch(&runtime.gpu, &model, &windows, &owners, &mut sums)?;
+    }
+    Ok(sums.iter().map(Sums::score).collect())
+}
+
+/// Runs one batch; `owners` are the texts that its windows belong to.
+fn add_batch(gpu: &Gpu, model: &Model, windows: &[u32], owners: &[usize], sums: &mut [Sums]) -> Result<()> {
+    model.load(&gpu.queue, windows);
+    gpu.submit(|pass| model.encode(pass));
+    let losses = gpu.read_blocking(&model.activations.losses)?;
+    for (&owner, loss) in owners.iter().zip(losses) {
+        sums[owner].tokens += 1;
+        sums[owner].nats += f64::from(loss);
+    }
+    for (layer, saved) in model.activations.saved.iter().flatten().enumerate() {
+        let saved = gpu.read_blocking(saved)?;
+        let columns = saved.len() / model.tokens as usize;
+        for (&owner, row) in owners.iter().zip(saved.chunks_exact(columns)) {
+            let means = &mut sums[owner].gates[layer];
+            let gates = &row[columns - means.len()..];
+            for (mean, &gate) in means.iter_mut().zip(gates) {
+                *mean += f64::from(gate);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Sums {
+    fn score(&self) -> Score {
+        let tokens = self.tokens as f64;
+        let mean = |sums: &Vec<f64>| sums.iter().map(|sum| sum / tokens).collect();
+        Score { bits_per_byte: self.nats / tokens / LN_2, gates: self.gates.each_ref().map(mean) }
+    }
+}
+
+/// The mean over texts, each counting the same.
+pub fn mean_bits(scores: &[Score]) -> f64 {
+    scores.iter().map(|score| score.bits_per_byte).sum::<f64>() / scores.len() as f64
+}

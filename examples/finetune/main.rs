@@ -1,0 +1,197 @@
+//! Fine-tunes a small frozen language model with HydraLoRA, and beside it with plain LoRA, on your
+//! GPU: `cargo run --release --example finetune -- --help`.
+
+mod adapters;
+mod backward;
+mod base;
+mod checkpoint;
+mod corpus;
+mod evaluate;
+mod model;
+mod plot;
+mod progress;
+mod report;
+mod runtime;
+mod shader;
+mod train;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use hydralora::Config;
+
+use adapters::Adapters;
+use corpus::{Source, Text};
+use evaluate::{Score, evaluate};
+use report::{Entry, thousands};
+use runtime::Runtime;
+use train::Run;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// How far the base's bits per byte may lie from the published ones.
+const TOLERANCE: f64 = 0.01;
+
+/// Fine-tunes a frozen byte-level language model on several texts at once, with HydraLoRA and with
+/// plain LoRA of about as many parameters, and compares them on held-out text.
+#[derive(Parser)]
+#[command(name = "finetune", version)]
+struct Options {
+    /// Training steps, each of 256 predicted bytes
+    #[arg(long, default_value_t = 400, value_parser = count)]
+    steps: u32,
+    /// HydraLoRA's rank: the rows of A
+    #[arg(long, default_value_t = 8, value_parser = count)]
+    rank: u32,
+    /// HydraLoRA's experts: the number of matrices B
+    #[arg(long, default_value_t = 4, value_parser = count)]
+    experts: u32,
+    /// A text of your own instead of the four that come with the demo; give it several times
+    #[arg(long = "text", value_name = "NAME=FILE")]
+    texts: Vec<Source>,
+    /// The GPU to use: a part of its name
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Seed of the fresh adapters and of the order of the data
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the pictures and the adapter go [default: the project's target/demo]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+fn count(text: &str) -> std::result::Result<u32, &'static str> {
+    text.parse().ok().filter(|&count| count > 0).ok_or("expected a whole number, at least 1")
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let started = Instant::now();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = options.out.clone().unwrap_or_else(|| project.join("target/demo"));
+    std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let data = project.join("examples/finetune/data");
+    let corpora = data.join("corpora");
+    let texts = if options.texts.is_empty() {
+        corpus::defaults(&corpora)?
+    } else {
+        corpus::from_sources(&options.texts)?
+    };
+    let hydra = adapters::config(options.rank, options.experts);
+    let lora = adapters::comparable_lora(&hydra);
+    for config in [&hydra, &lora] {
+        config.layout()?;
+    }
+
+    let runtime = Runtime::new(options.adapter.as_deref(), &data.join("base.safetensors"))?;
+    println!("{}", runtime.gpu.describe());
+    let base_scores = reproduce_base(&runtime, &corpus::base(&corpora)?, &texts)?;
+
+    println!(
+        "\nfine-tuning on {} for {} steps of {} bytes; loss in bits per byte",
+        texts.iter().map(|text| text.name.as_str()).collect::<Vec<_>>().join(", "),
+        options.steps,
+        train::TOKENS
+    );
+    let names = [format!("LoRA r={}", lora.rank), format!("HydraLoRA r={} N={}", hydra.rank, hydra.experts)];
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    let fine_tune = |name: &str, config: Config| -> Result<(Run, Vec<Score>)> {
+        let name = format!("{name:width$}");
+        let run = train::train(&runtime, &name, config, &texts, options.steps, options.seed)?;
+        let scores = evaluate(&runtime, Some(&run.adapters), &texts)?;
+        Ok((run, scores))
+    };
+    let (lora_run, lora_scores) = fine_tune(&names[0], lora)?;
+    let (hydra_run, hydra_scores) = fine_tune(&names[1], hydra)?;
+
+    let base = Entry { name: "frozen base", parameters: 0, time: None, scores: &base_scores };
+    let entry = |name, config, run: &Run, scores| Entry {
+        name,
+        parameters: adapters::parameter_count(config),
+        time: Some(run.time),
+        scores,
+    };
+    let lora = entry(&names[0], &lora, &lora_run, &lora_scores);
+    let hydra = entry(&names[1], &hydra, &hydra_run, &hydra_scores);
+    let verdict = report::verdict(&lora, &hydra);
+    println!("\nheld-out bits per byte (parameters are the trainable ones)");
+    print!("{}", report::table(&texts, &[base, lora, hydra]));
+    println!("{verdict}");
+
+    println!("\nmean gates");
+    for line in report::routing(&texts, &hydra_scores) {
+        println!("  {line}");
+    }
+
+    let file = out.join("hydralora.safetensors");
+    check_reload(&runtime, &file, &hydra_run.adapters, &texts, &hydra_scores)?;
+    plot::load_font()?;
+    let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
+    plot::losses(&out.join("loss.png"), curves)?;
+    plot::routing(&out.join("routing.png"), &names[1], &texts, &hydra_scores)?;
+    println!("\n{}: loss.png, routing.png, hydralora.safetensors", shown(&out, project));
+    println!("{:.0} s in all", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Scores the base, and holds it to the published figures where there are some.
+fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<Score>> {
+    println!("\nthe frozen base ({} parameters), held-out bits per byte", thousands(runtime.base.parameters));
+    let own_scores = evaluate(runtime, None, std::slice::from_ref(own))?;
+    let scores = evaluate(runtime, None, texts)?;
+    let mut worst: f64 = 0.0;
+    let mut rows = Vec::new();
+    for (text, score) in std::iter::once(own).chain(texts).zip(own_scores.iter().chain(&scores)) {
+        let bits = score.bits_per_byte;
+        let mut row = vec![text.name.clone(), format!("{bits:.3}")];
+        if let Some(published) = text.published {
+            row.push(format!("published {published:>6.3}"));
+            worst = worst.max((bits - published).abs());
+        }
+        rows.push(row);
+    }
+    print!("{}", report::align(&rows));
+    // NaN must not pass.
+    if worst <= TOLERANCE && scores.iter().all(|score| score.bits_per_byte.is_finite()) {
+        println!("  published figures reproduced to {TOLERANCE} (largest difference {worst:.4})");
+        Ok(scores)
+    } else {
+        Err(format!("the base is off its published figures by {worst:.3} bits per byte").into())
+    }
+}
+
+/// Saves adapters, loads them back, and holds the loaded ones to the same scores, bit for bit.
+fn check_reload(
+    runtime: &Runtime,
+    file: &Path,
+    trained: &Adapters,
+    texts: &[Text],
+    scores: &[Score],
+) -> Result<()> {
+    checkpoint::save(file, &trained.packing.config, &trained.download(&runtime.gpu)?)?;
+    let (config, adapters) = checkpoint::load(file)?;
+    let loaded = Adapters::upload(&runtime.gpu, config, &adapters)?;
+    if evaluate(runtime, Some(&loaded), texts)? == scores {
+        println!("\nsaved, loaded back, and evaluated again: the loss is the same, bit for bit");
+        Ok(())
+    } else {
+        Err(format!("{}: the loaded adapter's loss differs from the trained one's", file.display()).into())
+    }
+}
+
+/// A path as it looks from the project's folder.
+fn shown(path: &Path, project: &Path) -> String {
+    path.strip_prefix(project).unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,108 @@
+//! The training loop.
+
+use std::f64::consts::{LN_2, PI};
+use std::time::{Duration, Instant};
+
+use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, Config, wgpu};
+
+use crate::Result;
+use crate::adapters::Adapters;
+use crate::backward::Backward;
+use crate::corpus::{Sampler, Text};
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::runtime::Runtime;
+
+/// Predictions in a step.
+pub const TOKENS: u32 = 256;
+/// Steps between looks at the loss; looking waits for the device.
+const LOOK_EVERY: u32 = 10;
+const PEAK_LEARNING_RATE: f64 = 3e-3;
+const WARM_UP_STEPS: u32 = 20;
+
+/// A finished run.
+pub struct Run {
+    pub adapters: Adapters,
+    /// Each step's training loss in bits per byte.
+    pub curve: Vec<f64>,
+    pub time: Duration,
+}
+
+/// Trains fresh adapters. Everything random follows from `seed`.
+pub fn train(
+    runtime: &Runtime,
+    name: &str,
+    config: Config,
+    texts: &[Text],
+    steps: u32,
+    seed: u64,
+) -> Result<Run> {
+    let gpu = &runtime.gpu;
+    let adapters = Adapters::initialise(gpu, config, seed)?;
+    let elements = adapters.packing.elements();
+    let moments = gpu.zeroed("moments", 2 * elements);
+    let model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
+    let backward = Backward::prepare(runtime, &model, &adapters)?;
+    let optimiser = AdamW::prepare(
+        &runtime.kernels,
+        &AdamWDescriptor {
+            elements,
+            parameters: (&adapters.parameters).into(),
+            gradients: (&backward.gradients).into(),
+            moments: (&moments).into(),
+            hyper: AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..AdamWHyper::default() },
+        },
+    )?;
+    // The losses of the steps since the last look.
+    let history = gpu.zeroed("loss history", (LOOK_EVERY * TOKENS) as usize);
+
+    let mut sampler = Sampler::new(texts, seed);
+    let mut curve = Vec::new();
+    let progress = Progress::new(name, steps, TOKENS);
+    let started = Instant::now();
+    for step in 1..=steps {
+        model.load(&gpu.queue, &sampler.draw(TOKENS as usize));
+        optimiser.set_step(&gpu.queue, step, learning_rate(step, steps));
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            model.encode(&mut pass);
+            backward.encode(&mut pass);
+            optimiser.encode(&mut pass);
+        }
+        let losses = &model.activations.losses;
+        let row = u64::from((step - 1) % LOOK_EVERY);
+        encoder.copy_buffer_to_buffer(losses, 0, &history, row * losses.size(), losses.size());
+        gpu.queue.submit([encoder.finish()]);
+
+        if step % LOOK_EVERY == 0 || step == steps {
+            let history = gpu.read_blocking(&history)?;
+            let new = step as usize - curve.len();
+            curve.extend(history.chunks_exact(TOKENS as usize).take(new).map(mean_bits));
+            let recent = &curve[curve.len() - new..];
+            let loss = recent.iter().sum::<f64>() / new as f64;
+            if !loss.is_finite() {
+                return Err(format!("{name}: the loss is {loss} after {step} steps").into());
+            }
+            progress.show(step, loss);
+        }
+    }
+    progress.finish();
+    Ok(Run { adapters, curve, time: started.elapsed() })
+}
+
+/// Linear warm-up, then a half cosine down to zero.
+fn learning_rate(step: u32, steps: u32) -> f32 {
+    let warm_up = WARM_UP_STEPS.min(steps);
+    let factor = if step <= warm_up {
+        f64::from(step) / f64::from(warm_up)
+    } else {
+        let done = f64::from(step - 1 - warm_up) / f64::from(steps - warm_up);
+        0.5 * (1.0 + (PI * done).cos())
+    };
+    (PEAK_LEARNING_RATE * factor) as f32
+}
+
+fn mean_bits(nats: &[f32]) -> f64 {
+    nats.iter().copied().map(f64::from).sum::<f64>() / nats.len() as f64 / LN_2
+}
