@@ -13,8 +13,8 @@
 //   1  g           tokens x d_out
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
-//   4  dx          tokens x d_in; added to when ACCUMULATE
-//   5  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written
+//   4  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written
+//   5  dx          tokens x d_in; added to when ACCUMULATE; where wanted (part/input_gradient.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `lane_sums` (part/shrink.wgsl), `state` and `dstate_tile`
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
@@ -22,8 +22,7 @@
 @group(0) @binding(1) var<storage, read> g: array<g_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dx: array<dx_element>;
-@group(0) @binding(5) var<storage, read_write> dstate: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dstate: array<f32>;
 
 // [h, w][quad], each a vec4 over four tokens.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
@@ -64,13 +63,6 @@ fn absorb(first: u32, count: u32, local: u32) {
         dstate_tile[item] = sum;
     }
 }
-
-fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
-fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
-fn target_groups() -> u32 { return in_groups(); }
-fn expand_matrix() -> u32 { return 0u; }
-fn load_target(row: u32, c: u32) -> vec4<f32> { return load_dx(row, c); }
-fn store_target(row: u32, c: u32, value: vec4<f32>) { store_dx(row, c, value); }
 
 fn load_state(first_token: u32, local: u32) {
     for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
@@ -130,6 +122,5 @@ fn main(
             }
         }
     }
-    let first_group = group.x * dims.slice_groups;
-    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, in_groups()), local);
+    input_gradient(first_token, group.x, local);
 }

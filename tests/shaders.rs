@@ -30,8 +30,10 @@ fn permutations() -> Vec<Shader> {
                                 let plan = ForwardPlan::new(config, tokens, write, save, device).expect(fits);
                                 shaders.insert(plan.shader);
                             }
-                            let plan = BackwardInputPlan::new(config, tokens, write, device).expect(fits);
-                            shaders.insert(plan.shader);
+                            for dx in [None, Some(write)] {
+                                let plan = BackwardInputPlan::new(config, tokens, dx, device).expect(fits);
+                                shaders.insert(plan.shader);
+                            }
                             let plan = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
                             shaders.extend(plan.shaders);
                         }
@@ -178,7 +180,8 @@ fn plans_know_their_workgroup_memory() {
             let memory = |shader: &Shader| u64::from(workgroup_memory(&validate(&shader.source().wgsl).0));
             let plan = ForwardPlan::new(config, tokens, WriteMode::Overwrite, true, device).expect("it fits");
             assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
-            let plan = BackwardInputPlan::new(config, tokens, WriteMode::Overwrite, device).expect("it fits");
+            let plan =
+                BackwardInputPlan::new(config, tokens, Some(WriteMode::Overwrite), device).expect("it fits");
             assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
         }
     }

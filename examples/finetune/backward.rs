@@ -41,9 +41,9 @@ impl Backward {
         };
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
         let gradients = gpu.zeroed("gradients", packing.elements());
-        // Gradients at `Activations::inputs`. gelu's backward works in place, so the one at fc2's
+        // Gradients at `Activations::inputs` but the first. gelu's backward works in place, so the one at fc2's
         // input becomes the one at fc1's output.
-        let dinputs = ["fc1 input", "fc2 input", "head input"].map(|name| buffer(name, WIDTH));
+        let dinputs = ["fc2 input", "head input"].map(|name| buffer(name, WIDTH));
 
         let linear = |layer: &Frozen, d_out, source: &wgpu::Buffer, target: &wgpu::Buffer| {
             Linear::prepare(
@@ -62,11 +62,9 @@ impl Backward {
             )
         };
         let hidden = |layer: usize| -> Result<Hidden> {
-            let [dx, g] = [&dinputs[layer], &dinputs[layer + 1]];
-            // Nothing before fc1 learns: the frozen part of its input's gradient is left out, and
-            // what its adapter writes there is not used.
-            let frozen = (layer > 0).then(|| linear(&base.hidden[layer], WIDTH, g, dx)).transpose()?;
-            let write = if frozen.is_some() { WriteMode::Accumulate } else { WriteMode::Overwrite };
+            let (dx, g) = (layer.checked_sub(1).map(|before| &dinputs[before]), &dinputs[layer]);
+            // Nothing before fc1 learns, so its input's gradient is not wanted.
+            let frozen = dx.map(|dx| linear(&base.hidden[layer], WIDTH, g, dx)).transpose()?;
             let dstate = buffer("dstate", packing.config.state_len());
             let input = BackwardInput::prepare(
                 kernels,
@@ -76,8 +74,8 @@ impl Backward {
                     g: g.into(),
                     parameters: adapters.layer(layer),
                     saved: (&saved[layer]).into(),
-                    dx: dx.into(),
-                    write,
+                    dx: dx.map(Into::into),
+                    write: WriteMode::Accumulate,
                     dstate: (&dstate).into(),
                 },
             )?;
@@ -103,7 +101,7 @@ impl Backward {
             Ok(Hidden { gelu, frozen, input, params })
         };
         Ok(Self {
-            head: linear(&base.head, VOCABULARY, &activations.dlogits, &dinputs[2])?,
+            head: linear(&base.head, VOCABULARY, &activations.dlogits, &dinputs[1])?,
             hidden: [hidden(0)?, hidden(1)?],
             gradients,
         })

@@ -28,8 +28,8 @@ pub struct BackwardInputDescriptor<'a> {
     pub parameters: Tensor<'a>,
     /// `[h, w]` as forward saved them: T x (rank + experts), f32.
     pub saved: Tensor<'a>,
-    /// `dL/dx`: T x `d_in`, f32.
-    pub dx: Tensor<'a>,
+    /// `dL/dx`: T x `d_in`, f32. `None` for a layer with nothing to learn before it.
+    pub dx: Option<Tensor<'a>>,
     /// Accumulate adds to dx, where the frozen layer has put `W0^T g`.
     pub write: WriteMode,
     /// Receives `[dh, dl]` for the parameters' backward: T x (rank + experts), f32.
@@ -55,14 +55,14 @@ pub struct BackwardInput {
 }
 
 impl BackwardInputPlan {
-    /// Plans an input backward.
+    /// Plans an input backward; `dx` is how dx is written, if it is wanted.
     ///
     /// # Errors
     /// A zero dimension, or a shape that does not fit the device's limits.
     pub fn new(
         config: &Config,
         tokens: u32,
-        write: WriteMode,
+        dx: Option<WriteMode>,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
         check_tokens(config, tokens)?;
@@ -74,7 +74,8 @@ impl BackwardInputPlan {
             resident: 2 * u64::from(config.state_len()),
             // `v`
             per_reduced: 1,
-            target_groups: groups(config.d_in),
+            // Without dx there is nothing to slice.
+            target_groups: dx.map_or(1, |_| groups(config.d_in)),
         }
         .plan(device)?;
         Ok(Self {
@@ -84,8 +85,7 @@ impl BackwardInputPlan {
                 router: config.router,
                 tile: plan.tile,
                 g: Access::of_width(config.d_out),
-                dx: Access::of_width(config.d_in),
-                write,
+                dx: dx.map(|write| (Access::of_width(config.d_in), write)),
             }),
             grid: plan.grid,
             workgroup_memory: plan.memory,
@@ -102,14 +102,14 @@ impl BackwardInput {
     pub fn prepare(kernels: &Kernels, descriptor: &BackwardInputDescriptor<'_>) -> Result<Self, Error> {
         let BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate } = *descriptor;
         let layout = check_tokens(&config, tokens)?;
-        let plan = BackwardInputPlan::new(&config, tokens, write, kernels.profile())?;
-        let operands = [
+        let plan = BackwardInputPlan::new(&config, tokens, dx.map(|_| write), kernels.profile())?;
+        let mut operands = vec![
             Operand::matrix("g", Role::Read, g, tokens, config.d_out),
             Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
             Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()),
-            Operand::matrix("dx", Role::Write, dx, tokens, config.d_in),
             Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()),
         ];
+        operands.extend(dx.map(|dx| Operand::matrix("dx", Role::Write, dx, tokens, config.d_in)));
         let uniform = kernels.uniform(&FusedDims::new(&config, tokens, plan.slice_groups))?;
         Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
     }

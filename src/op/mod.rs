@@ -85,7 +85,8 @@ pub(crate) mod tests {
     #[test]
     fn fused_uniforms_match() {
         let forward = ForwardPlan::new(&CONFIG, 4, WriteMode::Overwrite, true, &profile()).expect("it fits");
-        let backward = BackwardInputPlan::new(&CONFIG, 4, WriteMode::Overwrite, &profile()).expect("it fits");
+        let backward =
+            BackwardInputPlan::new(&CONFIG, 4, Some(WriteMode::Overwrite), &profile()).expect("it fits");
         for shader in [forward.shader, backward.shader] {
             assert_uniform(
                 &shader,

@@ -13,31 +13,36 @@ pub struct BackwardInputShader {
     pub(crate) router: Router,
     pub(crate) tile: Tile,
     pub(crate) g: Access,
-    pub(crate) dx: Access,
-    pub(crate) write: WriteMode,
+    /// How dx is accessed and written, where it is wanted.
+    pub(crate) dx: Option<(Access, WriteMode)>,
 }
 
 impl BackwardInputShader {
     pub(super) fn source(&self) -> Source {
-        let Self { rank, experts, router, tile, g, dx, write } = *self;
+        let Self { rank, experts, router, tile, g, dx } = *self;
         let shrink_rows = router.shrink_rows(rank, experts);
-        fused_builder("backward_input", rank, experts, router, &tile)
+        let builder = fused_builder("backward_input", rank, experts, router, &tile)
             .constant("COLUMNS", rank * experts)
             .constant("OUTER", 1)
             .constant("INNER", shrink_rows)
-            .write_mode(write)
             .matrix("g", "dims.d_out", g, Role::Read)
             .buffer(Role::Read)
             .buffer(Role::Read)
-            .matrix("dx", "dims.d_in", dx, Role::Write)
             .buffer(Role::Write)
             .text(include_str!("../../shaders/backward_input.wgsl"))
             .text(include_str!("../../shaders/part/shrink.wgsl"))
-            .text(include_str!("../../shaders/part/expand.wgsl"))
             .text(match router {
                 Router::Input => include_str!("../../shaders/part/router_input_backward.wgsl"),
                 Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),
-            })
-            .build()
+            });
+        match dx {
+            Some((access, write)) => builder
+                .write_mode(write)
+                .matrix("dx", "dims.d_in", access, Role::Write)
+                .text(include_str!("../../shaders/part/expand.wgsl"))
+                .text(include_str!("../../shaders/part/input_gradient.wgsl")),
+            None => builder.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),
+        }
+        .build()
     }
 }

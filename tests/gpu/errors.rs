@@ -174,7 +174,7 @@ fn over_a_limit() {
         "max_compute_workgroup_storage_size",
     );
     over(
-        BackwardInputPlan::new(&wide, 4, WriteMode::Overwrite, &profile).expect_err("too wide"),
+        BackwardInputPlan::new(&wide, 4, Some(WriteMode::Overwrite), &profile).expect_err("too wide"),
         "max_compute_workgroup_storage_size",
     );
     // Two folded dimensions of 65,535 workgroups hold any u32 number of tokens; a smaller limit does not.
@@ -185,7 +185,7 @@ fn over_a_limit() {
     let small = config([8, 8, 2, 2], Router::Input);
     for error in [
         ForwardPlan::new(&small, 1_000_000, WriteMode::Overwrite, false, &narrow).err(),
-        BackwardInputPlan::new(&small, 1_000_000, WriteMode::Overwrite, &narrow).err(),
+        BackwardInputPlan::new(&small, 1_000_000, Some(WriteMode::Overwrite), &narrow).err(),
         BackwardParamsPlan::new(
             &config([1 << 20, 1 << 20, 2, 2], Router::Input),
             1,
@@ -236,7 +236,7 @@ fn every_operation_checks_its_tensors() {
             g: whole(&buffers.x),
             parameters: whole(&buffers.parameters),
             saved: whole(&buffers.saved),
-            dx: whole(&buffers.y),
+            dx: Some(whole(&buffers.y)),
             write: WriteMode::Overwrite,
             dstate: whole(&small),
         },

@@ -2,7 +2,10 @@
 //! tensors inside one large buffer, reuse of prepared operations, slices and splits, inference.
 
 use hydralora::twin::{self, Approx};
-use hydralora::{Config, DeviceProfile, Forward, ForwardDescriptor, Kernels, Router, Tensor, WriteMode};
+use hydralora::{
+    BackwardInput, BackwardInputDescriptor, Config, DeviceProfile, Forward, ForwardDescriptor, Kernels,
+    Router, Tensor, WriteMode,
+};
 
 use crate::support::{Case, GPU, Guarded, KERNELS, Ratios, Step, config};
 
@@ -119,6 +122,32 @@ fn inference_equals_training_and_prepared_operations_can_be_reused() {
         GPU.submit(|pass| forward.encode(pass));
         assert_eq!(y.read(), trained.y);
     }
+}
+
+#[test]
+fn the_first_layer_needs_no_dx() {
+    let case = Case::random(config([24, 20, 4, 3], Router::Latent), 37, 20);
+    let expected = case.run(&KERNELS, WriteMode::Overwrite);
+    let parameters = case.config.layout().and_then(|layout| layout.pack(&case.adapter)).expect("the layout");
+    let (g, parameters) = (Guarded::new("g", &case.g), Guarded::new("parameters", &parameters));
+    let saved = Guarded::new("saved", &expected.saved);
+    let dstate = Guarded::poisoned("dstate", expected.dstate.len());
+    let backward = BackwardInput::prepare(
+        &KERNELS,
+        &BackwardInputDescriptor {
+            config: case.config,
+            tokens: 37,
+            g: g.tensor(),
+            parameters: parameters.tensor(),
+            saved: saved.tensor(),
+            dx: None,
+            write: WriteMode::Overwrite,
+            dstate: dstate.tensor(),
+        },
+    )
+    .expect("preparing backward_input");
+    GPU.submit(|pass| backward.encode(pass));
+    assert_eq!(dstate.read(), expected.dstate);
 }
 
 #[test]

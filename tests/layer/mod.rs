@@ -51,7 +51,7 @@ impl Layer {
         let write = writes.activations;
         let forward = ForwardDescriptor { config, tokens, x, parameters, y, write, saved: Some(saved) };
         let backward_input =
-            BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate };
+            BackwardInputDescriptor { config, tokens, g, parameters, saved, dx: Some(dx), write, dstate };
         let write = writes.gradients;
         let backward_params =
             BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch: None };

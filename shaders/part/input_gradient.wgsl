@@ -1,0 +1,15 @@
+// dx (+)= A^T dh (+ W_g^T dl for the input router): expand with the shrink block.
+
+@group(0) @binding(5) var<storage, read_write> dx: array<dx_element>;
+
+fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
+fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
+fn target_groups() -> u32 { return in_groups(); }
+fn expand_matrix() -> u32 { return 0u; }
+fn load_target(row: u32, c: u32) -> vec4<f32> { return load_dx(row, c); }
+fn store_target(row: u32, c: u32, value: vec4<f32>) { store_dx(row, c, value); }
+
+fn input_gradient(first_token: u32, slice: u32, local: u32) {
+    let first_group = slice * dims.slice_groups;
+    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, in_groups()), local);
+}
