@@ -2,7 +2,6 @@
 //! two measured in turn. `cargo bench`; `-- --test` runs everything once, at a small shape.
 
 mod chain;
-#[path = "../tests/layer/mod.rs"]
 mod layer;
 
 use std::time::{Duration, Instant};

@@ -53,3 +53,29 @@ impl SplitMix64 {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_adapters_are_uniform_and_repeat() {
+        let config = Config { d_in: 40, d_out: 36, rank: 8, experts: 3, scaling: 1.0, router: Router::Input };
+        let adapter = Adapter::initialise(&config, 7).expect("a valid configuration");
+        assert_eq!(Ok(&adapter), Adapter::initialise(&config, 7).as_ref());
+        assert_ne!(Ok(&adapter), Adapter::initialise(&config, 8).as_ref());
+        let bound = 1.0 / 40.0f32.sqrt();
+        for (name, matrix) in [("A", &adapter.a), ("W_g", &adapter.router)] {
+            let len = matrix.len() as f32;
+            let mean = matrix.iter().sum::<f32>() / len;
+            let deviation = (matrix.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / len).sqrt();
+            assert!(matrix.iter().all(|v| v.abs() <= bound), "{name} exceeds 1 / sqrt(fan in)");
+            assert!(mean.abs() < 0.2 * bound, "{name}'s mean is {mean}");
+            assert!(
+                (deviation - bound / 3.0f32.sqrt()).abs() < 0.1 * bound,
+                "{name} deviates by {deviation}"
+            );
+        }
+        assert!(adapter.b.iter().flatten().all(|&b| b == 0.0));
+    }
+}

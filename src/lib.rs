@@ -24,7 +24,7 @@ pub use op::{
     BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,
 };
 pub use pipeline::Kernels;
-pub use plan::{DeviceProfile, Tile};
+pub use plan::{DeviceProfile, DispatchPlan, Tile};
 pub use shader::{LinearDirection, WriteMode};
 pub use tensor::Tensor;
 /// The wgpu this release is built on: wgpu 30.

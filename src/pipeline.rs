@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytemuck::Pod;
-
 use crate::error::Error;
-use crate::plan::DeviceProfile;
-use crate::shader::{Binding, Shader};
+use crate::plan::{DeviceProfile, DispatchPlan};
+use crate::shader::{BindingKind, Shader};
 use crate::tensor::{Operand, check_operands};
 
 /// The library's pipelines on one of the caller's devices: what operations are prepared with.
@@ -21,8 +19,12 @@ use crate::tensor::{Operand, check_operands};
 pub struct Kernels {
     device: wgpu::Device,
     profile: DeviceProfile,
-    cache: Mutex<HashMap<Shader, Arc<Pipeline>>>,
+    cache: Mutex<HashMap<Shader, Slot>>,
 }
+
+/// A pipeline's place in the cache, empty until it is compiled. Its lock is held while that one
+/// pipeline compiles, so that different pipelines compile at the same time.
+type Slot = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 #[derive(Debug)]
 struct Pipeline {
@@ -80,41 +82,28 @@ impl Kernels {
     /// Number of pipelines compiled so far.
     #[must_use]
     pub fn compiled(&self) -> usize {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let slots: Vec<Slot> = lock(&self.cache).values().cloned().collect();
+        slots.into_iter().filter(|slot| lock(slot).is_some()).count()
     }
 
     fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>, Error> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = cache.get(shader) {
+        let slot = Arc::clone(lock(&self.cache).entry(shader.clone()).or_default());
+        let mut slot = lock(&slot);
+        if let Some(pipeline) = &*slot {
             return Ok(Arc::clone(pipeline));
         }
         let pipeline = Arc::new(self.compile(shader)?);
-        cache.insert(shader.clone(), Arc::clone(&pipeline));
+        *slot = Some(Arc::clone(&pipeline));
         Ok(pipeline)
     }
 
     fn compile(&self, shader: &Shader) -> Result<Pipeline, Error> {
         let source = shader.source();
-        let storage = source.bindings.iter().filter(|binding| **binding != Binding::Uniform).count();
-        Error::check_limit(
-            format_args!("{} (storage buffers)", source.label),
-            "max_storage_buffers_per_shader_stage",
-            storage as u64,
-            u64::from(self.profile.limits.max_storage_buffers_per_shader_stage),
-            "request a device with the adapter's limit",
-        )?;
-        Error::check_limit(
-            format_args!("{} (threads in a workgroup)", source.label),
-            "max_compute_invocations_per_workgroup",
-            u64::from(crate::plan::WORKGROUP),
-            u64::from(self.profile.limits.max_compute_invocations_per_workgroup),
-            "request a device with compute shaders",
-        )?;
         log::debug!("hydralora: compiling {}", source.label);
         self.scoped(&format!("compiling {}", source.label), || {
             let module = trusted_module(&self.device, source.label, source.wgsl);
             let entries: Vec<_> =
-                (0..).zip(&source.bindings).map(|(at, binding)| layout_entry(at, *binding)).collect();
+                (0..).zip(&source.bindings).map(|(at, binding)| layout_entry(at, binding.kind)).collect();
             let label = Some(source.label);
             let layout = self
                 .device
@@ -140,16 +129,21 @@ impl Kernels {
         })
     }
 
-    /// Compiles where needed, checks the operands and binds them behind a uniform buffer.
-    pub(crate) fn dispatch(
+    /// Compiles where needed, checks the operands and binds them behind a uniform buffer of their own.
+    pub(crate) fn dispatch(&self, plan: &DispatchPlan, operands: &[Operand<'_>]) -> Result<Dispatch, Error> {
+        let uniform = self.uniform(&plan.uniform)?;
+        self.dispatch_with(plan, &uniform, operands)
+    }
+
+    /// Like [`Kernels::dispatch`], behind a uniform buffer that the caller keeps and changes.
+    pub(crate) fn dispatch_with(
         &self,
-        shader: &Shader,
+        plan: &DispatchPlan,
         uniform: &wgpu::Buffer,
         operands: &[Operand<'_>],
-        grid: [u32; 3],
     ) -> Result<Dispatch, Error> {
         check_operands(operands, &self.profile.limits)?;
-        let pipeline = self.pipeline(shader)?;
+        let pipeline = self.pipeline(&plan.shader)?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
         entries.extend(
             (1..)
@@ -163,12 +157,11 @@ impl Kernels {
                 entries: &entries,
             })
         })?;
-        Ok(Dispatch { pipeline, bind_group, grid })
+        Ok(Dispatch { pipeline, bind_group, grid: plan.grid })
     }
 
     /// A uniform buffer holding `contents`.
-    pub(crate) fn uniform<T: Pod>(&self, contents: &T) -> Result<wgpu::Buffer, Error> {
-        let bytes = bytemuck::bytes_of(contents);
+    pub(crate) fn uniform(&self, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
         // Devices without arbitrary binding sizes want whole 16-byte units.
         let size = (bytes.len() as u64).next_multiple_of(16);
         self.scoped("creating a uniform buffer", || {
@@ -216,6 +209,11 @@ impl Kernels {
     }
 }
 
+/// The lock, whatever happened to a thread that held it: what it guards is always whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The future's value, if it is there without waiting.
 fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -224,11 +222,11 @@ fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn layout_entry(binding: u32, kind: Binding) -> wgpu::BindGroupLayoutEntry {
+fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
     let ty = match kind {
-        Binding::Uniform => wgpu::BufferBindingType::Uniform,
-        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-        Binding::Write => wgpu::BufferBindingType::Storage { read_only: false },
+        BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        BindingKind::Write => wgpu::BufferBindingType::Storage { read_only: false },
     };
     wgpu::BindGroupLayoutEntry {
         binding,

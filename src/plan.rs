@@ -1,6 +1,9 @@
 //! From shape, token count and device limits to tile sizes and grids. Pure: no device is needed.
 
+use bytemuck::Pod;
+
 use crate::error::Error;
+use crate::shader::{BindingKind, Shader, Source};
 
 /// What a plan needs to know of a device.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,45 @@ impl DeviceProfile {
             _ => 256,
         };
         Self { limits: device.limits(), busy_workgroups }
+    }
+}
+
+/// One dispatch as planned: everything but the tensors that are bound to it, which the shader's
+/// [`Source`](crate::shader::Source) names in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchPlan {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// What the uniform buffer, binding 0, holds.
+    pub uniform: Vec<u8>,
+    /// Workgroups in each dimension.
+    pub grid: [u32; 3],
+}
+
+impl DispatchPlan {
+    pub(crate) fn new(
+        shader: Shader,
+        uniform: &impl Pod,
+        grid: [u32; 3],
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let Source { label, bindings, .. } = shader.source();
+        let storage = bindings.iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+        Error::check_limit(
+            format_args!("{label} (storage buffers)"),
+            "max_storage_buffers_per_shader_stage",
+            storage as u64,
+            u64::from(device.limits.max_storage_buffers_per_shader_stage),
+            "request a device with the adapter's limit",
+        )?;
+        Error::check_limit(
+            format_args!("{label} (threads in a workgroup)"),
+            "max_compute_invocations_per_workgroup",
+            u64::from(WORKGROUP),
+            u64::from(device.limits.max_compute_invocations_per_workgroup),
+            "request a device with compute shaders",
+        )?;
+        Ok(Self { shader, uniform: bytemuck::bytes_of(uniform).to_vec(), grid })
     }
 }
 

@@ -2,65 +2,16 @@
 //! translates to every backend's language, keeps to WebGPU's default limits, binds what the host
 //! says it binds, and has only loops that end.
 
-use std::collections::HashSet;
+mod permutations;
 
-use hydralora::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
-use hydralora::shader::{Binding, Shader};
-use hydralora::{Config, DeviceProfile, LinearDirection, Router, WriteMode, wgpu};
+use hydralora::op::{BackwardInputPlan, ForwardPlan};
+use hydralora::shader::{Binding, BindingKind, Shader};
+use hydralora::{Config, DeviceProfile, Router, WriteMode, wgpu};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
 };
-
-/// Shaders of plans under WebGPU's default limits, over every flag and access, and ranks, experts
-/// and token counts that reach every tile.
-fn permutations() -> Vec<Shader> {
-    let mut shaders = HashSet::new();
-    let writes = [WriteMode::Overwrite, WriteMode::Accumulate];
-    for busy_workgroups in [1, 256] {
-        let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups };
-        for [rank, experts] in [[1, 1], [1, 2], [3, 5], [8, 4], [16, 8], [64, 3], [5, 41]] {
-            for (d_in, d_out) in [(8, 8), (8, 9), (9, 8), (601, 903)] {
-                for router in [Router::Input, Router::Latent] {
-                    let config = &Config { d_in, d_out, rank, experts, scaling: 1.0, router };
-                    for tokens in [1, 5, 20, 300] {
-                        for write in writes {
-                            let fits = "these shapes fit";
-                            for save in [false, true] {
-                                let plan = ForwardPlan::new(config, tokens, write, save, device).expect(fits);
-                                shaders.insert(plan.shader);
-                            }
-                            for dx in [None, Some(write)] {
-                                let plan = BackwardInputPlan::new(config, tokens, dx, device).expect(fits);
-                                shaders.insert(plan.shader);
-                            }
-                            let plan = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
-                            shaders.extend(plan.shaders);
-                        }
-                    }
-                }
-            }
-        }
-        for [d_in, d_out] in [[8, 8], [8, 9], [9, 8], [9, 9]] {
-            for tokens in [1, 9, 17, 100] {
-                for write in writes {
-                    for (direction, bias) in [
-                        (LinearDirection::Forward, false),
-                        (LinearDirection::Forward, true),
-                        (LinearDirection::Backward, false),
-                    ] {
-                        let plan = LinearPlan::new(direction, [d_in, d_out, tokens], bias, write, device);
-                        shaders.insert(plan.expect("these shapes fit").shader);
-                    }
-                }
-            }
-        }
-        for clip in [false, true] {
-            shaders.extend(AdamWPlan::new(64, clip, device).expect("this fits").shaders);
-        }
-    }
-    shaders.into_iter().collect()
-}
+use permutations::permutations;
 
 /// Parses and validates with no capability beyond WebGPU's own.
 fn validate(wgsl: &str) -> (Module, ModuleInfo) {
@@ -125,29 +76,30 @@ fn bindings_are_what_the_host_says() {
     for shader in permutations() {
         let source = shader.source();
         let (module, _) = validate(&source.wgsl);
-        let mut found: Vec<(u32, Binding)> = module
+        let mut found: Vec<(u32, String, BindingKind)> = module
             .global_variables
             .iter()
             .filter_map(|(_, variable)| {
                 let binding = variable.binding.as_ref()?;
                 assert_eq!(binding.group, 0);
-                Some((
-                    binding.binding,
-                    match variable.space {
-                        AddressSpace::Uniform => Binding::Uniform,
-                        AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
-                            Binding::Write
-                        }
-                        AddressSpace::Storage { .. } => Binding::Read,
-                        space => panic!("{shader:?} binds {space:?}"),
-                    },
-                ))
+                let kind = match variable.space {
+                    AddressSpace::Uniform => BindingKind::Uniform,
+                    AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
+                        BindingKind::Write
+                    }
+                    AddressSpace::Storage { .. } => BindingKind::Read,
+                    space => panic!("{shader:?} binds {space:?}"),
+                };
+                Some((binding.binding, variable.name.clone().unwrap_or_default(), kind))
             })
             .collect();
-        found.sort_by_key(|(binding, _)| *binding);
-        let expected: Vec<_> = (0..).zip(source.bindings.iter().copied()).collect();
+        found.sort_by_key(|(binding, ..)| *binding);
+        let expected: Vec<_> = (0..)
+            .zip(&source.bindings)
+            .map(|(at, Binding { name, kind })| (at, (*name).to_owned(), *kind))
+            .collect();
         assert_eq!(found, expected, "{shader:?}");
-        let storage = expected.iter().filter(|(_, binding)| *binding != Binding::Uniform).count();
+        let storage = expected.iter().filter(|(.., kind)| *kind != BindingKind::Uniform).count();
         assert!(storage <= 7, "{shader:?} binds {storage} storage buffers");
     }
 }
@@ -179,10 +131,10 @@ fn plans_know_their_workgroup_memory() {
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };
             let memory = |shader: &Shader| u64::from(workgroup_memory(&validate(&shader.source().wgsl).0));
             let plan = ForwardPlan::new(config, tokens, WriteMode::Overwrite, true, device).expect("it fits");
-            assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
+            assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
             let plan =
                 BackwardInputPlan::new(config, tokens, Some(WriteMode::Overwrite), device).expect("it fits");
-            assert_eq!(memory(&plan.shader), plan.workgroup_memory, "{plan:?}");
+            assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, WORKGROUP, fold};
+use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
 use crate::shader::{AdamWShader, Shader};
 use crate::tensor::{Operand, Role, Tensor};
 
@@ -50,13 +50,16 @@ pub struct AdamWDescriptor<'a> {
     pub hyper: AdamWHyper,
 }
 
-/// AdamW's shaders and grid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// AdamW's dispatches, planned.
+#[derive(Debug, Clone, PartialEq)]
 pub struct AdamWPlan {
-    /// The shaders in the order they run: one, or two when gradients are clipped.
-    pub shaders: Vec<Shader>,
-    /// The last shader's workgroups in each dimension.
-    pub grid: [u32; 3],
+    /// The dispatches in the order they run: one, or two when gradients are clipped. Their uniform is
+    /// that of step 1 with a learning rate of 0.
+    pub dispatches: Vec<DispatchPlan>,
+    /// Bytes of scratch memory: partial sums of squares; 0 when gradients are not clipped.
+    pub scratch_bytes: u64,
+    hyper: AdamWHyper,
+    groups: u32,
 }
 
 /// A prepared AdamW. Recording it costs one dispatch, or two when gradients are clipped.
@@ -64,8 +67,7 @@ pub struct AdamWPlan {
 pub struct AdamW {
     dispatches: Vec<Dispatch>,
     uniform: wgpu::Buffer,
-    hyper: AdamWHyper,
-    groups: u32,
+    plan: AdamWPlan,
 }
 
 /// `struct Hyper` in part/hyper.wgsl.
@@ -121,8 +123,10 @@ impl AdamWPlan {
     /// Plans AdamW over `elements` elements.
     ///
     /// # Errors
-    /// No elements, a number that is no multiple of four, or more than the device's limits allow.
-    pub fn new(elements: usize, clip: bool, device: &DeviceProfile) -> Result<Self, Error> {
+    /// No elements, a number that is no multiple of four, more than the device's limits allow, or a
+    /// constant outside its range.
+    pub fn new(elements: usize, hyper: AdamWHyper, device: &DeviceProfile) -> Result<Self, Error> {
+        hyper.check()?;
         if elements == 0 {
             return Err(Error::ZeroDimension { dimension: "elements" });
         }
@@ -140,11 +144,22 @@ impl AdamWPlan {
             1 << 30,
             "split the parameters",
         )?;
-        let workgroups = (elements as u32 / 4).div_ceil(WORKGROUP);
-        let [x, y] = fold("adamw", workgroups, &device.limits)?;
-        let adamw = Shader::AdamW(AdamWShader { clip });
-        let shaders = if clip { vec![Shader::GradientNorm, adamw] } else { vec![adamw] };
-        Ok(Self { shaders, grid: [x, y, 1] })
+        let groups = elements as u32 / 4;
+        let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits)?;
+        let clip = hyper.max_norm.is_some();
+        let uniform = hyper.uniform(groups, 1, 0.0);
+        let adamw = DispatchPlan::new(Shader::AdamW(AdamWShader { clip }), &uniform, [x, y, 1], device)?;
+        let norm = clip
+            .then(|| DispatchPlan::new(Shader::GradientNorm, &uniform, [WORKGROUP, 1, 1], device))
+            .transpose()?;
+        let scratch_bytes = if clip { 4 * u64::from(WORKGROUP) } else { 0 };
+        Ok(Self { dispatches: norm.into_iter().chain([adamw]).collect(), scratch_bytes, hyper, groups })
+    }
+
+    /// What the dispatches' uniform holds at step `step` (the first is 1; 0 is taken as 1).
+    #[must_use]
+    pub fn uniform(&self, step: u32, learning_rate: f32) -> [u8; 32] {
+        bytemuck::cast(self.hyper.uniform(self.groups, step.max(1), learning_rate))
     }
 }
 
@@ -155,10 +170,7 @@ impl AdamW {
     /// Every mistake in numbers, tensors and limits; nothing is recorded then.
     pub fn prepare(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
         let AdamWDescriptor { elements, parameters, gradients, moments, hyper } = *descriptor;
-        hyper.check()?;
-        let plan = AdamWPlan::new(elements, hyper.max_norm.is_some(), kernels.profile())?;
-        let groups = elements as u32 / 4;
-        let uniform = kernels.uniform(&hyper.uniform(groups, 1, 0.0))?;
+        let plan = AdamWPlan::new(elements, hyper, kernels.profile())?;
         let elements = elements as u64;
         let gradients = Operand::vector("gradients", Role::Read, gradients, elements);
         let mut operands = vec![
@@ -166,23 +178,22 @@ impl AdamW {
             gradients.clone(),
             Operand::vector("moments", Role::Write, moments, 2 * elements),
         ];
-        let mut dispatches = Vec::new();
-        let squares;
-        if hyper.max_norm.is_some() {
-            let count = u64::from(WORKGROUP);
-            squares = kernels.scratch("hydralora gradient_norm squares", 4 * count)?;
-            let squares = |role| Operand::vector("squares", role, Tensor::from(&squares), count);
-            dispatches.push(kernels.dispatch(
-                &Shader::GradientNorm,
-                &uniform,
-                &[gradients, squares(Role::Write)],
-                [WORKGROUP, 1, 1],
-            )?);
-            operands.push(squares(Role::Read));
-        }
-        let adamw = Shader::AdamW(AdamWShader { clip: hyper.max_norm.is_some() });
-        dispatches.push(kernels.dispatch(&adamw, &uniform, &operands, plan.grid)?);
-        Ok(Self { dispatches, uniform, hyper, groups })
+        let uniform = kernels.uniform(&plan.uniform(1, 0.0))?;
+        let dispatches = match &plan.dispatches[..] {
+            [norm, adamw] => {
+                let squares = kernels.scratch("hydralora gradient_norm squares", plan.scratch_bytes)?;
+                let squares =
+                    |role| Operand::vector("squares", role, Tensor::from(&squares), plan.scratch_bytes / 4);
+                let norm = kernels.dispatch_with(norm, &uniform, &[gradients, squares(Role::Write)])?;
+                operands.push(squares(Role::Read));
+                vec![norm, kernels.dispatch_with(adamw, &uniform, &operands)?]
+            }
+            dispatches => dispatches
+                .iter()
+                .map(|adamw| kernels.dispatch_with(adamw, &uniform, &operands))
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Self { dispatches, uniform, plan })
     }
 
     /// Sets the step number (the first is 1; 0 is taken as 1) and its learning rate.
@@ -190,8 +201,7 @@ impl AdamW {
     /// This is a `Queue::write_buffer`: it takes effect before whatever is submitted next, so record
     /// at most one step of this optimiser in a submission.
     pub fn set_step(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) {
-        let uniform = self.hyper.uniform(self.groups, step.max(1), learning_rate);
-        queue.write_buffer(&self.uniform, 0, bytemuck::bytes_of(&uniform));
+        queue.write_buffer(&self.uniform, 0, &self.plan.uniform(step, learning_rate));
     }
 
     /// Records one step.
@@ -211,9 +221,10 @@ mod tests {
 
     #[test]
     fn uniforms_match() {
-        for shader in AdamWPlan::new(64, true, &profile()).expect("it fits").shaders {
+        let hyper = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
+        for dispatch in AdamWPlan::new(64, hyper, &profile()).expect("it fits").dispatches {
             assert_uniform(
-                &shader,
+                &dispatch.shader,
                 size_of::<Uniform>(),
                 &[
                     ("groups", offset_of!(Uniform, groups)),

@@ -4,7 +4,7 @@ use super::{FusedDims, check_tokens, groups};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, TileProblem};
+use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
 use crate::shader::{Access, BackwardInputShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
@@ -36,16 +36,13 @@ pub struct BackwardInputDescriptor<'a> {
     pub dstate: Tensor<'a>,
 }
 
-/// An input backward's shader and grid.
+/// An input backward's dispatch, planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackwardInputPlan {
-    /// The shader, as a key to warm the pipeline cache with.
-    pub shader: Shader,
-    /// Workgroups in each dimension.
-    pub grid: [u32; 3],
+    /// The one dispatch.
+    pub dispatch: DispatchPlan,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
-    slice_groups: u32,
 }
 
 /// A prepared input backward. Recording it costs one dispatch.
@@ -78,18 +75,18 @@ impl BackwardInputPlan {
             target_groups: dx.map_or(1, |_| groups(config.d_in)),
         }
         .plan(device)?;
+        let shader = Shader::BackwardInput(BackwardInputShader {
+            rank: config.rank,
+            experts: config.experts,
+            router: config.router,
+            tile: plan.tile,
+            g: Access::of_width(config.d_out),
+            dx: dx.map(|write| (Access::of_width(config.d_in), write)),
+        });
+        let dims = FusedDims::new(config, tokens, plan.slice_groups);
         Ok(Self {
-            shader: Shader::BackwardInput(BackwardInputShader {
-                rank: config.rank,
-                experts: config.experts,
-                router: config.router,
-                tile: plan.tile,
-                g: Access::of_width(config.d_out),
-                dx: dx.map(|write| (Access::of_width(config.d_in), write)),
-            }),
-            grid: plan.grid,
+            dispatch: DispatchPlan::new(shader, &dims, plan.grid, device)?,
             workgroup_memory: plan.memory,
-            slice_groups: plan.slice_groups,
         })
     }
 }
@@ -110,8 +107,7 @@ impl BackwardInput {
             Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()),
         ];
         operands.extend(dx.map(|dx| Operand::matrix("dx", Role::Write, dx, tokens, config.d_in)));
-        let uniform = kernels.uniform(&FusedDims::new(&config, tokens, plan.slice_groups))?;
-        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+        Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 
     /// Records the operation.

@@ -7,7 +7,7 @@ use super::{check_tokens, groups};
 use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, WORKGROUP, fold};
+use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
 use crate::shader::{Access, BackwardParamsShader, ReduceShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
@@ -39,23 +39,16 @@ pub struct BackwardParamsDescriptor<'a> {
     pub scratch: Option<Tensor<'a>>,
 }
 
-/// A parameter backward's shaders, grids and scratch memory.
+/// A parameter backward's dispatches, planned, and its scratch memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackwardParamsPlan {
-    /// The shaders in the order they run: one, or two where the tokens are split.
-    pub shaders: Vec<Shader>,
-    /// The first shader's workgroups in each dimension.
-    pub grid: [u32; 3],
+    /// The dispatches in the order they run: one, or two where the tokens are split. Then the first
+    /// writes its gradients to scratch memory, from where the second adds them up.
+    pub dispatches: Vec<DispatchPlan>,
     /// Splits of the tokens.
     pub splits: u32,
     /// Bytes of scratch memory: a copy of the gradients for each split; 0 when not split.
     pub scratch_bytes: u64,
-    split_tokens: u32,
-    expand_start: u32,
-    latent_start: u32,
-    end: u32,
-    layout_groups: u32,
-    reduce_grid: [u32; 2],
 }
 
 /// A prepared parameter backward. Recording it costs one dispatch, or two where tokens are split.
@@ -131,9 +124,18 @@ impl BackwardParamsPlan {
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1));
         let split_tokens = tokens.div_ceil((device.busy_workgroups / end).clamp(1, most_splits));
         let splits = tokens.div_ceil(split_tokens);
-        let layout_groups = (layout.len() / 4) as u32;
-        let shader = |write| {
-            Shader::BackwardParams(BackwardParamsShader {
+        let dims = Dims {
+            tokens,
+            d_in: config.d_in,
+            d_out: config.d_out,
+            split_tokens,
+            expand_start: shrink_blocks,
+            latent_start: shrink_blocks + expand_blocks,
+            end,
+            scaling: config.scaling,
+        };
+        let outer = |write| {
+            let shader = Shader::BackwardParams(BackwardParamsShader {
                 rank: config.rank,
                 experts: config.experts,
                 router: config.router,
@@ -141,25 +143,20 @@ impl BackwardParamsPlan {
                 x: Access::of_width(config.d_in),
                 g: Access::of_width(config.d_out),
                 write,
-            })
+            });
+            DispatchPlan::new(shader, &dims, [x, splits, z], device)
         };
-        let (shaders, scratch_bytes) = if splits == 1 {
-            (vec![shader(write)], 0)
-        } else {
-            let reduce = Shader::BackwardParamsReduce(ReduceShader { write });
-            (vec![shader(WriteMode::Overwrite), reduce], u64::from(splits) * layout.bytes())
-        };
+        if splits == 1 {
+            return Ok(Self { dispatches: vec![outer(write)?], splits, scratch_bytes: 0 });
+        }
+        let groups = (layout.len() / 4) as u32;
+        let [x, y] = fold("backward_params_reduce", groups.div_ceil(WORKGROUP), limits)?;
+        let reduce = Shader::BackwardParamsReduce(ReduceShader { write });
+        let reduce = DispatchPlan::new(reduce, &ReduceDims { groups, splits }, [x, y, 1], device)?;
         Ok(Self {
-            shaders,
-            grid: [x, splits, z],
+            dispatches: vec![outer(WriteMode::Overwrite)?, reduce],
             splits,
-            scratch_bytes,
-            split_tokens,
-            expand_start: shrink_blocks,
-            latent_start: shrink_blocks + expand_blocks,
-            end,
-            layout_groups,
-            reduce_grid: fold("backward_params_reduce", layout_groups.div_ceil(WORKGROUP), limits)?,
+            scratch_bytes: u64::from(splits) * layout.bytes(),
         })
     }
 }
@@ -181,22 +178,12 @@ impl BackwardParams {
             Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()),
         ];
         let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64);
-        let uniform = kernels.uniform(&Dims {
-            tokens,
-            d_in: config.d_in,
-            d_out: config.d_out,
-            split_tokens: plan.split_tokens,
-            expand_start: plan.expand_start,
-            latent_start: plan.latent_start,
-            end: plan.end,
-            scaling: config.scaling,
-        })?;
-        let with = |output: &Operand<'_>| {
+        let outer = |output: &Operand<'_>| {
             let operands: Vec<_> = inputs.iter().chain([output]).cloned().collect();
-            kernels.dispatch(&plan.shaders[0], &uniform, &operands, plan.grid)
+            kernels.dispatch(&plan.dispatches[0], &operands)
         };
-        let [_, reduce] = &plan.shaders[..] else {
-            return Ok(Self { dispatches: vec![with(&gradients)?] });
+        let [_, reduce] = &plan.dispatches[..] else {
+            return Ok(Self { dispatches: vec![outer(&gradients)?] });
         };
         let owned;
         let scratch = if let Some(scratch) = scratch {
@@ -206,13 +193,10 @@ impl BackwardParams {
             Tensor::from(&owned)
         };
         let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4);
-        let reduce_uniform =
-            kernels.uniform(&ReduceDims { groups: plan.layout_groups, splits: plan.splits })?;
-        let [x, y] = plan.reduce_grid;
         Ok(Self {
             dispatches: vec![
-                with(&copies(Role::Write))?,
-                kernels.dispatch(reduce, &reduce_uniform, &[copies(Role::Read), gradients], [x, y, 1])?,
+                outer(&copies(Role::Write))?,
+                kernels.dispatch(reduce, &[copies(Role::Read), gradients])?,
             ],
         })
     }
@@ -235,9 +219,9 @@ mod tests {
     #[test]
     fn uniforms_match() {
         let plan = BackwardParamsPlan::new(&CONFIG, 256, WriteMode::Overwrite, &profile()).expect("it fits");
-        let [outer, reduce] = &plan.shaders[..] else { panic!("256 tokens are split") };
+        let [outer, reduce] = &plan.dispatches[..] else { panic!("256 tokens are split") };
         assert_uniform(
-            outer,
+            &outer.shader,
             size_of::<Dims>(),
             &[
                 ("tokens", offset_of!(Dims, tokens)),
@@ -251,7 +235,7 @@ mod tests {
             ],
         );
         assert_uniform(
-            reduce,
+            &reduce.shader,
             size_of::<ReduceDims>(),
             &[("groups", offset_of!(ReduceDims, groups)), ("splits", offset_of!(ReduceDims, splits))],
         );

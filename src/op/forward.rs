@@ -4,7 +4,7 @@ use super::{FusedDims, check_tokens, groups};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, TileProblem};
+use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
 use crate::shader::{Access, ForwardShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
@@ -29,16 +29,13 @@ pub struct ForwardDescriptor<'a> {
     pub saved: Option<Tensor<'a>>,
 }
 
-/// A forward's shader and grid.
+/// A forward's dispatch, planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardPlan {
-    /// The shader, as a key to warm the pipeline cache with.
-    pub shader: Shader,
-    /// Workgroups in each dimension.
-    pub grid: [u32; 3],
+    /// The one dispatch.
+    pub dispatch: DispatchPlan,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
-    slice_groups: u32,
 }
 
 /// A prepared forward. Recording it costs one dispatch.
@@ -69,20 +66,20 @@ impl ForwardPlan {
             target_groups: groups(config.d_out),
         }
         .plan(device)?;
+        let shader = Shader::Forward(ForwardShader {
+            rank: config.rank,
+            experts: config.experts,
+            router: config.router,
+            tile: plan.tile,
+            x: Access::of_width(config.d_in),
+            y: Access::of_width(config.d_out),
+            write,
+            save,
+        });
+        let dims = FusedDims::new(config, tokens, plan.slice_groups);
         Ok(Self {
-            shader: Shader::Forward(ForwardShader {
-                rank: config.rank,
-                experts: config.experts,
-                router: config.router,
-                tile: plan.tile,
-                x: Access::of_width(config.d_in),
-                y: Access::of_width(config.d_out),
-                write,
-                save,
-            }),
-            grid: plan.grid,
+            dispatch: DispatchPlan::new(shader, &dims, plan.grid, device)?,
             workgroup_memory: plan.memory,
-            slice_groups: plan.slice_groups,
         })
     }
 }
@@ -104,8 +101,7 @@ impl Forward {
         operands.extend(
             saved.map(|saved| Operand::matrix("saved", Role::Write, saved, tokens, config.state_len())),
         );
-        let uniform = kernels.uniform(&FusedDims::new(&config, tokens, plan.slice_groups))?;
-        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+        Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 
     /// Records the operation.

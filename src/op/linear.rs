@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::groups;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, fold};
+use crate::plan::{DeviceProfile, DispatchPlan, fold};
 use crate::shader::linear::{DEPTH, SIDE, THREAD_QUADS};
 use crate::shader::{Access, LinearDirection, LinearShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
@@ -33,13 +33,11 @@ pub struct LinearDescriptor<'a> {
     pub write: WriteMode,
 }
 
-/// A linear layer's shader and grid.
+/// A linear layer's dispatch, planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinearPlan {
-    /// The shader, as a key to warm the pipeline cache with.
-    pub shader: Shader,
-    /// Workgroups in each dimension.
-    pub grid: [u32; 3],
+    /// The one dispatch.
+    pub dispatch: DispatchPlan,
 }
 
 /// A prepared linear layer. Recording it costs one dispatch.
@@ -106,7 +104,8 @@ impl LinearPlan {
             bias,
             write,
         });
-        Ok(Self { shader, grid: [columns, y, z] })
+        let dims = Dims { tokens, source_width, target_width };
+        Ok(Self { dispatch: DispatchPlan::new(shader, &dims, [columns, y, z], device)? })
     }
 }
 
@@ -130,8 +129,7 @@ impl Linear {
             Operand::matrix(target_name, Role::Write, target, tokens, target_width),
         ];
         operands.extend(bias.map(|bias| Operand::vector("bias", Role::Read, bias, u64::from(d_out))));
-        let uniform = kernels.uniform(&Dims { tokens, source_width, target_width })?;
-        Ok(Self { dispatch: kernels.dispatch(&plan.shader, &uniform, &operands, plan.grid)? })
+        Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 
     /// Records the operation.
@@ -153,7 +151,7 @@ mod tests {
             LinearPlan::new(LinearDirection::Forward, [8, 8, 8], true, WriteMode::Overwrite, &profile());
         let plan = plan.expect("it fits");
         assert_uniform(
-            &plan.shader,
+            &plan.dispatch.shader,
             size_of::<Dims>(),
             &[
                 ("tokens", offset_of!(Dims, tokens)),

@@ -87,7 +87,7 @@ pub(crate) mod tests {
         let forward = ForwardPlan::new(&CONFIG, 4, WriteMode::Overwrite, true, &profile()).expect("it fits");
         let backward =
             BackwardInputPlan::new(&CONFIG, 4, Some(WriteMode::Overwrite), &profile()).expect("it fits");
-        for shader in [forward.shader, backward.shader] {
+        for shader in [forward.dispatch.shader, backward.dispatch.shader] {
             assert_uniform(
                 &shader,
                 size_of::<FusedDims>(),

@@ -11,14 +11,14 @@ pub struct AdamWShader {
 
 impl AdamWShader {
     pub(super) fn source(self) -> Source {
-        let builder = Builder::new("adamw")
-            .buffer(Role::Write)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
+        let builder = Builder::new("adamw", "hyper")
+            .buffer("parameters", Role::Write)
+            .buffer("gradients", Role::Read)
+            .buffer("moments", Role::Write)
             .text(include_str!("../../shaders/part/hyper.wgsl"))
             .text(include_str!("../../shaders/adamw.wgsl"));
         if self.clip {
-            builder.buffer(Role::Read).text(include_str!("../../shaders/part/clip_norm.wgsl"))
+            builder.buffer("squares", Role::Read).text(include_str!("../../shaders/part/clip_norm.wgsl"))
         } else {
             builder.text(include_str!("../../shaders/part/clip_none.wgsl"))
         }
@@ -27,9 +27,9 @@ impl AdamWShader {
 }
 
 pub(super) fn gradient_norm_source() -> Source {
-    Builder::new("gradient_norm")
-        .buffer(Role::Read)
-        .buffer(Role::Write)
+    Builder::new("gradient_norm", "hyper")
+        .buffer("gradients", Role::Read)
+        .buffer("squares", Role::Write)
         .text(include_str!("../../shaders/part/hyper.wgsl"))
         .text(include_str!("../../shaders/gradient_norm.wgsl"))
         .build()

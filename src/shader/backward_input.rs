@@ -26,9 +26,9 @@ impl BackwardInputShader {
             .constant("OUTER", 1)
             .constant("INNER", shrink_rows)
             .matrix("g", "dims.d_out", g, Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
+            .buffer("parameters", Role::Read)
+            .buffer("saved", Role::Read)
+            .buffer("dstate", Role::Write)
             .text(include_str!("../../shaders/backward_input.wgsl"))
             .text(include_str!("../../shaders/part/shrink.wgsl"))
             .text(match router {

@@ -34,7 +34,7 @@ impl BackwardParamsShader {
             Router::Latent => experts,
         };
         let outer = |tensor| include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor);
-        Builder::new("backward_params")
+        Builder::new("backward_params", "dims")
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
             .constant("STATE", rank + experts)
@@ -46,9 +46,9 @@ impl BackwardParamsShader {
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
             .matrix("g", "dims.d_out", g, Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
+            .buffer("saved", Role::Read)
+            .buffer("dstate", Role::Read)
+            .buffer("gradients", Role::Write)
             .text(include_str!("../../shaders/backward_params.wgsl"))
             .text(&outer("x"))
             .text(&outer("g"))
@@ -59,10 +59,10 @@ impl BackwardParamsShader {
 
 impl ReduceShader {
     pub(super) fn source(self) -> Source {
-        Builder::new("backward_params_reduce")
+        Builder::new("backward_params_reduce", "dims")
             .write_mode(self.write)
-            .buffer(Role::Read)
-            .buffer(Role::Write)
+            .buffer("copies", Role::Read)
+            .buffer("gradients", Role::Write)
             .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
             .build()
     }

@@ -28,7 +28,7 @@ impl ForwardShader {
             .constant("INNER", rank)
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
-            .buffer(Role::Read)
+            .buffer("parameters", Role::Read)
             .matrix("y", "dims.d_out", y, Role::Write)
             .text(include_str!("../../shaders/forward.wgsl"))
             .text(include_str!("../../shaders/part/shrink.wgsl"))
@@ -38,7 +38,7 @@ impl ForwardShader {
                 Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
             });
         if save {
-            builder.buffer(Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
+            builder.buffer("saved", Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
         } else {
             builder.text(include_str!("../../shaders/part/skip_state.wgsl"))
         }

@@ -42,7 +42,7 @@ impl LinearShader {
                 ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
             }
         };
-        let builder = Builder::new("linear")
+        let builder = Builder::new("linear", "dims")
             .constant("THREAD_TOKENS", thread_tokens)
             .constant("THREAD_QUADS", THREAD_QUADS)
             .constant("DEPTH", DEPTH)
@@ -54,7 +54,7 @@ impl LinearShader {
             .text(include_str!("../../shaders/linear.wgsl"))
             .text(direction);
         if bias {
-            builder.buffer(Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
+            builder.buffer("bias", Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
         } else {
             builder.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
         }

@@ -60,7 +60,16 @@ pub enum Shader {
 
 /// A binding in group 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Binding {
+pub struct Binding {
+    /// The variable's name in the shader, which for tensors is the operation's name for it.
+    pub name: &'static str,
+    /// What is bound.
+    pub kind: BindingKind,
+}
+
+/// What is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindingKind {
     /// A uniform buffer.
     Uniform,
     /// A read-only storage buffer.
@@ -102,8 +111,10 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(label: &'static str) -> Self {
-        let source = Source { label, wgsl: String::new(), bindings: vec![Binding::Uniform] };
+    /// Starts with the uniform, the variable `uniform` at binding 0.
+    pub(crate) fn new(label: &'static str, uniform: &'static str) -> Self {
+        let uniform = Binding { name: uniform, kind: BindingKind::Uniform };
+        let source = Source { label, wgsl: String::new(), bindings: vec![uniform] };
         Self { source }.constant("WORKGROUP", crate::plan::WORKGROUP)
     }
 
@@ -120,17 +131,18 @@ impl Builder {
     }
 
     /// The next binding: a storage buffer that the kernel's own text declares.
-    pub(crate) fn buffer(mut self, role: Role) -> Self {
-        self.source.bindings.push(match role {
-            Role::Read => Binding::Read,
-            Role::Write => Binding::Write,
-        });
+    pub(crate) fn buffer(mut self, name: &'static str, role: Role) -> Self {
+        let kind = match role {
+            Role::Read => BindingKind::Read,
+            Role::Write => BindingKind::Write,
+        };
+        self.source.bindings.push(Binding { name, kind });
         self
     }
 
     /// The next binding: a dense matrix with rows of `width` elements (a WGSL expression), read and
     /// written through `load_<name>` and `store_<name>`.
-    pub(crate) fn matrix(self, name: &str, width: &str, access: Access, role: Role) -> Self {
+    pub(crate) fn matrix(self, name: &'static str, width: &str, access: Access, role: Role) -> Self {
         let (read, write) = match access {
             Access::Vec4 => (
                 include_str!("../../shaders/access/read_vec4.wgsl"),
@@ -142,7 +154,7 @@ impl Builder {
             ),
         };
         let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
-        let builder = self.buffer(role).text(&named(read));
+        let builder = self.buffer(name, role).text(&named(read));
         match role {
             Role::Read => builder,
             Role::Write => builder.text(&named(write)),
@@ -162,7 +174,7 @@ impl Builder {
 
 /// The start of a fused kernel's shader: the constants that both share, and `part/fused.wgsl`.
 fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
-    Builder::new(label)
+    Builder::new(label, "dims")
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
         .constant("STATE", rank + experts)

@@ -148,10 +148,17 @@ impl From<&Adapter> for Parameters {
     }
 }
 
-/// f32 inputs, without error.
+/// f32 inputs: without error, but for those below the normal numbers, which may be flushed to zero
+/// when they are read.
 #[must_use]
 pub fn exact(values: &[f32]) -> Vec<Approx> {
-    values.iter().map(|&value| Approx::exact(f64::from(value))).collect()
+    values
+        .iter()
+        .map(|&value| {
+            let bound = if value.is_subnormal() { f64::from(value.abs()) } else { 0.0 };
+            Approx { value: f64::from(value), bound }
+        })
+        .collect()
 }
 
 /// Row `index` of a row-major matrix.

@@ -1,5 +1,9 @@
-//! Every mistake is a typed error with the numbers in it, before anything is recorded.
+//! Every mistake is a typed error with the numbers in it, before anything is recorded. Without an
+//! adapter these tests fail and say how to get one.
 
+use std::sync::LazyLock;
+
+use hydralora::device::Gpu;
 use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
 use hydralora::wgpu;
 use hydralora::{
@@ -8,10 +12,19 @@ use hydralora::{
     Router, Tensor, WriteMode,
 };
 
-use crate::support::{GPU, KERNELS, config};
+static GPU: LazyLock<Gpu> = LazyLock::new(|| {
+    let gpu = pollster::block_on(Gpu::from_env());
+    gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
+});
+
+static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device));
 
 const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 const TOKENS: u32 = 4;
+
+fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
+    Config { d_in, d_out, rank, experts, scaling: 1.0, router }
+}
 
 struct Buffers {
     x: wgpu::Buffer,
@@ -320,7 +333,7 @@ fn packing_checks_every_length() {
 #[test]
 fn a_device_error_is_an_error_and_not_a_panic() {
     // A device that was destroyed refuses every pipeline.
-    let gpu = pollster::block_on(hydralora::device::Gpu::from_env()).expect("the device under test");
+    let gpu = pollster::block_on(Gpu::from_env()).expect("the device under test");
     let buffers = Buffers::new();
     let kernels = Kernels::new(&gpu.device);
     gpu.device.destroy();

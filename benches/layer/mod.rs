@@ -1,4 +1,4 @@
-//! A training step of one adapter: what tests and benches prepare in the same way.
+//! A training step of one adapter.
 
 use hydralora::{
     BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Config, Error, Forward,

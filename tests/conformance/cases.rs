@@ -1,0 +1,190 @@
+//! The suite's cases.
+
+use hydralora::{LinearDirection, Router};
+use proptest::prelude::*;
+
+use crate::case::{Case, Operation, Planning, Shape};
+use crate::inputs::Inputs;
+use crate::job::Placement;
+
+const ROUTERS: [Router; 2] = [Router::Input, Router::Latent];
+
+/// Token counts around the edge of every tile.
+const TOKENS: [u32; 24] =
+    [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 100];
+
+/// The adapter's operations.
+fn adapter(router: Router) -> [Operation; 6] {
+    [
+        Operation::Forward(router),
+        Operation::Inference(router),
+        Operation::BackwardInput(router),
+        Operation::BackwardState(router),
+        Operation::BackwardParams(router),
+        Operation::Step(router),
+    ]
+}
+
+/// The frozen layer's.
+const LINEAR: [Operation; 3] = [
+    Operation::Linear { direction: LinearDirection::Forward, bias: true },
+    Operation::Linear { direction: LinearDirection::Forward, bias: false },
+    Operation::Linear { direction: LinearDirection::Backward, bias: false },
+];
+
+/// Every fixed case.
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    typical(&mut cases);
+    token_counts(&mut cases);
+    row_lengths(&mut cases);
+    ranks_and_experts(&mut cases);
+    numbers(&mut cases);
+    plans_and_placement(&mut cases);
+    optimiser(&mut cases);
+    cases
+}
+
+fn typical(cases: &mut Vec<Case>) {
+    for shape in
+        [Shape::new(1, [1, 1], [1, 1]), Shape::new(70, [256, 320], [8, 4]), Shape::new(33, [101, 67], [7, 3])]
+    {
+        for router in ROUTERS {
+            for operation in adapter(router) {
+                let case = Case::new(operation, shape);
+                cases.extend([case.clone(), case.accumulating()]);
+            }
+        }
+        for operation in LINEAR {
+            let case = Case::new(operation, shape);
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+    }
+}
+
+fn token_counts(cases: &mut Vec<Case>) {
+    for tokens in TOKENS {
+        let shape = Shape::new(tokens, [36, 28], [4, 3]);
+        for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardParams] {
+            cases.push(Case::new(operation(Router::Input), shape));
+            cases.push(Case::new(operation(Router::Latent), shape).accumulating());
+        }
+        cases.push(Case::new(LINEAR[0], Shape::new(tokens, [64, 68], [1, 1])));
+        cases.push(Case::new(LINEAR[1], Shape::new(tokens, [15, 129], [1, 1])).accumulating());
+        cases.push(Case::new(LINEAR[2], Shape::new(tokens, [15, 129], [1, 1])).accumulating());
+    }
+}
+
+fn row_lengths(cases: &mut Vec<Case>) {
+    // Every remainder by four on either side, then rows longer than a workgroup's stride.
+    let shapes = [[5, 10], [6, 11], [7, 12], [8, 9]].map(|widths| Shape::new(6, widths, [3, 2]));
+    let long = [[2052, 12], [12, 2051]].map(|widths| Shape::new(5, widths, [3, 2]));
+    for shape in shapes.into_iter().chain(long) {
+        cases.extend([
+            Case::new(Operation::Step(Router::Input), shape),
+            Case::new(LINEAR[0], shape),
+            Case::new(LINEAR[2], shape),
+        ]);
+    }
+}
+
+fn ranks_and_experts(cases: &mut Vec<Case>) {
+    for [rank, experts] in [[64, 8], [1, 61], [67, 1]] {
+        for router in ROUTERS {
+            cases.push(Case::new(Operation::Step(router), Shape::new(19, [40, 44], [rank, experts])));
+        }
+    }
+    // Beyond the workgroup memory that WebGPU guarantees; some devices have more. h and w of four
+    // tokens take 16 bytes for each of rank + experts, in backward twice that.
+    for experts in [350, 700, 1400] {
+        for operation in [Operation::Forward, Operation::BackwardInput] {
+            cases.push(Case::new(operation(Router::Input), Shape::new(3, [8, 8], [1, experts])));
+        }
+    }
+}
+
+fn numbers(cases: &mut Vec<Case>) {
+    let shape = Shape::new(21, [36, 28], [4, 3]);
+    for inputs in Inputs::FINITE.into_iter().filter(|&inputs| inputs != Inputs::Noise) {
+        for router in ROUTERS {
+            for operation in
+                [Operation::Forward, Operation::BackwardInput, Operation::BackwardParams, Operation::Step]
+            {
+                cases.push(Case::new(operation(router), shape).with_inputs(inputs));
+            }
+        }
+        cases.push(Case::new(LINEAR[0], shape).with_inputs(inputs));
+        cases.push(Case::new(LINEAR[2], shape).with_inputs(inputs));
+    }
+    // 37 and 27: what lies past a row's end is the next token's.
+    for shape in [shape, Shape::new(11, [37, 27], [3, 4])] {
+        for inputs in [Inputs::Nan, Inputs::Infinity] {
+            for router in ROUTERS {
+                cases.push(Case::new(Operation::Forward(router), shape).with_inputs(inputs));
+                cases.push(Case::new(Operation::BackwardInput(router), shape).with_inputs(inputs));
+            }
+            cases.push(Case::new(LINEAR[0], shape).with_inputs(inputs));
+            cases.push(Case::new(LINEAR[2], shape).with_inputs(inputs));
+        }
+    }
+}
+
+fn plans_and_placement(cases: &mut Vec<Case>) {
+    for (shape, router) in [
+        (Shape::new(3, [600, 700], [6, 3]), Router::Input),
+        (Shape::new(333, [600, 700], [6, 3]), Router::Latent),
+        (Shape::new(257, [31, 9], [2, 5]), Router::Latent),
+    ] {
+        let case = Case::new(Operation::Step(router), shape).planned_for(Planning::Wide);
+        cases.extend([case.clone(), case.accumulating()]);
+    }
+    cases.push(
+        Case::new(Operation::Step(Router::Input), Shape::new(700, [8, 12], [2, 2]))
+            .planned_for(Planning::Narrow),
+    );
+    cases.push(Case::new(LINEAR[0], Shape::new(700, [8, 12], [2, 2])).planned_for(Planning::Narrow));
+    cases.push(
+        Case::new(Operation::AdamW { clip: true }, Shape::new(1, [300, 400], [4, 3]))
+            .planned_for(Planning::Narrow),
+    );
+    let shape = Shape::new(21, [36, 28], [4, 3]);
+    for operation in [Operation::Step(Router::Input), Operation::Step(Router::Latent), LINEAR[0]] {
+        cases.push(Case { placement: Placement::OneAllocation, ..Case::new(operation, shape) });
+    }
+}
+
+fn optimiser(cases: &mut Vec<Case>) {
+    for clip in [false, true] {
+        let operation = Operation::AdamW { clip };
+        for shape in [Shape::new(1, [1, 1], [1, 1]), Shape::new(1, [36, 28], [4, 3])] {
+            cases.push(Case::new(operation, shape));
+        }
+        for inputs in [Inputs::Zeros, Inputs::OneHot, Inputs::Huge, Inputs::Tiny, Inputs::Denormal] {
+            cases.push(Case::new(operation, Shape::new(1, [36, 28], [4, 3])).with_inputs(inputs));
+        }
+    }
+    // More than one round of the norm's strided sum.
+    cases.push(Case::new(Operation::AdamW { clip: true }, Shape::new(1, [700, 900], [8, 4])));
+}
+
+/// Random cases: any operation on any small shape.
+pub fn random() -> impl Strategy<Value = Case> {
+    let operations: Vec<Operation> = ROUTERS.into_iter().flat_map(adapter).chain(LINEAR).collect();
+    (
+        prop::sample::select(operations),
+        (1u32..150, [1u32..150, 1u32..150], [1u32..20, 1u32..9]),
+        any::<bool>(),
+        prop::sample::select(&Inputs::FINITE[..]),
+        any::<bool>(),
+        prop::sample::select(&[Planning::Device, Planning::Wide][..]),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(operation, (tokens, widths, ranks), accumulate, inputs, one_allocation, planning, seed)| {
+                let case = Case::new(operation, Shape::new(tokens, widths, ranks));
+                let case = if accumulate { case.accumulating() } else { case };
+                let placement = if one_allocation { Placement::OneAllocation } else { Placement::Separate };
+                Case { placement, seed: Some(seed), ..case.with_inputs(inputs).planned_for(planning) }
+            },
+        )
+}

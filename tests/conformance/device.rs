@@ -1,0 +1,265 @@
+//! What the suite runs on: wgpu's adapters, each with several sets of limits, and Dawn.
+
+use std::time::{Duration, Instant};
+
+use hydralora::device::{Gpu, adapters_from_env};
+use hydralora::{DeviceProfile, Error, Kernels, wgpu};
+use serde::Serialize;
+
+use crate::case::Planning;
+use crate::job::{Job, Memory};
+use crate::op::Prepared;
+
+/// Why a job gave no results.
+#[derive(Debug)]
+pub enum Failure {
+    /// The device cannot run this, and the text says why: what the library refused it with.
+    Unsupported(String),
+    /// Something that should have worked did not.
+    Failed(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::OverLimit { .. } => Self::Unsupported(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Who a device is, for reports.
+#[derive(Debug, Clone, Serialize)]
+pub struct Identity {
+    /// Backend and adapter, such as `Vulkan/llvmpipe (LLVM 15.0.6, 256 bits)`.
+    pub adapter: String,
+    /// The implementation under test and its version, where the caller named one.
+    pub implementation: Option<String>,
+    pub driver: String,
+    pub kind: String,
+    /// Which limits the device was requested with.
+    pub limits_of: &'static str,
+    pub features: String,
+    /// The limits that count for compute.
+    pub limits: Vec<(&'static str, u64)>,
+}
+
+impl Identity {
+    /// The device's name in the names of cases.
+    pub fn label(&self) -> String {
+        match self.limits_of {
+            ADAPTER_LIMITS => self.adapter.clone(),
+            limits => format!("{} {limits}", self.adapter),
+        }
+    }
+}
+
+/// A device under test.
+pub trait Device: Send + Sync {
+    fn identity(&self) -> &Identity;
+
+    /// The truth about the device, for the planner.
+    fn profile(&self) -> &DeviceProfile;
+
+    /// Runs a job `times` times in one submission; the contents of its buffers afterwards.
+    fn run(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+        times: u32,
+    ) -> Result<Vec<Vec<f32>>, Failure>;
+
+    /// Runs a job once more than asked and gives the time of each of the asked runs.
+    fn time(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+        runs: u32,
+    ) -> Result<Vec<Duration>, Failure>;
+
+    /// The wgpu device, for what goes beyond running jobs.
+    fn wgpu(&self) -> Option<&WgpuDevice>;
+}
+
+/// The planner's view of a device.
+pub fn planned_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
+    let mut profile = profile.clone();
+    match planning {
+        Planning::Device => {}
+        Planning::Wide => profile.busy_workgroups = 64,
+        Planning::Narrow => {
+            profile.busy_workgroups = 1;
+            profile.limits.max_compute_workgroups_per_dimension = 8;
+        }
+    }
+    profile
+}
+
+/// A device of wgpu's, with the library's kernels for each way of planning.
+pub struct WgpuDevice {
+    pub gpu: Gpu,
+    pub adapter: wgpu::Adapter,
+    identity: Identity,
+    kernels: [Kernels; 3],
+}
+
+pub const ADAPTER_LIMITS: &str = "adapter-limits";
+const DEFAULT_LIMITS: &str = "default-limits";
+const DOWNLEVEL_LIMITS: &str = "downlevel-limits";
+
+/// The limits that compute shaders meet.
+pub fn limits_that_count(limits: &wgpu::Limits) -> Vec<(&'static str, u64)> {
+    vec![
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+        ("max_buffer_size", limits.max_buffer_size),
+        ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
+        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+        ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+    ]
+}
+
+impl WgpuDevice {
+    /// Every adapter that the environment and `wanted` (a part of the name) leave, each with its own
+    /// limits, with WebGPU's defaults and with wgpu's downlevel defaults.
+    pub fn all(wanted: Option<&str>, implementation: Option<&str>) -> Result<Vec<Self>, String> {
+        let mut devices = Vec::new();
+        for adapter in pollster::block_on(adapters_from_env()) {
+            let info = adapter.get_info();
+            let name = info.name.to_lowercase();
+            if wanted.is_some_and(|wanted| !name.contains(&wanted.to_lowercase())) {
+                continue;
+            }
+            for (limits_of, limits) in [
+                (ADAPTER_LIMITS, adapter.limits()),
+                (DEFAULT_LIMITS, wgpu::Limits::default()),
+                (DOWNLEVEL_LIMITS, wgpu::Limits::downlevel_defaults()),
+            ] {
+                // An adapter may have less than a whole set of defaults.
+                if limits_of != ADAPTER_LIMITS && !limits.check_limits(&adapter.limits()) {
+                    continue;
+                }
+                let device = Self::request(&adapter, limits_of, limits, implementation)
+                    .map_err(|error| format!("{} ({limits_of}): {error}", info.name))?;
+                devices.push(device);
+            }
+        }
+        Ok(devices)
+    }
+
+    fn request(
+        adapter: &wgpu::Adapter,
+        limits_of: &'static str,
+        limits: wgpu::Limits,
+        implementation: Option<&str>,
+    ) -> Result<Self, String> {
+        let info = adapter.get_info();
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("conformance"),
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_limits: limits,
+            ..Default::default()
+        }))
+        .map_err(|error| error.to_string())?;
+        let identity = Identity {
+            adapter: format!("{:?}/{}", info.backend, info.name),
+            implementation: implementation.map(str::to_owned),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            kind: format!("{:?}", info.device_type),
+            limits_of,
+            features: format!("{:?}", adapter.features()),
+            limits: limits_that_count(&device.limits()),
+        };
+        let profile = DeviceProfile::of(&device);
+        let kernels = [Planning::Device, Planning::Wide, Planning::Narrow]
+            .map(|planning| Kernels::with_profile(&device, planned_profile(&profile, planning)));
+        Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
+    }
+
+    /// The library's kernels for a way of planning.
+    pub fn kernels(&self, planning: Planning) -> &Kernels {
+        &self.kernels[planning as usize]
+    }
+
+    /// Uploads the memory and prepares every operation.
+    fn prepare(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+    ) -> Result<(Vec<wgpu::Buffer>, Vec<Prepared>), Failure> {
+        let buffers: Vec<_> =
+            memory.buffers.iter().map(|contents| self.gpu.upload("conformance", contents)).collect();
+        let tensor = |name: &str| {
+            let place = memory.place(name);
+            hydralora::Tensor::new(&buffers[place.buffer], 4 * place.offset as u64, 4 * place.len as u64)
+        };
+        let prepared = job
+            .ops
+            .iter()
+            .map(|op| op.prepare(&self.gpu, self.kernels(planning), &tensor))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok((buffers, prepared))
+    }
+}
+
+impl Device for WgpuDevice {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn profile(&self) -> &DeviceProfile {
+        self.kernels(Planning::Device).profile()
+    }
+
+    fn run(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+        times: u32,
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        let (buffers, prepared) = self.prepare(job, memory, planning)?;
+        self.gpu.submit(|pass| {
+            for _ in 0..times {
+                for record in &prepared {
+                    record(pass);
+                }
+            }
+        });
+        let read =
+            |buffer| self.gpu.read_blocking(buffer).map_err(|error| Failure::Failed(error.to_string()));
+        buffers.iter().map(read).collect()
+    }
+
+    fn time(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+        runs: u32,
+    ) -> Result<Vec<Duration>, Failure> {
+        let (_buffers, prepared) = self.prepare(job, memory, planning)?;
+        let once = || {
+            let begin = Instant::now();
+            self.gpu.submit(|pass| prepared.iter().for_each(|record| record(pass)));
+            self.gpu.wait().map(|()| begin.elapsed()).map_err(|error| Failure::Failed(error.to_string()))
+        };
+        // Some drivers compile a pipeline when it first runs.
+        once()?;
+        (0..runs).map(|_| once()).collect()
+    }
+
+    fn wgpu(&self) -> Option<&WgpuDevice> {
+        Some(self)
+    }
+}

@@ -1,0 +1,168 @@
+//! The numbers that cases are fed with.
+
+use std::fmt::{self, Display};
+
+use hydralora::{Adapter, Config, Layout, Router};
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+/// What kind of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inputs {
+    /// Uniform in -1..1.
+    Noise,
+    /// Activations around 1 / sqrt(width), so that every product is around 1.
+    Gentle,
+    /// Activations all zero.
+    Zeros,
+    /// One element of each token's activations is 1, the rest zero.
+    OneHot,
+    /// Activations around 2^24.
+    Huge,
+    /// Activations around 2^-40.
+    Tiny,
+    /// Activations below the smallest normal number.
+    Denormal,
+    /// Logits in the hundreds, whose exponentials overflow: one expert takes all.
+    Saturated,
+    /// Logits all zero: every expert takes the same.
+    Indifferent,
+    /// One NaN in one token.
+    Nan,
+    /// One infinity in one token.
+    Infinity,
+}
+
+impl Inputs {
+    /// The kinds under which every result is finite.
+    pub const FINITE: [Self; 9] = [
+        Self::Noise,
+        Self::Gentle,
+        Self::Zeros,
+        Self::OneHot,
+        Self::Huge,
+        Self::Tiny,
+        Self::Denormal,
+        Self::Saturated,
+        Self::Indifferent,
+    ];
+
+    /// The number that one token is poisoned with.
+    fn poison(self) -> Option<f32> {
+        match self {
+            Self::Nan => Some(f32::NAN),
+            Self::Infinity => Some(f32::INFINITY),
+            _ => None,
+        }
+    }
+
+    /// The token that is poisoned.
+    pub fn poisoned_token(self, tokens: u32) -> Option<u32> {
+        self.poison().map(|_| tokens / 2)
+    }
+
+    fn scale(self) -> f32 {
+        match self {
+            Self::Zeros => 0.0,
+            Self::Huge => 2.0f32.powi(24),
+            Self::Tiny => 2.0f32.powi(-40),
+            Self::Denormal => 2.0f32.powi(-130),
+            _ => 1.0,
+        }
+    }
+
+    /// x, g, or an optimiser's gradients: rows x width.
+    pub fn activations(self, rng: &mut StdRng, rows: u32, width: u32) -> Vec<f32> {
+        let mut values = noise(rng, rows * width);
+        if self == Self::OneHot {
+            values.fill(0.0);
+            for row in values.chunks_exact_mut(width as usize) {
+                row[rng.random_range(0..width as usize)] = 1.0;
+            }
+        }
+        let scale = if self == Self::Gentle { (width as f32).sqrt().recip() } else { self.scale() };
+        for value in &mut values {
+            *value *= scale;
+        }
+        if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(rows)) {
+            values[(token * width + width / 3) as usize] = poison;
+        }
+        values
+    }
+
+    /// The packed adapter. The router's scale keeps logits of huge activations within reason.
+    pub fn parameters(self, rng: &mut StdRng, config: &Config) -> Vec<f32> {
+        let router = match self {
+            Self::Saturated => 400.0,
+            Self::Indifferent => 0.0,
+            Self::Huge => 1.0 / self.scale(),
+            _ => 1.0,
+        };
+        let Config { d_in, d_out, rank, experts, .. } = *config;
+        let router_columns = if config.router == Router::Input { d_in } else { rank };
+        let adapter = Adapter {
+            a: noise(rng, rank * d_in),
+            router: noise(rng, experts * router_columns).iter().map(|weight| weight * router).collect(),
+            b: (0..experts).map(|_| noise(rng, d_out * rank)).collect(),
+        };
+        config.layout().and_then(|layout| layout.pack(&adapter)).expect("matching shapes")
+    }
+
+    /// `[h, w]` as a forward could have saved them: w is positive and adds up to 1.
+    pub fn state(self, rng: &mut StdRng, tokens: u32, rank: u32, experts: u32) -> Vec<f32> {
+        let spread = match self {
+            Self::Saturated => 400.0,
+            Self::Indifferent => 0.0,
+            _ => 1.0,
+        };
+        let mut state = Vec::new();
+        for _ in 0..tokens {
+            state.extend(noise(rng, rank).iter().map(|h| h * self.scale()));
+            let logits: Vec<f32> = noise(rng, experts).iter().map(|logit| logit * spread).collect();
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+            let total: f32 = exponentials.iter().sum();
+            state.extend(exponentials.iter().map(|e| e / total));
+        }
+        if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(tokens)) {
+            state[(token * (rank + experts)) as usize] = poison;
+        }
+        state
+    }
+}
+
+/// Noise in the packed layout, padding zero: gradients to accumulate into.
+pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
+    let mut packed = vec![0.0; layout.len()];
+    for block in [Some(layout.shrink), Some(layout.expand), layout.latent_router].into_iter().flatten() {
+        for row in 0..block.rows {
+            let range = block.row(row);
+            let len = range.len() as u32;
+            packed[range].copy_from_slice(&noise(rng, len));
+        }
+    }
+    packed
+}
+
+/// Numbers in -1..1.
+pub fn noise(rng: &mut StdRng, len: u32) -> Vec<f32> {
+    (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+impl Display for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Noise => "noise",
+            Self::Gentle => "gentle",
+            Self::Zeros => "zeros",
+            Self::OneHot => "one-hot",
+            Self::Huge => "huge",
+            Self::Tiny => "tiny",
+            Self::Denormal => "denormal",
+            Self::Saturated => "saturated-router",
+            Self::Indifferent => "indifferent-router",
+            Self::Nan => "nan-in-one-token",
+            Self::Infinity => "infinity-in-one-token",
+        })
+    }
+}

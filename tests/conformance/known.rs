@@ -1,0 +1,57 @@
+//! Known failures of drivers and compilers, as data. An entry whose case no longer fails is itself a
+//! failure, so that the list stays true.
+
+use crate::compare::Distribution;
+use crate::device::{Failure, Identity};
+
+/// A failure that is somebody else's.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Part of the implementation's or the adapter's name.
+    pub implementation: &'static str,
+    /// Part of the case's name.
+    pub case: &'static str,
+    /// Part of the error's text.
+    pub error: &'static str,
+    /// What is wrong there, and with which versions.
+    pub reason: &'static str,
+    /// Where it is reported.
+    pub link: &'static str,
+}
+
+/// The list.
+pub const KNOWN: &[Known] = &[];
+
+/// What the list says of an outcome.
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing.
+    AsUsual,
+    /// It failed as known.
+    Known(String),
+    /// It is known to fail, and did not.
+    NoLongerFails(String),
+}
+
+/// Looks an outcome up.
+pub fn judge(
+    known: &[Known],
+    identity: &Identity,
+    case: &str,
+    outcome: &Result<Option<Distribution>, Failure>,
+) -> Verdict {
+    let implementation =
+        format!("{} {}", identity.implementation.as_deref().unwrap_or_default(), identity.label());
+    let applies = |known: &&Known| implementation.contains(known.implementation) && case.contains(known.case);
+    let Some(known) = known.iter().find(applies) else { return Verdict::AsUsual };
+    match outcome {
+        Err(Failure::Failed(message)) if message.contains(known.error) => {
+            Verdict::Known(format!("{} ({})", known.reason, known.link))
+        }
+        Err(_) => Verdict::AsUsual,
+        Ok(_) => Verdict::NoLongerFails(format!(
+            "this is listed as a known failure of {}, but passes: remove the entry from known.rs",
+            known.implementation
+        )),
+    }
+}

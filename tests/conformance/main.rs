@@ -1,0 +1,139 @@
+//! Conformance: every kernel on every adapter, held to float64 twins with derived bounds, to what the
+//! official code computes, and to the promises that are not numbers. `cargo test --test conformance`,
+//! `cargo xtask conformance`, or the executable that `cargo xtask bundle` makes of it.
+//!
+//! Trials are named `[adapter] kernel/options/element/shape/...`. What a device cannot run is counted
+//! apart and says why.
+
+mod case;
+mod cases;
+mod compare;
+mod dawn;
+mod device;
+mod goldens;
+mod inputs;
+mod job;
+mod known;
+mod modes;
+mod op;
+#[path = "../permutations/mod.rs"]
+mod permutations;
+mod properties;
+mod random;
+mod report;
+mod robustness;
+mod selfcheck;
+mod shaders;
+mod suite;
+mod support;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use hydralora::device::NO_ADAPTER_HELP;
+
+use device::{Device, WgpuDevice};
+use suite::Suite;
+
+/// Tests hydralora's kernels on every GPU adapter of this machine.
+#[derive(Parser)]
+#[command(name = "hydralora-conformance", version)]
+struct Options {
+    #[command(flatten)]
+    harness: libtest_mimic::Arguments,
+    /// Only adapters whose name contains this (`WGPU_BACKEND` and `WGPU_ADAPTER_NAME` select too)
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Write all results to one file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a JSON file and a Markdown report for each adapter into this folder
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Run only the case with this seed, as reports give it
+    #[arg(long, value_name = "SEED", value_parser = seed)]
+    replay: Option<u64>,
+    /// Number of random cases on each adapter
+    #[arg(long, value_name = "COUNT", default_value_t = 24)]
+    random: u32,
+    /// Only list which cases each device can run, and what it lacks for the others
+    #[arg(long)]
+    support: bool,
+    /// Write every shader, and what other languages make of it, into this folder, and run nothing
+    #[arg(long, value_name = "FOLDER")]
+    shaders: Option<PathBuf>,
+    /// The implementation under test and its version, for the report
+    #[arg(long, value_name = "TEXT", env = "HYDRALORA_IMPLEMENTATION")]
+    implementation: Option<String>,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    let digits = text.trim_start_matches("0x");
+    u64::from_str_radix(digits, 16).map_err(|error| format!("expected a seed like 0x1f2e, {error}"))
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    match run(Options::parse()) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut options: Options) -> Result<ExitCode, String> {
+    if let Some(folder) = &options.shaders {
+        return shaders::write(folder).map(|count| {
+            println!("{count} shaders written");
+            ExitCode::SUCCESS
+        });
+    }
+    let devices = devices(&options)?;
+    if options.support {
+        support::print(&devices);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.harness.bench {
+        options.harness.test_threads = Some(1);
+    }
+    let suite = Arc::new(Suite::new(&devices));
+    let trials = suite::trials(&suite, &devices, &options);
+    let conclusion = libtest_mimic::run(&options.harness, trials);
+    if options.harness.list {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if conclusion.num_passed + conclusion.num_failed + conclusion.num_measured + conclusion.num_ignored == 0 {
+        return Err("no case was run: the filter matches none, so nothing is known".to_owned());
+    }
+    let report = suite.report();
+    report.print();
+    // Under cargo, results are kept beside the build.
+    let beside_the_build =
+        || Some(PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?).join("target/conformance"));
+    if let Some(folder) = options.out.or_else(beside_the_build) {
+        report.write_folder(&folder)?;
+    }
+    if let Some(file) = &options.json {
+        report.write_json(file)?;
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn devices(options: &Options) -> Result<Vec<Arc<dyn Device>>, String> {
+    let implementation = options.implementation.as_deref();
+    let devices: Vec<Arc<dyn Device>> = match dawn::from_env(implementation)? {
+        Some(dawn) => vec![Arc::new(dawn)],
+        None => WgpuDevice::all(options.adapter.as_deref(), implementation)?
+            .into_iter()
+            .map(|device| Arc::new(device) as Arc<dyn Device>)
+            .collect(),
+    };
+    if devices.is_empty() {
+        return Err(format!("no GPU adapter was found, so nothing can be tested: {NO_ADAPTER_HELP}"));
+    }
+    Ok(devices)
+}

@@ -1,0 +1,226 @@
+//! What is asked of a case.
+
+use std::fmt::{self, Display};
+
+use hydralora::twin::{self, Approx, Parameters};
+use hydralora::{DeviceProfile, wgpu};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::case::{Case, Operation};
+use crate::compare::{Distribution, Ratios};
+use crate::device::{Device, Failure, planned_profile};
+use crate::inputs::{Inputs, noise, packed_noise};
+use crate::job::{Job, Memory, Results};
+use crate::op::unpack;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every element is within the twin's bound; nothing else in memory changes.
+    Correctness,
+    /// Two runs, and a run repeated in one submission, give the same bits.
+    Determinism,
+    /// The gradient along a random direction is the slope of the float64 forward.
+    Gradients,
+    /// A token that is not a number changes no other token.
+    Isolation,
+}
+
+impl Mode {
+    /// The modes that say something about a case.
+    pub fn of(case: &Case) -> Vec<Self> {
+        if !Inputs::FINITE.contains(&case.inputs) {
+            return vec![Self::Isolation];
+        }
+        let mut modes = vec![Self::Correctness];
+        if case.inputs == Inputs::Noise {
+            modes.push(Self::Determinism);
+            if matches!(case.operation, Operation::Step(_)) && case.write == hydralora::WriteMode::Overwrite {
+                modes.push(Self::Gradients);
+            }
+        }
+        modes
+    }
+
+    /// Asks it; gives the distribution of error / bound where there is one.
+    pub fn run(self, device: &dyn Device, case: &Case) -> Result<Option<Distribution>, Failure> {
+        let outcome = match self {
+            Self::Correctness => correctness(device, case).map(Some),
+            Self::Determinism => determinism(device, case).map(|()| None),
+            Self::Gradients => gradients(device, case).map(Some),
+            Self::Isolation => isolation(device, case).map(|()| None),
+        };
+        match outcome {
+            // A refusal must not hide what every WebGPU device can do.
+            Err(Failure::Unsupported(reason)) if must_run(device, case) => Err(Failure::Failed(format!(
+                "refused, although WebGPU's default limits suffice and the device has them: {reason}"
+            ))),
+            outcome => outcome,
+        }
+    }
+}
+
+/// The end of a trial's name: nothing for correctness.
+impl Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Correctness => "",
+            Self::Determinism => "/determinism",
+            Self::Gradients => "/gradients",
+            Self::Isolation => "/isolation",
+        })
+    }
+}
+
+/// Whether a case fits into WebGPU's default limits, and the device has these.
+fn must_run(device: &dyn Device, case: &Case) -> bool {
+    let default = DeviceProfile { limits: wgpu::Limits::default(), ..device.profile().clone() };
+    let planned = planned_profile(&default, case.planning);
+    default.limits.check_limits(&device.profile().limits)
+        && case.job().ops.iter().all(|op| op.plan(&planned).is_ok())
+}
+
+/// Runs a case's job once and checks the memory around its results.
+fn run(device: &dyn Device, case: &Case, job: &Job, times: u32) -> Result<Results, Failure> {
+    let memory = Memory::new(job, case.placement);
+    let after = device.run(job, &memory, case.planning, times)?;
+    Ok(memory.results(job, &after)?)
+}
+
+/// Holds a job's results to the twin's.
+pub fn compare(job: &Job, results: &Results) -> Result<Distribution, String> {
+    let expected = job.expected();
+    let mut ratios = Ratios::default();
+    for tensor in job.tensors.iter().filter(|tensor| tensor.written) {
+        ratios.compare(&tensor.name, &results[&tensor.name], &expected[&tensor.name])?;
+    }
+    ratios.distribution()
+}
+
+pub fn correctness(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
+    let job = case.job();
+    let results = run(device, case, &job, 1)?;
+    Ok(compare(&job, &results)?)
+}
+
+fn determinism(device: &dyn Device, case: &Case) -> Result<(), Failure> {
+    let job = case.job();
+    let first = run(device, case, &job, 1)?;
+    same_bits(&first, &run(device, case, &job, 1)?, "run again")?;
+    // What only overwrites its results gives them again.
+    let overwrites =
+        job.tensors.iter().filter(|tensor| tensor.written).all(|t| t.data.iter().all(|v| v.is_nan()));
+    if overwrites {
+        same_bits(&first, &run(device, case, &job, 3)?, "run three times in one submission")?;
+    }
+    Ok(())
+}
+
+fn same_bits(first: &Results, second: &Results, how: &str) -> Result<(), String> {
+    for (name, first) in first {
+        let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+        if let Some(at) = first.iter().zip(&second[name]).position(differs) {
+            return Err(format!("{name}[{at}] was {} and is {} when {how}", first[at], second[name][at]));
+        }
+    }
+    Ok(())
+}
+
+/// Half the distance of the central differences, relative to inputs in -1..1.
+const DISTANCE: f64 = 1e-3;
+
+/// Compares, along a random direction in x and all parameters, the device's gradient with the slope of
+/// the float64 forward, which knows nothing of any backward. The cotangent g is random too: softmax is
+/// blind to a constant one.
+///
+/// Activations are gentle: where logits are large, the derived bounds of softmax grow beyond the slope.
+fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
+    let case = &case.clone().with_inputs(Inputs::Gentle);
+    let job = case.job();
+    let results = run(device, case, &job, 1)?;
+    let config = case.shape.config(case.operation.router().expect("a step has a router"));
+    let layout = config.layout().expect("a valid configuration");
+    let expected = job.expected();
+
+    let rng = &mut StdRng::seed_from_u64(case.seed() ^ 0x5eed);
+    let values = |numbers: &[f32]| twin::exact(numbers);
+    let (x, g) = (values(&job.tensor("x").data), values(&job.tensor("g").data));
+    let parameters = unpack(&config, &layout, &values(&job.tensor("parameters").data));
+    let x_direction = values(&noise(rng, x.len() as u32));
+    let packed_direction = values(&packed_noise(rng, &layout));
+    let direction = unpack(&config, &layout, &packed_direction);
+
+    let loss = |distance: f64| -> f64 {
+        let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
+            from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
+        };
+        let b = parameters.b.iter().zip(&direction.b).map(|(from, along)| moved(from, along)).collect();
+        let there = Parameters {
+            a: moved(&parameters.a, &direction.a),
+            router: moved(&parameters.router, &direction.router),
+            b,
+        };
+        let y = twin::forward(&config, &there, &moved(&x, &x_direction), None).y;
+        y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum()
+    };
+    // Richardson: the error of central differences falls with the square of the distance.
+    let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);
+    let (near, far) = (slope(DISTANCE / 2.0), slope(DISTANCE));
+    let slope = (4.0 * near - far) / 3.0;
+    let slope_error = (near - far).abs() / 100.0 + 1e-10 * loss(0.0).abs() / DISTANCE;
+
+    let mut along = 0.0;
+    let (mut bounds, mut slopes) = (0.0, 0.0);
+    for (name, direction) in [("dx", &x_direction), ("gradients", &packed_direction)] {
+        for ((&actual, expected), direction) in results[name].iter().zip(&expected[name]).zip(direction) {
+            along += f64::from(actual) * direction.value;
+            bounds += expected.bound.powi(2);
+            slopes += expected.value.powi(2) / 3.0;
+        }
+    }
+    // The device does not know the direction, so the errors' contributions are independent, each within
+    // its bound and zero on average: beyond six times the root of their squares with a probability of
+    // 2 exp(-18) (Hoeffding).
+    let bound = slope_error + 6.0 * f64::sqrt(bounds);
+    let typical = f64::sqrt(slopes);
+    if typical < 10.0 * bound {
+        return Err(Failure::Failed(format!(
+            "slopes are around {typical:e}, with a bound of {bound:e}, so the check says nothing"
+        )));
+    }
+    let mut ratios = Ratios::default();
+    ratios.compare(
+        "the slope",
+        &[along as f32],
+        &[Approx { value: slope, bound: bound + slope.abs() * twin::U }],
+    )?;
+    Ok(ratios.distribution()?)
+}
+
+/// Runs the case with and without its poisoned token.
+fn isolation(device: &dyn Device, case: &Case) -> Result<(), Failure> {
+    let clean_case = Case { seed: Some(case.seed()), ..case.clone() }.with_inputs(Inputs::Noise);
+    let (clean_job, job) = (clean_case.job(), case.job());
+    let (clean, poisoned) = (run(device, case, &clean_job, 1)?, run(device, case, &job, 1)?);
+    let poisoned_token = case.inputs.poisoned_token(case.shape.tokens).expect("a poisoned token");
+    for tensor in job.tensors.iter().filter(|tensor| tensor.written) {
+        let rows = clean[&tensor.name].chunks(tensor.width).zip(poisoned[&tensor.name].chunks(tensor.width));
+        for (token, (clean, poisoned)) in (0..).zip(rows) {
+            let same = clean.iter().zip(poisoned).all(|(a, b)| a.to_bits() == b.to_bits());
+            if token != poisoned_token && !same {
+                return Err(Failure::Failed(format!(
+                    "{} of token {token} changed with {} at token {poisoned_token}",
+                    tensor.name, case.inputs
+                )));
+            }
+            if token == poisoned_token && poisoned.iter().all(|value| value.is_finite()) {
+                return Err(Failure::Failed(format!(
+                    "{} of token {token} is finite in spite of {}",
+                    tensor.name, case.inputs
+                )));
+            }
+        }
+    }
+    Ok(())
+}

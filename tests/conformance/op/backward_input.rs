@@ -1,0 +1,55 @@
+//! `backward_input`: dx, where wanted, and `[dh, dl]`.
+
+use hydralora::device::Gpu;
+use hydralora::op::BackwardInputPlan;
+use hydralora::twin::{self, Approx};
+use hydralora::{BackwardInputDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
+
+use super::{Lookup, Op, Planned, Prepared, interleave, read, split_state, unpack};
+use crate::job::Values;
+
+pub struct BackwardInput {
+    pub config: Config,
+    pub tokens: u32,
+    pub write: WriteMode,
+    pub dx: bool,
+}
+
+impl Op for BackwardInput {
+    fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
+        let Self { config, tokens, write, dx } = *self;
+        let backward = hydralora::BackwardInput::prepare(
+            kernels,
+            &BackwardInputDescriptor {
+                config,
+                tokens,
+                g: tensor("g"),
+                parameters: tensor("parameters"),
+                saved: tensor("saved"),
+                dx: dx.then(|| tensor("dx")),
+                write,
+                dstate: tensor("dstate"),
+            },
+        )?;
+        Ok(Box::new(move |pass| backward.encode(pass)))
+    }
+
+    fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
+        let dx = self.dx.then_some(self.write);
+        let plan = BackwardInputPlan::new(&self.config, self.tokens, dx, device)?;
+        Ok(Planned::one(plan.dispatch, |_| None))
+    }
+
+    fn twin(&self, values: &mut Values) {
+        let layout = self.config.layout().expect("a valid configuration");
+        let parameters = unpack(&self.config, &layout, read(values, "parameters"));
+        let (h, w) = split_state(&self.config, read(values, "saved"));
+        let dx_before: Option<&[Approx]> =
+            (self.dx && self.write == WriteMode::Accumulate).then(|| read(values, "dx"));
+        let gradient = twin::backward_input(&self.config, &parameters, &h, &w, read(values, "g"), dx_before);
+        values.insert("dstate".to_owned(), interleave(&self.config, &gradient.dh, &gradient.dl));
+        if self.dx {
+            values.insert("dx".to_owned(), gradient.dx);
+        }
+    }
+}

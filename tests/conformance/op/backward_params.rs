@@ -1,0 +1,65 @@
+//! `backward_params`: the gradients of every parameter, packed.
+
+use hydralora::device::Gpu;
+use hydralora::op::BackwardParamsPlan;
+use hydralora::twin::{self, Activations, Parameters};
+use hydralora::{BackwardParamsDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
+
+use super::{Lookup, NamedDispatch, Op, Planned, Prepared, before, pack, read, split_state};
+use crate::job::Values;
+
+pub struct BackwardParams {
+    pub config: Config,
+    pub tokens: u32,
+    pub write: WriteMode,
+}
+
+impl Op for BackwardParams {
+    fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
+        let Self { config, tokens, write } = *self;
+        let backward = hydralora::BackwardParams::prepare(
+            kernels,
+            &BackwardParamsDescriptor {
+                config,
+                tokens,
+                x: tensor("x"),
+                g: tensor("g"),
+                saved: tensor("saved"),
+                dstate: tensor("dstate"),
+                gradients: tensor("gradients"),
+                write,
+                scratch: None,
+            },
+        )?;
+        Ok(Box::new(move |pass| backward.encode(pass)))
+    }
+
+    fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
+        let plan = BackwardParamsPlan::new(&self.config, self.tokens, self.write, device)?;
+        let split = plan.scratch_bytes > 0;
+        let scratch = split.then_some(("copies", (plan.scratch_bytes / 4) as usize));
+        let dispatches = plan.dispatches.into_iter().enumerate().map(|(index, dispatch)| {
+            // Split, the first dispatch writes its gradients to scratch memory.
+            let to_scratch = split && index == 0;
+            NamedDispatch::new(dispatch, |name| {
+                (to_scratch && name == "gradients").then(|| "copies".to_owned())
+            })
+        });
+        Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect() })
+    }
+
+    fn twin(&self, values: &mut Values) {
+        let layout = self.config.layout().expect("a valid configuration");
+        let (h, w) = split_state(&self.config, read(values, "saved"));
+        let (dh, dl) = split_state(&self.config, read(values, "dstate"));
+        let (x, g) = (read(values, "x"), read(values, "g"));
+        let activations = Activations { x, g, h: &h, w: &w, dh: &dh, dl: &dl };
+        let gradients = twin::backward_params(&self.config, &activations);
+        let matrices = Parameters { a: gradients.a, router: gradients.router, b: gradients.b };
+        let mut packed = pack(&self.config, &layout, &matrices);
+        if let Some(before) = before(values, "gradients", self.write) {
+            packed.iter_mut().zip(before).for_each(|(gradient, &before)| *gradient = before + *gradient);
+        }
+        values.insert("gradients".to_owned(), packed);
+    }
+}

@@ -1,0 +1,51 @@
+//! `forward`: y, and `[h, w]` when training.
+
+use hydralora::device::Gpu;
+use hydralora::op::ForwardPlan;
+use hydralora::twin::{self, Output};
+use hydralora::{Config, DeviceProfile, Error, ForwardDescriptor, Kernels, WriteMode};
+
+use super::{Lookup, Op, Planned, Prepared, before, interleave, read, unpack};
+use crate::job::Values;
+
+pub struct Forward {
+    pub config: Config,
+    pub tokens: u32,
+    pub write: WriteMode,
+    pub save: bool,
+}
+
+impl Op for Forward {
+    fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
+        let Self { config, tokens, write, save } = *self;
+        let forward = hydralora::Forward::prepare(
+            kernels,
+            &ForwardDescriptor {
+                config,
+                tokens,
+                x: tensor("x"),
+                parameters: tensor("parameters"),
+                y: tensor("y"),
+                write,
+                saved: save.then(|| tensor("saved")),
+            },
+        )?;
+        Ok(Box::new(move |pass| forward.encode(pass)))
+    }
+
+    fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
+        let plan = ForwardPlan::new(&self.config, self.tokens, self.write, self.save, device)?;
+        Ok(Planned::one(plan.dispatch, |_| None))
+    }
+
+    fn twin(&self, values: &mut Values) {
+        let layout = self.config.layout().expect("a valid configuration");
+        let parameters = unpack(&self.config, &layout, read(values, "parameters"));
+        let y_before = before(values, "y", self.write);
+        let Output { y, h, w } = twin::forward(&self.config, &parameters, read(values, "x"), y_before);
+        values.insert("y".to_owned(), y);
+        if self.save {
+            values.insert("saved".to_owned(), interleave(&self.config, &h, &w));
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Misfortune: a lost device, no memory, pipelines that the driver refuses, many lives, many threads.
+//! Each surfaces as an error or not at all; nothing panics, hangs or leaks. Every trial has a device of
+//! its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use hydralora::device::{Gpu, instance_from_env};
+use hydralora::op::ForwardPlan;
+use hydralora::{
+    AdamW, AdamWDescriptor, AdamWHyper, Config, DeviceProfile, Error, Forward, ForwardDescriptor, Kernels,
+    Router, WriteMode, wgpu,
+};
+
+use crate::case::{Case, Operation, Planning, Shape};
+use crate::compare::Distribution;
+use crate::device::{Device, Failure, WgpuDevice};
+use crate::job::{Memory, Placement};
+use crate::modes;
+use crate::suite::Plan;
+
+type Misfortune = fn(&WgpuDevice) -> Result<(), Failure>;
+
+/// The trials on a device; only wgpu's can be broken this way.
+pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
+    let misfortunes: [(&str, Misfortune); 6] = [
+        ("a-device-lost-in-mid-use", a_device_lost_in_mid_use),
+        ("out-of-memory", out_of_memory),
+        ("a-refused-pipeline", a_refused_pipeline),
+        ("a-panic-while-warming", a_panic_while_warming),
+        ("a-thousand-lives", a_thousand_lives),
+        ("many-threads", many_threads),
+    ];
+    if device.wgpu().is_none() {
+        return Vec::new();
+    }
+    misfortunes
+        .into_iter()
+        .map(|(name, misfortune)| {
+            let device = Arc::clone(device);
+            Plan::new(format!("robustness/{name}"), "robustness", move || {
+                in_time(move || misfortune(device.wgpu().expect("a wgpu device")))
+                    .map(|()| None::<Distribution>)
+            })
+        })
+        .collect()
+}
+
+/// Longer than any trial takes on a software driver.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Runs a trial on a thread of its own, so that a hang is a failure.
+fn in_time(trial: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(trial)));
+    });
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(Ok(outcome)) => {
+            let _ = thread.join();
+            outcome
+        }
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => Err(Failure::Failed(format!("still running after {PATIENCE:?}"))),
+    }
+}
+
+const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
+
+fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
+    if condition { Ok(()) } else { Err(Failure::Failed(otherwise())) }
+}
+
+/// A device beside the shared one.
+fn own_gpu(device: &WgpuDevice) -> Result<Gpu, Failure> {
+    Ok(pollster::block_on(Gpu::from_adapter(&device.adapter))?)
+}
+
+/// The device's errors are counted instead of raised.
+fn count_errors(gpu: &Gpu) -> Arc<AtomicUsize> {
+    let errors = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&errors);
+    gpu.device.on_uncaptured_error(Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    errors
+}
+
+/// Buffers of one forward.
+struct Buffers {
+    x: wgpu::Buffer,
+    parameters: wgpu::Buffer,
+    y: wgpu::Buffer,
+}
+
+impl Buffers {
+    fn new(gpu: &Gpu, config: &Config) -> Self {
+        let layout = config.layout().expect("a valid configuration");
+        Self {
+            x: gpu.zeroed("x", config.d_in as usize),
+            parameters: gpu.zeroed("parameters", layout.len()),
+            y: gpu.zeroed("y", config.d_out as usize),
+        }
+    }
+
+    fn forward(&self, config: Config) -> ForwardDescriptor<'_> {
+        ForwardDescriptor {
+            config,
+            tokens: 1,
+            x: (&self.x).into(),
+            parameters: (&self.parameters).into(),
+            y: (&self.y).into(),
+            write: WriteMode::Overwrite,
+            saved: None,
+        }
+    }
+}
+
+fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
+    let gpu = own_gpu(device)?;
+    count_errors(&gpu);
+    let losses = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&losses);
+    gpu.device.set_device_lost_callback(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let kernels = Kernels::new(&gpu.device);
+    let buffers = Buffers::new(&gpu, &CONFIG);
+    let forward = Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
+    gpu.submit(|pass| forward.encode(pass));
+    gpu.read_blocking(&buffers.y)?;
+    gpu.device.destroy();
+    // What was prepared before can still be recorded.
+    gpu.submit(|pass| forward.encode(pass));
+    let read = gpu.read_blocking(&buffers.y);
+    ensure(matches!(read, Err(Error::Device { .. })), || {
+        format!("reading from a lost device gave {read:?}")
+    })?;
+    ensure(losses.load(Ordering::Relaxed) == 1, || "the application was not told of the loss".to_owned())?;
+    for config in [CONFIG, Config { rank: 3, ..CONFIG }] {
+        // A pipeline from the cache, and one to compile.
+        let prepared = Forward::prepare(&kernels, &Buffers::new(&gpu, &config).forward(config));
+        ensure(matches!(prepared, Err(Error::Device { .. })), || {
+            format!("preparing on a lost device gave {prepared:?}")
+        })?;
+    }
+    Ok(())
+}
+
+fn out_of_memory(device: &WgpuDevice) -> Result<(), Failure> {
+    // wgpu refuses to create buffers beyond a share of the memory budget, where the driver tells it.
+    let info = device.adapter.get_info();
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.memory_budget_thresholds =
+        wgpu::MemoryBudgetThresholds { for_resource_creation: Some(0), for_device_loss: None };
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let same = |adapter: &wgpu::Adapter| {
+        let other = adapter.get_info();
+        other.name == info.name && other.backend == info.backend
+    };
+    let adapter = adapters.into_iter().find(same);
+    let adapter = adapter.ok_or_else(|| Failure::Failed("the adapter is gone".to_owned()))?;
+    let gpu = pollster::block_on(Gpu::from_adapter(&adapter))?;
+    gpu.device.on_uncaptured_error(Arc::new(|_| {}));
+    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let buffers = Buffers::new(&gpu, &CONFIG);
+    if pollster::block_on(scope.pop()).is_none() {
+        return Err(Failure::Unsupported(
+            "the driver tells no memory budget, so none can be exhausted".to_owned(),
+        ));
+    }
+    let kernels = Kernels::new(&gpu.device);
+    let prepared = Forward::prepare(&kernels, &buffers.forward(CONFIG));
+    ensure(matches!(prepared, Err(Error::Device { .. })), || {
+        format!("preparing without memory gave {prepared:?}")
+    })
+}
+
+fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
+    // A device with fewer storage buffers than forward binds, and a profile that promises enough.
+    let limits =
+        wgpu::Limits { max_storage_buffers_per_shader_stage: 2, ..wgpu::Limits::downlevel_defaults() };
+    let request = device.adapter.request_device(&wgpu::DeviceDescriptor {
+        required_limits: limits.or_worse_values_from(&device.adapter.limits()),
+        ..Default::default()
+    });
+    let (device, queue) = pollster::block_on(request).map_err(|error| Failure::Failed(error.to_string()))?;
+    let gpu = Gpu { device, queue };
+    let errors = count_errors(&gpu);
+    let profile = DeviceProfile::of(&gpu.device);
+    let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..profile.limits.clone() };
+    let kernels = Kernels::with_profile(&gpu.device, DeviceProfile { limits, ..profile });
+    let buffers = Buffers::new(&gpu, &CONFIG);
+    for attempt in ["first", "second"] {
+        let prepared = Forward::prepare(&kernels, &buffers.forward(CONFIG));
+        ensure(matches!(prepared, Err(Error::Device { .. })), || {
+            format!("a pipeline beyond the device's limits gave {prepared:?} at the {attempt} attempt")
+        })?;
+    }
+    ensure(kernels.compiled() == 0, || "a refused pipeline was kept".to_owned())?;
+    ensure(errors.load(Ordering::Relaxed) == 0, || {
+        "the error also reached the application's handler".to_owned()
+    })?;
+    // The device goes on.
+    let y = gpu.read_blocking(&buffers.y)?;
+    ensure(y.iter().all(|&y| y == 0.0), || format!("y is {y:?}"))
+}
+
+fn a_panic_while_warming(device: &WgpuDevice) -> Result<(), Failure> {
+    let gpu = own_gpu(device)?;
+    let kernels = Kernels::new(&gpu.device);
+    let plan = ForwardPlan::new(&CONFIG, 1, WriteMode::Overwrite, false, kernels.profile())?;
+    let mut shaders = 0;
+    let panics = std::iter::from_fn(|| {
+        shaders += 1;
+        assert!(shaders < 2, "this panic is part of the test");
+        Some(plan.dispatch.shader.clone())
+    });
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let warmed = catch_unwind(AssertUnwindSafe(|| kernels.warm(panics)));
+    std::panic::set_hook(hook);
+    ensure(warmed.is_err(), || "the panic was swallowed".to_owned())?;
+    ensure(kernels.compiled() == 1, || "the shader before the panic is lost".to_owned())?;
+    let buffers = Buffers::new(&gpu, &CONFIG);
+    Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
+    Ok(())
+}
+
+/// wgpu's counts of what could leak.
+fn resources(instance: &wgpu::Instance) -> Option<[(&'static str, usize); 8]> {
+    let hub = instance.generate_report()?.hub;
+    Some(
+        [
+            ("buffers", hub.buffers),
+            ("bind groups", hub.bind_groups),
+            ("bind group layouts", hub.bind_group_layouts),
+            ("pipeline layouts", hub.pipeline_layouts),
+            ("shader modules", hub.shader_modules),
+            ("compute pipelines", hub.compute_pipelines),
+            ("command encoders", hub.command_encoders),
+            ("command buffers", hub.command_buffers),
+        ]
+        .map(|(name, report)| (name, report.num_kept_from_user)),
+    )
+}
+
+fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
+    const LIVES: usize = 1000;
+    let info = device.adapter.get_info();
+    let instance = instance_from_env();
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let same = |adapter: &wgpu::Adapter| {
+        let other = adapter.get_info();
+        other.name == info.name && other.backend == info.backend
+    };
+    let adapter = adapters.into_iter().find(same);
+    let adapter = adapter.ok_or_else(|| Failure::Failed("the adapter is gone".to_owned()))?;
+    let gpu = pollster::block_on(Gpu::from_adapter(&adapter))?;
+    let kernels = Kernels::new(&gpu.device);
+    // Every operation: a step with split tokens, and an optimiser with clipping.
+    let case = Case::new(Operation::Step(Router::Input), Shape::new(130, [8, 8], [2, 2]))
+        .planned_for(Planning::Wide);
+    let job = case.job();
+    let memory = Memory::new(&job, Placement::Separate);
+    let buffers: Vec<_> = memory.buffers.iter().map(|contents| gpu.upload("lives", contents)).collect();
+    let tensor = |name: &str| {
+        let place = memory.place(name);
+        hydralora::Tensor::new(&buffers[place.buffer], 4 * place.offset as u64, 4 * place.len as u64)
+    };
+    let layout = case.shape.config(Router::Input).layout()?;
+    let moments = gpu.zeroed("moments", 2 * layout.len());
+    let parameters = gpu.zeroed("parameters", layout.len());
+    let live = || -> Result<(), Failure> {
+        let prepared =
+            job.ops.iter().map(|op| op.prepare(&gpu, &kernels, &tensor)).collect::<Result<Vec<_>, _>>()?;
+        let adamw = AdamW::prepare(
+            &kernels,
+            &AdamWDescriptor {
+                elements: layout.len(),
+                parameters: (&parameters).into(),
+                gradients: tensor("gradients"),
+                moments: (&moments).into(),
+                hyper: AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() },
+            },
+        )?;
+        gpu.submit(|pass| {
+            for record in &prepared {
+                record(pass);
+            }
+            adamw.encode(pass);
+        });
+        Ok(gpu.wait()?)
+    };
+    live()?;
+    let Some(before) = resources(&instance) else {
+        return Err(Failure::Unsupported("this backend of wgpu keeps no resource counts".to_owned()));
+    };
+    ensure(before[0].1 > 0, || format!("wgpu counts no buffers: {before:?}"))?;
+    let compiled = kernels.compiled();
+    (0..LIVES).try_for_each(|_| live())?;
+    let after = resources(&instance).unwrap_or(before);
+    ensure(before == after, || format!("after {LIVES} lives {before:?} became {after:?}"))?;
+    ensure(compiled == kernels.compiled(), || "pipelines were compiled again".to_owned())
+}
+
+fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
+    const THREADS: u64 = 8;
+    let cases = (0..THREADS).map(|thread| Case {
+        seed: Some(thread),
+        ..Case::new(Operation::Step(Router::Latent), Shape::new(21, [36, 28], [4, 3]))
+    });
+    // All prepare at once on one set of kernels, which have compiled nothing yet.
+    let gpu = device.gpu.clone();
+    let kernels = &Kernels::new(&gpu.device);
+    let gpu = &gpu;
+    let outcomes: Vec<Result<(), Failure>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = cases
+            .map(|case| {
+                scope.spawn(move || {
+                    let job = case.job();
+                    let memory = Memory::new(&job, case.placement);
+                    let buffers: Vec<_> =
+                        memory.buffers.iter().map(|contents| gpu.upload("thread", contents)).collect();
+                    let tensor = |name: &str| {
+                        let place = memory.place(name);
+                        hydralora::Tensor::new(
+                            &buffers[place.buffer],
+                            4 * place.offset as u64,
+                            4 * place.len as u64,
+                        )
+                    };
+                    for op in &job.ops {
+                        let record = op.prepare(gpu, kernels, &tensor)?;
+                        gpu.submit(|pass| record(pass));
+                    }
+                    let after = buffers
+                        .iter()
+                        .map(|buffer| gpu.read_blocking(buffer))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    modes::compare(&job, &memory.results(&job, &after)?)?;
+                    Ok(())
+                })
+            })
+            .collect();
+        let panicked = || Err(Failure::Failed("a thread panicked".to_owned()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+    });
+    outcomes.into_iter().collect()
+}

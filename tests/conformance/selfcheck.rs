@@ -1,0 +1,110 @@
+//! The suite checks itself: what it must notice, it notices. No device is needed.
+
+use hydralora::Router;
+use hydralora::twin::Approx;
+use libtest_mimic::{Failed, Trial};
+
+use crate::case::{Case, Operation, Shape};
+use crate::cases;
+use crate::compare::Ratios;
+use crate::device::{Failure, Identity};
+use crate::goldens;
+use crate::job::{Memory, Placement};
+use crate::known::{Known, Verdict, judge};
+
+type Check = fn() -> Result<(), Failed>;
+
+pub fn trials() -> Vec<Trial> {
+    let checks: [(&str, Check); 5] = [
+        ("wrong-numbers-are-noticed", wrong_numbers_are_noticed),
+        ("stray-writes-are-noticed", stray_writes_are_noticed),
+        ("names-and-seeds-are-unique", names_and_seeds_are_unique),
+        ("known-failures-must-fail", known_failures_must_fail),
+        ("a-directory-without-goldens-fails", a_directory_without_goldens_fails),
+    ];
+    checks.into_iter().map(|(name, check)| Trial::test(format!("suite/{name}"), check)).collect()
+}
+
+fn ensure(condition: bool, otherwise: &str) -> Result<(), Failed> {
+    if condition { Ok(()) } else { Err(otherwise.into()) }
+}
+
+fn wrong_numbers_are_noticed() -> Result<(), Failed> {
+    let expected = [Approx { value: 1.0, bound: 0.1 }];
+    let verdict = |actual: &[f32]| Ratios::default().compare("y", actual, &expected);
+    ensure(verdict(&[1.05]).is_ok(), "a number within its bound is refused")?;
+    ensure(verdict(&[1.2]).is_err(), "a number beyond its bound passes")?;
+    ensure(verdict(&[f32::NAN]).is_err(), "NaN passes")?;
+    ensure(verdict(&[]).is_err(), "a missing result passes")?;
+    let exact = Ratios::default().compare("y", &[1e-30], &[Approx::exact(0.0)]);
+    ensure(exact.is_err(), "padding that is not zero passes")?;
+    ensure(Ratios::default().distribution().is_err(), "comparing nothing passes")
+}
+
+fn stray_writes_are_noticed() -> Result<(), Failed> {
+    for placement in [Placement::Separate, Placement::OneAllocation] {
+        let job = Case::new(Operation::Step(Router::Input), Shape::new(3, [5, 6], [2, 2])).job();
+        let mut memory = Memory::new(&job, placement);
+        memory.add_scratch("copies", 16);
+        ensure(memory.results(&job, &memory.buffers).is_ok(), "untouched memory is refused")?;
+        for (buffer, contents) in memory.buffers.iter().enumerate() {
+            for at in [0, contents.len() - 1] {
+                let mut after = memory.buffers.clone();
+                after[buffer][at] = 7.0;
+                ensure(memory.results(&job, &after).is_err(), "a changed guard band passes")?;
+            }
+        }
+        let x = memory.place("x").clone();
+        let mut after = memory.buffers.clone();
+        after[x.buffer][x.offset] += 1.0;
+        ensure(memory.results(&job, &after).is_err(), "a changed input passes")?;
+    }
+    Ok(())
+}
+
+fn names_and_seeds_are_unique() -> Result<(), Failed> {
+    let cases = cases::all();
+    for (index, case) in cases.iter().enumerate() {
+        if let Some(twin) = cases[..index].iter().find(|other| other.seed() == case.seed()) {
+            return Err(format!("{case} and {twin} have the same seed").into());
+        }
+    }
+    ensure(cases.len() > 300, "cases were lost")
+}
+
+fn known_failures_must_fail() -> Result<(), Failed> {
+    let identity = Identity {
+        adapter: "Vulkan/some driver".to_owned(),
+        implementation: None,
+        driver: String::new(),
+        kind: String::new(),
+        limits_of: crate::device::ADAPTER_LIMITS,
+        features: String::new(),
+        limits: Vec::new(),
+    };
+    let known = [Known {
+        implementation: "some driver",
+        case: "forward/",
+        error: "NaN",
+        reason: "why",
+        link: "where",
+    }];
+    let verdict = |case, outcome| judge(&known, &identity, case, &outcome);
+    let failed = |message: &str| Err(Failure::Failed(message.to_owned()));
+    ensure(
+        matches!(verdict("forward/x", failed("y is NaN")), Verdict::Known(_)),
+        "a known failure is not known",
+    )?;
+    ensure(verdict("forward/x", failed("y is 3")) == Verdict::AsUsual, "another failure counts as known")?;
+    ensure(verdict("linear/x", failed("y is NaN")) == Verdict::AsUsual, "another case counts as known")?;
+    ensure(
+        matches!(verdict("forward/x", Ok(None)), Verdict::NoLongerFails(_)),
+        "an entry that no longer fails goes unnoticed",
+    )
+}
+
+fn a_directory_without_goldens_fails() -> Result<(), Failed> {
+    let folder = std::env::temp_dir().join("hydralora-no-goldens");
+    std::fs::create_dir_all(&folder)?;
+    ensure(goldens::read(&folder).is_err(), "a directory without goldens passes")
+}

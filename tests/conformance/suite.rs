@@ -1,0 +1,182 @@
+//! The trials, and the records they leave.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use libtest_mimic::{Completion, Failed, Measurement, Trial};
+
+use crate::case::{Case, Planning};
+use crate::compare::Distribution;
+use crate::device::{ADAPTER_LIMITS, Device, Failure, Identity};
+use crate::inputs::Inputs;
+use crate::known::{self, KNOWN, Known, Verdict};
+use crate::modes::Mode;
+use crate::report::{Record, Report, Status};
+use crate::{Options, cases, goldens, job, properties, random, robustness, selfcheck};
+
+/// What a trial does.
+pub type Run = Box<dyn FnOnce() -> Result<Option<Distribution>, Failure> + Send>;
+
+/// A trial before it is given to the harness: name, seed to replay it, and what it does.
+pub struct Plan {
+    pub name: String,
+    pub kernel: &'static str,
+    pub seed: Option<u64>,
+    pub run: Run,
+}
+
+impl Plan {
+    pub fn new(
+        name: impl Into<String>,
+        kernel: &'static str,
+        run: impl FnOnce() -> Result<Option<Distribution>, Failure> + Send + 'static,
+    ) -> Self {
+        Self { name: name.into(), kernel, seed: None, run: Box::new(run) }
+    }
+}
+
+/// The records of all trials so far.
+pub struct Suite {
+    identities: Vec<Identity>,
+    records: Mutex<Vec<Record>>,
+    begin: Instant,
+}
+
+impl Suite {
+    pub fn new(devices: &[Arc<dyn Device>]) -> Self {
+        let identities = devices.iter().map(|device| device.identity().clone()).collect();
+        Self { identities, records: Mutex::default(), begin: Instant::now() }
+    }
+
+    pub fn report(&self) -> Report {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Report { identities: self.identities.clone(), records, seconds: self.begin.elapsed().as_secs_f64() }
+    }
+
+    /// Runs a trial and records how it went.
+    fn run(&self, identity: &Identity, plan: Plan, known: &[Known]) -> Result<Completion, Failed> {
+        let Plan { name, kernel, seed, run } = plan;
+        let begin = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(Failure::Failed(format!("panic: {text}")))
+        });
+        let mut record = Record {
+            device: identity.label(),
+            case: name,
+            kernel,
+            seed: seed.map(|seed| format!("{seed:#018x}")),
+            status: Status::Passed,
+            message: None,
+            distribution: None,
+            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+        };
+        let (status, message) = match known::judge(known, identity, &record.case, &outcome) {
+            Verdict::AsUsual => match outcome {
+                Ok(distribution) => {
+                    record.distribution = distribution;
+                    (Status::Passed, None)
+                }
+                Err(Failure::Unsupported(reason)) => (Status::Unsupported, Some(reason)),
+                Err(Failure::Failed(message)) => (Status::Failed, Some(message)),
+            },
+            Verdict::Known(reason) => (Status::Known, Some(reason)),
+            Verdict::NoLongerFails(message) => (Status::Failed, Some(message)),
+        };
+        (record.status, record.message) = (status, message.clone());
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        let message = message.unwrap_or_default();
+        match status {
+            Status::Passed => Ok(Completion::Completed),
+            Status::Unsupported => Ok(Completion::ignored_with(format!("unsupported: {message}"))),
+            Status::Known => Ok(Completion::ignored_with(format!("known failure: {message}"))),
+            Status::Failed => Err(match seed {
+                Some(seed) => format!("{message}\nreplay with --replay {seed:#018x}"),
+                None => message,
+            }
+            .into()),
+        }
+    }
+}
+
+/// Every trial on every device.
+pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for device in devices {
+        if options.harness.bench {
+            trials.extend(speed(device));
+            continue;
+        }
+        for plan in plans(device, options) {
+            let (suite, device) = (Arc::clone(suite), Arc::clone(device));
+            let name = format!("[{}] {}", device.identity().label(), plan.name);
+            trials.push(Trial::ignorable_test(name, move || suite.run(device.identity(), plan, KNOWN)));
+        }
+    }
+    if !options.harness.bench && options.replay.is_none() {
+        trials.extend(selfcheck::trials());
+    }
+    trials
+}
+
+/// Every trial on one device.
+fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
+    let fixed = cases::all();
+    if let Some(seed) = options.replay {
+        let case = fixed.into_iter().find(|case| case.seed() == seed);
+        return case.map_or_else(|| vec![random::plan(device, seed)], |case| case_plans(device, &case));
+    }
+    let mut plans: Vec<Plan> = fixed.iter().flat_map(|case| case_plans(device, case)).collect();
+    plans.extend(goldens::plans(device));
+    plans.extend(properties::plans(device));
+    // Other limits change plans, not arithmetic: random shapes are for the adapter itself.
+    if device.identity().limits_of == ADAPTER_LIMITS {
+        plans.extend((0..options.random).map(|index| random::plan(device, u64::from(index))));
+        plans.extend(robustness::plans(device));
+    }
+    plans
+}
+
+fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
+    let modes = Mode::of(case).into_iter();
+    modes
+        .map(|mode| {
+            let (device, case) = (Arc::clone(device), case.clone());
+            let (name, kernel, seed) = (format!("{case}{mode}"), case.operation.kernel(), case.seed());
+            Plan { seed: Some(seed), ..Plan::new(name, kernel, move || mode.run(&*device, &case)) }
+        })
+        .collect()
+}
+
+/// Runs of a job that a speed trial times.
+const TIMED_RUNS: u32 = 10;
+
+/// The speed mode: wall-clock time of a submission, of cases that are planned as the device is.
+fn speed(device: &Arc<dyn Device>) -> Vec<Trial> {
+    let timed = |case: &Case| case.inputs == Inputs::Noise && case.planning == Planning::Device;
+    cases::all()
+        .into_iter()
+        .filter(timed)
+        .map(|case| {
+            let device = Arc::clone(device);
+            let name = format!("[{}] {case}/speed", device.identity().label());
+            Trial::bench(name, move |_| {
+                let job = case.job();
+                let memory = job::Memory::new(&job, case.placement);
+                match device.time(&job, &memory, case.planning, TIMED_RUNS) {
+                    Ok(times) => {
+                        let nanoseconds: Vec<f64> = times.iter().map(|time| time.as_nanos() as f64).collect();
+                        let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;
+                        let variance = nanoseconds.iter().map(|ns| (ns - mean).powi(2)).sum::<f64>()
+                            / nanoseconds.len() as f64;
+                        Ok(Some(Measurement { avg: mean as u64, variance: variance as u64 }))
+                    }
+                    Err(Failure::Unsupported(_)) => Ok(None),
+                    Err(Failure::Failed(message)) => Err(message.into()),
+                }
+            })
+        })
+        .collect()
+}

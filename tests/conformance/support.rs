@@ -1,0 +1,24 @@
+//! The support listing: which cases each device can run, without running any.
+
+use std::sync::Arc;
+
+use hydralora::DeviceProfile;
+
+use crate::cases;
+use crate::device::{Device, planned_profile};
+
+/// Prints, for each device, every fixed case with what the device lacks for it.
+pub fn print(devices: &[Arc<dyn Device>]) {
+    for device in devices {
+        let cases = cases::all();
+        let mut supported = 0;
+        for case in &cases {
+            let profile: DeviceProfile = planned_profile(device.profile(), case.planning);
+            let refused = case.job().ops.iter().find_map(|op| op.plan(&profile).err());
+            supported += usize::from(refused.is_none());
+            let verdict = refused.map_or("supported".to_owned(), |error| format!("unsupported: {error}"));
+            println!("[{}] {case} ... {verdict}", device.identity().label());
+        }
+        println!("{}: {supported} of {} cases supported\n", device.identity().label(), cases.len());
+    }
+}

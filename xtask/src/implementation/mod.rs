@@ -1,0 +1,49 @@
+//! GPU implementations that need no GPU: fetched into one directory, with the environment that makes
+//! a process run on exactly one of them; and compilers for those that cannot run here.
+
+mod command;
+mod dawn;
+mod debian;
+mod gl;
+mod hlsl;
+mod lavapipe;
+mod swiftshader;
+mod translate;
+mod validation;
+
+use std::path::Path;
+
+pub(crate) use translate::translate;
+pub(crate) use validation::messages as validation_messages;
+
+/// What [`provide`] knows.
+pub(crate) const NAMES: [&str; 5] = ["lavapipe", "swiftshader", "gl", "dawn", "dawn-null"];
+
+/// Something to run the tests on.
+#[derive(Debug, Clone)]
+pub(crate) struct Implementation {
+    pub name: String,
+    /// The version of the package it came with.
+    pub version: String,
+    /// Environment for the process under test.
+    pub env: Vec<(String, String)>,
+}
+
+/// Fetches the implementations of a name into `directory`, unless they are there.
+pub(crate) fn provide(name: &str, directory: &Path) -> Result<Vec<Implementation>, String> {
+    debian::require()?;
+    let directory = &command::create_directory(directory)?;
+    match name {
+        "lavapipe" => lavapipe::provide(directory),
+        "swiftshader" => Ok(vec![swiftshader::provide(directory)?]),
+        "gl" => Ok(vec![gl::provide()?]),
+        "dawn" => Ok(vec![dawn::provide(directory)?]),
+        "dawn-null" => Ok(vec![dawn::provide_null(directory)?]),
+        _ => Err(format!("There is no implementation {name}, only {}.", NAMES.join(", "))),
+    }
+}
+
+/// A path as a variable of the environment.
+fn variable(name: &str, value: impl AsRef<Path>) -> (String, String) {
+    (name.to_owned(), value.as_ref().display().to_string())
+}

@@ -1,0 +1,163 @@
+//! Compilers of what naga writes, for drivers that no machine here has: SPIR-V, HLSL and GLSL.
+
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::hlsl::{self, Hlsl};
+use super::{command, debian};
+
+/// What every tool said about a folder of shaders.
+#[derive(Debug)]
+pub(crate) struct TranslateReport {
+    pub tools: Vec<Tool>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tool {
+    pub name: &'static str,
+    /// Or why the tool is not available.
+    pub result: Result<Checked, String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub version: String,
+    pub files: usize,
+    pub failures: Vec<Failure>,
+}
+
+/// A file that a tool refuses.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub file: String,
+    pub message: String,
+}
+
+/// Checks every `.spv`, `.hlsl` and `.comp` in the folder `shaders` with every tool for it. The tools
+/// are fetched into `directory`; one that cannot be is reported, and is no error.
+pub(crate) fn translate(directory: &Path, shaders: &Path) -> Result<TranslateReport, String> {
+    debian::require()?;
+    let directory = &command::create_directory(directory)?;
+    let canaries = command::create_directory(&directory.join("canaries"))?;
+    let wine = Hlsl::provide(directory);
+    let hlsl = |library| wine.as_ref().map_err(String::clone)?.compiler(library);
+    let tools = [
+        ("spirv-val", "spv", spirv_val(directory)),
+        ("glslangValidator", "comp", glslang(directory)),
+        ("DXC", "hlsl", hlsl(&hlsl::DXC)),
+        ("FXC", "hlsl", hlsl(&hlsl::FXC)),
+    ];
+    let run = |(name, extension, compiler): (_, _, Result<Compiler, String>)| {
+        let files = files(shaders, extension)?;
+        if files.is_empty() {
+            return Err(format!("The folder {} has no .{extension} to check.", shaders.display()));
+        }
+        let canary = canaries.join("canary").with_extension(extension);
+        command::write(&canary, "This is no shader.")?;
+        Ok(Tool { name, result: compiler.and_then(|compiler| check(&compiler, &files, canary)) })
+    };
+    Ok(TranslateReport { tools: tools.into_iter().map(run).collect::<Result<_, String>>()? })
+}
+
+impl TranslateReport {
+    /// Whether no tool refused a file.
+    pub(crate) fn passed(&self) -> bool {
+        self.tools
+            .iter()
+            .filter_map(|tool| tool.result.as_ref().ok())
+            .all(|checked| checked.failures.is_empty())
+    }
+}
+
+impl Display for TranslateReport {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        for Tool { name, result } in &self.tools {
+            match result {
+                Err(reason) => writeln!(formatter, "{name}: not available: {reason}")?,
+                Ok(Checked { version, files, failures }) => {
+                    writeln!(formatter, "{name} {version}: {files} files, {} refused", failures.len())?;
+                    for Failure { file, message } in failures {
+                        // The first error tends to cause the rest.
+                        let lines: Vec<_> = message.lines().take(5).collect();
+                        writeln!(formatter, "  {file}: {}", lines.join("\n    "))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says what is wrong with each of some files, in their order.
+pub(super) type Check<'a> = Box<dyn Fn(&[PathBuf]) -> Result<Vec<Option<String>>, String> + Sync + 'a>;
+
+pub(super) struct Compiler<'a> {
+    pub version: String,
+    pub check: Check<'a>,
+}
+
+/// Checks the files in as many threads as there are processors, and that the compiler refuses `canary`.
+fn check(compiler: &Compiler, files: &[PathBuf], canary: PathBuf) -> Result<Checked, String> {
+    let Compiler { version, check } = compiler;
+    if check(&[canary])? == [None] {
+        return Err("it accepts a file that is no shader".to_owned());
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Neighbours are alike and take alike long, so they are dealt out like cards.
+    let hands: Vec<Vec<PathBuf>> =
+        (0..threads).map(|first| files.iter().skip(first).step_by(threads).cloned().collect()).collect();
+    let messages = std::thread::scope(|scope| {
+        let threads: Vec<_> = hands.iter().map(|hand| scope.spawn(|| check(hand))).collect();
+        let results =
+            threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?);
+        results.collect::<Result<Vec<_>, String>>()
+    })?;
+    let mut failures: Vec<Failure> = hands
+        .iter()
+        .flatten()
+        .zip(messages.into_iter().flatten())
+        .filter_map(|(path, message)| Some(Failure { file: file_name(path), message: message? }))
+        .collect();
+    failures.sort_by(|one, other| one.file.cmp(&other.file));
+    Ok(Checked { version: version.clone(), files: files.len(), failures })
+}
+
+fn spirv_val(directory: &Path) -> Result<Compiler<'static>, String> {
+    let package = debian::unpack("spirv-tools", directory)?;
+    // Vulkan 1.1 is the one whose SPIR-V is the 1.3 that wgpu asks naga for.
+    let arguments = &["--target-env", "vulkan1.1"];
+    Ok(Compiler { version: package.version, check: each(package.root.join("usr/bin/spirv-val"), arguments) })
+}
+
+fn glslang(directory: &Path) -> Result<Compiler<'static>, String> {
+    let package = debian::unpack("glslang-tools", directory)?;
+    Ok(Compiler { version: package.version, check: each(package.root.join("usr/bin/glslangValidator"), &[]) })
+}
+
+/// Runs a program once for every file.
+fn each(program: PathBuf, arguments: &'static [&'static str]) -> Check<'static> {
+    let check = move |file: &PathBuf| {
+        let result = Command::new(&program).args(arguments).arg(file).output();
+        let output = result.map_err(|error| format!("{} could not be run: {error}", program.display()))?;
+        Ok(if output.status.success() { None } else { Some(command::said(&output)) })
+    };
+    Box::new(move |files| files.iter().map(&check).collect())
+}
+
+/// The files of a folder with an extension, sorted.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
+    let unreadable = |error| format!("The folder {} could not be read: {error}", folder.display());
+    let folder = folder.canonicalize().map_err(unreadable)?;
+    let entries = fs::read_dir(&folder).map_err(unreadable)?;
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == extension)).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
