@@ -14,7 +14,8 @@
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
 //   4  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written
-//   5  dx          tokens x d_in; added to when ACCUMULATE; where wanted (part/input_gradient.wgsl)
+//   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; where wanted
+//                  (part/input_gradient.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `lane_sums` (part/shrink.wgsl), `state` and `dstate_tile`
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).

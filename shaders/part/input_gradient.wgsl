@@ -1,13 +1,14 @@
 // dx (+)= A^T dh (+ W_g^T dl for the input router): expand with the shrink block.
 
-@group(0) @binding(5) var<storage, read_write> dx: array<dx_element>;
+// Not `dx`: that is a namespace to Microsoft's shader compiler.
+@group(0) @binding(5) var<storage, read_write> x_gradient: array<x_gradient_element>;
 
 fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
 fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
 fn target_groups() -> u32 { return in_groups(); }
 fn expand_matrix() -> u32 { return 0u; }
-fn load_target(row: u32, c: u32) -> vec4<f32> { return load_dx(row, c); }
-fn store_target(row: u32, c: u32, value: vec4<f32>) { store_dx(row, c, value); }
+fn load_target(row: u32, c: u32) -> vec4<f32> { return load_x_gradient(row, c); }
+fn store_target(row: u32, c: u32, value: vec4<f32>) { store_x_gradient(row, c, value); }
 
 fn input_gradient(first_token: u32, slice: u32, local: u32) {
     let first_group = slice * dims.slice_groups;

@@ -38,7 +38,7 @@ impl BackwardInputShader {
         match dx {
             Some((access, write)) => builder
                 .write_mode(write)
-                .matrix("dx", "dims.d_in", access, Role::Write)
+                .matrix("x_gradient", "dims.d_in", access, Role::Write)
                 .text(include_str!("../../shaders/part/expand.wgsl"))
                 .text(include_str!("../../shaders/part/input_gradient.wgsl")),
             None => builder.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),

@@ -61,7 +61,7 @@ pub enum Shader {
 /// A binding in group 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// The variable's name in the shader, which for tensors is the operation's name for it.
+    /// The variable's name in the shader, which for most tensors is the operation's name for it.
     pub name: &'static str,
     /// What is bound.
     pub kind: BindingKind,

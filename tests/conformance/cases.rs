@@ -1,6 +1,6 @@
 //! The suite's cases.
 
-use hydralora::{LinearDirection, Router};
+use hydralora::{DeviceProfile, LinearDirection, Router};
 use proptest::prelude::*;
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -165,6 +165,29 @@ fn optimiser(cases: &mut Vec<Case>) {
     }
     // More than one round of the norm's strided sum.
     cases.push(Case::new(Operation::AdamW { clip: true }, Shape::new(1, [700, 900], [8, 4])));
+}
+
+/// The most experts that a device's workgroup memory holds at a rank, for each kernel that has such a
+/// limit.
+pub fn largest(device: &DeviceProfile) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for router in ROUTERS {
+        for operation in [Operation::Forward(router), Operation::BackwardInput(router)] {
+            for rank in [1, 64] {
+                let case = |experts| Case::new(operation, Shape::new(3, [8, 8], [rank, experts]));
+                let fits = |&experts: &u32| case(experts).job().ops.iter().all(|op| op.plan(device).is_ok());
+                // Experts that fit come before those that do not; powers of two bracket the last.
+                let Some(most) = (0..16).map(|power| 1 << power).take_while(fits).last() else { continue };
+                let (mut least, mut beyond) = (most, 2 * most);
+                while beyond - least > 1 {
+                    let middle = u32::midpoint(least, beyond);
+                    if fits(&middle) { least = middle } else { beyond = middle }
+                }
+                cases.push(case(least));
+            }
+        }
+    }
+    cases
 }
 
 /// Random cases: any operation on any small shape.

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hydralora::shader::{BindingKind, Shader};
 use hydralora::{DeviceProfile, wgpu};
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ const SCRIPT: &str = include_str!("dawn.mjs");
 pub struct DawnDevice {
     identity: Identity,
     profile: DeviceProfile,
+    /// Dawn's null backend compiles and runs nothing.
+    runs: bool,
     folder: PathBuf,
     process: Mutex<Process>,
 }
@@ -69,7 +72,8 @@ pub fn from_env(implementation: Option<&str>) -> Result<Option<DawnDevice>, Stri
         limits: limits_that_count(&limits),
     };
     let profile = DeviceProfile { limits, busy_workgroups: 8 };
-    Ok(Some(DawnDevice { identity, profile, folder, process: Mutex::new(process) }))
+    let runs = text("backend") != "null";
+    Ok(Some(DawnDevice { identity, profile, runs, folder, process: Mutex::new(process) }))
 }
 
 /// WebGPU's names for the limits that plans depend on.
@@ -155,7 +159,7 @@ impl DawnDevice {
             let mut contents = plan.uniform.clone();
             contents.resize(contents.len().next_multiple_of(16), 0);
             save(&uniform, &contents)?;
-            let writes = source.bindings[1..].iter().map(|b| b.kind == hydralora::shader::BindingKind::Write);
+            let writes = source.bindings[1..].iter().map(|b| b.kind == BindingKind::Write);
             let bindings = tensors.iter().zip(writes).map(|(name, write)| {
                 let place = memory.place(name);
                 json!({ "buffer": place.buffer, "offset": 4 * place.offset, "size": 4 * place.len, "write": write })
@@ -226,6 +230,24 @@ impl Device for DawnDevice {
         };
         once()?;
         (0..runs).map(|_| once()).collect()
+    }
+
+    fn runs(&self) -> bool {
+        self.runs
+    }
+
+    fn compile(&self, shader: &Shader) -> Result<(), Failure> {
+        let source = shader.source();
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let wgsl = self.folder.join("shader.wgsl");
+        std::fs::write(&wgsl, &source.wgsl).map_err(|error| format!("{}: {error}", wgsl.display()))?;
+        let kinds = source.bindings.iter().filter_map(|binding| match binding.kind {
+            BindingKind::Uniform => None,
+            BindingKind::Read => Some("read"),
+            BindingKind::Write => Some("write"),
+        });
+        let bindings: Vec<_> = kinds.collect();
+        process.ask(&json!({ "validate": { "label": source.label, "wgsl": wgsl, "bindings": bindings } }))
     }
 
     fn wgpu(&self) -> Option<&WgpuDevice> {

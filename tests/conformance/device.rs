@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hydralora::device::{Gpu, adapters_from_env};
+use hydralora::shader::Shader;
 use hydralora::{DeviceProfile, Error, Kernels, wgpu};
 use serde::Serialize;
 
@@ -84,6 +85,14 @@ pub trait Device: Send + Sync {
         planning: Planning,
         runs: u32,
     ) -> Result<Vec<Duration>, Failure>;
+
+    /// Whether it runs what it compiles.
+    fn runs(&self) -> bool {
+        true
+    }
+
+    /// Compiles a shader, and runs nothing.
+    fn compile(&self, shader: &Shader) -> Result<(), Failure>;
 
     /// The wgpu device, for what goes beyond running jobs.
     fn wgpu(&self) -> Option<&WgpuDevice>;
@@ -257,6 +266,10 @@ impl Device for WgpuDevice {
         // Some drivers compile a pipeline when it first runs.
         once()?;
         (0..runs).map(|_| once()).collect()
+    }
+
+    fn compile(&self, shader: &Shader) -> Result<(), Failure> {
+        Ok(self.kernels(Planning::Device).warm([shader.clone()])?)
     }
 
     fn wgpu(&self) -> Option<&WgpuDevice> {

@@ -58,6 +58,9 @@ struct Options {
     /// Number of random cases on each adapter
     #[arg(long, value_name = "COUNT", default_value_t = 24)]
     random: u32,
+    /// Stop at the first failure
+    #[arg(long)]
+    fail_fast: bool,
     /// Only list which cases each device can run, and what it lacks for the others
     #[arg(long)]
     support: bool,
@@ -100,7 +103,7 @@ fn run(mut options: Options) -> Result<ExitCode, String> {
     if options.harness.bench {
         options.harness.test_threads = Some(1);
     }
-    let suite = Arc::new(Suite::new(&devices));
+    let suite = Arc::new(Suite::new(&devices, options.fail_fast));
     let trials = suite::trials(&suite, &devices, &options);
     let conclusion = libtest_mimic::run(&options.harness, trials);
     if options.harness.list {

@@ -1,34 +1,45 @@
-//! Every shader, as wgpu gives it to each driver, written to files for the compilers of others.
+//! Every shader by itself: compiled by devices that run nothing, and written to files, as wgpu gives it
+//! to each driver, for the compilers of other platforms.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use hydralora::shader::{Shader, Source};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use serde::Serialize;
 
-use hydralora::shader::BindingKind;
-
+use crate::device::Device;
 use crate::permutations::permutations;
+use crate::suite::Plan;
 
-/// A line of the list of shaders.
-#[derive(Serialize)]
-struct Entry {
-    name: String,
-    label: &'static str,
-    /// What the storage buffers are, from binding 1 on: "read" or "write".
-    bindings: Vec<&'static str>,
+/// Every shader with a name, in an order that does not change.
+fn named() -> Vec<(String, Shader)> {
+    let mut shaders: Vec<_> = permutations().into_iter().map(|shader| (shader.source(), shader)).collect();
+    shaders.sort_by(|(a, _), (b, _)| (a.label, &a.wgsl).cmp(&(b.label, &b.wgsl)));
+    let named = |(index, (source, shader)): (usize, (Source, Shader))| {
+        (format!("{}_{index:03}", source.label), shader)
+    };
+    shaders.into_iter().enumerate().map(named).collect()
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader, and
-/// `shaders.json`, a list of what each binds.
+/// A trial for every shader, on a device that only compiles.
+pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
+    let plan = |(name, shader): (String, Shader)| {
+        let device = Arc::clone(device);
+        Plan::new(format!("shaders/{name}"), shader.source().label, move || {
+            device.compile(&shader).map(|()| None)
+        })
+    };
+    named().into_iter().map(plan).collect()
+}
+
+/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader.
 pub fn write(folder: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut sources: Vec<_> = permutations().iter().map(hydralora::shader::Shader::source).collect();
-    sources.sort_by(|a, b| a.wgsl.cmp(&b.wgsl));
-    let mut list = Vec::new();
-    for (index, source) in sources.iter().enumerate() {
-        let name = format!("{}_{index:03}", source.label);
+    let shaders = named();
+    for (name, shader) in &shaders {
+        let source = shader.source();
         let save = |extension: &str, bytes: &[u8]| {
             let file = folder.join(format!("{name}.{extension}"));
             std::fs::write(&file, bytes).map_err(|error| format!("{}: {error}", file.display()))
@@ -50,16 +61,8 @@ pub fn write(folder: &Path) -> Result<usize, String> {
         let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .map_err(|error| failed("MSL", &error))?;
         save("metal", text.as_bytes())?;
-        let kinds = source.bindings.iter().filter_map(|binding| match binding.kind {
-            BindingKind::Uniform => None,
-            BindingKind::Read => Some("read"),
-            BindingKind::Write => Some("write"),
-        });
-        list.push(Entry { name, label: source.label, bindings: kinds.collect() });
     }
-    let text = serde_json::to_string_pretty(&list).map_err(|error| error.to_string())?;
-    std::fs::write(folder.join("shaders.json"), text).map_err(|error| error.to_string())?;
-    Ok(list.len())
+    Ok(shaders.len())
 }
 
 /// What wgpu asks of naga for Vulkan: reads out of bounds are restricted, where the device does not do

@@ -13,7 +13,7 @@ use crate::inputs::Inputs;
 use crate::known::{self, KNOWN, Known, Verdict};
 use crate::modes::Mode;
 use crate::report::{Record, Report, Status};
-use crate::{Options, cases, goldens, job, properties, random, robustness, selfcheck};
+use crate::{Options, cases, goldens, job, properties, random, robustness, selfcheck, shaders};
 
 /// What a trial does.
 pub type Run = Box<dyn FnOnce() -> Result<Option<Distribution>, Failure> + Send>;
@@ -41,12 +41,13 @@ pub struct Suite {
     identities: Vec<Identity>,
     records: Mutex<Vec<Record>>,
     begin: Instant,
+    fail_fast: bool,
 }
 
 impl Suite {
-    pub fn new(devices: &[Arc<dyn Device>]) -> Self {
+    pub fn new(devices: &[Arc<dyn Device>], fail_fast: bool) -> Self {
         let identities = devices.iter().map(|device| device.identity().clone()).collect();
-        Self { identities, records: Mutex::default(), begin: Instant::now() }
+        Self { identities, records: Mutex::default(), begin: Instant::now(), fail_fast }
     }
 
     pub fn report(&self) -> Report {
@@ -86,8 +87,12 @@ impl Suite {
             Verdict::NoLongerFails(message) => (Status::Failed, Some(message)),
         };
         (record.status, record.message) = (status, message.clone());
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
         let message = message.unwrap_or_default();
+        if self.fail_fast && status == Status::Failed {
+            println!("first failure: {}: {message}", record.case);
+            std::process::exit(1);
+        }
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
         match status {
             Status::Passed => Ok(Completion::Completed),
             Status::Unsupported => Ok(Completion::ignored_with(format!("unsupported: {message}"))),
@@ -123,7 +128,11 @@ pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options
 
 /// Every trial on one device.
 fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
-    let fixed = cases::all();
+    if !device.runs() {
+        return shaders::plans(device);
+    }
+    let mut fixed = cases::all();
+    fixed.extend(cases::largest(device.profile()));
     if let Some(seed) = options.replay {
         let case = fixed.into_iter().find(|case| case.seed() == seed);
         return case.map_or_else(|| vec![random::plan(device, seed)], |case| case_plans(device, &case));

@@ -6,38 +6,46 @@ use hydralora::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPla
 use hydralora::shader::Shader;
 use hydralora::{AdamWHyper, Config, DeviceProfile, LinearDirection, Router, WriteMode, wgpu};
 
-/// Shaders of plans under WebGPU's default limits, over every flag and access, and ranks, experts
-/// and token counts that reach every tile.
+/// Either access to either side of a layer.
+const WIDTHS: [[u32; 2]; 4] = [[8, 8], [8, 9], [9, 8], [9, 9]];
+
+const WRITES: [WriteMode; 2] = [WriteMode::Overwrite, WriteMode::Accumulate];
+
+/// Shaders of plans under WebGPU's default limits: at one rank and number of experts every flag, access
+/// and tile; at others, which change only constants, the smallest and the largest tile.
 pub fn permutations() -> Vec<Shader> {
     let mut shaders = HashSet::new();
-    let writes = [WriteMode::Overwrite, WriteMode::Accumulate];
     for busy_workgroups in [1, 256] {
         let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups };
-        for [rank, experts] in [[1, 1], [1, 2], [3, 5], [8, 4], [16, 8], [64, 3], [5, 41]] {
-            for (d_in, d_out) in [(8, 8), (8, 9), (9, 8), (601, 903)] {
-                for router in [Router::Input, Router::Latent] {
-                    let config = &Config { d_in, d_out, rank, experts, scaling: 1.0, router };
-                    for tokens in [1, 5, 20, 300] {
-                        for write in writes {
-                            let fits = "these shapes fit";
-                            for save in [false, true] {
-                                let plan = ForwardPlan::new(config, tokens, write, save, device).expect(fits);
-                                shaders.insert(plan.dispatch.shader);
-                            }
-                            for dx in [None, Some(write)] {
-                                let plan = BackwardInputPlan::new(config, tokens, dx, device).expect(fits);
-                                shaders.insert(plan.dispatch.shader);
-                            }
-                            let plan = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
-                            shaders.extend(plan.dispatches.into_iter().map(|dispatch| dispatch.shader));
+        for router in [Router::Input, Router::Latent] {
+            let config = |[d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]| Config {
+                d_in,
+                d_out,
+                rank,
+                experts,
+                scaling: 1.0,
+                router,
+            };
+            for widths in WIDTHS {
+                for tokens in [1, 5, 20, 300] {
+                    for write in WRITES {
+                        for training in [false, true] {
+                            let config = config(widths, [8, 4]);
+                            shaders.extend(adapter(&config, tokens, write, training, device));
                         }
                     }
                 }
             }
+            for ranks in [[1, 1], [1, 2], [3, 5], [16, 8], [64, 3], [5, 41]] {
+                for tokens in [1, 300] {
+                    let config = config([8, 9], ranks);
+                    shaders.extend(adapter(&config, tokens, WriteMode::Accumulate, true, device));
+                }
+            }
         }
-        for [d_in, d_out] in [[8, 8], [8, 9], [9, 8], [9, 9]] {
+        for [d_in, d_out] in WIDTHS {
             for tokens in [1, 9, 17, 100] {
-                for write in writes {
+                for write in WRITES {
                     for (direction, bias) in [
                         (LinearDirection::Forward, false),
                         (LinearDirection::Forward, true),
@@ -56,4 +64,20 @@ pub fn permutations() -> Vec<Shader> {
         }
     }
     shaders.into_iter().collect()
+}
+
+/// The shaders of an adapter; in training all outputs, otherwise as few as there can be.
+fn adapter(
+    config: &Config,
+    tokens: u32,
+    write: WriteMode,
+    training: bool,
+    device: &DeviceProfile,
+) -> Vec<Shader> {
+    let fits = "these shapes fit";
+    let forward = ForwardPlan::new(config, tokens, write, training, device).expect(fits);
+    let input = BackwardInputPlan::new(config, tokens, training.then_some(write), device).expect(fits);
+    let params = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
+    let dispatches = [forward.dispatch, input.dispatch].into_iter().chain(params.dispatches);
+    dispatches.map(|dispatch| dispatch.shader).collect()
 }

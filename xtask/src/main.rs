@@ -1,13 +1,19 @@
-//! The project's commands: `cargo xtask demo` and `cargo xtask test`.
+//! The project's commands: `cargo xtask --help`.
 
+mod bundle;
+mod conformance;
 mod driver;
+mod implementation;
+mod mutants;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// hydralora's commands. Each makes sure first that there is a GPU or a software driver to run on.
+/// hydralora's commands. Those that run something make sure first that there is a GPU or a software
+/// driver to run on.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Arguments {
@@ -31,7 +37,32 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Test every kernel on every adapter, and write reports into target/conformance.
+    Conformance {
+        /// Fetch and test this one instead of the machine's adapters: lavapipe (with each subgroup size,
+        /// and under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
+        /// translate (gives every shader to the compilers of other platforms). On Debian 12 and later.
+        #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
+        implementation: Option<String>,
+        /// Options of the suite, such as a filter or --replay; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+    /// Put defects into the shaders, one at a time, and see the conformance suite notice each.
+    Mutants {
+        /// Only defects whose name contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+        /// Options of the suite.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+    /// Build the conformance suite and the benches as executables for another machine.
+    Bundle,
 }
+
+/// What `--implementation` takes.
+const IMPLEMENTATIONS: [&str; 6] = ["lavapipe", "swiftshader", "gl", "dawn", "dawn-null", "translate"];
 
 /// Cargo's build profile: each task looks for the driver in the profile it builds anyway.
 #[derive(Clone, Copy)]
@@ -41,24 +72,37 @@ enum Profile {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().task {
-        Task::Demo { options } => {
-            let help = options.iter().any(|option| option == "--help" || option == "-h");
-            let ready = if help { Ok(()) } else { driver::ensure(Profile::Release) };
-            ready.and_then(|()| {
-                cargo(&["run", "--quiet", "--release", "--example", "finetune", "--"], &options)
-            })
-        }
-        Task::Test { options } => {
-            driver::ensure(Profile::Dev).and_then(|()| cargo(&["test", "--workspace"], &options))
-        }
-    };
-    match result {
+    match run(Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(task: Task) -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask lies outside the project")?;
+    match task {
+        Task::Demo { options } => {
+            if !options.iter().any(|option| option == "--help" || option == "-h") {
+                driver::ensure(Profile::Release)?;
+            }
+            cargo(&["run", "--quiet", "--release", "--example", "finetune", "--"], &options)
+        }
+        Task::Test { options } => {
+            driver::ensure(Profile::Dev)?;
+            cargo(&["test", "--workspace"], &options)
+        }
+        Task::Conformance { implementation: None, options } => conformance::on_adapters(&options),
+        Task::Conformance { implementation: Some(name), options } => {
+            conformance::on_implementation(root, &name, &options)
+        }
+        Task::Mutants { only, options } => {
+            driver::ensure(Profile::Dev)?;
+            mutants::run(root, &only, &options)
+        }
+        Task::Bundle => bundle::run(root),
     }
 }
 

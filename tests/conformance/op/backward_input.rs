@@ -37,7 +37,7 @@ impl Op for BackwardInput {
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let dx = self.dx.then_some(self.write);
         let plan = BackwardInputPlan::new(&self.config, self.tokens, dx, device)?;
-        Ok(Planned::one(plan.dispatch, |_| None))
+        Ok(Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned())))
     }
 
     fn twin(&self, values: &mut Values) {

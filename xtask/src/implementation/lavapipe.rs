@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Implementation, debian, swiftshader, validation};
+use super::{Implementation, debian, swiftshader, validation, variable};
 
 const ICD: &str = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
 
@@ -13,13 +13,14 @@ pub(super) fn provide(directory: &Path) -> Result<Vec<Implementation>, String> {
         return Err(format!("mesa-vulkan-drivers is installed without {ICD}, lavapipe's manifest."));
     }
     let mut env = swiftshader::env(Path::new(ICD));
-    // A cached shader would be one compiled for another vector width.
-    env.push(("MESA_SHADER_CACHE_DISABLE".to_owned(), "true".to_owned()));
     let mut implementations: Vec<_> = [(4, 128), (8, 256), (16, 512)]
         .map(|(subgroup, bits)| {
-            let width = ("LP_NATIVE_VECTOR_WIDTH".to_owned(), bits.to_string());
-            let env = env.iter().cloned().chain([width]).collect();
-            Implementation { name: format!("lavapipe-subgroup{subgroup}"), version: version.clone(), env }
+            let name = format!("lavapipe-subgroup{subgroup}");
+            let width = variable("LP_NATIVE_VECTOR_WIDTH", bits.to_string());
+            // A shader from a shared cache would be one compiled for another vector width.
+            let cache = variable("MESA_SHADER_CACHE_DIR", directory.join("shader-cache").join(&name));
+            let env = env.iter().cloned().chain([width, cache]).collect();
+            Implementation { name, version: version.clone(), env }
         })
         .into();
     let layer = validation::provide(directory)?;

@@ -16,9 +16,6 @@ use std::path::Path;
 pub(crate) use translate::translate;
 pub(crate) use validation::messages as validation_messages;
 
-/// What [`provide`] knows.
-pub(crate) const NAMES: [&str; 5] = ["lavapipe", "swiftshader", "gl", "dawn", "dawn-null"];
-
 /// Something to run the tests on.
 #[derive(Debug, Clone)]
 pub(crate) struct Implementation {
@@ -39,7 +36,7 @@ pub(crate) fn provide(name: &str, directory: &Path) -> Result<Vec<Implementation
         "gl" => Ok(vec![gl::provide()?]),
         "dawn" => Ok(vec![dawn::provide(directory)?]),
         "dawn-null" => Ok(vec![dawn::provide_null(directory)?]),
-        _ => Err(format!("There is no implementation {name}, only {}.", NAMES.join(", "))),
+        _ => Err(format!("There is no implementation {name}.")),
     }
 }
 

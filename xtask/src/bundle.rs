@@ -1,0 +1,52 @@
+//! `cargo xtask bundle`: the suite and the benches as two executables to carry to another machine.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::cargo_command;
+
+/// The suite with its goldens stays below this.
+const MOST_BYTES: u64 = 40 << 20;
+
+const SUITE: &str = "hydralora-conformance";
+const BENCHES: &str = "hydralora-benches";
+
+/// Builds both, stripped, into `target/bundle`.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/bundle");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let suite = ["test", "--release", "--test", "conformance"];
+    let benches = ["bench", "--bench", "kernels"];
+    for (name, arguments) in [(SUITE, &suite[..]), (BENCHES, &benches)] {
+        let built = build(arguments)?;
+        let file = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+        std::fs::copy(&built, &file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let bytes = file.metadata().map_err(|error| format!("{}: {error}", file.display()))?.len();
+        println!("{}: {:.1} MB", file.display(), bytes as f64 / 1e6);
+        if name == SUITE && bytes > MOST_BYTES {
+            return Err(format!("{name} has {bytes} bytes, more than {MOST_BYTES}"));
+        }
+    }
+    println!("On the other machine: {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench");
+    Ok(())
+}
+
+/// The executable that cargo builds.
+fn build(arguments: &[&str]) -> Result<String, String> {
+    let mut command = cargo_command(arguments);
+    let strip = ["release", "bench"].map(|profile| format!("profile.{profile}.strip=true"));
+    for setting in &strip {
+        command.args(["--config", setting]);
+    }
+    let output = Command::output(
+        command.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit()),
+    )
+    .map_err(|error| format!("cargo could not be run: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo {} failed ({})", arguments.join(" "), output.status));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
+    executables.next_back().ok_or_else(|| format!("cargo {} built no executable", arguments.join(" ")))
+}

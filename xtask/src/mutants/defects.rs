@@ -1,0 +1,410 @@
+//! The defects, as data.
+
+/// A defect: in `file`, the one place where `find` stands is replaced.
+pub(super) struct Defect {
+    pub(super) name: &'static str,
+    /// Under shaders/.
+    pub(super) file: &'static str,
+    pub(super) find: &'static str,
+    pub(super) replace: &'static str,
+    /// Why no suite on a software driver can notice it, if none can.
+    pub(super) survives: Option<&'static str>,
+}
+
+const fn defect(name: &'static str, file: &'static str, find: &'static str, replace: &'static str) -> Defect {
+    Defect { name, file, find, replace, survives: None }
+}
+
+pub(super) const DEFECTS: &[Defect] = &[
+    // forward
+    defect(
+        "forward scale dropped",
+        "forward.wgsl",
+        "return dims.scaling * state[(RANK + expert) * QUADS + quad];",
+        "return state[(RANK + expert) * QUADS + quad];",
+    ),
+    defect(
+        "forward experts swapped",
+        "forward.wgsl",
+        "return dims.scaling * state[(RANK + expert)",
+        "return dims.scaling * state[(RANK + (expert + 1u) % EXPERTS)",
+    ),
+    defect(
+        "softmax without its maximum",
+        "forward.wgsl",
+        "exp(state[(RANK + expert) * QUADS + quad] - largest)",
+        "exp(state[(RANK + expert) * QUADS + quad])",
+    ),
+    defect(
+        "softmax maximum of the first only",
+        "forward.wgsl",
+        "largest = max(largest, state[(RANK + expert) * QUADS + quad]);",
+        "largest = largest;",
+    ),
+    defect("softmax not normalised", "forward.wgsl", "* QUADS + quad] / total;", "* QUADS + quad];"),
+    defect("softmax total of weights but the last", "forward.wgsl", "total += weight;", "total = weight;"),
+    defect(
+        "forward barrier after softmax removed",
+        "forward.wgsl",
+        "workgroupBarrier();\n    save_state",
+        "save_state",
+    ),
+    defect(
+        "forward slice ignored",
+        "forward.wgsl",
+        "let first_group = group.x * dims.slice_groups;",
+        "let first_group = 0u;",
+    ),
+    defect(
+        "forward folded grid ignored",
+        "forward.wgsl",
+        "let tile = group.y + group.z * grid.y;",
+        "let tile = group.y;",
+    ),
+    // part/save_state
+    defect("saved tokens rotated", "part/save_state.wgsl", "[token % 4u];", "[(token + 1u) % 4u];"),
+    defect(
+        "saved last token missing",
+        "part/save_state.wgsl",
+        "first_token + token < tokens",
+        "first_token + token + 1u < tokens",
+    ),
+    defect(
+        "saved transposed",
+        "part/save_state.wgsl",
+        "let column = item % STATE;",
+        "let column = STATE - 1u - item % STATE;",
+    ),
+    Defect {
+        name: "saved tail tokens unmasked",
+        file: "part/save_state.wgsl",
+        find: "if (first_token + token < tokens) {",
+        replace: "if (true) {",
+        survives: Some(
+            "bindings end with the last token, and where drivers discard writes beyond a binding nothing changes",
+        ),
+    },
+    // part/shrink
+    defect(
+        "shrink last chunk skipped",
+        "part/shrink.wgsl",
+        "k < groups; k += LANES",
+        "k < groups / LANES * LANES; k += LANES",
+    ),
+    defect(
+        "shrink last lane lost",
+        "part/shrink.wgsl",
+        "other < LANES; other++",
+        "other < LANES - 1u; other++",
+    ),
+    defect(
+        "shrink result before its reduction",
+        "part/shrink.wgsl",
+        "shrunk(column, item % QUADS, sum);",
+        "shrunk(column, item % QUADS, lane_sums[item * LANES]);",
+    ),
+    defect(
+        "shrink column group repeated",
+        "part/shrink.wgsl",
+        "min(first + column, COLUMNS - 1u)",
+        "min(column, COLUMNS - 1u)",
+    ),
+    defect("shrink tokens swapped", "part/shrink.wgsl", "dot(x2, m), dot(x3, m))", "dot(x3, m), dot(x2, m))"),
+    defect(
+        "shrink barrier before reduction removed",
+        "part/shrink.wgsl",
+        "workgroupBarrier();\n            for (var item = local; item < REDUCE",
+        "for (var item = local; item < REDUCE",
+    ),
+    defect(
+        "shrink barrier after reduction removed",
+        "part/shrink.wgsl",
+        "workgroupBarrier();\n            if (first + chunk < COLUMNS)",
+        "if (first + chunk < COLUMNS)",
+    ),
+    defect(
+        "shrink reduced chunk misplaced",
+        "part/shrink.wgsl",
+        "let column = first + chunk + item / QUADS;",
+        "let column = first + item / QUADS;",
+    ),
+    // part/expand
+    defect(
+        "expand accumulation ignored",
+        "part/expand.wgsl",
+        "load_target(row, c) + sums[token]",
+        "sums[token]",
+    ),
+    defect("expand row index transposed", "part/expand.wgsl", "at += groups;", "at += 1u;"),
+    defect(
+        "expand slice start ignored",
+        "part/expand.wgsl",
+        "var c = first_group + local;",
+        "var c = local;",
+    ),
+    defect(
+        "expand later quads repeat the first",
+        "part/expand.wgsl",
+        "* inner_factor(inner, first_quad + quad)",
+        "* inner_factor(inner, quad)",
+    ),
+    defect(
+        "expand last token missing",
+        "part/expand.wgsl",
+        "if (row < tokens) {",
+        "if (row + 1u < tokens) {",
+    ),
+    Defect {
+        name: "expand tail tokens unmasked",
+        file: "part/expand.wgsl",
+        find: "if (row < tokens) {",
+        replace: "if (true) {",
+        survives: Some(
+            "bindings end with the last token, and where drivers discard writes beyond a binding nothing changes",
+        ),
+    },
+    // access
+    defect("read past the row's end", "access/read_scalar.wgsl", "if (inside > 3u) {", "if (inside > 0u) {"),
+    defect(
+        "read rows as if padded",
+        "access/read_scalar.wgsl",
+        "let first = row * WIDTH + 4u * column;",
+        "let first = row * ((WIDTH + 3u) / 4u * 4u) + 4u * column;",
+    ),
+    defect(
+        "read transposed",
+        "access/read_vec4.wgsl",
+        "row * (WIDTH / 4u) + column",
+        "column * (WIDTH / 4u) + row",
+    ),
+    defect("write loses an element", "access/write_scalar.wgsl", "if (inside > 1u) {", "if (inside > 2u) {"),
+    defect(
+        "write past the row's end",
+        "access/write_scalar.wgsl",
+        "if (inside > 3u) {",
+        "if (inside > 2u) {",
+    ),
+    // routers
+    defect("latent router column lost", "part/router_latent.wgsl", "[j % 4u]", "[0u]"),
+    defect(
+        "latent router row padding forgotten",
+        "part/router_latent.wgsl",
+        "expert * ((RANK + 3u) / 4u)",
+        "expert * (RANK / 4u)",
+    ),
+    defect("latent router barrier removed", "part/router_latent.wgsl", "workgroupBarrier();", ""),
+    defect(
+        "latent router backward overwrites dh",
+        "part/router_latent_backward.wgsl",
+        "var sum = dstate_tile[item];",
+        "var sum = vec4<f32>(0.0);",
+    ),
+    defect(
+        "latent router backward sign",
+        "part/router_latent_backward.wgsl",
+        "sum += parameters",
+        "sum -= parameters",
+    ),
+    // backward_input
+    defect(
+        "softmax backward sign",
+        "backward_input.wgsl",
+        "state[row] * (dstate_tile[row] - mean)",
+        "state[row] * (mean - dstate_tile[row])",
+    ),
+    defect(
+        "softmax backward without its mean",
+        "backward_input.wgsl",
+        "state[row] * (dstate_tile[row] - mean)",
+        "state[row] * dstate_tile[row]",
+    ),
+    defect("backward scale dropped", "backward_input.wgsl", "= dims.scaling * value;", "= value;"),
+    defect(
+        "dh weighted by another expert",
+        "backward_input.wgsl",
+        "state[(RANK + column / RANK) * QUADS + quad]",
+        "state[(RANK + column % EXPERTS) * QUADS + quad]",
+    ),
+    defect(
+        "dh chunk offset ignored",
+        "backward_input.wgsl",
+        "first + (row + RANK - first % RANK) % RANK",
+        "first + row",
+    ),
+    defect(
+        "dw with another h",
+        "backward_input.wgsl",
+        "sum += state[(column % RANK) * QUADS + quad]",
+        "sum += state[(column / EXPERTS % RANK) * QUADS + quad]",
+    ),
+    defect(
+        "dw of the chunk's end lost",
+        "backward_input.wgsl",
+        "let stop = min(end, (expert + 1u) * RANK);",
+        "let stop = min(end, (expert + 1u) * RANK) - 1u;",
+    ),
+    defect(
+        "dstate of token 0 everywhere",
+        "backward_input.wgsl",
+        "dstate_tile[column * QUADS + token / 4u][token % 4u]",
+        "dstate_tile[column * QUADS + token / 4u][0u]",
+    ),
+    defect(
+        "backward barrier before softmax removed",
+        "backward_input.wgsl",
+        "workgroupBarrier();\n    if (local < QUADS)",
+        "if (local < QUADS)",
+    ),
+    defect(
+        "dx from the state instead of its gradient",
+        "part/input_gradient.wgsl",
+        "return dstate_tile[row * QUADS + quad];",
+        "return state[row * QUADS + quad];",
+    ),
+    defect(
+        "dx slice's end ignored",
+        "part/input_gradient.wgsl",
+        "let first_group = slice * dims.slice_groups;",
+        "let first_group = 0u;",
+    ),
+    // backward_params
+    defect(
+        "dB scale dropped",
+        "backward_params.wgsl",
+        "return dims.scaling * saved[token * STATE + RANK + inside / RANK]",
+        "return saved[token * STATE + RANK + inside / RANK]",
+    ),
+    defect(
+        "dB expert and column swapped",
+        "backward_params.wgsl",
+        "saved[token * STATE + inside % RANK]",
+        "saved[token * STATE + inside / EXPERTS % RANK]",
+    ),
+    defect(
+        "latent dW_g from dh",
+        "backward_params.wgsl",
+        "return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];",
+        "return dstate[token * STATE + min(row, EXPERTS - 1u)];",
+    ),
+    defect(
+        "dB of all splits in one copy",
+        "backward_params.wgsl",
+        "copy + expand_matrix, group.y",
+        "expand_matrix, group.y",
+    ),
+    defect(
+        "outer last stage skipped",
+        "part/outer.wgsl",
+        "for (var first = begin; first < end; first += STAGE_TOKENS)",
+        "for (var first = begin; first < end / STAGE_TOKENS * STAGE_TOKENS; first += STAGE_TOKENS)",
+    ),
+    defect(
+        "outer splits overlap",
+        "part/outer.wgsl",
+        "let begin = split * dims.split_tokens;",
+        "let begin = 0u;",
+    ),
+    defect(
+        "outer accumulation ignored",
+        "part/outer.wgsl",
+        "gradients[at] += sums[row];",
+        "gradients[at] = sums[row];",
+    ),
+    defect(
+        "outer barrier after staging removed",
+        "part/outer.wgsl",
+        "workgroupBarrier();\n        for (var token = 0u; token < count",
+        "for (var token = 0u; token < count",
+    ),
+    defect(
+        "outer barrier before staging removed",
+        "part/outer.wgsl",
+        "        workgroupBarrier();\n    }\n    if (column",
+        "    }\n    if (column",
+    ),
+    defect("reduce skips a split", "backward_params_reduce.wgsl", "var split = 1u;", "var split = 2u;"),
+    defect(
+        "reduce accumulation ignored",
+        "backward_params_reduce.wgsl",
+        "gradients[at] += sum;",
+        "gradients[at] = sum;",
+    ),
+    // linear
+    defect(
+        "linear bias shifted",
+        "part/linear_bias.wgsl",
+        "bias[min(4u * c + 1u, last)]",
+        "bias[min(4u * c, last)]",
+    ),
+    defect("linear accumulation ignored", "linear.wgsl", "load_targets(target_row, c) + value", "value"),
+    defect(
+        "linear barrier after loading removed",
+        "linear.wgsl",
+        "workgroupBarrier();\n        for (var k = 0u",
+        "for (var k = 0u",
+    ),
+    defect(
+        "linear barrier before loading removed",
+        "linear.wgsl",
+        "        workgroupBarrier();\n    }\n    for (var token",
+        "    }\n    for (var token",
+    ),
+    defect(
+        "linear source read past its end",
+        "linear.wgsl",
+        "if (k < inner_groups) {\n                value",
+        "if (true) {\n                value",
+    ),
+    defect(
+        "linear forward column repeated",
+        "part/linear_forward.wgsl",
+        "load_weight(min(4u * quad + 2u, last), k)",
+        "load_weight(min(4u * quad + 1u, last), k)",
+    ),
+    defect(
+        "linear backward one row too many",
+        "part/linear_backward.wgsl",
+        "if (i >= dims.source_width) {",
+        "if (i > dims.source_width) {",
+    ),
+    // adamw
+    defect("adamw decay dropped", "adamw.wgsl", "hyper.decay * parameters[at]", "parameters[at]"),
+    defect(
+        "adamw second correction dropped",
+        "adamw.wgsl",
+        "sqrt(second) * hyper.second_scale",
+        "sqrt(second)",
+    ),
+    defect(
+        "adamw first moment stale",
+        "adamw.wgsl",
+        "hyper.step_size * first /",
+        "hyper.step_size * gradient /",
+    ),
+    defect(
+        "adamw second moment of one sign",
+        "adamw.wgsl",
+        "* gradient * gradient;",
+        "* gradient * abs(gradient);",
+    ),
+    defect(
+        "adamw clip ignored",
+        "adamw.wgsl",
+        "let gradient = clip * gradients[at];",
+        "let gradient = gradients[at];",
+    ),
+    defect(
+        "clip enlarges small gradients",
+        "part/clip_norm.wgsl",
+        "return min(1.0, hyper.max_norm / (sqrt(total) + 1e-6));",
+        "return hyper.max_norm / (sqrt(total) + 1e-6);",
+    ),
+    defect("clip barrier removed", "part/clip_norm.wgsl", "workgroupBarrier();", ""),
+    defect(
+        "norm counts elements twice",
+        "gradient_norm.wgsl",
+        "at += WORKGROUP * WORKGROUP",
+        "at += WORKGROUP * 32u",
+    ),
+    defect("norm barrier removed", "gradient_norm.wgsl", "workgroupBarrier();", ""),
+];

@@ -1,0 +1,176 @@
+//! Proof that the conformance suite can fail: each defect is put into a copy of the shaders, the
+//! kernels are built with it, and the suite must go red.
+
+mod defects;
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use defects::{DEFECTS, Defect};
+
+/// What the library's package is made of.
+const SOURCES: [&str; 10] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "src",
+    "shaders",
+    "tests",
+    "benches",
+    "examples",
+    "docs",
+    "xtask",
+];
+
+/// A suite that runs this long under a defect hangs.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+enum Verdict {
+    /// The suite's first failure.
+    Killed(String),
+    Hangs,
+    Survives,
+}
+
+/// Tries every defect whose name contains `filter`, prints the kill table, and fails if one survives
+/// that should not.
+pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Result<(), String> {
+    let selected: Vec<&Defect> = DEFECTS.iter().filter(|defect| defect.name.contains(filter)).collect();
+    if selected.is_empty() {
+        return Err(format!("no defect's name contains {filter:?}"));
+    }
+    let tree = root.join("target/mutants");
+    let _ = std::fs::remove_dir_all(&tree);
+    for source in SOURCES {
+        copy(&root.join(source), &tree.join(source))?;
+    }
+    let build = Build { tree, target: root.join("target") };
+
+    println!("the suite without a defect");
+    if let Verdict::Killed(failure) = build.suite(suite_options)? {
+        return Err(format!("the suite fails without any defect: {failure}"));
+    }
+    let mut rows = Vec::new();
+    let mut wrong = 0;
+    for defect in &selected {
+        let begin = Instant::now();
+        let verdict = build.with(defect, suite_options)?;
+        let (text, as_it_should) = match (verdict, defect.survives) {
+            (Verdict::Killed(failure), None) => (format!("killed by {failure}"), true),
+            (Verdict::Hangs, None) => ("killed: the suite hangs".to_owned(), true),
+            (Verdict::Killed(failure), Some(_)) => {
+                (format!("killed by {failure} (listed as a survivor)"), true)
+            }
+            (Verdict::Survives, Some(reason)) => (format!("survives: {reason}"), true),
+            (Verdict::Survives, None) => ("SURVIVES".to_owned(), false),
+            (Verdict::Hangs, Some(_)) => ("hangs (listed as a survivor)".to_owned(), false),
+        };
+        wrong += usize::from(!as_it_should);
+        let row = format!("| {:<34} | {:<31} | {text} |", defect.name, defect.file);
+        println!("{row} {:.0} s", begin.elapsed().as_secs_f64());
+        rows.push(row);
+    }
+    println!(
+        "\n| {:<34} | {:<31} | verdict |\n|{}|{}|---|",
+        "defect",
+        "shaders/",
+        "-".repeat(36),
+        "-".repeat(33)
+    );
+    println!("{}", rows.join("\n"));
+    let killed = rows.iter().filter(|row| row.contains("| killed")).count();
+    println!("\n{killed} of {} defects killed", rows.len());
+    if wrong == 0 { Ok(()) } else { Err(format!("{wrong} defects survive that should not")) }
+}
+
+/// A copy of the sources, built beside the real ones so that dependencies are built once.
+struct Build {
+    tree: PathBuf,
+    target: PathBuf,
+}
+
+impl Build {
+    /// The suite's verdict on one defect; the shader is whole again afterwards.
+    fn with(&self, defect: &Defect, suite_options: &[OsString]) -> Result<Verdict, String> {
+        let file = self.tree.join("shaders").join(defect.file);
+        let failed = |error: std::io::Error| format!("{}: {error}", file.display());
+        let whole = std::fs::read_to_string(&file).map_err(failed)?;
+        let count = whole.matches(defect.find).count();
+        if count != 1 {
+            return Err(format!("{}: its text is {count} times in {}, not once", defect.name, defect.file));
+        }
+        std::fs::write(&file, whole.replace(defect.find, defect.replace)).map_err(failed)?;
+        let verdict = self.suite(suite_options);
+        std::fs::write(&file, whole).map_err(failed)?;
+        match verdict {
+            Ok(Verdict::Killed(failure)) if failure.contains("while compiling") => {
+                Err(format!("{}: this is no defect but invalid WGSL: {failure}", defect.name))
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Builds and runs the suite.
+    fn suite(&self, suite_options: &[OsString]) -> Result<Verdict, String> {
+        let cargo = |arguments: &[&str]| {
+            let mut command = crate::cargo_command(&["test", "--quiet", "--test", "conformance"]);
+            command.args(arguments).current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
+            command
+        };
+        let built =
+            cargo(&["--no-run"]).status().map_err(|error| format!("cargo could not be run: {error}"))?;
+        if !built.success() {
+            return Err("the suite could not be built".to_owned());
+        }
+        let mut command = cargo(&["--", "--quiet", "--fail-fast", "--out"]);
+        command.arg(self.target.join("mutants-conformance"));
+        command.args(suite_options);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cargo could not be run: {error}"))?;
+        let mut stdout = child.stdout.take().ok_or("cargo has no output")?;
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stdout.read_to_string(&mut text);
+            text
+        });
+        let begin = Instant::now();
+        let status = loop {
+            match child.try_wait().map_err(|error| error.to_string())? {
+                Some(status) => break status,
+                None if begin.elapsed() > PATIENCE => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Ok(Verdict::Hangs);
+                }
+                None => std::thread::sleep(Duration::from_millis(100)),
+            }
+        };
+        let output = reader.join().unwrap_or_default();
+        if status.success() {
+            return Ok(Verdict::Survives);
+        }
+        let failure = output.lines().find_map(|line| line.split_once("first failure: "));
+        failure
+            .map(|(_, failure)| Verdict::Killed(failure.to_owned()))
+            .ok_or_else(|| format!("the suite ended with {status}, but named no failure:\n{output}"))
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", from.display());
+    if from.is_dir() {
+        std::fs::create_dir_all(to).map_err(failed)?;
+        for entry in std::fs::read_dir(from).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    std::fs::copy(from, to).map(drop).map_err(failed)
+}
