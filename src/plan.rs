@@ -2,6 +2,7 @@
 
 use bytemuck::Pod;
 
+use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::shader::{BindingKind, Shader, Source};
 
@@ -13,19 +14,46 @@ pub struct DeviceProfile {
     /// Workgroups that keep the device busy. Few tokens are spread over output slices, and parameter
     /// gradients over token splits, until about this many are in flight.
     pub busy_workgroups: u32,
+    /// Loop iterations that a thread may run, over all loops of a shader together: what some drivers
+    /// end all loops after. Loops of few and constant iterations are unrolled and do not count.
+    pub max_loop_iterations: u64,
 }
 
+/// Mesa's llvmpipe ends every loop of a shader after this many iterations in all
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong.
+const LLVMPIPE_LOOP_ITERATIONS: u64 = 65_535;
+
 impl DeviceProfile {
+    /// A device with these limits and no bound on loops.
+    #[must_use]
+    pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
+        Self { limits, busy_workgroups, max_loop_iterations: u64::MAX }
+    }
+
     /// The profile of a device.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        let busy_workgroups = match device.adapter_info().device_type {
+        let info = device.adapter_info();
+        let busy_workgroups = match info.device_type {
             // A software driver runs a workgroup per core: more slices only repeat work.
             wgpu::DeviceType::Cpu => 8,
             wgpu::DeviceType::IntegratedGpu => 64,
             _ => 256,
         };
-        Self { limits: device.limits(), busy_workgroups }
+        let max_loop_iterations =
+            if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+        Self { max_loop_iterations, ..Self::new(device.limits(), busy_workgroups) }
+    }
+
+    /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
+    pub(crate) fn check_loops(&self, kernel: &str, iterations: u64, fix: &'static str) -> Result<(), Error> {
+        Error::check_limit(
+            format_args!("{kernel} (loop iterations in a thread)"),
+            "driver's bound on loops",
+            iterations,
+            self.max_loop_iterations,
+            fix,
+        )
     }
 }
 
@@ -112,8 +140,13 @@ pub(crate) struct TileProblem {
     pub(crate) resident: u64,
     /// vec4s per quad and reduced column besides the lanes' sums.
     pub(crate) per_reduced: u64,
+    /// vec4 groups in a row of the source.
+    pub(crate) source_groups: u32,
     /// vec4 groups in a row of the target.
     pub(crate) target_groups: u32,
+    /// Rows of the expand, in the two loops over them.
+    pub(crate) expand_rows: [u32; 2],
+    pub(crate) config: Config,
 }
 
 /// A fused kernel's tile, slices and grid.
@@ -131,6 +164,30 @@ impl TileProblem {
         let reduce = u64::from(tile.reduce);
         16 * u64::from(tile.quads)
             * (reduce * u64::from(tile.lanes) + self.resident + self.per_reduced * reduce)
+    }
+
+    /// Loop iterations of a thread's shrink and of the step for each token, at most.
+    fn iterations_before_expand(&self, tile: &Tile) -> u64 {
+        let rounds = |items: u32| u64::from(items.div_ceil(WORKGROUP));
+        let Config { rank, experts, router, .. } = self.config;
+        let state = rank + experts;
+        let sums = 1 + rounds(tile.reduce * tile.quads) * u64::from(tile.lanes);
+        // absorb, in backward: over dh and dw
+        let absorb = rounds(state * tile.quads) * (3 + u64::from(tile.reduce));
+        let chunks = u64::from(tile.group / tile.reduce) * (sums + absorb);
+        let along = u64::from(self.source_groups.div_ceil(tile.lanes));
+        let shrink = u64::from(self.columns.div_ceil(tile.group)) * (1 + along + chunks);
+        let route = match router {
+            Router::Input => 0,
+            Router::Latent => rounds(state * tile.quads) * (1 + u64::from(state)),
+        };
+        shrink + route + 3 * u64::from(experts) + rounds(state * tile.tokens()) + rounds(state * tile.quads)
+    }
+
+    /// Loop iterations of a thread's expand, for each group of outputs it owns.
+    fn iterations_per_round(&self, tile: &Tile) -> u64 {
+        let [outer, inner] = self.expand_rows.map(u64::from);
+        u64::from(tile.quads / tile.expand_quads) * (2 + outer * (1 + inner))
     }
 
     /// The largest tile that the tokens fill and the workgroup memory holds.
@@ -175,7 +232,17 @@ impl TileProblem {
     fn slice(&self, tile: Tile, memory: u64, device: &DeviceProfile) -> Result<TilePlan, Error> {
         let tiles = self.tokens.div_ceil(tile.tokens());
         let most_slices = self.target_groups.div_ceil(WORKGROUP);
-        let slices = (device.busy_workgroups / tiles).clamp(1, most_slices);
+        // Each slice's expand takes its share of the loop iterations, and none of the others.
+        let before_expand = self.iterations_before_expand(&tile);
+        let per_round = self.iterations_per_round(&tile);
+        device.check_loops(
+            self.kernel,
+            before_expand.saturating_add(per_round),
+            "use a smaller rank or fewer experts, or another driver",
+        )?;
+        let most_rounds = (device.max_loop_iterations - before_expand) / per_round;
+        let least_slices = u64::from(most_slices).div_ceil(most_rounds) as u32;
+        let slices = (device.busy_workgroups / tiles).clamp(least_slices, most_slices);
         let slice_groups = self.target_groups.div_ceil(slices).next_multiple_of(WORKGROUP);
         let [y, z] = fold(self.kernel, tiles, &device.limits)?;
         Ok(TilePlan { tile, slice_groups, grid: [self.target_groups.div_ceil(slice_groups), y, z], memory })

@@ -173,7 +173,7 @@ fn one_buffer_read_and_written() {
 
 #[test]
 fn over_a_limit() {
-    let profile = DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 8 };
+    let profile = DeviceProfile::new(wgpu::Limits::default(), 8);
     let over = |error: Error, name: &str| {
         let Error::OverLimit { limit, needed, allowed, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*limit, name);

@@ -125,7 +125,7 @@ fn workgroup_memory(module: &Module) -> u32 {
 
 #[test]
 fn plans_know_their_workgroup_memory() {
-    let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 8 };
+    let device = &DeviceProfile::new(wgpu::Limits::default(), 8);
     for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
         for tokens in [1, 20, 300] {
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };

@@ -71,8 +71,11 @@ impl BackwardInputPlan {
             resident: 2 * u64::from(config.state_len()),
             // `v`
             per_reduced: 1,
+            source_groups: groups(config.d_out),
             // Without dx there is nothing to slice.
             target_groups: dx.map_or(1, |_| groups(config.d_in)),
+            expand_rows: [1, config.shrink_rows()],
+            config: *config,
         }
         .plan(device)?;
         let shader = Shader::BackwardInput(BackwardInputShader {

@@ -122,7 +122,15 @@ impl BackwardParamsPlan {
         let most_splits = (tokens / LEAST_SPLIT_TOKENS)
             .min((limits.max_storage_buffer_binding_size / layout.bytes()).min(u64::from(u32::MAX)) as u32)
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1));
-        let split_tokens = tokens.div_ceil((device.busy_workgroups / end).clamp(1, most_splits));
+        // A thread loops over a split's tokens, and once for each stage and what it stages.
+        let most_split_tokens = (device.max_loop_iterations / 2).min(u64::from(u32::MAX)) as u32;
+        let least_splits = tokens.div_ceil(most_split_tokens);
+        device.check_loops(
+            "backward_params",
+            2 * u64::from(tokens.div_ceil(most_splits)),
+            "process fewer tokens at a time",
+        )?;
+        let split_tokens = tokens.div_ceil((device.busy_workgroups / end).clamp(least_splits, most_splits));
         let splits = tokens.div_ceil(split_tokens);
         let dims = Dims {
             tokens,

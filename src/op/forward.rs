@@ -63,7 +63,10 @@ impl ForwardPlan {
             columns: config.shrink_rows(),
             resident: u64::from(config.state_len()),
             per_reduced: 0,
+            source_groups: groups(config.d_in),
             target_groups: groups(config.d_out),
+            expand_rows: [config.experts, config.rank],
+            config: *config,
         }
         .plan(device)?;
         let shader = Shader::Forward(ForwardShader {

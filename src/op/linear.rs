@@ -95,6 +95,12 @@ impl LinearPlan {
             u64::from(limits.max_compute_workgroup_storage_size),
             "request a device with at least WebGPU's default limits",
         )?;
+        // For each tile along the inner dimension: loading both tiles, and its vec4s.
+        device.check_loops(
+            "linear",
+            u64::from(groups(source_width).div_ceil(DEPTH)) * u64::from(3 * DEPTH),
+            "use a narrower layer, or another driver",
+        )?;
         let shader = Shader::Linear(LinearShader {
             direction,
             thread_tokens,

@@ -62,7 +62,7 @@ pub(crate) mod tests {
         Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 
     pub(crate) fn profile() -> DeviceProfile {
-        DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups: 64 }
+        DeviceProfile::new(wgpu::Limits::default(), 64)
     }
 
     /// Compares the uniform of a shader with the host's struct, field by field.

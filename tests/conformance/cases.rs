@@ -63,6 +63,8 @@ fn typical(cases: &mut Vec<Case>) {
 }
 
 fn token_counts(cases: &mut Vec<Case>) {
+    // More tokens than some drivers let a thread's loops have iterations.
+    cases.push(Case::new(Operation::BackwardParams(Router::Input), Shape::new(70_000, [4, 5], [1, 2])));
     for tokens in TOKENS {
         let shape = Shape::new(tokens, [36, 28], [4, 3]);
         for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardParams] {

@@ -71,7 +71,7 @@ pub fn from_env(implementation: Option<&str>) -> Result<Option<DawnDevice>, Stri
         features: hello["features"].to_string(),
         limits: limits_that_count(&limits),
     };
-    let profile = DeviceProfile { limits, busy_workgroups: 8 };
+    let profile = DeviceProfile::new(limits, 8);
     let runs = text("backend") != "null";
     Ok(Some(DawnDevice { identity, profile, runs, folder, process: Mutex::new(process) }))
 }

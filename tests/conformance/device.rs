@@ -185,7 +185,7 @@ impl WgpuDevice {
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             kind: format!("{:?}", info.device_type),
             limits_of,
-            features: format!("{:?}", adapter.features()),
+            features: adapter.features().iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" "),
             limits: limits_that_count(&device.limits()),
         };
         let profile = DeviceProfile::of(&device);

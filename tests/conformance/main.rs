@@ -67,6 +67,9 @@ struct Options {
     /// Write every shader, and what other languages make of it, into this folder, and run nothing
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
+    /// For the out-of-memory trial, which runs this executable again
+    #[arg(long, hide = true)]
+    exhaust_memory: bool,
     /// The implementation under test and its version, for the report
     #[arg(long, value_name = "TEXT", env = "HYDRALORA_IMPLEMENTATION")]
     implementation: Option<String>,
@@ -94,6 +97,9 @@ fn run(mut options: Options) -> Result<ExitCode, String> {
             println!("{count} shaders written");
             ExitCode::SUCCESS
         });
+    }
+    if options.exhaust_memory {
+        return robustness::exhaust_memory().map(|()| ExitCode::SUCCESS);
     }
     let devices = devices(&options)?;
     if options.support {

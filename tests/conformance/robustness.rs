@@ -3,15 +3,16 @@
 //! its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hydralora::device::{Gpu, instance_from_env};
-use hydralora::op::ForwardPlan;
+use hydralora::op::{BackwardParamsPlan, ForwardPlan};
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Config, DeviceProfile, Error, Forward, ForwardDescriptor, Kernels,
-    Router, WriteMode, wgpu,
+    AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
+    Error, Forward, ForwardDescriptor, Kernels, Router, WriteMode, wgpu,
 };
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -149,34 +150,93 @@ fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
     Ok(())
 }
 
+/// KiB of address space that a process in the out-of-memory trial may have: a software driver and its
+/// compiler fit.
+const ADDRESS_SPACE: &str = "6291456";
+
+/// Runs this executable again with little memory, which is a software driver's device memory too.
 fn out_of_memory(device: &WgpuDevice) -> Result<(), Failure> {
-    // wgpu refuses to create buffers beyond a share of the memory budget, where the driver tells it.
     let info = device.adapter.get_info();
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    descriptor.memory_budget_thresholds =
-        wgpu::MemoryBudgetThresholds { for_resource_creation: Some(0), for_device_loss: None };
-    let instance = wgpu::Instance::new(descriptor);
-    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let same = |adapter: &wgpu::Adapter| {
-        let other = adapter.get_info();
-        other.name == info.name && other.backend == info.backend
-    };
-    let adapter = adapters.into_iter().find(same);
-    let adapter = adapter.ok_or_else(|| Failure::Failed("the adapter is gone".to_owned()))?;
-    let gpu = pollster::block_on(Gpu::from_adapter(&adapter))?;
-    gpu.device.on_uncaptured_error(Arc::new(|_| {}));
-    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let buffers = Buffers::new(&gpu, &CONFIG);
-    if pollster::block_on(scope.pop()).is_none() {
-        return Err(Failure::Unsupported(
-            "the driver tells no memory budget, so none can be exhausted".to_owned(),
-        ));
+    if !cfg!(unix) || info.device_type != wgpu::DeviceType::Cpu {
+        let reason = "only a software driver's memory can be limited from outside, and only on Unix";
+        return Err(Failure::Unsupported(reason.to_owned()));
     }
-    let kernels = Kernels::new(&gpu.device);
-    let prepared = Forward::prepare(&kernels, &buffers.forward(CONFIG));
-    ensure(matches!(prepared, Err(Error::Device { .. })), || {
-        format!("preparing without memory gave {prepared:?}")
+    let executable = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -v $0 && exec \"$1\" --exhaust-memory", ADDRESS_SPACE])
+        .arg(executable)
+        .env("WGPU_BACKEND", info.backend.to_str())
+        .env("WGPU_ADAPTER_NAME", info.name)
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure(output.status.success() && text.contains(EXHAUSTED), || {
+        format!("the process ended with {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr))
     })
+}
+
+/// What the process without memory says when all went well.
+const EXHAUSTED: &str = "out of memory was an error, and nothing else happened";
+
+/// The other half of the out-of-memory trial: uses up the device's memory, prepares an operation that
+/// needs scratch memory, gives the memory back and prepares it again.
+pub fn exhaust_memory() -> Result<(), String> {
+    const LARGEST: u64 = 256 << 20;
+    let gpu = pollster::block_on(Gpu::from_env()).map_err(|error| error.to_string())?;
+    let kernels = Kernels::with_profile(
+        &gpu.device,
+        DeviceProfile { busy_workgroups: 4096, ..DeviceProfile::of(&gpu.device) },
+    );
+    // Splits of the tokens need about the largest binding of scratch memory.
+    let config = Config { d_in: 16384, d_out: 16384, rank: 8, experts: 4, ..CONFIG };
+    let tokens = 1024;
+    let scratch = BackwardParamsPlan::new(&config, tokens, WriteMode::Overwrite, kernels.profile())
+        .map_err(|error| error.to_string())?
+        .scratch_bytes;
+    let state = (tokens * config.state_len()) as usize;
+    let layout = config.layout().map_err(|error| error.to_string())?;
+    let [x, g] = ["x", "g"].map(|name| gpu.zeroed(name, (tokens * config.d_in) as usize));
+    let [saved, dstate] = ["saved", "dstate"].map(|name| gpu.zeroed(name, state));
+    let gradients = gpu.zeroed("gradients", layout.len());
+    let descriptor = BackwardParamsDescriptor {
+        config,
+        tokens,
+        x: (&x).into(),
+        g: (&g).into(),
+        saved: (&saved).into(),
+        dstate: (&dstate).into(),
+        gradients: (&gradients).into(),
+        write: WriteMode::Overwrite,
+        scratch: None,
+    };
+    let mut hoard = Vec::new();
+    let mut size = LARGEST;
+    // Down to half of what the scratch memory needs.
+    while size > scratch / 2 {
+        let guard = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("hoard"),
+            size,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        if pollster::block_on(guard.pop()).is_some() {
+            size /= 2;
+        } else if hoard.len() > 1000 {
+            return Err("memory does not run out".to_owned());
+        } else {
+            hoard.push(buffer);
+        }
+    }
+    match BackwardParams::prepare(&kernels, &descriptor) {
+        Err(Error::Device { message, .. }) if message.to_lowercase().contains("memory") => {}
+        other => return Err(format!("preparing without memory gave {other:?} ({scratch} bytes of scratch)")),
+    }
+    drop(hoard);
+    gpu.wait().map_err(|error| error.to_string())?;
+    BackwardParams::prepare(&kernels, &descriptor).map_err(|error| format!("with memory again: {error}"))?;
+    println!("{EXHAUSTED}");
+    Ok(())
 }
 
 fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {

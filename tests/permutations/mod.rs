@@ -16,7 +16,7 @@ const WRITES: [WriteMode; 2] = [WriteMode::Overwrite, WriteMode::Accumulate];
 pub fn permutations() -> Vec<Shader> {
     let mut shaders = HashSet::new();
     for busy_workgroups in [1, 256] {
-        let device = &DeviceProfile { limits: wgpu::Limits::default(), busy_workgroups };
+        let device = &DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
         for router in [Router::Input, Router::Latent] {
             let config = |[d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]| Config {
                 d_in,

@@ -44,10 +44,13 @@ pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Resu
     }
     let tree = root.join("target/mutants");
     let _ = std::fs::remove_dir_all(&tree);
+    std::fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
     for source in SOURCES {
         copy(&root.join(source), &tree.join(source))?;
     }
-    let build = Build { tree, target: root.join("target") };
+    // Beside the real build it would take the place of its artifacts.
+    let target = root.join("target/mutants-build");
+    let build = Build { tree, target };
 
     println!("the suite without a defect");
     if let Verdict::Killed(failure) = build.suite(suite_options)? {
@@ -86,7 +89,7 @@ pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Resu
     if wrong == 0 { Ok(()) } else { Err(format!("{wrong} defects survive that should not")) }
 }
 
-/// A copy of the sources, built beside the real ones so that dependencies are built once.
+/// A copy of the sources, and where it is built.
 struct Build {
     tree: PathBuf,
     target: PathBuf,
@@ -126,7 +129,7 @@ impl Build {
             return Err("the suite could not be built".to_owned());
         }
         let mut command = cargo(&["--", "--quiet", "--fail-fast", "--out"]);
-        command.arg(self.target.join("mutants-conformance"));
+        command.arg(self.target.join("reports"));
         command.args(suite_options);
         let mut child = command
             .stdout(Stdio::piped())

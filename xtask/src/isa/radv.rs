@@ -1,0 +1,173 @@
+//! Mesa's Vulkan driver for AMD GPUs as a compiler. It opens a GPU that is not there when
+//! `RADV_FORCE_FAMILY` names one; nothing can run on it, but pipelines compile as for the real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
+
+use ash::{Device, Entry, Instance, ext, khr, vk};
+
+/// What the driver says about a compiled shader, by the names it has for it.
+pub(super) type Statistics = BTreeMap<String, u64>;
+
+pub(super) struct Compiler {
+    /// The GPU's and the driver's name.
+    pub name: String,
+    statistics: khr::pipeline_executable_properties::Device,
+    device: Device,
+    instance: Instance,
+    // The loader stays in memory as long as this.
+    _entry: Entry,
+}
+
+impl Compiler {
+    /// Opens the GPU that the environment names.
+    pub(super) fn open() -> Result<Self, String> {
+        // SAFETY: libvulkan is a library that is meant to be loaded.
+        let entry = unsafe { Entry::load() }.map_err(|error| format!("the Vulkan loader: {error}"))?;
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        // SAFETY: `info` is complete.
+        let instance =
+            unsafe { entry.create_instance(&info, None) }.map_err(failed("vkCreateInstance"))?;
+        // SAFETY: the instance lives.
+        let gpus = unsafe { instance.enumerate_physical_devices() }
+            .map_err(failed("vkEnumeratePhysicalDevices"))?;
+        let &[gpu] = &gpus[..] else {
+            return Err(format!("the driver has {} GPUs, not the one it was told to have", gpus.len()));
+        };
+        // SAFETY: `gpu` belongs to the instance.
+        let properties = unsafe { instance.get_physical_device_properties(gpu) };
+        let name = text(&properties.device_name);
+
+        // wgpu leaves out-of-bounds accesses of buffers to the driver where it has robustness2, and the
+        // code for them is part of what is measured.
+        let core = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true);
+        let mut robustness =
+            vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true);
+        let mut statistics =
+            vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
+        let extensions =
+            [khr::pipeline_executable_properties::NAME, ext::robustness2::NAME].map(CStr::as_ptr);
+        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
+        let info = vk::DeviceCreateInfo::default()
+            .queue_create_infos(&queues)
+            .enabled_extension_names(&extensions)
+            .enabled_features(&core)
+            .push_next(&mut robustness)
+            .push_next(&mut statistics);
+        // SAFETY: `info` is complete, and what it points at outlives the call.
+        let device =
+            unsafe { instance.create_device(gpu, &info, None) }.map_err(failed("vkCreateDevice"))?;
+        let statistics = khr::pipeline_executable_properties::Device::new(&instance, &device);
+        Ok(Self { name, statistics, device, instance, _entry: entry })
+    }
+
+    /// Compiles the entry point `main` of a compute shader.
+    pub(super) fn compile(&self, words: &[u32]) -> Result<Statistics, String> {
+        let bindings: Vec<_> = bindings(words)
+            .into_iter()
+            .map(|(binding, kind)| {
+                vk::DescriptorSetLayoutBinding::default()
+                    .binding(binding)
+                    .descriptor_type(kind)
+                    .descriptor_count(1)
+                    .stage_flags(vk::ShaderStageFlags::COMPUTE)
+            })
+            .collect();
+        let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
+        // SAFETY, here and below: every `info` is complete, and its handles are of this device and live.
+        // What is created is left to the device's end, which for this command is soon.
+        let set = unsafe { self.device.create_descriptor_set_layout(&info, None) }
+            .map_err(failed("vkCreateDescriptorSetLayout"))?;
+        let sets = [set];
+        let info = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
+        // SAFETY: as above.
+        let layout = unsafe { self.device.create_pipeline_layout(&info, None) }
+            .map_err(failed("vkCreatePipelineLayout"))?;
+        let info = vk::ShaderModuleCreateInfo::default().code(words);
+        // SAFETY: as above, and naga validated the code.
+        let module = unsafe { self.device.create_shader_module(&info, None) }
+            .map_err(failed("vkCreateShaderModule"))?;
+        let stage = vk::PipelineShaderStageCreateInfo::default()
+            .stage(vk::ShaderStageFlags::COMPUTE)
+            .module(module)
+            .name(c"main");
+        let info = vk::ComputePipelineCreateInfo::default()
+            .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+            .stage(stage)
+            .layout(layout);
+        // SAFETY: as above.
+        let pipelines =
+            unsafe { self.device.create_compute_pipelines(vk::PipelineCache::null(), &[info], None) }
+                .map_err(|(_, error)| failed("vkCreateComputePipelines")(error))?;
+        let info = vk::PipelineExecutableInfoKHR::default().pipeline(pipelines[0]);
+        // SAFETY: as above; the pipeline keeps its statistics, and a compute pipeline is one executable.
+        let statistics = unsafe { self.statistics.get_pipeline_executable_statistics(&info) }
+            .map_err(failed("vkGetPipelineExecutableStatisticsKHR"))?;
+        Ok(statistics.iter().filter_map(|one| Some((text(&one.name), number(one)?))).collect())
+    }
+}
+
+impl Drop for Compiler {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses them any more, and the device goes before its instance.
+        unsafe {
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
+    }
+}
+
+/// The bindings of descriptor set 0 and what kind of buffer each is.
+fn bindings(words: &[u32]) -> BTreeSet<(u32, vk::DescriptorType)> {
+    const HEADER: usize = 5;
+    const OP_VARIABLE: u32 = 59;
+    const OP_DECORATE: u32 = 71;
+    const BINDING: u32 = 33;
+    const UNIFORM: u32 = 2;
+    const STORAGE_BUFFER: u32 = 12;
+
+    let mut binding_of = BTreeMap::new();
+    let mut bindings = BTreeSet::new();
+    let mut rest = words.get(HEADER..).unwrap_or_default();
+    // The high half of an instruction's first word is its length, the low half what it is. Decorations
+    // come before variables.
+    while let [first, ..] = rest
+        && let Some((instruction, next)) = rest.split_at_checked((first >> 16).max(1) as usize)
+    {
+        match *instruction {
+            [_, target, BINDING, binding] if first & 0xffff == OP_DECORATE => {
+                binding_of.insert(target, binding);
+            }
+            [_, _, variable, class, ..] if first & 0xffff == OP_VARIABLE => {
+                let kind = match class {
+                    UNIFORM => Some(vk::DescriptorType::UNIFORM_BUFFER),
+                    STORAGE_BUFFER => Some(vk::DescriptorType::STORAGE_BUFFER),
+                    _ => None,
+                };
+                bindings.extend(binding_of.get(&variable).copied().zip(kind));
+            }
+            _ => {}
+        }
+        rest = next;
+    }
+    bindings
+}
+
+fn number(statistic: &vk::PipelineExecutableStatisticKHR<'_>) -> Option<u64> {
+    if statistic.format == vk::PipelineExecutableStatisticFormatKHR::UINT64 {
+        // SAFETY: the format says which field of the union was written.
+        Some(unsafe { statistic.value.u64 })
+    } else {
+        None
+    }
+}
+
+fn text(characters: &[std::ffi::c_char]) -> String {
+    let bytes: Vec<u8> = characters.iter().map(|&character| character as u8).collect();
+    CStr::from_bytes_until_nul(&bytes).unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn failed(call: &'static str) -> impl Fn(vk::Result) -> String {
+    move |error| format!("{call}: {error}")
+}
