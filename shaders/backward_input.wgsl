@@ -21,7 +21,7 @@
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
 
 @group(0) @binding(1) var<storage, read> g: array<g_element>;
-@group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dstate: array<f32>;
 

@@ -11,7 +11,7 @@
 // Workgroup memory: `lane_sums` (part/shrink.wgsl) and `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
 
 @group(0) @binding(1) var<storage, read> x: array<x_element>;
-@group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
 // [h, l then w][quad], each a vec4 over four tokens.
@@ -23,6 +23,7 @@ fn shrink_matrix() -> u32 { return 0u; }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
 
+fn outer_rows() -> u32 { return dims.experts; }
 fn outer_factor(expert: u32, quad: u32) -> vec4<f32> {
     return dims.scaling * state[(RANK + expert) * QUADS + quad];
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::element::Element;
 use crate::error::Error;
 
 /// A device with its queue: [`Gpu::from_env`] makes one, and an application can put its own in.
@@ -91,6 +92,17 @@ impl Gpu {
     pub fn upload(&self, label: &str, data: &[f32]) -> wgpu::Buffer {
         let buffer = self.zeroed(label, data.len());
         self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(data));
+        buffer
+    }
+
+    /// A storage buffer with `data` in it as elements of another type, padded to whole 32-bit words.
+    /// What is read back goes through [`Element::decode`].
+    #[must_use]
+    pub fn upload_as(&self, label: &str, data: &[f32], element: Element) -> wgpu::Buffer {
+        let mut bytes = element.encode(data);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let buffer = self.zeroed(label, bytes.len() / 4);
+        self.queue.write_buffer(&buffer, 0, &bytes);
         buffer
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::element::Element;
+
 /// Everything the library can refuse or fail at.
 ///
 /// Mistakes in shapes, buffers and limits are found while an operation is prepared, before anything
@@ -45,6 +47,31 @@ pub enum Error {
         tensor: &'static str,
         /// Why it has no part.
         reason: &'static str,
+    },
+
+    /// A tensor is in half precision where only f32 will do.
+    #[error(
+        "{tensor} is {element}, but must be f32: training keeps parameters and what belongs to them in f32"
+    )]
+    NotF32 {
+        /// Which tensor.
+        tensor: &'static str,
+        /// What its elements are.
+        element: Element,
+    },
+
+    /// Rows of a half-precision tensor that are no multiple of four elements.
+    #[error(
+        "{tensor} is {element} with rows of {width} elements: half-precision rows must be multiples of 4, \
+         so pad them, or use f32"
+    )]
+    HalfRows {
+        /// Which tensor.
+        tensor: &'static str,
+        /// What its elements are.
+        element: Element,
+        /// Elements in a row.
+        width: u32,
     },
 
     /// A tensor's offset does not meet the device's storage alignment.

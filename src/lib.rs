@@ -6,6 +6,7 @@
 mod adapter;
 mod config;
 pub mod device;
+mod element;
 mod error;
 mod layout;
 pub mod op;
@@ -17,6 +18,7 @@ mod tensor;
 pub mod twin;
 
 pub use config::{Config, Router};
+pub use element::Element;
 pub use error::Error;
 pub use layout::{Adapter, Block, Layout};
 pub use op::{

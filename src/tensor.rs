@@ -1,22 +1,37 @@
 //! Tensors: ranges of the caller's buffers, and the checks before they are bound.
 
+use crate::element::Element;
 use crate::error::Error;
 
-/// A dense tensor: a range of bytes in one of the caller's buffers.
+/// A dense tensor: a range of bytes in one of the caller's buffers, and the type of its elements.
 ///
-/// `(&buffer).into()` takes a whole buffer, `buffer.slice(..).into()` a slice of one.
+/// `(&buffer).into()` takes a whole buffer as f32, `buffer.slice(..).into()` a slice of one;
+/// `Tensor::from(&buffer).of(Element::F16)` says that its elements are something else.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a> {
     buffer: &'a wgpu::Buffer,
     offset: u64,
     size: u64,
+    element: Element,
 }
 
 impl<'a> Tensor<'a> {
-    /// `size` bytes of `buffer` from byte `offset` on. Checked when an operation is prepared.
+    /// `size` bytes of `buffer` from byte `offset` on, f32. Checked when an operation is prepared.
     #[must_use]
     pub fn new(buffer: &'a wgpu::Buffer, offset: u64, size: u64) -> Self {
-        Self { buffer, offset, size }
+        Self { buffer, offset, size, element: Element::F32 }
+    }
+
+    /// The same bytes with elements of another type.
+    #[must_use]
+    pub fn of(self, element: Element) -> Self {
+        Self { element, ..self }
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn element(&self) -> Element {
+        self.element
     }
 }
 
@@ -52,10 +67,11 @@ pub(crate) struct Operand<'a> {
     pub(crate) shape: String,
     /// Bytes that the shape needs.
     pub(crate) bytes: u64,
+    only_f32: bool,
 }
 
 impl<'a> Operand<'a> {
-    /// A row-major f32 matrix.
+    /// A row-major matrix of whatever elements the tensor has.
     pub(crate) fn matrix(
         name: &'static str,
         role: Role,
@@ -67,14 +83,27 @@ impl<'a> Operand<'a> {
             name,
             role,
             tensor,
-            shape: format!("{rows} x {columns} f32"),
-            bytes: (4 * u64::from(rows)).saturating_mul(u64::from(columns)),
+            shape: format!("{rows} x {columns} {}", tensor.element),
+            bytes: (tensor.element.bytes() * u64::from(rows)).saturating_mul(u64::from(columns)),
+            only_f32: false,
         }
     }
 
-    /// `elements` f32 elements.
+    /// `elements` elements of whatever type the tensor has.
     pub(crate) fn vector(name: &'static str, role: Role, tensor: Tensor<'a>, elements: u64) -> Self {
-        Self { name, role, tensor, shape: format!("{elements} f32"), bytes: elements.saturating_mul(4) }
+        Self {
+            name,
+            role,
+            tensor,
+            shape: format!("{elements} {}", tensor.element),
+            bytes: elements.saturating_mul(tensor.element.bytes()),
+            only_f32: false,
+        }
+    }
+
+    /// The same, refused unless its elements are f32.
+    pub(crate) fn only_f32(self) -> Self {
+        Self { only_f32: true, ..self }
     }
 
     /// Exactly the bytes that the shape needs, so that what follows in the buffer is out of reach.
@@ -87,8 +116,11 @@ impl<'a> Operand<'a> {
     }
 
     fn check(&self, limits: &wgpu::Limits) -> Result<(), Error> {
-        let Tensor { buffer, offset, size } = self.tensor;
+        let Tensor { buffer, offset, size, element } = self.tensor;
         let tensor = self.name;
+        if self.only_f32 && element != Element::F32 {
+            return Err(Error::NotF32 { tensor, element });
+        }
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::MissingUsage { tensor, missing: "STORAGE" });
         }

@@ -4,12 +4,15 @@
 use std::sync::LazyLock;
 
 use hydralora::device::Gpu;
-use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
+use hydralora::op::{
+    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
+    ForwardPlan, LinearOptions, LinearPlan,
+};
 use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, Config,
-    DeviceProfile, Error, Forward, ForwardDescriptor, Kernels, Linear, LinearDescriptor, LinearDirection,
-    Router, Tensor, WriteMode,
+    DeviceProfile, Element, Error, Forward, ForwardDescriptor, Kernels, Linear, LinearDescriptor,
+    LinearDirection, Router, Tensor, WriteMode,
 };
 
 static GPU: LazyLock<Gpu> = LazyLock::new(|| {
@@ -21,6 +24,28 @@ static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device));
 
 const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 const TOKENS: u32 = 4;
+
+const FORWARD: ForwardOptions = ForwardOptions {
+    write: WriteMode::Overwrite,
+    save: false,
+    x: Element::F32,
+    parameters: Element::F32,
+    y: Element::F32,
+};
+
+const BACKWARD_INPUT: BackwardInputOptions =
+    BackwardInputOptions { g: Element::F32, dx: Some((Element::F32, WriteMode::Overwrite)) };
+
+const BACKWARD_PARAMS: BackwardParamsOptions =
+    BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
+
+const LINEAR: LinearOptions = LinearOptions {
+    bias: false,
+    write: WriteMode::Overwrite,
+    source: Element::F32,
+    weight: Element::F32,
+    target: Element::F32,
+};
 
 fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
     Config { d_in, d_out, rank, experts, scaling: 1.0, router }
@@ -90,8 +115,7 @@ fn zero_dimensions() {
     for (descriptor, dimension) in zeros {
         assert_eq!(refused(&descriptor, &[dimension, "at least 1"]), Error::ZeroDimension { dimension });
     }
-    let linear =
-        LinearPlan::new(LinearDirection::Forward, [0, 4, 4], false, WriteMode::Overwrite, KERNELS.profile());
+    let linear = LinearPlan::new(LinearDirection::Forward, [0, 4, 4], &LINEAR, KERNELS.profile());
     assert_eq!(linear, Err(Error::ZeroDimension { dimension: "d_in" }));
 }
 
@@ -160,6 +184,29 @@ fn reading_back_needs_a_flag() {
 }
 
 #[test]
+fn half_precision_has_its_conditions() {
+    let buffers = Buffers::new();
+    let half = |buffer, element| Tensor::from(buffer).of(element);
+    // Rows of eight halves are fine, rows of six are not.
+    let y = half(&buffers.y, Element::Bf16);
+    Forward::prepare(&KERNELS, &ForwardDescriptor { y, ..buffers.forward() }).expect("rows of eight");
+    let config = Config { d_out: 6, ..CONFIG };
+    let error =
+        refused(&ForwardDescriptor { config, y, ..buffers.forward() }, &["y", "bf16", "6", "multiples of 4"]);
+    assert_eq!(error, Error::HalfRows { tensor: "y", element: Element::Bf16, width: 6 });
+    // What forward saves for backward is f32.
+    let saved = Some(half(&buffers.saved, Element::F16));
+    let error = refused(&ForwardDescriptor { saved, ..buffers.forward() }, &["saved", "f16", "f32"]);
+    assert_eq!(error, Error::NotF32 { tensor: "saved", element: Element::F16 });
+    // Half the bytes are enough for half the precision.
+    let x = Tensor::new(&buffers.x, 0, 64).of(Element::F16);
+    Forward::prepare(&KERNELS, &ForwardDescriptor { x, ..buffers.forward() })
+        .expect("4 x 8 f16 are 64 bytes");
+    let x = Tensor::new(&buffers.x, 0, 60).of(Element::F16);
+    refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "4 x 8 f16", "64", "60"]);
+}
+
+#[test]
 fn one_buffer_read_and_written() {
     let buffers = Buffers::new();
     // Disjoint ranges of one buffer, which wgpu would only refuse when they are submitted.
@@ -183,11 +230,11 @@ fn over_a_limit() {
     // Workgroup memory holds at least four tokens' h and w: 64 bytes for each of rank + experts.
     let wide = config([8, 8, 2000, 2], Router::Input);
     over(
-        ForwardPlan::new(&wide, 4, WriteMode::Overwrite, false, &profile).expect_err("too wide"),
+        ForwardPlan::new(&wide, 4, &FORWARD, &profile).expect_err("too wide"),
         "max_compute_workgroup_storage_size",
     );
     over(
-        BackwardInputPlan::new(&wide, 4, Some(WriteMode::Overwrite), &profile).expect_err("too wide"),
+        BackwardInputPlan::new(&wide, 4, &BACKWARD_INPUT, &profile).expect_err("too wide"),
         "max_compute_workgroup_storage_size",
     );
     // Two folded dimensions of 65,535 workgroups hold any u32 number of tokens; a smaller limit does not.
@@ -197,17 +244,16 @@ fn over_a_limit() {
     };
     let small = config([8, 8, 2, 2], Router::Input);
     for error in [
-        ForwardPlan::new(&small, 1_000_000, WriteMode::Overwrite, false, &narrow).err(),
-        BackwardInputPlan::new(&small, 1_000_000, Some(WriteMode::Overwrite), &narrow).err(),
+        ForwardPlan::new(&small, 1_000_000, &FORWARD, &narrow).err(),
+        BackwardInputPlan::new(&small, 1_000_000, &BACKWARD_INPUT, &narrow).err(),
         BackwardParamsPlan::new(
             &config([1 << 20, 1 << 20, 2, 2], Router::Input),
             1,
-            WriteMode::Overwrite,
+            &BACKWARD_PARAMS,
             &narrow,
         )
         .err(),
-        LinearPlan::new(LinearDirection::Forward, [8, 1 << 16, 1], false, WriteMode::Overwrite, &narrow)
-            .err(),
+        LinearPlan::new(LinearDirection::Forward, [8, 1 << 16, 1], &LINEAR, &narrow).err(),
     ] {
         over(error.expect("too many workgroups"), "max_compute_workgroups_per_dimension");
     }

@@ -4,20 +4,21 @@
 
 mod permutations;
 
-use hydralora::op::{BackwardInputPlan, ForwardPlan};
+use hydralora::op::{BackwardInputOptions, BackwardInputPlan, ForwardOptions, ForwardPlan};
 use hydralora::shader::{Binding, BindingKind, Shader};
-use hydralora::{Config, DeviceProfile, Router, WriteMode, wgpu};
+use hydralora::{Config, DeviceProfile, Element, Router, WriteMode, wgpu};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
 };
 use permutations::permutations;
 
-/// Parses and validates with no capability beyond WebGPU's own.
+/// Parses and validates with no capability beyond WebGPU's own, of which naga counts
+/// `unpack2x16float` and its like as one.
 fn validate(wgsl: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
     (module, info)
@@ -130,10 +131,12 @@ fn plans_know_their_workgroup_memory() {
         for tokens in [1, 20, 300] {
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };
             let memory = |shader: &Shader| u64::from(workgroup_memory(&validate(&shader.source().wgsl).0));
-            let plan = ForwardPlan::new(config, tokens, WriteMode::Overwrite, true, device).expect("it fits");
+            let [x, parameters, y] = [Element::F32; 3];
+            let options = ForwardOptions { write: WriteMode::Overwrite, save: true, x, parameters, y };
+            let plan = ForwardPlan::new(config, tokens, &options, device).expect("it fits");
             assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
-            let plan =
-                BackwardInputPlan::new(config, tokens, Some(WriteMode::Overwrite), device).expect("it fits");
+            let options = BackwardInputOptions { g: x, dx: Some((x, WriteMode::Overwrite)) };
+            let plan = BackwardInputPlan::new(config, tokens, &options, device).expect("it fits");
             assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
         }
     }

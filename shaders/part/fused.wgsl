@@ -7,6 +7,8 @@ struct Dims {
     // vec4 groups of the target's row in a slice
     slice_groups: u32,
     scaling: f32,
+    // EXPERTS, as a bound that compilers do not unroll over: see part/expand.wgsl
+    experts: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

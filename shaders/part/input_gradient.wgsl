@@ -3,6 +3,7 @@
 // Not `dx`: that is a namespace to Microsoft's shader compiler.
 @group(0) @binding(5) var<storage, read_write> x_gradient: array<x_gradient_element>;
 
+fn outer_rows() -> u32 { return 1u; }
 fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
 fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
 fn target_groups() -> u32 { return in_groups(); }

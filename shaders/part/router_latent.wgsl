@@ -8,7 +8,8 @@ fn route(local: u32) {
         let quad = item % QUADS;
         var logit = vec4<f32>(0.0);
         for (var j = 0u; j < RANK; j++) {
-            logit += parameters[matrix + expert * ((RANK + 3u) / 4u) + j / 4u][j % 4u] * state[j * QUADS + quad];
+            logit += group_parameters(matrix + expert * ((RANK + 3u) / 4u) + j / 4u)[j % 4u]
+                * state[j * QUADS + quad];
         }
         state[(RANK + expert) * QUADS + quad] = logit;
     }

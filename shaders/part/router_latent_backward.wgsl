@@ -7,7 +7,7 @@ fn route_backward(local: u32) {
         let quad = item % QUADS;
         var sum = dstate_tile[item];
         for (var expert = 0u; expert < EXPERTS; expert++) {
-            sum += parameters[matrix + expert * ((RANK + 3u) / 4u) + j / 4u][j % 4u]
+            sum += group_parameters(matrix + expert * ((RANK + 3u) / 4u) + j / 4u)[j % 4u]
                 * dstate_tile[(RANK + expert) * QUADS + quad];
         }
         dstate_tile[item] = sum;

@@ -38,7 +38,7 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
             let x2 = load_source(row2, k);
             let x3 = load_source(row3, k);
             for (var column = 0u; column < GROUP; column++) {
-                let m = parameters[matrix + min(first + column, COLUMNS - 1u) * groups + k];
+                let m = group_parameters(matrix + min(first + column, COLUMNS - 1u) * groups + k);
                 sums[column] += vec4<f32>(dot(x0, m), dot(x1, m), dot(x2, m), dot(x3, m));
             }
         }

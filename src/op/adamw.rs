@@ -172,11 +172,11 @@ impl AdamW {
         let AdamWDescriptor { elements, parameters, gradients, moments, hyper } = *descriptor;
         let plan = AdamWPlan::new(elements, hyper, kernels.profile())?;
         let elements = elements as u64;
-        let gradients = Operand::vector("gradients", Role::Read, gradients, elements);
+        let gradients = Operand::vector("gradients", Role::Read, gradients, elements).only_f32();
         let mut operands = vec![
-            Operand::vector("parameters", Role::Write, parameters, elements),
+            Operand::vector("parameters", Role::Write, parameters, elements).only_f32(),
             gradients.clone(),
-            Operand::vector("moments", Role::Write, moments, 2 * elements),
+            Operand::vector("moments", Role::Write, moments, 2 * elements).only_f32(),
         ];
         let uniform = kernels.uniform(&plan.uniform(1, 0.0))?;
         let dispatches = match &plan.dispatches[..] {

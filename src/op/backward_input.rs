@@ -2,6 +2,7 @@
 
 use super::{FusedDims, check_tokens, groups};
 use crate::config::Config;
+use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
@@ -22,18 +23,27 @@ pub struct BackwardInputDescriptor<'a> {
     pub config: Config,
     /// Number of tokens T.
     pub tokens: u32,
-    /// `dL/dy`: T x `d_out`, f32.
+    /// `dL/dy`: T x `d_out`, of any [`Element`].
     pub g: Tensor<'a>,
     /// The packed adapter ([`Layout`](crate::Layout)), f32.
     pub parameters: Tensor<'a>,
     /// `[h, w]` as forward saved them: T x (rank + experts), f32.
     pub saved: Tensor<'a>,
-    /// `dL/dx`: T x `d_in`, f32. `None` for a layer with nothing to learn before it.
+    /// `dL/dx`: T x `d_in`, of any [`Element`]. `None` for a layer with nothing to learn before it.
     pub dx: Option<Tensor<'a>>,
     /// Accumulate adds to dx, where the frozen layer has put `W0^T g`.
     pub write: WriteMode,
     /// Receives `[dh, dl]` for the parameters' backward: T x (rank + experts), f32.
     pub dstate: Tensor<'a>,
+}
+
+/// What of an input backward is not its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackwardInputOptions {
+    /// g's elements.
+    pub g: Element,
+    /// dx's elements and how it is written, if it is wanted.
+    pub dx: Option<(Element, WriteMode)>,
 }
 
 /// An input backward's dispatch, planned.
@@ -52,16 +62,18 @@ pub struct BackwardInput {
 }
 
 impl BackwardInputPlan {
-    /// Plans an input backward; `dx` is how dx is written, if it is wanted.
+    /// Plans an input backward.
     ///
     /// # Errors
-    /// A zero dimension, or a shape that does not fit the device's limits.
+    /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
+    /// fit the device's limits.
     pub fn new(
         config: &Config,
         tokens: u32,
-        dx: Option<WriteMode>,
+        options: &BackwardInputOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let BackwardInputOptions { g, dx } = *options;
         check_tokens(config, tokens)?;
         let plan = TileProblem {
             kernel: "backward_input",
@@ -83,8 +95,10 @@ impl BackwardInputPlan {
             experts: config.experts,
             router: config.router,
             tile: plan.tile,
-            g: Access::of_width(config.d_out),
-            dx: dx.map(|write| (Access::of_width(config.d_in), write)),
+            g: Access::new("g", g, config.d_out)?,
+            dx: dx
+                .map(|(element, write)| Ok((Access::new("dx", element, config.d_in)?, write)))
+                .transpose()?,
         });
         let dims = FusedDims::new(config, tokens, plan.slice_groups);
         Ok(Self {
@@ -102,12 +116,13 @@ impl BackwardInput {
     pub fn prepare(kernels: &Kernels, descriptor: &BackwardInputDescriptor<'_>) -> Result<Self, Error> {
         let BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate } = *descriptor;
         let layout = check_tokens(&config, tokens)?;
-        let plan = BackwardInputPlan::new(&config, tokens, dx.map(|_| write), kernels.profile())?;
+        let options = BackwardInputOptions { g: g.element(), dx: dx.map(|dx| (dx.element(), write)) };
+        let plan = BackwardInputPlan::new(&config, tokens, &options, kernels.profile())?;
         let mut operands = vec![
             Operand::matrix("g", Role::Read, g, tokens, config.d_out),
-            Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
-            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()),
-            Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()),
+            Operand::vector("parameters", Role::Read, parameters, layout.len() as u64).only_f32(),
+            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()).only_f32(),
+            Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()).only_f32(),
         ];
         operands.extend(dx.map(|dx| Operand::matrix("dx", Role::Write, dx, tokens, config.d_in)));
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{check_tokens, groups};
 use crate::config::{Config, Router};
+use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
@@ -22,9 +23,9 @@ pub struct BackwardParamsDescriptor<'a> {
     pub config: Config,
     /// Number of tokens T.
     pub tokens: u32,
-    /// The input: T x `d_in`, f32.
+    /// The input: T x `d_in`, of any [`Element`].
     pub x: Tensor<'a>,
-    /// `dL/dy`: T x `d_out`, f32.
+    /// `dL/dy`: T x `d_out`, of any [`Element`].
     pub g: Tensor<'a>,
     /// `[h, w]` as forward saved them: T x (rank + experts), f32.
     pub saved: Tensor<'a>,
@@ -37,6 +38,17 @@ pub struct BackwardParamsDescriptor<'a> {
     /// Room for [`BackwardParamsPlan::scratch_bytes`], which operations that do not run at the same
     /// time may share. `None` lets the operation allocate its own.
     pub scratch: Option<Tensor<'a>>,
+}
+
+/// What of a parameter backward is not its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackwardParamsOptions {
+    /// Whether the gradients are overwritten or added to.
+    pub write: WriteMode,
+    /// x's elements.
+    pub x: Element,
+    /// g's elements.
+    pub g: Element,
 }
 
 /// A parameter backward's dispatches, planned, and its scratch memory.
@@ -87,13 +99,17 @@ impl BackwardParamsPlan {
     /// Plans a parameter backward.
     ///
     /// # Errors
-    /// A zero dimension, or a shape that does not fit the device's limits.
+    /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
+    /// fit the device's limits.
     pub fn new(
         config: &Config,
         tokens: u32,
-        write: WriteMode,
+        options: &BackwardParamsOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let BackwardParamsOptions { write, x: x_element, g: g_element } = *options;
+        let x_access = Access::new("x", x_element, config.d_in)?;
+        let g_access = Access::new("g", g_element, config.d_out)?;
         let layout = check_tokens(config, tokens)?;
         let limits = &device.limits;
         let (in_blocks, out_blocks) =
@@ -148,8 +164,8 @@ impl BackwardParamsPlan {
                 experts: config.experts,
                 router: config.router,
                 rows,
-                x: Access::of_width(config.d_in),
-                g: Access::of_width(config.d_out),
+                x: x_access,
+                g: g_access,
                 write,
             });
             DispatchPlan::new(shader, &dims, [x, splits, z], device)
@@ -178,14 +194,15 @@ impl BackwardParams {
         let BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch } =
             *descriptor;
         let layout = check_tokens(&config, tokens)?;
-        let plan = BackwardParamsPlan::new(&config, tokens, write, kernels.profile())?;
+        let options = BackwardParamsOptions { write, x: x.element(), g: g.element() };
+        let plan = BackwardParamsPlan::new(&config, tokens, &options, kernels.profile())?;
         let inputs = [
             Operand::matrix("x", Role::Read, x, tokens, config.d_in),
             Operand::matrix("g", Role::Read, g, tokens, config.d_out),
-            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()),
-            Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()),
+            Operand::matrix("saved", Role::Read, saved, tokens, config.state_len()).only_f32(),
+            Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()).only_f32(),
         ];
-        let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64);
+        let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64).only_f32();
         let outer = |output: &Operand<'_>| {
             let operands: Vec<_> = inputs.iter().chain([output]).cloned().collect();
             kernels.dispatch(&plan.dispatches[0], &operands)
@@ -200,7 +217,7 @@ impl BackwardParams {
             owned = kernels.scratch("hydralora backward_params scratch", plan.scratch_bytes)?;
             Tensor::from(&owned)
         };
-        let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4);
+        let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4).only_f32();
         Ok(Self {
             dispatches: vec![
                 outer(&copies(Role::Write))?,
@@ -226,7 +243,9 @@ mod tests {
 
     #[test]
     fn uniforms_match() {
-        let plan = BackwardParamsPlan::new(&CONFIG, 256, WriteMode::Overwrite, &profile()).expect("it fits");
+        let [x, g] = [Element::F32; 2];
+        let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
+        let plan = BackwardParamsPlan::new(&CONFIG, 256, &options, &profile()).expect("it fits");
         let [outer, reduce] = &plan.dispatches[..] else { panic!("256 tokens are split") };
         assert_uniform(
             &outer.shader,

@@ -2,6 +2,7 @@
 
 use super::{FusedDims, check_tokens, groups};
 use crate::config::Config;
+use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
@@ -17,16 +18,32 @@ pub struct ForwardDescriptor<'a> {
     pub config: Config,
     /// Number of tokens T.
     pub tokens: u32,
-    /// T x `d_in`, f32.
+    /// T x `d_in`, of any [`Element`].
     pub x: Tensor<'a>,
-    /// The packed adapter ([`Layout`](crate::Layout)), f32.
+    /// The packed adapter ([`Layout`](crate::Layout)), of any [`Element`]; f32 in training, where
+    /// backward reads it too.
     pub parameters: Tensor<'a>,
-    /// T x `d_out`, f32.
+    /// T x `d_out`, of any [`Element`].
     pub y: Tensor<'a>,
     /// Accumulate adds to y, where the frozen layer has put `W0 x + bias`.
     pub write: WriteMode,
     /// Training: T x (rank + experts), f32, receives `[h, w]` for the backward operations.
     pub saved: Option<Tensor<'a>>,
+}
+
+/// What of a forward is not its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// Whether y is overwritten or added to.
+    pub write: WriteMode,
+    /// Whether `[h, w]` are saved for backward.
+    pub save: bool,
+    /// x's elements.
+    pub x: Element,
+    /// The parameters' elements.
+    pub parameters: Element,
+    /// y's elements.
+    pub y: Element,
 }
 
 /// A forward's dispatch, planned.
@@ -45,17 +62,18 @@ pub struct Forward {
 }
 
 impl ForwardPlan {
-    /// Plans a forward; `save` is whether it saves `[h, w]`.
+    /// Plans a forward.
     ///
     /// # Errors
-    /// A zero dimension, or a shape that does not fit the device's limits.
+    /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
+    /// fit the device's limits.
     pub fn new(
         config: &Config,
         tokens: u32,
-        write: WriteMode,
-        save: bool,
+        options: &ForwardOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let ForwardOptions { write, save, x, parameters, y } = *options;
         check_tokens(config, tokens)?;
         let plan = TileProblem {
             kernel: "forward",
@@ -74,8 +92,9 @@ impl ForwardPlan {
             experts: config.experts,
             router: config.router,
             tile: plan.tile,
-            x: Access::of_width(config.d_in),
-            y: Access::of_width(config.d_out),
+            x: Access::new("x", x, config.d_in)?,
+            parameters,
+            y: Access::new("y", y, config.d_out)?,
             write,
             save,
         });
@@ -95,15 +114,22 @@ impl Forward {
     pub fn prepare(kernels: &Kernels, descriptor: &ForwardDescriptor<'_>) -> Result<Self, Error> {
         let ForwardDescriptor { config, tokens, x, parameters, y, write, saved } = *descriptor;
         let layout = check_tokens(&config, tokens)?;
-        let plan = ForwardPlan::new(&config, tokens, write, saved.is_some(), kernels.profile())?;
+        let options = ForwardOptions {
+            write,
+            save: saved.is_some(),
+            x: x.element(),
+            parameters: parameters.element(),
+            y: y.element(),
+        };
+        let plan = ForwardPlan::new(&config, tokens, &options, kernels.profile())?;
         let mut operands = vec![
             Operand::matrix("x", Role::Read, x, tokens, config.d_in),
             Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
             Operand::matrix("y", Role::Write, y, tokens, config.d_out),
         ];
-        operands.extend(
-            saved.map(|saved| Operand::matrix("saved", Role::Write, saved, tokens, config.state_len())),
-        );
+        operands.extend(saved.map(|saved| {
+            Operand::matrix("saved", Role::Write, saved, tokens, config.state_len()).only_f32()
+        }));
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::groups;
+use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, fold};
@@ -21,16 +22,31 @@ pub struct LinearDescriptor<'a> {
     pub d_out: u32,
     /// Number of tokens T.
     pub tokens: u32,
-    /// x (forward) or g (backward), f32.
+    /// x (forward) or g (backward), of any [`Element`].
     pub source: Tensor<'a>,
-    /// W0, `d_out` x `d_in`, row-major, f32.
+    /// W0, `d_out` x `d_in`, row-major, of any [`Element`].
     pub weight: Tensor<'a>,
     /// The bias, `d_out`, f32; only forward takes one.
     pub bias: Option<Tensor<'a>>,
-    /// y (forward) or dx (backward), f32.
+    /// y (forward) or dx (backward), of any [`Element`].
     pub target: Tensor<'a>,
     /// Whether the target is overwritten or added to.
     pub write: WriteMode,
+}
+
+/// What of a linear layer is not its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearOptions {
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// Whether the target is overwritten or added to.
+    pub write: WriteMode,
+    /// The elements of x or g.
+    pub source: Element,
+    /// W0's elements.
+    pub weight: Element,
+    /// The elements of y or dx.
+    pub target: Element,
 }
 
 /// A linear layer's dispatch, planned.
@@ -54,18 +70,27 @@ struct Dims {
     target_width: u32,
 }
 
+/// The operation's names for source and target.
+fn names(direction: LinearDirection) -> (&'static str, &'static str) {
+    match direction {
+        LinearDirection::Forward => ("x", "y"),
+        LinearDirection::Backward => ("g", "dx"),
+    }
+}
+
 impl LinearPlan {
     /// Plans a linear layer.
     ///
     /// # Errors
-    /// A zero dimension, a bias in backward, or a shape that does not fit the device's limits.
+    /// A zero dimension, a bias in backward, half-precision rows that are no multiple of four, or a
+    /// shape that does not fit the device's limits.
     pub fn new(
         direction: LinearDirection,
         [d_in, d_out, tokens]: [u32; 3],
-        bias: bool,
-        write: WriteMode,
+        options: &LinearOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let LinearOptions { bias, write, source, weight, target } = *options;
         Error::check_dimension("d_in", d_in)?;
         Error::check_dimension("d_out", d_out)?;
         Error::check_dimension("tokens", tokens)?;
@@ -76,6 +101,7 @@ impl LinearPlan {
             }
             LinearDirection::Backward => (d_out, d_in),
         };
+        let (source_name, target_name) = names(direction);
         let limits = &device.limits;
         let thread_tokens = tokens.div_ceil(SIDE).next_power_of_two().min(8);
         let columns = groups(target_width).div_ceil(SIDE * THREAD_QUADS);
@@ -104,9 +130,9 @@ impl LinearPlan {
         let shader = Shader::Linear(LinearShader {
             direction,
             thread_tokens,
-            source: Access::of_width(source_width),
-            weight: Access::of_width(d_in),
-            target: Access::of_width(target_width),
+            source: Access::new(source_name, source, source_width)?,
+            weight: Access::new("weight", weight, d_in)?,
+            target: Access::new(target_name, target, target_width)?,
             bias,
             write,
         });
@@ -123,18 +149,26 @@ impl Linear {
     pub fn prepare(kernels: &Kernels, descriptor: &LinearDescriptor<'_>) -> Result<Self, Error> {
         let LinearDescriptor { direction, d_in, d_out, tokens, source, weight, bias, target, write } =
             *descriptor;
-        let plan =
-            LinearPlan::new(direction, [d_in, d_out, tokens], bias.is_some(), write, kernels.profile())?;
-        let (source_name, source_width, target_name, target_width) = match direction {
-            LinearDirection::Forward => ("x", d_in, "y", d_out),
-            LinearDirection::Backward => ("g", d_out, "dx", d_in),
+        let options = LinearOptions {
+            bias: bias.is_some(),
+            write,
+            source: source.element(),
+            weight: weight.element(),
+            target: target.element(),
+        };
+        let plan = LinearPlan::new(direction, [d_in, d_out, tokens], &options, kernels.profile())?;
+        let (source_name, target_name) = names(direction);
+        let (source_width, target_width) = match direction {
+            LinearDirection::Forward => (d_in, d_out),
+            LinearDirection::Backward => (d_out, d_in),
         };
         let mut operands = vec![
             Operand::matrix(source_name, Role::Read, source, tokens, source_width),
             Operand::matrix("weight", Role::Read, weight, d_out, d_in),
             Operand::matrix(target_name, Role::Write, target, tokens, target_width),
         ];
-        operands.extend(bias.map(|bias| Operand::vector("bias", Role::Read, bias, u64::from(d_out))));
+        operands
+            .extend(bias.map(|bias| Operand::vector("bias", Role::Read, bias, u64::from(d_out)).only_f32()));
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 
@@ -153,8 +187,14 @@ mod tests {
 
     #[test]
     fn uniform_matches() {
-        let plan =
-            LinearPlan::new(LinearDirection::Forward, [8, 8, 8], true, WriteMode::Overwrite, &profile());
+        let options = LinearOptions {
+            bias: true,
+            write: WriteMode::Overwrite,
+            source: Element::F32,
+            weight: Element::F32,
+            target: Element::F32,
+        };
+        let plan = LinearPlan::new(LinearDirection::Forward, [8, 8, 8], &options, &profile());
         let plan = plan.expect("it fits");
         assert_uniform(
             &plan.dispatch.shader,

@@ -11,10 +11,12 @@ mod forward;
 mod linear;
 
 pub use adamw::{AdamW, AdamWDescriptor, AdamWHyper, AdamWPlan};
-pub use backward_input::{BackwardInput, BackwardInputDescriptor, BackwardInputPlan};
-pub use backward_params::{BackwardParams, BackwardParamsDescriptor, BackwardParamsPlan};
-pub use forward::{Forward, ForwardDescriptor, ForwardPlan};
-pub use linear::{Linear, LinearDescriptor, LinearPlan};
+pub use backward_input::{BackwardInput, BackwardInputDescriptor, BackwardInputOptions, BackwardInputPlan};
+pub use backward_params::{
+    BackwardParams, BackwardParamsDescriptor, BackwardParamsOptions, BackwardParamsPlan,
+};
+pub use forward::{Forward, ForwardDescriptor, ForwardOptions, ForwardPlan};
+pub use linear::{Linear, LinearDescriptor, LinearOptions, LinearPlan};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -29,12 +31,13 @@ struct FusedDims {
     d_out: u32,
     slice_groups: u32,
     scaling: f32,
+    experts: u32,
 }
 
 impl FusedDims {
     fn new(config: &Config, tokens: u32, slice_groups: u32) -> Self {
-        let Config { d_in, d_out, scaling, .. } = *config;
-        Self { tokens, d_in, d_out, slice_groups, scaling }
+        let Config { d_in, d_out, scaling, experts, .. } = *config;
+        Self { tokens, d_in, d_out, slice_groups, scaling, experts }
     }
 }
 
@@ -55,6 +58,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::Router;
+    use crate::element::Element;
     use crate::plan::DeviceProfile;
     use crate::shader::{Shader, WriteMode};
 
@@ -84,9 +88,12 @@ pub(crate) mod tests {
 
     #[test]
     fn fused_uniforms_match() {
-        let forward = ForwardPlan::new(&CONFIG, 4, WriteMode::Overwrite, true, &profile()).expect("it fits");
-        let backward =
-            BackwardInputPlan::new(&CONFIG, 4, Some(WriteMode::Overwrite), &profile()).expect("it fits");
+        let write = WriteMode::Overwrite;
+        let [x, parameters, y] = [Element::F32; 3];
+        let options = ForwardOptions { write, save: true, x, parameters, y };
+        let forward = ForwardPlan::new(&CONFIG, 4, &options, &profile()).expect("it fits");
+        let options = BackwardInputOptions { g: Element::F32, dx: Some((Element::F32, write)) };
+        let backward = BackwardInputPlan::new(&CONFIG, 4, &options, &profile()).expect("it fits");
         for shader in [forward.dispatch.shader, backward.dispatch.shader] {
             assert_uniform(
                 &shader,
@@ -97,6 +104,7 @@ pub(crate) mod tests {
                     ("d_out", offset_of!(FusedDims, d_out)),
                     ("slice_groups", offset_of!(FusedDims, slice_groups)),
                     ("scaling", offset_of!(FusedDims, scaling)),
+                    ("experts", offset_of!(FusedDims, experts)),
                 ],
             );
         }

@@ -2,6 +2,7 @@
 
 use super::{Access, Source, WriteMode, fused_builder};
 use crate::config::Router;
+use crate::element::Element;
 use crate::plan::Tile;
 use crate::tensor::Role;
 
@@ -23,10 +24,9 @@ impl BackwardInputShader {
         let shrink_rows = router.shrink_rows(rank, experts);
         let builder = fused_builder("backward_input", rank, experts, router, &tile)
             .constant("COLUMNS", rank * experts)
-            .constant("OUTER", 1)
             .constant("INNER", shrink_rows)
             .matrix("g", "dims.d_out", g, Role::Read)
-            .buffer("parameters", Role::Read)
+            .groups("parameters", Element::F32, Role::Read)
             .buffer("saved", Role::Read)
             .buffer("dstate", Role::Write)
             .text(include_str!("../../shaders/backward_input.wgsl"))

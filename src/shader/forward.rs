@@ -2,6 +2,7 @@
 
 use super::{Access, Source, WriteMode, fused_builder};
 use crate::config::Router;
+use crate::element::Element;
 use crate::plan::Tile;
 use crate::tensor::Role;
 
@@ -13,6 +14,7 @@ pub struct ForwardShader {
     pub(crate) router: Router,
     pub(crate) tile: Tile,
     pub(crate) x: Access,
+    pub(crate) parameters: Element,
     pub(crate) y: Access,
     pub(crate) write: WriteMode,
     pub(crate) save: bool,
@@ -20,15 +22,14 @@ pub struct ForwardShader {
 
 impl ForwardShader {
     pub(super) fn source(&self) -> Source {
-        let Self { rank, experts, router, tile, x, y, write, save } = *self;
+        let Self { rank, experts, router, tile, x, parameters, y, write, save } = *self;
         let shrink_rows = router.shrink_rows(rank, experts);
         let builder = fused_builder("forward", rank, experts, router, &tile)
             .constant("COLUMNS", shrink_rows)
-            .constant("OUTER", experts)
             .constant("INNER", rank)
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
-            .buffer("parameters", Role::Read)
+            .groups("parameters", parameters, Role::Read)
             .matrix("y", "dims.d_out", y, Role::Write)
             .text(include_str!("../../shaders/forward.wgsl"))
             .text(include_str!("../../shaders/part/shrink.wgsl"))

@@ -15,23 +15,31 @@ pub use forward::ForwardShader;
 pub use linear::{LinearDirection, LinearShader};
 
 use crate::config::Router;
+use crate::element::Element;
+use crate::error::Error;
 use crate::plan::Tile;
 use crate::tensor::Role;
 
 /// How a dense matrix is read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Rows are multiples of four elements: 16 bytes at a time.
-    Vec4,
-    /// Any row length: element by element.
+    /// Rows are multiples of four elements: a group of four at a time.
+    Groups(Element),
+    /// Rows of f32 of any length: element by element.
     Scalar,
 }
 
 impl Access {
-    /// The access that rows of `width` elements allow.
-    #[must_use]
-    pub fn of_width(width: u32) -> Self {
-        if width.is_multiple_of(4) { Self::Vec4 } else { Self::Scalar }
+    /// The access to rows of `width` elements of the tensor `name`.
+    ///
+    /// # Errors
+    /// Half-precision rows that are no multiple of four elements.
+    pub(crate) fn new(name: &'static str, element: Element, width: u32) -> Result<Self, Error> {
+        match element {
+            element if width.is_multiple_of(4) => Ok(Self::Groups(element)),
+            Element::F32 => Ok(Self::Scalar),
+            element => Err(Error::HalfRows { tensor: name, element, width }),
+        }
     }
 }
 
@@ -143,21 +151,47 @@ impl Builder {
     /// The next binding: a dense matrix with rows of `width` elements (a WGSL expression), read and
     /// written through `load_<name>` and `store_<name>`.
     pub(crate) fn matrix(self, name: &'static str, width: &str, access: Access, role: Role) -> Self {
-        let (read, write) = match access {
-            Access::Vec4 => (
-                include_str!("../../shaders/access/read_vec4.wgsl"),
-                include_str!("../../shaders/access/write_vec4.wgsl"),
+        let (builder, read, write) = match access {
+            Access::Groups(element) => (
+                self.groups(name, element, role),
+                include_str!("../../shaders/access/read_rows.wgsl"),
+                include_str!("../../shaders/access/write_rows.wgsl"),
             ),
             Access::Scalar => (
+                self.buffer(name, role),
                 include_str!("../../shaders/access/read_scalar.wgsl"),
                 include_str!("../../shaders/access/write_scalar.wgsl"),
             ),
         };
         let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
-        let builder = self.buffer(name, role).text(&named(read));
+        let builder = builder.text(&named(read));
         match role {
             Role::Read => builder,
             Role::Write => builder.text(&named(write)),
+        }
+    }
+
+    /// The next binding: groups of four elements, read and written through `group_<name>` and
+    /// `set_group_<name>`.
+    pub(crate) fn groups(self, name: &'static str, element: Element, role: Role) -> Self {
+        let (read, write) = match element {
+            Element::F32 => (
+                include_str!("../../shaders/access/f32.wgsl"),
+                include_str!("../../shaders/access/write_f32.wgsl"),
+            ),
+            Element::F16 => (
+                include_str!("../../shaders/access/f16.wgsl"),
+                include_str!("../../shaders/access/write_f16.wgsl"),
+            ),
+            Element::Bf16 => (
+                include_str!("../../shaders/access/bf16.wgsl"),
+                include_str!("../../shaders/access/write_bf16.wgsl"),
+            ),
+        };
+        let builder = self.buffer(name, role).text(&read.replace("TENSOR", name));
+        match role {
+            Role::Read => builder,
+            Role::Write => builder.text(&write.replace("TENSOR", name)),
         }
     }
 

@@ -9,7 +9,8 @@
 //!   Mary 2019: rounding errors behave as independent), plus each factor's error times its partner;
 //! - any other operation carries u times its result, a division 2.5 units in the last place, and an
 //!   exponential 3 + 2|x| of them (the WGSL specification's accuracy);
-//! - whatever may flush to zero carries f32's smallest normal number.
+//! - whatever may flush to zero carries f32's smallest normal number;
+//! - a store in half precision carries its rounding ([`stored`]).
 
 mod adamw;
 mod backward_input;
@@ -25,6 +26,7 @@ pub use linear::{linear, linear_backward};
 
 use std::ops::{Add, Mul, Sub};
 
+use crate::element::Element;
 use crate::layout::Adapter;
 
 /// f32's unit roundoff.
@@ -37,6 +39,15 @@ pub const C: f64 = 2.0;
 
 /// f32's smallest normal number: what is smaller may be flushed to zero.
 const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
+
+/// The unit roundoffs of half precision.
+const F16_U: f64 = 1.0 / (1u64 << 11) as f64;
+const BF16_U: f64 = 1.0 / (1u64 << 8) as f64;
+
+/// f16's largest, smallest normal and smallest number.
+const F16_LARGEST: f64 = 65504.0;
+const F16_SMALLEST_NORMAL: f64 = 1.0 / (1u64 << 14) as f64;
+const F16_SMALLEST: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// A value with a bound on its absolute error.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -152,13 +163,42 @@ impl From<&Adapter> for Parameters {
 /// when they are read.
 #[must_use]
 pub fn exact(values: &[f32]) -> Vec<Approx> {
+    exact_in(Element::F32, values)
+}
+
+/// Inputs that are stored as `element`, which must be able to hold them: like [`exact`].
+#[must_use]
+pub fn exact_in(element: Element, values: &[f32]) -> Vec<Approx> {
+    let smallest_normal = match element {
+        Element::F32 | Element::Bf16 => f32::MIN_POSITIVE,
+        Element::F16 => F16_SMALLEST_NORMAL as f32,
+    };
     values
         .iter()
         .map(|&value| {
-            let bound = if value.is_subnormal() { f64::from(value.abs()) } else { 0.0 };
+            let bound = if value.abs() < smallest_normal { f64::from(value.abs()) } else { 0.0 };
             Approx { value: f64::from(value), bound }
         })
         .collect()
+}
+
+/// Results after they have been stored as `element`: f16 as either neighbour, bf16 as the nearest.
+/// Beyond f16's largest number there is no bound.
+#[must_use]
+pub fn stored(element: Element, results: Vec<Approx>) -> Vec<Approx> {
+    let store = |Approx { value, bound }: Approx| {
+        let largest = value.abs() + bound;
+        let rounding = match element {
+            Element::F32 => 0.0,
+            Element::F16 if largest > F16_LARGEST => f64::INFINITY,
+            // A unit in the last place, or all of what may be flushed to zero.
+            Element::F16 if largest < F16_SMALLEST_NORMAL => largest.max(F16_SMALLEST),
+            Element::F16 => 2.0 * F16_U * largest,
+            Element::Bf16 => BF16_U * largest + SMALLEST_NORMAL,
+        };
+        Approx { value, bound: bound + rounding }
+    };
+    results.into_iter().map(store).collect()
 }
 
 /// Row `index` of a row-major matrix.

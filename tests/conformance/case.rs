@@ -3,13 +3,13 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::{AdamWHyper, Config, LinearDirection, Router, WriteMode};
+use hydralora::{AdamWHyper, Config, Element, LinearDirection, Router, WriteMode};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::inputs::{Inputs, noise, packed_noise};
 use crate::job::{Job, Placement, Tensor};
-use crate::op::{AdamWStep, BackwardInput, BackwardParams, Forward, Linear};
+use crate::op::{AdamWStep, BackwardInput, BackwardParams, Elements, Forward, Linear, Op};
 
 /// The operation of a case, with what only it can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub struct Case {
     pub shape: Shape,
     pub write: WriteMode,
     pub inputs: Inputs,
+    pub elements: Elements,
     pub placement: Placement,
     pub planning: Planning,
     /// Seed of the numbers, where it does not come from the name.
@@ -115,6 +116,7 @@ impl Case {
             shape,
             write: WriteMode::Overwrite,
             inputs: Inputs::Noise,
+            elements: Elements::F32,
             placement: Placement::Separate,
             planning: Planning::Device,
             seed: None,
@@ -127,6 +129,15 @@ impl Case {
 
     pub fn with_inputs(self, inputs: Inputs) -> Self {
         Self { inputs, ..self }
+    }
+
+    /// Activations in half precision, and parameters where the operation takes them so.
+    pub fn in_half(self, element: Element) -> Self {
+        let parameters = match self.operation {
+            Operation::Inference(_) | Operation::Linear { .. } => element,
+            _ => Element::F32,
+        };
+        Self { elements: Elements { activations: element, parameters }, ..self }
     }
 
     pub fn planned_for(self, planning: Planning) -> Self {
@@ -146,101 +157,94 @@ impl Case {
     /// What is computed, on which numbers.
     pub fn job(&self) -> Job {
         let rng = &mut StdRng::seed_from_u64(self.seed());
-        let Shape { tokens, d_in, d_out, rank, experts } = self.shape;
-        let (write, inputs) = (self.write, self.inputs);
-        let state = rank + experts;
-        let mut x = || Tensor::input("x", d_in, inputs.activations(&mut *rng, tokens, d_in));
         match self.operation {
-            Operation::Linear { direction, bias } => {
-                let (source, target, source_width, target_width) = match direction {
-                    LinearDirection::Forward => ("x", "y", d_in, d_out),
-                    LinearDirection::Backward => ("g", "dx", d_out, d_in),
-                };
-                let mut tensors = vec![
-                    Tensor::input(source, source_width, inputs.activations(rng, tokens, source_width)),
-                    Tensor::input("weight", d_in, noise(rng, d_out * d_in)),
-                    Tensor::output(target, target_width, noise(rng, tokens * target_width), write),
-                ];
-                if bias {
-                    tensors.push(Tensor::input("bias", d_out, noise(rng, d_out)));
-                }
-                Job::new(tensors, vec![Box::new(Linear { direction, d_in, d_out, tokens, bias, write })])
+            Operation::Linear { direction, bias } => self.linear(direction, bias, rng),
+            Operation::AdamW { clip } => self.adamw(clip, rng),
+            Operation::Inference(router)
+            | Operation::Forward(router)
+            | Operation::BackwardInput(router)
+            | Operation::BackwardState(router)
+            | Operation::BackwardParams(router)
+            | Operation::Step(router) => self.adapter(router, rng),
+        }
+    }
+
+    fn linear(&self, direction: LinearDirection, bias: bool, rng: &mut StdRng) -> Job {
+        let Shape { tokens, d_in, d_out, .. } = self.shape;
+        let Self { write, inputs, elements, .. } = *self;
+        let (source, target, source_width, target_width) = match direction {
+            LinearDirection::Forward => ("x", "y", d_in, d_out),
+            LinearDirection::Backward => ("g", "dx", d_out, d_in),
+        };
+        let numbers = inputs.activations(rng, tokens, source_width);
+        let before = noise(rng, tokens * target_width);
+        let mut tensors = vec![
+            Tensor::input(source, source_width, numbers).of(elements.activations),
+            Tensor::input("weight", d_in, noise(rng, d_out * d_in)).of(elements.parameters),
+            Tensor::output(target, target_width, before, write).of(elements.activations),
+        ];
+        if bias {
+            tensors.push(Tensor::input("bias", d_out, noise(rng, d_out)));
+        }
+        Job::new(tensors, vec![Box::new(Linear { direction, d_in, d_out, tokens, bias, write, elements })])
+    }
+
+    fn adamw(&self, clip: bool, rng: &mut StdRng) -> Job {
+        let layout = self.shape.config(Router::Input).layout().expect("a valid configuration");
+        let elements = layout.len();
+        let max_norm = clip.then_some(1.0);
+        let hyper = AdamWHyper { max_norm, weight_decay: 0.05, beta1: 0.8, ..AdamWHyper::default() };
+        let len = elements as u32;
+        let mut tensors = vec![
+            Tensor::update("parameters", len, noise(rng, len)),
+            Tensor::update("moments", len, vec![0.0; 2 * elements]),
+        ];
+        let mut ops: Vec<Box<dyn Op>> = Vec::new();
+        for step in 1..=ADAMW_STEPS {
+            let op = AdamWStep { elements, hyper, step, learning_rate: 0.01 / step as f32 };
+            tensors.push(Tensor::input(op.gradients(), len, self.inputs.activations(rng, 1, len)));
+            ops.push(Box::new(op));
+        }
+        Job::new(tensors, ops)
+    }
+
+    fn adapter(&self, router: Router, rng: &mut StdRng) -> Job {
+        let Shape { tokens, d_in, d_out, rank, experts } = self.shape;
+        let Self { write, inputs, elements, .. } = *self;
+        let config = self.shape.config(router);
+        let layout = config.layout().expect("a valid configuration");
+        let (len, state) = (layout.len() as u32, rank + experts);
+        let activations = |tensor: Tensor| tensor.of(elements.activations);
+        let x = activations(Tensor::input("x", d_in, inputs.activations(rng, tokens, d_in)));
+        let g = activations(Tensor::input("g", d_out, inputs.activations(rng, tokens, d_out)));
+        let parameters =
+            Tensor::input("parameters", len, inputs.parameters(rng, &config)).of(elements.parameters);
+        let y = activations(Tensor::output("y", d_out, noise(rng, tokens * d_out), write));
+        let dx = activations(Tensor::output("dx", d_in, noise(rng, tokens * d_in), write));
+        let saved = Tensor::input("saved", state, inputs.state(rng, tokens, rank, experts));
+        let dstate = Tensor::input("dstate", state, noise(rng, tokens * state));
+        let gradients = Tensor::output("gradients", len, packed_noise(rng, &layout), write);
+        let result = |name: &str| Tensor::poisoned(name, state, (tokens * state) as usize);
+
+        let forward = |save| Box::new(Forward { config, tokens, write, save, elements });
+        let backward_input = |dx| Box::new(BackwardInput { config, tokens, write, dx, elements });
+        let backward_params = Box::new(BackwardParams { config, tokens, write, elements });
+        match self.operation {
+            Operation::Inference(_) => Job::new(vec![x, parameters, y], vec![forward(false)]),
+            Operation::Forward(_) => Job::new(vec![x, parameters, y, result("saved")], vec![forward(true)]),
+            Operation::BackwardInput(_) => {
+                Job::new(vec![g, parameters, saved, result("dstate"), dx], vec![backward_input(true)])
             }
-            Operation::AdamW { clip } => {
-                let layout = self.shape.config(Router::Input).layout().expect("a valid configuration");
-                let elements = layout.len();
-                let hyper = AdamWHyper {
-                    max_norm: clip.then_some(1.0),
-                    weight_decay: 0.05,
-                    beta1: 0.8,
-                    ..AdamWHyper::default()
-                };
-                let len = elements as u32;
-                let mut tensors = vec![
-                    Tensor::update("parameters", len, noise(rng, len)),
-                    Tensor::update("moments", len, vec![0.0; 2 * elements]),
-                ];
-                let mut ops: Vec<Box<dyn crate::op::Op>> = Vec::new();
-                for step in 1..=ADAMW_STEPS {
-                    let op = AdamWStep { elements, hyper, step, learning_rate: 0.01 / step as f32 };
-                    tensors.push(Tensor::input(op.gradients(), len, inputs.activations(rng, 1, len)));
-                    ops.push(Box::new(op));
-                }
-                Job::new(tensors, ops)
+            Operation::BackwardState(_) => {
+                Job::new(vec![g, parameters, saved, result("dstate")], vec![backward_input(false)])
             }
-            operation => {
-                let router = operation.router().expect("an operation of the adapter");
-                let config = self.shape.config(router);
-                let layout = config.layout().expect("a valid configuration");
-                let x = x();
-                let g = Tensor::input("g", d_out, inputs.activations(rng, tokens, d_out));
-                let parameters = inputs.parameters(rng, &config);
-                let parameters = Tensor::input("parameters", layout.len() as u32, parameters);
-                let saved = inputs.state(rng, tokens, rank, experts);
-                let dstate = noise(rng, tokens * state);
-                let y = Tensor::output("y", d_out, noise(rng, tokens * d_out), write);
-                let dx = Tensor::output("dx", d_in, noise(rng, tokens * d_in), write);
-                let before = packed_noise(rng, &layout);
-                let gradients = Tensor::output("gradients", layout.len() as u32, before, write);
-                let result = |name: &str| Tensor::poisoned(name, state, (tokens * state) as usize);
-                let forward = |save| Forward { config, tokens, write, save };
-                let backward_input = |dx| BackwardInput { config, tokens, write, dx };
-                let backward_params = BackwardParams { config, tokens, write };
-                match operation {
-                    Operation::Inference(_) => {
-                        Job::new(vec![x, parameters, y], vec![Box::new(forward(false))])
-                    }
-                    Operation::Forward(_) => {
-                        Job::new(vec![x, parameters, y, result("saved")], vec![Box::new(forward(true))])
-                    }
-                    Operation::BackwardInput(_) => Job::new(
-                        vec![g, parameters, Tensor::input("saved", state, saved), result("dstate"), dx],
-                        vec![Box::new(backward_input(true))],
-                    ),
-                    Operation::BackwardState(_) => Job::new(
-                        vec![g, parameters, Tensor::input("saved", state, saved), result("dstate")],
-                        vec![Box::new(backward_input(false))],
-                    ),
-                    Operation::BackwardParams(_) => Job::new(
-                        vec![
-                            x,
-                            g,
-                            Tensor::input("saved", state, saved),
-                            Tensor::input("dstate", state, dstate),
-                            gradients,
-                        ],
-                        vec![Box::new(backward_params)],
-                    ),
-                    _ => Job::new(
-                        vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],
-                        vec![
-                            Box::new(forward(true)),
-                            Box::new(backward_input(true)),
-                            Box::new(backward_params),
-                        ],
-                    ),
-                }
+            Operation::BackwardParams(_) => {
+                Job::new(vec![x, g, saved, dstate, gradients], vec![backward_params])
             }
+            _ => Job::new(
+                vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],
+                vec![forward(true), backward_input(true), backward_params],
+            ),
         }
     }
 }
@@ -266,7 +270,7 @@ impl Display for Case {
             Some(Router::Latent) => f.write_str("/latent-router")?,
             None => {}
         }
-        write!(f, "/f32/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
+        write!(f, "/{}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}", self.elements.activations)?;
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;
         }

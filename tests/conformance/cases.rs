@@ -1,6 +1,6 @@
 //! The suite's cases.
 
-use hydralora::{DeviceProfile, LinearDirection, Router};
+use hydralora::{DeviceProfile, Element, LinearDirection, Router};
 use proptest::prelude::*;
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -41,6 +41,7 @@ pub fn all() -> Vec<Case> {
     ranks_and_experts(&mut cases);
     numbers(&mut cases);
     plans_and_placement(&mut cases);
+    half_precision(&mut cases);
     optimiser(&mut cases);
     cases
 }
@@ -155,6 +156,45 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
     }
 }
 
+/// Numbers that half precision can hold.
+const IN_HALF: [Inputs; 4] = [Inputs::Noise, Inputs::Gentle, Inputs::OneHot, Inputs::Saturated];
+
+fn half_precision(cases: &mut Vec<Case>) {
+    for element in [Element::F16, Element::Bf16] {
+        for operation in ROUTERS.into_iter().flat_map(adapter).chain(LINEAR) {
+            let case = Case::new(operation, Shape::new(70, [256, 320], [8, 4])).in_half(element);
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+        for tokens in [1, 5, 17, 129, 257] {
+            let shape = Shape::new(tokens, [36, 28], [4, 3]);
+            for operation in
+                [Operation::Step(Router::Input), Operation::Inference(Router::Latent), LINEAR[0], LINEAR[2]]
+            {
+                cases.push(Case::new(operation, shape).in_half(element));
+            }
+        }
+        let case = |operation| Case::new(operation, Shape::new(21, [36, 28], [4, 3])).in_half(element);
+        for inputs in IN_HALF.into_iter().skip(1) {
+            cases.push(case(Operation::Step(Router::Input)).with_inputs(inputs));
+        }
+        for inputs in [Inputs::Nan, Inputs::Infinity] {
+            let operations = [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Latent)];
+            cases.extend(
+                operations.into_iter().chain(LINEAR).map(|operation| case(operation).with_inputs(inputs)),
+            );
+        }
+        let wide = Case::new(Operation::Step(Router::Input), Shape::new(333, [600, 700], [6, 3]));
+        cases.push(wide.in_half(element).planned_for(Planning::Wide));
+        let placement = Placement::OneAllocation;
+        cases.push(Case { placement, ..case(Operation::Step(Router::Latent)) });
+    }
+    // What activations in half precision are too coarse or too narrow for, bf16's range is not.
+    for inputs in [Inputs::Huge, Inputs::Tiny] {
+        let case = Case::new(Operation::Step(Router::Input), Shape::new(21, [36, 28], [4, 3]));
+        cases.push(case.in_half(Element::Bf16).with_inputs(inputs));
+    }
+}
+
 fn optimiser(cases: &mut Vec<Case>) {
     for clip in [false, true] {
         let operation = Operation::AdamW { clip };
@@ -202,12 +242,26 @@ pub fn random() -> impl Strategy<Value = Case> {
         prop::sample::select(&Inputs::FINITE[..]),
         any::<bool>(),
         prop::sample::select(&[Planning::Device, Planning::Wide][..]),
+        prop::sample::select(&[Element::F32, Element::F16, Element::Bf16][..]),
         any::<u64>(),
     )
         .prop_map(
-            |(operation, (tokens, widths, ranks), accumulate, inputs, one_allocation, planning, seed)| {
+            |(
+                operation,
+                (tokens, widths, ranks),
+                accumulate,
+                inputs,
+                one_allocation,
+                planning,
+                element,
+                seed,
+            )| {
+                let half = element != Element::F32;
+                let widths = if half { widths.map(|width| width.next_multiple_of(4)) } else { widths };
+                let inputs = if half && !IN_HALF.contains(&inputs) { Inputs::Noise } else { inputs };
                 let case = Case::new(operation, Shape::new(tokens, widths, ranks));
                 let case = if accumulate { case.accumulating() } else { case };
+                let case = if half { case.in_half(element) } else { case };
                 let placement = if one_allocation { Placement::OneAllocation } else { Placement::Separate };
                 Case { placement, seed: Some(seed), ..case.with_inputs(inputs).planned_for(planning) }
             },

@@ -134,10 +134,6 @@ impl Drop for DawnDevice {
     }
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
 impl DawnDevice {
     /// Writes the memory and the dispatches to files; the request that runs them.
     fn request(&self, dispatches: &[NamedDispatch], memory: &Memory, times: u32) -> Result<Value, String> {
@@ -148,7 +144,7 @@ impl DawnDevice {
         let mut buffers = Vec::new();
         for (index, contents) in memory.buffers.iter().enumerate() {
             let file = format!("{index}.bin");
-            save(&file, &bytes(contents))?;
+            save(&file, bytemuck::cast_slice(contents))?;
             buffers.push(json!({ "name": file, "file": file, "read": format!("{index}.out.bin") }));
         }
         let mut requests = Vec::new();
@@ -162,7 +158,8 @@ impl DawnDevice {
             let writes = source.bindings[1..].iter().map(|b| b.kind == BindingKind::Write);
             let bindings = tensors.iter().zip(writes).map(|(name, write)| {
                 let place = memory.place(name);
-                json!({ "buffer": place.buffer, "offset": 4 * place.offset, "size": 4 * place.len, "write": write })
+                let (offset, size) = place.bytes();
+                json!({ "buffer": place.buffer, "offset": offset, "size": size, "write": write })
             });
             requests.push(json!({
                 "label": source.label, "wgsl": wgsl, "uniform": uniform,
@@ -189,7 +186,7 @@ impl Device for DawnDevice {
         memory: &Memory,
         planning: Planning,
         times: u32,
-    ) -> Result<Vec<Vec<f32>>, Failure> {
+    ) -> Result<Vec<Vec<u32>>, Failure> {
         let profile = planned_profile(&self.profile, planning);
         let mut memory = memory.clone();
         let given = memory.buffers.len();
@@ -212,7 +209,7 @@ impl Device for DawnDevice {
         for index in 0..given {
             let file = self.folder.join(format!("{index}.out.bin"));
             let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            after.push(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect());
+            after.push(bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect());
         }
         Ok(after)
     }

@@ -75,7 +75,7 @@ pub trait Device: Send + Sync {
         memory: &Memory,
         planning: Planning,
         times: u32,
-    ) -> Result<Vec<Vec<f32>>, Failure>;
+    ) -> Result<Vec<Vec<u32>>, Failure>;
 
     /// Runs a job once more than asked and gives the time of each of the asked runs.
     fn time(
@@ -206,12 +206,12 @@ impl WgpuDevice {
         memory: &Memory,
         planning: Planning,
     ) -> Result<(Vec<wgpu::Buffer>, Vec<Prepared>), Failure> {
-        let buffers: Vec<_> =
-            memory.buffers.iter().map(|contents| self.gpu.upload("conformance", contents)).collect();
-        let tensor = |name: &str| {
-            let place = memory.place(name);
-            hydralora::Tensor::new(&buffers[place.buffer], 4 * place.offset as u64, 4 * place.len as u64)
-        };
+        let buffers: Vec<_> = memory
+            .buffers
+            .iter()
+            .map(|contents| self.gpu.upload("conformance", bytemuck::cast_slice(contents)))
+            .collect();
+        let tensor = |name: &str| memory.place(name).tensor(&buffers);
         let prepared = job
             .ops
             .iter()
@@ -219,6 +219,11 @@ impl WgpuDevice {
             .collect::<Result<Vec<_>, _>>()?;
         Ok((buffers, prepared))
     }
+}
+
+/// A buffer's contents as words.
+pub fn words(gpu: &Gpu, buffer: &wgpu::Buffer) -> Result<Vec<u32>, Error> {
+    Ok(gpu.read_blocking(buffer)?.into_iter().map(f32::to_bits).collect())
 }
 
 impl Device for WgpuDevice {
@@ -236,7 +241,7 @@ impl Device for WgpuDevice {
         memory: &Memory,
         planning: Planning,
         times: u32,
-    ) -> Result<Vec<Vec<f32>>, Failure> {
+    ) -> Result<Vec<Vec<u32>>, Failure> {
         let (buffers, prepared) = self.prepare(job, memory, planning)?;
         self.gpu.submit(|pass| {
             for _ in 0..times {
@@ -245,8 +250,7 @@ impl Device for WgpuDevice {
                 }
             }
         });
-        let read =
-            |buffer| self.gpu.read_blocking(buffer).map_err(|error| Failure::Failed(error.to_string()));
+        let read = |buffer| words(&self.gpu, buffer).map_err(|error| Failure::Failed(error.to_string()));
         buffers.iter().map(read).collect()
     }
 

@@ -14,7 +14,7 @@ use crate::case::Planning;
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::job::{Job, Memory, Placement, Tensor, Values};
-use crate::op::{BackwardInput, BackwardParams, Forward, Linear, pack};
+use crate::op::{BackwardInput, BackwardParams, Elements, Forward, Linear, pack};
 use crate::suite::Plan;
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/tests/goldens");
@@ -156,17 +156,29 @@ impl Golden {
             Tensor::poisoned("gradients", layout.len() as u32, layout.len()),
         ];
         tensors.extend(self.bias.clone().map(|bias| Tensor::input("bias", d_out, bias)));
-        let linear =
-            |direction, bias| Linear { direction, d_in, d_out, tokens, bias, write: WriteMode::Overwrite };
+        let linear = |direction, bias| Linear {
+            direction,
+            d_in,
+            d_out,
+            tokens,
+            bias,
+            write: WriteMode::Overwrite,
+            elements: Elements::F32,
+        };
         let write = WriteMode::Accumulate;
         Ok(Job::new(
             tensors,
             vec![
                 Box::new(linear(LinearDirection::Forward, self.bias.is_some())),
                 Box::new(linear(LinearDirection::Backward, false)),
-                Box::new(Forward { config, tokens, write, save: true }),
-                Box::new(BackwardInput { config, tokens, write, dx: true }),
-                Box::new(BackwardParams { config, tokens, write: WriteMode::Overwrite }),
+                Box::new(Forward { config, tokens, write, save: true, elements: Elements::F32 }),
+                Box::new(BackwardInput { config, tokens, write, dx: true, elements: Elements::F32 }),
+                Box::new(BackwardParams {
+                    config,
+                    tokens,
+                    write: WriteMode::Overwrite,
+                    elements: Elements::F32,
+                }),
             ],
         ))
     }

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use hydralora::WriteMode;
 use hydralora::twin::{self, Approx};
+use hydralora::{Element, WriteMode, wgpu};
 
 use crate::op::Op;
 
@@ -16,12 +16,13 @@ pub struct Tensor {
     pub width: usize,
     pub data: Vec<f32>,
     pub written: bool,
+    pub element: Element,
 }
 
 impl Tensor {
     /// A tensor that is only read.
     pub fn input(name: impl Into<String>, width: u32, data: Vec<f32>) -> Self {
-        Self { name: name.into(), width: width as usize, data, written: false }
+        Self { name: name.into(), width: width as usize, data, written: false, element: Element::F32 }
     }
 
     /// A tensor that is read and changed.
@@ -40,6 +41,20 @@ impl Tensor {
             WriteMode::Overwrite => Self::poisoned(name, width, before.len()),
             WriteMode::Accumulate => Self::update(name, width, before),
         }
+    }
+}
+
+impl Tensor {
+    /// The same in memory as elements of another type, rounded to what these can hold.
+    pub fn of(self, element: Element) -> Self {
+        Self { data: element.decode(&element.encode(&self.data)), element, ..self }
+    }
+
+    /// Its contents as 32-bit words.
+    fn words(&self) -> Vec<u32> {
+        let mut bytes = self.element.encode(&self.data);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
     }
 }
 
@@ -64,8 +79,8 @@ impl Job {
 
     /// What the twins make of the tensors.
     pub fn expected(&self) -> Values {
-        let mut values: Values =
-            self.tensors.iter().map(|tensor| (tensor.name.clone(), twin::exact(&tensor.data))).collect();
+        let exact = |tensor: &Tensor| (tensor.name.clone(), twin::exact_in(tensor.element, &tensor.data));
+        let mut values: Values = self.tensors.iter().map(exact).collect();
         for op in &self.ops {
             op.twin(&mut values);
         }
@@ -82,25 +97,52 @@ pub enum Placement {
     OneAllocation,
 }
 
-/// Elements in a guard band, and the unit of offsets: 256 bytes, which every device accepts.
+/// Words in a guard band, and the unit of offsets: 256 bytes, which every device accepts.
 const GUARD: usize = 64;
 
-/// What guard bands hold: a finite number that no kernel computes.
-const GUARD_VALUE: f32 = f32::from_bits(0xabad_cafe);
+/// What guard bands hold: a finite number, also as halves, that no kernel computes.
+const GUARD_WORD: u32 = 0xabad_cafe;
 
 /// A tensor's place.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub buffer: usize,
-    /// In elements.
+    /// In words.
     pub offset: usize,
+    /// In words.
     pub len: usize,
+    /// Elements, and their type.
+    pub elements: usize,
+    pub element: Element,
+}
+
+impl Place {
+    fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len
+    }
+
+    /// The tensor in a device's copies of the buffers.
+    pub fn tensor<'a>(&self, buffers: &'a [wgpu::Buffer]) -> hydralora::Tensor<'a> {
+        let (offset, size) = self.bytes();
+        hydralora::Tensor::new(&buffers[self.buffer], offset, size).of(self.element)
+    }
+
+    /// Where the tensor starts in its buffer, and its size, in bytes.
+    pub fn bytes(&self) -> (u64, u64) {
+        (4 * self.offset as u64, self.elements as u64 * self.element.bytes())
+    }
+
+    fn decode(&self, words: &[u32]) -> Vec<f32> {
+        let mut values = self.element.decode(bytemuck::cast_slice(&words[self.range()]));
+        values.truncate(self.elements);
+        values
+    }
 }
 
 /// The buffers of a job, with guard bands around every tensor.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    pub buffers: Vec<Vec<f32>>,
+    pub buffers: Vec<Vec<u32>>,
     /// Whether anything in the buffer is written.
     pub written: Vec<bool>,
     places: HashMap<String, Place>,
@@ -137,10 +179,17 @@ impl Memory {
 
     fn append(&mut self, buffer: usize, before: usize, tensor: &Tensor) {
         let contents = &mut self.buffers[buffer];
-        contents.resize(contents.len() + before, GUARD_VALUE);
-        let place = Place { buffer, offset: contents.len(), len: tensor.data.len() };
-        contents.extend(&tensor.data);
-        contents.resize((contents.len() + GUARD).next_multiple_of(GUARD), GUARD_VALUE);
+        contents.resize(contents.len() + before, GUARD_WORD);
+        let words = tensor.words();
+        let place = Place {
+            buffer,
+            offset: contents.len(),
+            len: words.len(),
+            elements: tensor.data.len(),
+            element: tensor.element,
+        };
+        contents.extend(words);
+        contents.resize((contents.len() + GUARD).next_multiple_of(GUARD), GUARD_WORD);
         self.places.insert(tensor.name.clone(), place);
     }
 
@@ -152,7 +201,7 @@ impl Memory {
     ///
     /// # Errors
     /// Something else than a written tensor changed.
-    pub fn results(&self, job: &Job, after: &[Vec<f32>]) -> Result<Results, String> {
+    pub fn results(&self, job: &Job, after: &[Vec<u32>]) -> Result<Results, String> {
         assert_eq!(after.len(), self.buffers.len());
         let mut restored = after.to_vec();
         let mut results = Results::new();
@@ -160,16 +209,15 @@ impl Memory {
             self.places.keys().filter(|name| job.tensors.iter().all(|tensor| tensor.name != **name));
         let written = job.tensors.iter().filter(|tensor| tensor.written).map(|tensor| &tensor.name);
         for name in written.chain(scratch) {
-            let Place { buffer, offset, len } = *self.place(name);
-            let range = offset..offset + len;
-            restored[buffer][range.clone()].copy_from_slice(&self.buffers[buffer][range.clone()]);
-            results.insert(name.clone(), after[buffer][range].to_vec());
+            let place = self.place(name);
+            let range = place.range();
+            restored[place.buffer][range.clone()].copy_from_slice(&self.buffers[place.buffer][range]);
+            results.insert(name.clone(), place.decode(&after[place.buffer]));
         }
         for (buffer, (before, restored)) in self.buffers.iter().zip(&restored).enumerate() {
-            let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
-            if let Some(at) = before.iter().zip(restored).position(differs) {
+            if let Some(at) = before.iter().zip(restored).position(|(before, after)| before != after) {
                 return Err(format!(
-                    "{} was changed: element {at} of its buffer went from {} to {}",
+                    "{} was changed: word {at} of its buffer went from {:#010x} to {:#010x}",
                     self.what_is_at(buffer, at),
                     before[at],
                     restored[at]

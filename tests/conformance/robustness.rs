@@ -9,15 +9,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hydralora::device::{Gpu, instance_from_env};
-use hydralora::op::{BackwardParamsPlan, ForwardPlan};
+use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan, ForwardOptions, ForwardPlan};
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
-    Error, Forward, ForwardDescriptor, Kernels, Router, WriteMode, wgpu,
+    Element, Error, Forward, ForwardDescriptor, Kernels, Router, WriteMode, wgpu,
 };
 
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::compare::Distribution;
-use crate::device::{Device, Failure, WgpuDevice};
+use crate::device::{Device, Failure, WgpuDevice, words};
 use crate::job::{Memory, Placement};
 use crate::modes;
 use crate::suite::Plan;
@@ -187,10 +187,12 @@ pub fn exhaust_memory() -> Result<(), String> {
         &gpu.device,
         DeviceProfile { busy_workgroups: 4096, ..DeviceProfile::of(&gpu.device) },
     );
+    let [x, g] = [Element::F32; 2];
+    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
     // Splits of the tokens need about the largest binding of scratch memory.
     let config = Config { d_in: 16384, d_out: 16384, rank: 8, experts: 4, ..CONFIG };
     let tokens = 1024;
-    let scratch = BackwardParamsPlan::new(&config, tokens, WriteMode::Overwrite, kernels.profile())
+    let scratch = BackwardParamsPlan::new(&config, tokens, &options, kernels.profile())
         .map_err(|error| error.to_string())?
         .scratch_bytes;
     let state = (tokens * config.state_len()) as usize;
@@ -272,7 +274,9 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
 fn a_panic_while_warming(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     let kernels = Kernels::new(&gpu.device);
-    let plan = ForwardPlan::new(&CONFIG, 1, WriteMode::Overwrite, false, kernels.profile())?;
+    let [x, parameters, y] = [Element::F32; 3];
+    let options = ForwardOptions { write: WriteMode::Overwrite, save: false, x, parameters, y };
+    let plan = ForwardPlan::new(&CONFIG, 1, &options, kernels.profile())?;
     let mut shaders = 0;
     let panics = std::iter::from_fn(|| {
         shaders += 1;
@@ -326,11 +330,9 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
         .planned_for(Planning::Wide);
     let job = case.job();
     let memory = Memory::new(&job, Placement::Separate);
-    let buffers: Vec<_> = memory.buffers.iter().map(|contents| gpu.upload("lives", contents)).collect();
-    let tensor = |name: &str| {
-        let place = memory.place(name);
-        hydralora::Tensor::new(&buffers[place.buffer], 4 * place.offset as u64, 4 * place.len as u64)
-    };
+    let buffers: Vec<_> =
+        memory.buffers.iter().map(|contents| gpu.upload("lives", bytemuck::cast_slice(contents))).collect();
+    let tensor = |name: &str| memory.place(name).tensor(&buffers);
     let layout = case.shape.config(Router::Input).layout()?;
     let moments = gpu.zeroed("moments", 2 * layout.len());
     let parameters = gpu.zeroed("parameters", layout.len());
@@ -383,24 +385,18 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
                 scope.spawn(move || {
                     let job = case.job();
                     let memory = Memory::new(&job, case.placement);
-                    let buffers: Vec<_> =
-                        memory.buffers.iter().map(|contents| gpu.upload("thread", contents)).collect();
-                    let tensor = |name: &str| {
-                        let place = memory.place(name);
-                        hydralora::Tensor::new(
-                            &buffers[place.buffer],
-                            4 * place.offset as u64,
-                            4 * place.len as u64,
-                        )
-                    };
+                    let buffers: Vec<_> = memory
+                        .buffers
+                        .iter()
+                        .map(|contents| gpu.upload("thread", bytemuck::cast_slice(contents)))
+                        .collect();
+                    let tensor = |name: &str| memory.place(name).tensor(&buffers);
                     for op in &job.ops {
                         let record = op.prepare(gpu, kernels, &tensor)?;
                         gpu.submit(|pass| record(pass));
                     }
-                    let after = buffers
-                        .iter()
-                        .map(|buffer| gpu.read_blocking(buffer))
-                        .collect::<Result<Vec<_>, _>>()?;
+                    let after =
+                        buffers.iter().map(|buffer| words(gpu, buffer)).collect::<Result<Vec<_>, _>>()?;
                     modes::compare(&job, &memory.results(&job, &after)?)?;
                     Ok(())
                 })

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use hydralora::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearPlan};
+use hydralora::op::{
+    AdamWPlan, BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan,
+    ForwardOptions, ForwardPlan, LinearOptions, LinearPlan,
+};
 use hydralora::shader::Shader;
-use hydralora::{AdamWHyper, Config, DeviceProfile, LinearDirection, Router, WriteMode, wgpu};
+use hydralora::{AdamWHyper, Config, DeviceProfile, Element, LinearDirection, Router, WriteMode, wgpu};
 
 /// Either access to either side of a layer.
 const WIDTHS: [[u32; 2]; 4] = [[8, 8], [8, 9], [9, 8], [9, 9]];
@@ -31,30 +34,43 @@ pub fn permutations() -> Vec<Shader> {
                     for write in WRITES {
                         for training in [false, true] {
                             let config = config(widths, [8, 4]);
-                            shaders.extend(adapter(&config, tokens, write, training, device));
+                            shaders.extend(adapter(&config, tokens, Element::F32, write, training, device));
                         }
                     }
                 }
             }
-            for ranks in [[1, 1], [1, 2], [3, 5], [16, 8], [64, 3], [5, 41]] {
+            for ranks in [[1, 1], [1, 2], [3, 5], [4, 4], [8, 2], [10, 2], [16, 8], [64, 3], [5, 41]] {
                 for tokens in [1, 300] {
                     let config = config([8, 9], ranks);
-                    shaders.extend(adapter(&config, tokens, WriteMode::Accumulate, true, device));
+                    shaders.extend(adapter(
+                        &config,
+                        tokens,
+                        Element::F32,
+                        WriteMode::Accumulate,
+                        true,
+                        device,
+                    ));
+                }
+            }
+            for element in [Element::F16, Element::Bf16] {
+                for write in WRITES {
+                    for training in [false, true] {
+                        let config = config([8, 8], [8, 4]);
+                        shaders.extend(adapter(&config, 300, element, write, training, device));
+                    }
                 }
             }
         }
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 9, 17, 100] {
                 for write in WRITES {
-                    for (direction, bias) in [
-                        (LinearDirection::Forward, false),
-                        (LinearDirection::Forward, true),
-                        (LinearDirection::Backward, false),
-                    ] {
-                        let plan = LinearPlan::new(direction, [d_in, d_out, tokens], bias, write, device);
-                        shaders.insert(plan.expect("these shapes fit").dispatch.shader);
-                    }
+                    shaders.extend(linear([d_in, d_out, tokens], Element::F32, write, device));
                 }
+            }
+        }
+        for element in [Element::F16, Element::Bf16] {
+            for write in WRITES {
+                shaders.extend(linear([8, 8, 100], element, write, device));
             }
         }
         for max_norm in [None, Some(1.0)] {
@@ -66,18 +82,38 @@ pub fn permutations() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// The shaders of an adapter; in training all outputs, otherwise as few as there can be.
+/// The shaders of an adapter; in training all outputs, otherwise as few as there can be, and
+/// parameters like activations.
 fn adapter(
     config: &Config,
     tokens: u32,
+    element: Element,
     write: WriteMode,
     training: bool,
     device: &DeviceProfile,
 ) -> Vec<Shader> {
     let fits = "these shapes fit";
-    let forward = ForwardPlan::new(config, tokens, write, training, device).expect(fits);
-    let input = BackwardInputPlan::new(config, tokens, training.then_some(write), device).expect(fits);
-    let params = BackwardParamsPlan::new(config, tokens, write, device).expect(fits);
+    let parameters = if training { Element::F32 } else { element };
+    let options = ForwardOptions { write, save: training, x: element, parameters, y: element };
+    let forward = ForwardPlan::new(config, tokens, &options, device).expect(fits);
+    let options = BackwardInputOptions { g: element, dx: training.then_some((element, write)) };
+    let input = BackwardInputPlan::new(config, tokens, &options, device).expect(fits);
+    let options = BackwardParamsOptions { write, x: element, g: element };
+    let params = BackwardParamsPlan::new(config, tokens, &options, device).expect(fits);
     let dispatches = [forward.dispatch, input.dispatch].into_iter().chain(params.dispatches);
     dispatches.map(|dispatch| dispatch.shader).collect()
+}
+
+/// The shaders of a frozen layer.
+fn linear(shape: [u32; 3], element: Element, write: WriteMode, device: &DeviceProfile) -> Vec<Shader> {
+    let products = [
+        (LinearDirection::Forward, false),
+        (LinearDirection::Forward, true),
+        (LinearDirection::Backward, false),
+    ];
+    let plan = |(direction, bias)| {
+        let options = LinearOptions { bias, write, source: element, weight: element, target: element };
+        LinearPlan::new(direction, shape, &options, device).expect("these shapes fit").dispatch.shader
+    };
+    products.map(plan).to_vec()
 }

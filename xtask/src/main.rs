@@ -1,9 +1,13 @@
 //! The project's commands: `cargo xtask --help`.
 
+// One module is allowed, with its reasons: `isa::radv`.
+#![deny(unsafe_code)]
+
 mod bundle;
 mod conformance;
 mod driver;
 mod implementation;
+mod isa;
 mod mutants;
 
 use std::ffi::OsString;
@@ -57,6 +61,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Compile every shader for AMD GPUs without one (Mesa's RADV), and see that none spills registers.
+    Isa(isa::Options),
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -102,6 +108,7 @@ fn run(task: Task) -> Result<(), String> {
             driver::ensure(Profile::Dev)?;
             mutants::run(root, &only, &options)
         }
+        Task::Isa(options) => isa::run(root, &options),
         Task::Bundle => bundle::run(root),
     }
 }

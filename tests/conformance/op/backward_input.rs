@@ -1,11 +1,11 @@
 //! `backward_input`: dx, where wanted, and `[dh, dl]`.
 
 use hydralora::device::Gpu;
-use hydralora::op::BackwardInputPlan;
+use hydralora::op::{BackwardInputOptions, BackwardInputPlan};
 use hydralora::twin::{self, Approx};
 use hydralora::{BackwardInputDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
 
-use super::{Lookup, Op, Planned, Prepared, interleave, read, split_state, unpack};
+use super::{Elements, Lookup, Op, Planned, Prepared, interleave, read, split_state, unpack};
 use crate::job::Values;
 
 pub struct BackwardInput {
@@ -13,11 +13,12 @@ pub struct BackwardInput {
     pub tokens: u32,
     pub write: WriteMode,
     pub dx: bool,
+    pub elements: Elements,
 }
 
 impl Op for BackwardInput {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let Self { config, tokens, write, dx } = *self;
+        let Self { config, tokens, write, dx, .. } = *self;
         let backward = hydralora::BackwardInput::prepare(
             kernels,
             &BackwardInputDescriptor {
@@ -35,8 +36,9 @@ impl Op for BackwardInput {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let dx = self.dx.then_some(self.write);
-        let plan = BackwardInputPlan::new(&self.config, self.tokens, dx, device)?;
+        let element = self.elements.activations;
+        let options = BackwardInputOptions { g: element, dx: self.dx.then_some((element, self.write)) };
+        let plan = BackwardInputPlan::new(&self.config, self.tokens, &options, device)?;
         Ok(Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned())))
     }
 
@@ -49,7 +51,7 @@ impl Op for BackwardInput {
         let gradient = twin::backward_input(&self.config, &parameters, &h, &w, read(values, "g"), dx_before);
         values.insert("dstate".to_owned(), interleave(&self.config, &gradient.dh, &gradient.dl));
         if self.dx {
-            values.insert("dx".to_owned(), gradient.dx);
+            values.insert("dx".to_owned(), twin::stored(self.elements.activations, gradient.dx));
         }
     }
 }

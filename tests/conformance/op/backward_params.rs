@@ -1,22 +1,23 @@
 //! `backward_params`: the gradients of every parameter, packed.
 
 use hydralora::device::Gpu;
-use hydralora::op::BackwardParamsPlan;
+use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
 use hydralora::twin::{self, Activations, Parameters};
 use hydralora::{BackwardParamsDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
 
-use super::{Lookup, NamedDispatch, Op, Planned, Prepared, before, pack, read, split_state};
+use super::{Elements, Lookup, NamedDispatch, Op, Planned, Prepared, before, pack, read, split_state};
 use crate::job::Values;
 
 pub struct BackwardParams {
     pub config: Config,
     pub tokens: u32,
     pub write: WriteMode,
+    pub elements: Elements,
 }
 
 impl Op for BackwardParams {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let Self { config, tokens, write } = *self;
+        let Self { config, tokens, write, .. } = *self;
         let backward = hydralora::BackwardParams::prepare(
             kernels,
             &BackwardParamsDescriptor {
@@ -35,7 +36,9 @@ impl Op for BackwardParams {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let plan = BackwardParamsPlan::new(&self.config, self.tokens, self.write, device)?;
+        let element = self.elements.activations;
+        let options = BackwardParamsOptions { write: self.write, x: element, g: element };
+        let plan = BackwardParamsPlan::new(&self.config, self.tokens, &options, device)?;
         let split = plan.scratch_bytes > 0;
         let scratch = split.then_some(("copies", (plan.scratch_bytes / 4) as usize));
         let dispatches = plan.dispatches.into_iter().enumerate().map(|(index, dispatch)| {

@@ -1,11 +1,11 @@
 //! `forward`: y, and `[h, w]` when training.
 
 use hydralora::device::Gpu;
-use hydralora::op::ForwardPlan;
+use hydralora::op::{ForwardOptions, ForwardPlan};
 use hydralora::twin::{self, Output};
 use hydralora::{Config, DeviceProfile, Error, ForwardDescriptor, Kernels, WriteMode};
 
-use super::{Lookup, Op, Planned, Prepared, before, interleave, read, unpack};
+use super::{Elements, Lookup, Op, Planned, Prepared, before, interleave, read, unpack};
 use crate::job::Values;
 
 pub struct Forward {
@@ -13,11 +13,12 @@ pub struct Forward {
     pub tokens: u32,
     pub write: WriteMode,
     pub save: bool,
+    pub elements: Elements,
 }
 
 impl Op for Forward {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let Self { config, tokens, write, save } = *self;
+        let Self { config, tokens, write, save, .. } = *self;
         let forward = hydralora::Forward::prepare(
             kernels,
             &ForwardDescriptor {
@@ -34,7 +35,9 @@ impl Op for Forward {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let plan = ForwardPlan::new(&self.config, self.tokens, self.write, self.save, device)?;
+        let Self { write, save, elements: Elements { activations, parameters }, .. } = *self;
+        let options = ForwardOptions { write, save, x: activations, parameters, y: activations };
+        let plan = ForwardPlan::new(&self.config, self.tokens, &options, device)?;
         Ok(Planned::one(plan.dispatch, |_| None))
     }
 
@@ -43,7 +46,7 @@ impl Op for Forward {
         let parameters = unpack(&self.config, &layout, read(values, "parameters"));
         let y_before = before(values, "y", self.write);
         let Output { y, h, w } = twin::forward(&self.config, &parameters, read(values, "x"), y_before);
-        values.insert("y".to_owned(), y);
+        values.insert("y".to_owned(), twin::stored(self.elements.activations, y));
         if self.save {
             values.insert("saved".to_owned(), interleave(&self.config, &h, &w));
         }

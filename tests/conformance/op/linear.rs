@@ -1,10 +1,10 @@
 //! `linear`: the frozen layer, y from x or dx from g.
 
 use hydralora::device::Gpu;
-use hydralora::op::LinearPlan;
+use hydralora::op::{LinearOptions, LinearPlan};
 use hydralora::{DeviceProfile, Error, Kernels, LinearDescriptor, LinearDirection, WriteMode, twin};
 
-use super::{Lookup, Op, Planned, Prepared, before, read};
+use super::{Elements, Lookup, Op, Planned, Prepared, before, read};
 use crate::job::Values;
 
 pub struct Linear {
@@ -14,6 +14,7 @@ pub struct Linear {
     pub tokens: u32,
     pub bias: bool,
     pub write: WriteMode,
+    pub elements: Elements,
 }
 
 impl Linear {
@@ -27,7 +28,7 @@ impl Linear {
 
 impl Op for Linear {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let Self { direction, d_in, d_out, tokens, bias, write } = *self;
+        let Self { direction, d_in, d_out, tokens, bias, write, .. } = *self;
         let (source, target) = self.ends();
         let linear = hydralora::Linear::prepare(
             kernels,
@@ -48,7 +49,10 @@ impl Op for Linear {
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let shape = [self.d_in, self.d_out, self.tokens];
-        let plan = LinearPlan::new(self.direction, shape, self.bias, self.write, device)?;
+        let Self { bias, write, elements: Elements { activations, parameters }, .. } = *self;
+        let options =
+            LinearOptions { bias, write, source: activations, weight: parameters, target: activations };
+        let plan = LinearPlan::new(self.direction, shape, &options, device)?;
         let (source, target) = self.ends();
         Ok(Planned::one(plan.dispatch, |name| match name {
             "source" => Some(source.to_owned()),
@@ -67,6 +71,6 @@ impl Op for Linear {
             LinearDirection::Forward => twin::linear(dimensions, weight, bias, source, target_before),
             LinearDirection::Backward => twin::linear_backward(dimensions, weight, source, target_before),
         };
-        values.insert(target.to_owned(), result);
+        values.insert(target.to_owned(), twin::stored(self.elements.activations, result));
     }
 }

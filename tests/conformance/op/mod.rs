@@ -16,9 +16,24 @@ pub use linear::Linear;
 use hydralora::device::Gpu;
 use hydralora::shader::{Binding, BindingKind};
 use hydralora::twin::{Approx, Parameters};
-use hydralora::{Config, DeviceProfile, DispatchPlan, Error, Kernels, Layout, Tensor, WriteMode, wgpu};
+use hydralora::{
+    Config, DeviceProfile, DispatchPlan, Element, Error, Kernels, Layout, Tensor, WriteMode, wgpu,
+};
 
 use crate::job::Values;
+
+/// How an operation's tensors are stored; what belongs to training is f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elements {
+    /// x, y, g and dx.
+    pub activations: Element,
+    /// The packed adapter, or W0.
+    pub parameters: Element,
+}
+
+impl Elements {
+    pub const F32: Self = Self { activations: Element::F32, parameters: Element::F32 };
+}
 
 /// Finds a job's tensor among a device's buffers.
 pub type Lookup<'a> = dyn Fn(&str) -> Tensor<'a> + 'a;

@@ -40,6 +40,12 @@ pub(crate) fn provide(name: &str, directory: &Path) -> Result<Vec<Implementation
     }
 }
 
+/// Installs Debian's packages; returns the first one's version.
+pub(crate) fn install(packages: &[&str]) -> Result<String, String> {
+    debian::require()?;
+    debian::install(packages)
+}
+
 /// A path as a variable of the environment.
 fn variable(name: &str, value: impl AsRef<Path>) -> (String, String) {
     (name.to_owned(), value.as_ref().display().to_string())

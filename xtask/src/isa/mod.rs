@@ -16,8 +16,6 @@ use crate::{cargo_command, implementation};
 /// Two generations of RDNA, and a Vega; the names are those of `RADV_FORCE_FAMILY`.
 const FAMILIES: [&str; 3] = ["navi21", "gfx1100", "vega10"];
 
-const ICD: &str = "/usr/share/vulkan/icd.d/radeon_icd.x86_64.json";
-
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Print every shader, and not only the worst of each kernel.
@@ -44,8 +42,10 @@ struct Column {
 const SPILLED_VGPRS: &str = "Spilled VGPRs";
 const SCRATCH: &str = "Scratch size";
 
-const COLUMNS: [Column; 10] = [
-    column("VGPRs", "VGPRs"),
+const COLUMNS: [Column; 11] = [
+    // The scheduler hands out registers that would limit nothing: what is needed is the smaller number.
+    column("VGPRs needed", "Pre-Sched VGPRs"),
+    column("given", "VGPRs"),
     column("spilled", SPILLED_VGPRS),
     column("scratch B", SCRATCH),
     column("SGPRs", "SGPRs"),
@@ -76,22 +76,27 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
         Some(shaders) => shaders.clone(),
         None => write_shaders(&folder)?,
     };
-    let driver = implementation::radv()?;
-    println!("Mesa {driver}; waves are those in flight on a SIMD, at most; the worst shader of each kernel:");
+    let driver = implementation::install(&["mesa-vulkan-drivers", "libvulkan1"])?;
+    let manifest = manifest()?;
     // The driver reads the family once in a process.
     let families = std::thread::scope(|scope| {
-        let compile = |family| scope.spawn(|| compile_in_child(family, &shaders));
-        let threads: Vec<_> = options.families.iter().map(compile).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Family, String>>| {
-            thread.join().map_err(|_| "a thread panicked".to_owned())?
-        };
-        threads.into_iter().map(join).collect::<Result<Vec<_>, String>>()
+        let (manifest, shaders) = (&manifest, &shaders);
+        let families = options.families.iter();
+        let threads: Vec<_> =
+            families.map(|family| scope.spawn(move || in_child(family, manifest, shaders))).collect();
+        let results =
+            threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?);
+        results.collect::<Result<Vec<_>, String>>()
     })?;
+    println!(
+        "The worst of each kernel as Mesa {driver} compiles it. Waves: how many a SIMD has room for, of 32"
+    );
+    println!("lanes on RDNA (one of 64 counts twice) and of 64 on Vega.");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut spills = Vec::new();
     for (name, Family { gpu, shaders: compiled }) in options.families.iter().zip(&families) {
-        let every = table("shader", compiled.iter().map(|(shader, row)| (shader.as_str(), row.clone())));
-        let worst = table("kernel", worst(compiled));
+        let every = table("shader", compiled);
+        let worst = table("kernel", &worst(compiled));
         let title = format!("{name} ({gpu}), {} shaders", compiled.len());
         println!("\n{title}\n{worst}");
         if options.all {
@@ -126,14 +131,22 @@ fn write_shaders(folder: &Path) -> Result<PathBuf, String> {
     }
 }
 
+/// The driver's manifest, which names it to the loader. Debian 13 and later leave out the architecture.
+fn manifest() -> Result<PathBuf, String> {
+    const FOLDER: &str = "/usr/share/vulkan/icd.d";
+    let names = ["radeon_icd.x86_64.json", "radeon_icd.json"];
+    let found = names.map(|name| Path::new(FOLDER).join(name)).into_iter().find(|path| path.exists());
+    found.ok_or_else(|| format!("mesa-vulkan-drivers is installed without a manifest of RADV in {FOLDER}."))
+}
+
 /// Has a process of its own compile every shader for a family.
-fn compile_in_child(family: &str, shaders: &Path) -> Result<Family, String> {
+fn in_child(family: &str, manifest: &Path, shaders: &Path) -> Result<Family, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new(program);
     child.args(["isa", "--child", "--shaders"]).arg(shaders);
     child.env("RADV_FORCE_FAMILY", family).env("MESA_SHADER_CACHE_DISABLE", "true");
     // The first name is today's, the second is for loaders older than it.
-    child.env("VK_DRIVER_FILES", ICD).env("VK_ICD_FILENAMES", ICD);
+    child.env("VK_DRIVER_FILES", manifest).env("VK_ICD_FILENAMES", manifest);
     let output = child.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -174,12 +187,12 @@ fn child(folder: &Path) -> Result<(), String> {
 }
 
 /// The worst of each statistic over the shaders of a kernel, which need not be the same shader's.
-fn worst(shaders: &BTreeMap<String, Statistics>) -> BTreeMap<&str, Statistics> {
-    let mut kernels: BTreeMap<&str, Statistics> = BTreeMap::new();
+fn worst(shaders: &BTreeMap<String, Statistics>) -> BTreeMap<String, Statistics> {
+    let mut kernels: BTreeMap<String, Statistics> = BTreeMap::new();
     for (shader, statistics) in shaders {
         // NAME_INDEX
         let kernel = shader.rsplit_once('_').map_or(shader.as_str(), |(kernel, _)| kernel);
-        let worst = kernels.entry(kernel).or_insert_with(|| statistics.clone());
+        let worst = kernels.entry(kernel.to_owned()).or_insert_with(|| statistics.clone());
         for column in &COLUMNS {
             let (one, other) = (worst[column.statistic], statistics[column.statistic]);
             let value = if column.small_is_bad { one.min(other) } else { one.max(other) };
@@ -190,7 +203,7 @@ fn worst(shaders: &BTreeMap<String, Statistics>) -> BTreeMap<&str, Statistics> {
 }
 
 /// A table in Markdown.
-fn table<'a>(what: &str, rows: impl IntoIterator<Item = (&'a str, Statistics)>) -> String {
+fn table(what: &str, rows: &BTreeMap<String, Statistics>) -> String {
     let mut text = format!("| {what:<24} |");
     for column in &COLUMNS {
         let _ = write!(text, " {} |", column.heading);

@@ -1,22 +1,22 @@
 //! Mesa's Vulkan driver for AMD GPUs as a compiler. It opens a GPU that is not there when
 //! `RADV_FORCE_FAMILY` names one; nothing can run on it, but pipelines compile as for the real one.
 
+#![allow(unsafe_code, reason = "Vulkan's own interface, which no safe crate has for pipeline statistics")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 
-use ash::{Device, Entry, Instance, ext, khr, vk};
+use ash::{Device, Entry, ext, khr, vk};
 
 /// What the driver says about a compiled shader, by the names it has for it.
 pub(super) type Statistics = BTreeMap<String, u64>;
 
+/// A device that only compiles; meant for a process that does nothing else.
 pub(super) struct Compiler {
     /// The GPU's and the driver's name.
     pub name: String,
     statistics: khr::pipeline_executable_properties::Device,
     device: Device,
-    instance: Instance,
-    // The loader stays in memory as long as this.
-    _entry: Entry,
 }
 
 impl Compiler {
@@ -27,11 +27,10 @@ impl Compiler {
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
         let info = vk::InstanceCreateInfo::default().application_info(&application);
         // SAFETY: `info` is complete.
-        let instance =
-            unsafe { entry.create_instance(&info, None) }.map_err(failed("vkCreateInstance"))?;
+        let instance = unsafe { entry.create_instance(&info, None) }.map_err(failed("vkCreateInstance"))?;
         // SAFETY: the instance lives.
-        let gpus = unsafe { instance.enumerate_physical_devices() }
-            .map_err(failed("vkEnumeratePhysicalDevices"))?;
+        let gpus =
+            unsafe { instance.enumerate_physical_devices() }.map_err(failed("vkEnumeratePhysicalDevices"))?;
         let &[gpu] = &gpus[..] else {
             return Err(format!("the driver has {} GPUs, not the one it was told to have", gpus.len()));
         };
@@ -42,10 +41,9 @@ impl Compiler {
         // wgpu leaves out-of-bounds accesses of buffers to the driver where it has robustness2, and the
         // code for them is part of what is measured.
         let core = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true);
-        let mut robustness =
-            vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true);
-        let mut statistics =
-            vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
+        let mut robustness = vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true);
+        let mut statistics = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default()
+            .pipeline_executable_info(true);
         let extensions =
             [khr::pipeline_executable_properties::NAME, ext::robustness2::NAME].map(CStr::as_ptr);
         let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
@@ -56,10 +54,11 @@ impl Compiler {
             .push_next(&mut robustness)
             .push_next(&mut statistics);
         // SAFETY: `info` is complete, and what it points at outlives the call.
-        let device =
-            unsafe { instance.create_device(gpu, &info, None) }.map_err(failed("vkCreateDevice"))?;
+        let device = unsafe { instance.create_device(gpu, &info, None) }.map_err(failed("vkCreateDevice"))?;
         let statistics = khr::pipeline_executable_properties::Device::new(&instance, &device);
-        Ok(Self { name, statistics, device, instance, _entry: entry })
+        // Here and below nothing is destroyed: the process ends with its last shader. The loader stays.
+        std::mem::forget(entry);
+        Ok(Self { name, statistics, device })
     }
 
     /// Compiles the entry point `main` of a compute shader.
@@ -76,7 +75,6 @@ impl Compiler {
             .collect();
         let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
         // SAFETY, here and below: every `info` is complete, and its handles are of this device and live.
-        // What is created is left to the device's end, which for this command is soon.
         let set = unsafe { self.device.create_descriptor_set_layout(&info, None) }
             .map_err(failed("vkCreateDescriptorSetLayout"))?;
         let sets = [set];
@@ -105,16 +103,6 @@ impl Compiler {
         let statistics = unsafe { self.statistics.get_pipeline_executable_statistics(&info) }
             .map_err(failed("vkGetPipelineExecutableStatisticsKHR"))?;
         Ok(statistics.iter().filter_map(|one| Some((text(&one.name), number(one)?))).collect())
-    }
-}
-
-impl Drop for Compiler {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses them any more, and the device goes before its instance.
-        unsafe {
-            self.device.destroy_device(None);
-            self.instance.destroy_instance(None);
-        }
     }
 }
 

@@ -70,10 +70,10 @@ pub(super) const DEFECTS: &[Defect] = &[
         "first_token + token + 1u < tokens",
     ),
     defect(
-        "saved transposed",
+        "saved columns reversed",
         "part/save_state.wgsl",
-        "let column = item % STATE;",
-        "let column = STATE - 1u - item % STATE;",
+        "saved[(first_token + token) * STATE + column] =",
+        "saved[(first_token + token) * STATE + STATE - 1u - column] =",
     ),
     Defect {
         name: "saved tail tokens unmasked",

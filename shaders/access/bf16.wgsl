@@ -1,0 +1,13 @@
+// TENSOR is bf16, the upper halves of f32: groups of four elements, 8 bytes each.
+
+alias TENSOR_element = vec2<u32>;
+
+fn group_TENSOR(at: u32) -> vec4<f32> {
+    let words = TENSOR[at];
+    return vec4<f32>(
+        bitcast<f32>(words.x << 16u),
+        bitcast<f32>(words.x & 0xffff0000u),
+        bitcast<f32>(words.y << 16u),
+        bitcast<f32>(words.y & 0xffff0000u),
+    );
+}
