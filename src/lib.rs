@@ -9,6 +9,7 @@ pub mod device;
 mod element;
 mod error;
 mod layout;
+mod memory;
 pub mod op;
 mod pipeline;
 mod plan;
@@ -21,6 +22,7 @@ pub use config::{Config, Router};
 pub use element::Element;
 pub use error::Error;
 pub use layout::{Adapter, Block, Layout};
+pub use memory::Memory;
 pub use op::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
     BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,

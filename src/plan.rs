@@ -130,6 +130,7 @@ impl Tile {
 }
 
 /// What the tile of a fused kernel depends on.
+#[derive(Debug, Clone)]
 pub(crate) struct TileProblem {
     /// The kernel, for messages.
     pub(crate) kernel: &'static str,
@@ -262,4 +263,69 @@ pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> R
         "process fewer tokens at a time",
     )?;
     Ok([count.div_ceil(second).max(1), second])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Shapes and devices, small and large, with and without a bound on loops.
+    fn problems() -> impl Strategy<Value = (TileProblem, DeviceProfile)> {
+        let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<bool>());
+        let device =
+            (prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]), 1u32..2000, any::<bool>());
+        (config, device, 1u32..1_000_000).prop_map(
+            |((d_in, d_out, rank, experts, latent), device, tokens)| {
+                let router = if latent { Router::Latent } else { Router::Input };
+                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                let problem = TileProblem {
+                    kernel: "test",
+                    tokens,
+                    columns: config.shrink_rows(),
+                    resident: u64::from(config.state_len()),
+                    per_reduced: 0,
+                    source_groups: d_in.div_ceil(4),
+                    target_groups: d_out.div_ceil(4),
+                    expand_rows: [experts, rank],
+                    config,
+                };
+                let (memory, busy, llvmpipe) = device;
+                let limits =
+                    wgpu::Limits { max_compute_workgroup_storage_size: memory, ..wgpu::Limits::default() };
+                let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+                (problem, DeviceProfile { max_loop_iterations, ..DeviceProfile::new(limits, busy) })
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_output_is_covered_once_and_limits_hold((problem, device) in problems()) {
+            let plan = problem.plan(&device).expect("these shapes fit every device");
+            let TilePlan { tile, slice_groups, grid: [slices, y, z], memory } = plan;
+            // Slices: all but the last are full, and the last is not empty.
+            prop_assert!((slices - 1) * slice_groups < problem.target_groups);
+            prop_assert!(slices * slice_groups >= problem.target_groups);
+            prop_assert_eq!(slice_groups % WORKGROUP, 0);
+            // Tiles, folded: none is missing, and a row of spare ones at most is skipped.
+            let tiles = problem.tokens.div_ceil(tile.tokens());
+            prop_assert!(y * z >= tiles && y * z - tiles < z);
+            // The shrink's columns are covered by whole groups, and groups by whole chunks.
+            prop_assert_eq!(tile.group % tile.reduce, 0);
+            prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
+            prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
+            prop_assert_eq!(tile.quads % tile.expand_quads, 0);
+
+            prop_assert!(memory <= u64::from(device.limits.max_compute_workgroup_storage_size));
+            let most = device.limits.max_compute_workgroups_per_dimension;
+            prop_assert!(slices <= most && y <= most && z <= most);
+            let rounds = u64::from(slice_groups.min(problem.target_groups).div_ceil(WORKGROUP));
+            let iterations = problem.iterations_before_expand(&tile) + rounds * problem.iterations_per_round(&tile);
+            prop_assert!(iterations <= device.max_loop_iterations);
+        }
+    }
 }

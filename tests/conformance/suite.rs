@@ -1,5 +1,6 @@
 //! The trials, and the records they leave.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -108,20 +109,34 @@ impl Suite {
 
 /// Every trial on every device.
 pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options) -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for device in devices {
-        if options.harness.bench {
-            trials.extend(speed(device));
-            continue;
-        }
-        for plan in plans(device, options) {
+    if options.harness.bench {
+        return devices.iter().flat_map(speed).collect();
+    }
+    let on_device = |device: &Arc<dyn Device>| -> Vec<Trial> {
+        let trial = |plan: Plan| {
             let (suite, device) = (Arc::clone(suite), Arc::clone(device));
             let name = format!("[{}] {}", device.identity().label(), plan.name);
-            trials.push(Trial::ignorable_test(name, move || suite.run(device.identity(), plan, KNOWN)));
-        }
-    }
-    if !options.harness.bench && options.replay.is_none() {
+            Trial::ignorable_test(name, move || suite.run(device.identity(), plan, KNOWN))
+        };
+        plans(device, options).into_iter().map(trial).collect()
+    };
+    let mut trials = interleave(devices.iter().map(on_device).collect());
+    if options.replay.is_none() {
         trials.extend(selfcheck::trials());
+    }
+    trials
+}
+
+/// Takes one trial of each list in turn, from every second list backwards. Software drivers compile
+/// in one thread for each device, and keep what they compiled: so two devices share the work and meet
+/// in the middle.
+fn interleave(lists: Vec<Vec<Trial>>) -> Vec<Trial> {
+    let mut lists: Vec<_> = lists.into_iter().map(VecDeque::from).collect();
+    let mut trials = Vec::new();
+    while lists.iter().any(|list| !list.is_empty()) {
+        for (index, list) in lists.iter_mut().enumerate() {
+            trials.extend(if index.is_multiple_of(2) { list.pop_front() } else { list.pop_back() });
+        }
     }
     trials
 }

@@ -1,0 +1,89 @@
+//! How many bytes an adapter takes.
+
+use crate::config::Config;
+use crate::element::Element;
+use crate::error::Error;
+use crate::op::{BackwardParamsOptions, BackwardParamsPlan};
+use crate::plan::DeviceProfile;
+use crate::shader::WriteMode;
+
+/// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
+/// the caller's anyway. Nothing else is allocated but uniforms of less than 64 bytes each and, with
+/// clipping, 256 bytes for the optimiser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The packed parameters, f32.
+    pub parameters: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// `AdamW`'s two moments.
+    pub moments: u64,
+    /// `[h, w]`, which forward saves for backward: tokens x (rank + experts) x 4.
+    pub saved: u64,
+    /// `[dh, dl]`, which backward hands on.
+    pub dstate: u64,
+    /// Copies of the gradients, where the tokens are split; operations that do not run at the same
+    /// time may share them.
+    pub scratch: u64,
+}
+
+impl Memory {
+    /// The bytes for `tokens` tokens a step.
+    ///
+    /// # Errors
+    /// A zero dimension, or a shape that does not fit the device's limits.
+    pub fn new(config: &Config, tokens: u32, device: &DeviceProfile) -> Result<Self, Error> {
+        let parameters = config.layout()?.bytes();
+        let options = BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
+        let backward = BackwardParamsPlan::new(config, tokens, &options, device)?;
+        let state = config.state_bytes(tokens);
+        Ok(Self {
+            parameters,
+            gradients: parameters,
+            moments: 2 * parameters,
+            saved: state,
+            dstate: state,
+            scratch: backward.scratch_bytes,
+        })
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { parameters, gradients, moments, saved, dstate, scratch } = *self;
+        parameters + gradients + moments + saved + dstate + scratch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Router;
+
+    #[test]
+    fn a_projection_of_llama_2_7b() {
+        let config =
+            Config { d_in: 4096, d_out: 4096, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
+        // One workgroup is busy enough: no splits.
+        let device = DeviceProfile::new(wgpu::Limits::default(), 1);
+        let memory = Memory::new(&config, 1024, &device).expect("it fits");
+        let parameters = 4 * ((8 + 4) * 4096 + 4 * 8 * 4096);
+        let state = 1024 * (8 + 4) * 4;
+        let expected = Memory {
+            parameters,
+            gradients: parameters,
+            moments: 2 * parameters,
+            saved: state,
+            dstate: state,
+            scratch: 0,
+        };
+        assert_eq!(memory, expected);
+        assert_eq!(memory.total(), 4 * parameters + 2 * state);
+        let wide = Memory::new(&config, 1024, &DeviceProfile::new(wgpu::Limits::default(), 256));
+        let scratch = wide.expect("it fits").scratch;
+        assert!(
+            scratch > 0 && scratch.is_multiple_of(parameters),
+            "whole copies of the gradients: {scratch}"
+        );
+    }
+}
