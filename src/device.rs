@@ -96,7 +96,7 @@ impl Gpu {
     }
 
     /// A storage buffer with `data` in it as elements of another type, padded to whole 32-bit words.
-    /// What is read back goes through [`Element::decode`].
+    /// [`Gpu::read_as_blocking`] reads it back.
     #[must_use]
     pub fn upload_as(&self, label: &str, data: &[f32], element: Element) -> wgpu::Buffer {
         let mut bytes = element.encode(data);
@@ -191,6 +191,14 @@ impl Gpu {
             // Another thread polled the device and is about to run this mapping's callback.
             std::thread::yield_now();
         }
+    }
+
+    /// Like [`Gpu::read_blocking`], of elements of another type.
+    ///
+    /// # Errors
+    /// The device was lost or fails while the copy is mapped.
+    pub fn read_as_blocking(&self, buffer: &wgpu::Buffer, element: Element) -> Result<Vec<f32>, Error> {
+        Ok(element.decode(bytemuck::cast_slice(&self.read_blocking(buffer)?)))
     }
 
     /// Waits until everything submitted has finished. Not for the web.

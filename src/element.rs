@@ -13,7 +13,7 @@ pub enum Element {
     #[default]
     F32,
     /// IEEE half precision: 16 bits, up to 65,504. Stores round to either neighbour, as the device
-    /// does; beyond the range they give an infinity or the largest number, as the device does.
+    /// does, and numbers below 2^-14 may be flushed to zero; from 65,520 on they give an infinity.
     F16,
     /// The upper half of an f32: 16 bits. Stores round to nearest, ties to even, on every device.
     Bf16,

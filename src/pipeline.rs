@@ -249,7 +249,8 @@ fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: String) -> w
     // SAFETY: without the countdown a loop that never ends is undefined behaviour. Every loop in
     // shaders/ is a `for` over an unsigned counter that only its own increment changes, by a
     // positive constant, up to a bound fixed before the loop starts; and no bound comes within an
-    // increment of 2^32, because bounds count elements of bindings, which hold at most 2^30 of four
-    // bytes. tests/shaders.rs checks the form of every loop. Bounds checks stay on.
+    // increment of 2^32, because bounds count tokens, rows or groups of four elements, of which a
+    // binding of 4 GiB holds less than 2^31. tests/shaders.rs checks the form of every loop. Bounds
+    // checks stay on.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

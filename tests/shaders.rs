@@ -236,15 +236,22 @@ fn stores(block: &Block, found: &mut Vec<(Handle<Expression>, Handle<Expression>
     }
 }
 
-/// The pointers to local variables that an expression loads, following what bounds are made of.
+/// The pointers to variables that an expression loads, following what bounds are made of.
 fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expression>> {
     match function.expressions[expression] {
         Expression::Load { pointer } => vec![pointer],
         Expression::Binary { left, right, .. } => [loads(function, left), loads(function, right)].concat(),
-        Expression::Math { arg, arg1, .. } => {
+        Expression::Math { arg, arg1, arg2: None, .. } => {
             [Some(arg), arg1].into_iter().flatten().flat_map(|arg| loads(function, arg)).collect()
         }
-        _ => vec![],
+        // Fixed before the loop starts.
+        Expression::Literal(_)
+        | Expression::Constant(_)
+        | Expression::FunctionArgument(_)
+        | Expression::CallResult(_) => vec![],
+        ref other => {
+            panic!("a bound of {:?} is made of {other:?}, which this check does not know", function.name)
+        }
     }
 }
 

@@ -1,5 +1,22 @@
-// Put behind access/f16.wgsl. The device rounds to either neighbour.
+// Put behind access/f16.wgsl. The device rounds to either neighbour. Beyond f16's largest number WGSL
+// leaves pack2x16float's result open, also for the other of the two, so it never gets there: what
+// rounds to more is an infinity, as IEEE 754 has it, and NaN stays NaN.
+
+fn half_pair_TENSOR(pair: vec2<f32>) -> u32 {
+    let bits = bitcast<vec2<u32>>(pair);
+    let magnitude = bits & vec2<u32>(0x7fffffffu);
+    // 65520 lies halfway between 65504, the largest, and what would be the next.
+    let finite = magnitude < vec2<u32>(bitcast<u32>(65520.0));
+    let inside = clamp(select(vec2<f32>(0.0), pair, finite), vec2<f32>(-65504.0), vec2<f32>(65504.0));
+    let packed = pack2x16float(inside);
+    let nan = magnitude > vec2<u32>(0x7f800000u);
+    let special = ((bits >> vec2<u32>(16u)) & vec2<u32>(0x8000u))
+        | select(vec2<u32>(0x7c00u), vec2<u32>(0x7e00u), nan);
+    let low = select(special.x, packed & 0xffffu, finite.x);
+    let high = select(special.y, packed >> 16u, finite.y);
+    return low | (high << 16u);
+}
 
 fn set_group_TENSOR(at: u32, group: vec4<f32>) {
-    TENSOR[at] = vec2<u32>(pack2x16float(group.xy), pack2x16float(group.zw));
+    TENSOR[at] = vec2<u32>(half_pair_TENSOR(group.xy), half_pair_TENSOR(group.zw));
 }

@@ -139,7 +139,7 @@ impl BackwardParamsPlan {
             .min((limits.max_storage_buffer_binding_size / layout.bytes()).min(u64::from(u32::MAX)) as u32)
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1));
         // A thread loops over a split's tokens, and once for each stage and what it stages.
-        let most_split_tokens = (device.max_loop_iterations / 2).min(u64::from(u32::MAX)) as u32;
+        let most_split_tokens = (device.max_loop_iterations / 2).clamp(1, u64::from(u32::MAX)) as u32;
         let least_splits = tokens.div_ceil(most_split_tokens);
         device.check_loops(
             "backward_params",

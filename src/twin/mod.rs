@@ -192,7 +192,9 @@ pub fn stored(element: Element, results: Vec<Approx>) -> Vec<Approx> {
             Element::F32 => 0.0,
             Element::F16 if largest > F16_LARGEST => f64::INFINITY,
             // A unit in the last place, or all of what may be flushed to zero.
-            Element::F16 if largest < F16_SMALLEST_NORMAL => largest.max(F16_SMALLEST),
+            Element::F16 if value.abs() - bound < F16_SMALLEST_NORMAL => {
+                (2.0 * F16_U * largest).max(F16_SMALLEST_NORMAL.min(largest)).max(F16_SMALLEST)
+            }
             Element::F16 => 2.0 * F16_U * largest,
             Element::Bf16 => BF16_U * largest + SMALLEST_NORMAL,
         };

@@ -63,6 +63,8 @@ pub struct Case {
     pub elements: Elements,
     pub placement: Placement,
     pub planning: Planning,
+    /// Whether it needs more than WebGPU's default limits, so that a device may refuse it.
+    pub beyond_defaults: bool,
     /// Seed of the numbers, where it does not come from the name.
     pub seed: Option<u64>,
 }
@@ -119,6 +121,7 @@ impl Case {
             elements: Elements::F32,
             placement: Placement::Separate,
             planning: Planning::Device,
+            beyond_defaults: false,
             seed: None,
         }
     }
@@ -137,7 +140,11 @@ impl Case {
             Operation::Inference(_) | Operation::Linear { .. } => element,
             _ => Element::F32,
         };
-        Self { elements: Elements { activations: element, parameters }, ..self }
+        self.stored_as(Elements { sources: element, parameters, targets: element })
+    }
+
+    pub fn stored_as(self, elements: Elements) -> Self {
+        Self { elements, ..self }
     }
 
     pub fn planned_for(self, planning: Planning) -> Self {
@@ -179,9 +186,9 @@ impl Case {
         let numbers = inputs.activations(rng, tokens, source_width);
         let before = noise(rng, tokens * target_width);
         let mut tensors = vec![
-            Tensor::input(source, source_width, numbers).of(elements.activations),
+            Tensor::input(source, source_width, numbers).of(elements.sources),
             Tensor::input("weight", d_in, noise(rng, d_out * d_in)).of(elements.parameters),
-            Tensor::output(target, target_width, before, write).of(elements.activations),
+            Tensor::output(target, target_width, before, write).of(elements.targets),
         ];
         if bias {
             tensors.push(Tensor::input("bias", d_out, noise(rng, d_out)));
@@ -214,13 +221,12 @@ impl Case {
         let config = self.shape.config(router);
         let layout = config.layout().expect("a valid configuration");
         let (len, state) = (layout.len() as u32, rank + experts);
-        let activations = |tensor: Tensor| tensor.of(elements.activations);
-        let x = activations(Tensor::input("x", d_in, inputs.activations(rng, tokens, d_in)));
-        let g = activations(Tensor::input("g", d_out, inputs.activations(rng, tokens, d_out)));
+        let x = Tensor::input("x", d_in, inputs.activations(rng, tokens, d_in)).of(elements.sources);
+        let g = Tensor::input("g", d_out, inputs.activations(rng, tokens, d_out)).of(elements.sources);
         let parameters =
             Tensor::input("parameters", len, inputs.parameters(rng, &config)).of(elements.parameters);
-        let y = activations(Tensor::output("y", d_out, noise(rng, tokens * d_out), write));
-        let dx = activations(Tensor::output("dx", d_in, noise(rng, tokens * d_in), write));
+        let y = Tensor::output("y", d_out, noise(rng, tokens * d_out), write).of(elements.targets);
+        let dx = Tensor::output("dx", d_in, noise(rng, tokens * d_in), write).of(elements.targets);
         let saved = Tensor::input("saved", state, inputs.state(rng, tokens, rank, experts));
         let dstate = Tensor::input("dstate", state, noise(rng, tokens * state));
         let gradients = Tensor::output("gradients", len, packed_noise(rng, &layout), write);
@@ -270,7 +276,12 @@ impl Display for Case {
             Some(Router::Latent) => f.write_str("/latent-router")?,
             None => {}
         }
-        write!(f, "/{}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}", self.elements.activations)?;
+        let Elements { sources, parameters, targets } = self.elements;
+        let elements = match self.elements {
+            _ if sources == targets && [sources, Element::F32].contains(&parameters) => sources.to_string(),
+            _ => format!("{sources}-{parameters}-{targets}"),
+        };
+        write!(f, "/{elements}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;
         }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::inputs::Inputs;
 use crate::job::Placement;
+use crate::op::Elements;
 
 const ROUTERS: [Router; 2] = [Router::Input, Router::Latent];
 
@@ -64,8 +65,9 @@ fn typical(cases: &mut Vec<Case>) {
 }
 
 fn token_counts(cases: &mut Vec<Case>) {
-    // More tokens than some drivers let a thread's loops have iterations.
+    // More tokens, and nearly longer rows, than some drivers let a thread's loops have iterations.
     cases.push(Case::new(Operation::BackwardParams(Router::Input), Shape::new(70_000, [4, 5], [1, 2])));
+    cases.push(Case::new(LINEAR[1], Shape::new(3, [80_000, 4], [1, 1])));
     for tokens in TOKENS {
         let shape = Shape::new(tokens, [36, 28], [4, 3]);
         for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardParams] {
@@ -101,7 +103,8 @@ fn ranks_and_experts(cases: &mut Vec<Case>) {
     // tokens take 16 bytes for each of rank + experts, in backward twice that.
     for experts in [350, 700, 1400] {
         for operation in [Operation::Forward, Operation::BackwardInput] {
-            cases.push(Case::new(operation(Router::Input), Shape::new(3, [8, 8], [1, experts])));
+            let case = Case::new(operation(Router::Input), Shape::new(3, [8, 8], [1, experts]));
+            cases.push(Case { beyond_defaults: experts > 350, ..case });
         }
     }
 }
@@ -187,6 +190,19 @@ fn half_precision(cases: &mut Vec<Case>) {
         cases.push(wide.in_half(element).planned_for(Planning::Wide));
         let placement = Placement::OneAllocation;
         cases.push(Case { placement, ..case(Operation::Step(Router::Latent)) });
+    }
+    // Each tensor by itself.
+    let (f32, f16, bf16) = (Element::F32, Element::F16, Element::Bf16);
+    for [sources, parameters, targets] in
+        [[f16, f32, f32], [f32, f32, bf16], [f32, f16, f32], [bf16, f16, f32]]
+    {
+        let elements = Elements { sources, parameters, targets };
+        let shape = Shape::new(33, [52, 68], [5, 3]);
+        let mut operations = vec![Operation::Inference(Router::Latent), LINEAR[0], LINEAR[2]];
+        if parameters == f32 {
+            operations.push(Operation::Step(Router::Input));
+        }
+        cases.extend(operations.into_iter().map(|operation| Case::new(operation, shape).stored_as(elements)));
     }
     // What activations in half precision are too coarse or too narrow for, bf16's range is not.
     for inputs in [Inputs::Huge, Inputs::Tiny] {

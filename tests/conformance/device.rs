@@ -142,9 +142,13 @@ impl WgpuDevice {
     /// limits, with WebGPU's defaults and with wgpu's downlevel defaults.
     pub fn all(wanted: Option<&str>, implementation: Option<&str>) -> Result<Vec<Self>, String> {
         let mut devices = Vec::new();
+        // Twin GPUs are told apart by a number.
+        let mut adapters: Vec<(wgpu::Backend, String)> = Vec::new();
         for adapter in pollster::block_on(adapters_from_env()) {
             let info = adapter.get_info();
             let name = info.name.to_lowercase();
+            let same = adapters.iter().filter(|seen| **seen == (info.backend, info.name.clone())).count();
+            adapters.push((info.backend, info.name.clone()));
             if wanted.is_some_and(|wanted| !name.contains(&wanted.to_lowercase())) {
                 continue;
             }
@@ -155,9 +159,10 @@ impl WgpuDevice {
             ] {
                 // An adapter may have less than a whole set of defaults.
                 if limits_of != ADAPTER_LIMITS && !limits.check_limits(&adapter.limits()) {
+                    eprintln!("{} does not have {limits_of}: not tested with these", info.name);
                     continue;
                 }
-                let device = Self::request(&adapter, limits_of, limits, implementation)
+                let device = Self::request(&adapter, same, limits_of, limits, implementation)
                     .map_err(|error| format!("{} ({limits_of}): {error}", info.name))?;
                 devices.push(device);
             }
@@ -167,6 +172,7 @@ impl WgpuDevice {
 
     fn request(
         adapter: &wgpu::Adapter,
+        same: usize,
         limits_of: &'static str,
         limits: wgpu::Limits,
         implementation: Option<&str>,
@@ -180,7 +186,10 @@ impl WgpuDevice {
         }))
         .map_err(|error| error.to_string())?;
         let identity = Identity {
-            adapter: format!("{:?}/{}", info.backend, info.name),
+            adapter: match same {
+                0 => format!("{:?}/{}", info.backend, info.name),
+                _ => format!("{:?}/{} #{}", info.backend, info.name, same + 1),
+            },
             implementation: implementation.map(str::to_owned),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             kind: format!("{:?}", info.device_type),

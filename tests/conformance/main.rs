@@ -52,10 +52,10 @@ struct Options {
     /// Write a JSON file and a Markdown report for each adapter into this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Run only the case with this seed, as reports give it
+    /// Run only the case with this seed, as reports give it, in every mode
     #[arg(long, value_name = "SEED", value_parser = seed)]
     replay: Option<u64>,
-    /// Number of random cases on each adapter
+    /// Number of random cases on each adapter; their seeds count from 0
     #[arg(long, value_name = "COUNT", default_value_t = 24)]
     random: u32,
     /// Stop at the first failure
@@ -81,7 +81,7 @@ fn seed(text: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
+    robustness::install_logger();
     match run(Options::parse()) {
         Ok(code) => code,
         Err(message) => {
@@ -115,8 +115,12 @@ fn run(mut options: Options) -> Result<ExitCode, String> {
     if options.harness.list {
         return Ok(ExitCode::SUCCESS);
     }
-    if conclusion.num_passed + conclusion.num_failed + conclusion.num_measured + conclusion.num_ignored == 0 {
-        return Err("no case was run: the filter matches none, so nothing is known".to_owned());
+    if conclusion.num_passed + conclusion.num_failed + conclusion.num_measured == 0 {
+        return Err(
+            "no case was run, so nothing is known: no name or seed matches, or the device can run none \
+                    of those that do"
+                .to_owned(),
+        );
     }
     let report = suite.report();
     report.print();

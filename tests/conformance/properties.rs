@@ -1,26 +1,29 @@
 //! What holds whatever the numbers are: micro-batches add up, one expert is plain LoRA, a fresh
-//! adapter changes nothing.
+//! adapter changes nothing, halves survive.
 
 use std::sync::Arc;
 
 use hydralora::twin::{self, Approx};
-use hydralora::{Adapter, Router, WriteMode};
+use hydralora::{Adapter, Element, LinearDirection, Router, WriteMode};
 
 use crate::case::{Case, Operation, Shape};
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
-use crate::job::{Job, Memory, Placement, Results};
+use crate::job::{Results, Tensor};
 use crate::modes;
+use crate::op::Elements;
 use crate::suite::Plan;
 
 type Property = fn(&dyn Device) -> Result<Option<Distribution>, Failure>;
 
 /// The properties' trials on a device.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let properties: [(&str, Property); 3] = [
+    let properties: [(&str, Property); 5] = [
         ("micro-batches-add-up", micro_batches_add_up),
         ("one-expert-is-plain-lora", one_expert_is_plain_lora),
         ("a-fresh-adapter-changes-nothing", a_fresh_adapter_changes_nothing),
+        ("every-half-survives", every_half_survives),
+        ("half-stores-round-as-promised", half_stores_round_as_promised),
     ];
     properties
         .into_iter()
@@ -29,11 +32,6 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
             Plan::new(format!("properties/{name}"), "properties", move || property(&*device))
         })
         .collect()
-}
-
-fn run(device: &dyn Device, case: &Case, job: &Job) -> Result<Results, Failure> {
-    let memory = Memory::new(job, Placement::Separate);
-    Ok(memory.results(job, &device.run(job, &memory, case.planning, 1)?)?)
 }
 
 fn micro_batches_add_up(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
@@ -55,7 +53,7 @@ fn micro_batches_add_up(device: &dyn Device) -> Result<Option<Distribution>, Fai
                 _ => all[tokens.start as usize * tensor.width..tokens.end as usize * tensor.width].to_vec(),
             };
         }
-        for (name, result) in run(device, &part, &job)? {
+        for (name, result) in modes::run(device, &part, &job, 1)? {
             match results.get_mut(&name) {
                 Some(so_far) if name != "gradients" => so_far.extend(result),
                 _ => drop(results.insert(name, result)),
@@ -68,7 +66,7 @@ fn micro_batches_add_up(device: &dyn Device) -> Result<Option<Distribution>, Fai
 fn one_expert_is_plain_lora(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
     let case = Case::new(Operation::Step(Router::Input), Shape::new(25, [36, 20], [6, 1]));
     let job = case.job();
-    let results = run(device, &case, &job)?;
+    let results = modes::run(device, &case, &job, 1)?;
     let config = case.shape.config(Router::Input);
     let (rank, d_in, d_out) = (6, 36, 20);
     // y = s B (A x), as two linear layers.
@@ -103,9 +101,91 @@ fn a_fresh_adapter_changes_nothing(device: &dyn Device) -> Result<Option<Distrib
         .iter_mut()
         .filter(|tensor| tensor.name == "parameters")
         .for_each(|tensor| tensor.data.clone_from(&fresh));
-    let results = run(device, &case, &job)?;
+    let results = modes::run(device, &case, &job, 1)?;
     if results["y"] != job.tensor("y").data {
         return Err(Failure::Failed("B = 0 must leave y as it is".to_owned()));
     }
     Ok(Some(modes::compare(&job, &results)?))
+}
+
+/// A linear layer of four inputs and outputs whose weight is the identity.
+fn identity(tokens: u32, sources: Element, targets: Element, write: WriteMode) -> Case {
+    let operation = Operation::Linear { direction: LinearDirection::Forward, bias: false };
+    let elements = Elements { sources, parameters: Element::F32, targets };
+    Case { write, ..Case::new(operation, Shape::new(tokens, [4, 4], [1, 1])).stored_as(elements) }
+}
+
+fn run_identity(device: &dyn Device, case: &Case, x: &[f32], y: Option<&[f32]>) -> Result<Vec<f32>, Failure> {
+    let mut job = case.job();
+    for tensor in &mut job.tensors {
+        match tensor.name.as_str() {
+            "weight" => tensor.data = (0..16).map(|at| if at % 5 == 0 { 1.0 } else { 0.0 }).collect(),
+            "x" => *tensor = Tensor::input("x", 4, x.to_vec()).of(case.elements.sources),
+            _ => {
+                if let Some(y) = y {
+                    *tensor = Tensor::update("y", 4, y.to_vec()).of(case.elements.targets);
+                }
+            }
+        }
+    }
+    let mut results = modes::run(device, case, &job, 1)?;
+    Ok(results.remove("y").unwrap_or_default())
+}
+
+/// Zero added to each of the 65,536 halves gives that half again: NaN stays NaN, infinities stay, and
+/// only what is smaller than the normal numbers may become zero.
+fn every_half_survives(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
+    for (element, smallest_normal) in [(Element::F16, 2.0f32.powi(-14)), (Element::Bf16, f32::MIN_POSITIVE)] {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let halves = element.decode(&bytes);
+        let tokens = halves.len() as u32 / 4;
+        let case = identity(tokens, Element::F32, element, WriteMode::Accumulate);
+        let y = run_identity(device, &case, &vec![0.0; halves.len()], Some(&halves))?;
+        for (before, after) in halves.into_iter().zip(y) {
+            let same = before == after || (before.is_nan() && after.is_nan());
+            let flushed = before.abs() < smallest_normal && after == 0.0;
+            if !same && !flushed {
+                return Err(Failure::Failed(format!("{element} {before:e} became {after:e}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// bf16 rounds to nearest, ties to even; f16 to either neighbour, and to infinity where IEEE 754 does.
+fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
+    let upper = |bits: u32| f32::from_bits(bits);
+    let bf16 = [
+        (upper(0x3f80_8000), upper(0x3f80_0000)),
+        (upper(0x3f81_8000), upper(0x3f82_0000)),
+        (upper(0x3f80_8001), upper(0x3f81_0000)),
+        (upper(0xbf80_7fff), upper(0xbf80_0000)),
+        (f32::MAX, f32::INFINITY),
+    ];
+    let f16 = [
+        (65504.0, 65504.0),
+        (-65519.0, -65504.0),
+        (65520.0, f32::INFINITY),
+        (-1e9, f32::NEG_INFINITY),
+        (f32::MAX, f32::INFINITY),
+    ];
+    for (element, pairs) in [(Element::Bf16, bf16), (Element::F16, f16)] {
+        // One number in each token, so that no infinity meets a zero of the weight; its neighbours in
+        // memory are zeros and stay so.
+        let x: Vec<f32> = pairs.iter().flat_map(|&(number, _)| [number, 0.0, 0.0, 0.0]).collect();
+        let y = run_identity(
+            device,
+            &identity(pairs.len() as u32, Element::F32, element, WriteMode::Overwrite),
+            &x,
+            None,
+        )?;
+        for ((number, expected), y) in pairs.into_iter().zip(y.chunks(4)) {
+            if y != [expected, 0.0, 0.0, 0.0] {
+                return Err(Failure::Failed(format!(
+                    "{number:e} was stored as {element} {y:?}, not {expected:e}"
+                )));
+            }
+        }
+    }
+    Ok(None)
 }

@@ -10,6 +10,9 @@ use crate::device::{Device, Failure};
 use crate::modes::{Mode, correctness};
 use crate::suite::Plan;
 
+/// Random cases are numbered; other seeds are those of fixed cases.
+pub const LARGEST_SEED: u64 = u32::MAX as u64;
+
 /// Each step of shrinking compiles new shaders.
 const MOST_SHRINKING: u32 = 40;
 

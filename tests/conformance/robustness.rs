@@ -1,7 +1,8 @@
 //! Misfortune: a lost device, no memory, pipelines that the driver refuses, many lives, many threads.
-//! Each surfaces as an error or not at all; nothing panics, hangs or leaks. Every trial has a device of
-//! its own.
+//! Each surfaces as an error or not at all; nothing panics, hangs or leaks. Most trials
+//! have a device of their own.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,15 +10,18 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hydralora::device::{Gpu, instance_from_env};
-use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan, ForwardOptions, ForwardPlan};
+use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
     Element, Error, Forward, ForwardDescriptor, Kernels, Router, WriteMode, wgpu,
 };
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::compare::Distribution;
 use crate::device::{Device, Failure, WgpuDevice, words};
+use crate::inputs::noise;
 use crate::job::{Memory, Placement};
 use crate::modes;
 use crate::suite::Plan;
@@ -26,11 +30,12 @@ type Misfortune = fn(&WgpuDevice) -> Result<(), Failure>;
 
 /// The trials on a device; only wgpu's can be broken this way.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let misfortunes: [(&str, Misfortune); 6] = [
+    let misfortunes: [(&str, Misfortune); 7] = [
         ("a-device-lost-in-mid-use", a_device_lost_in_mid_use),
         ("out-of-memory", out_of_memory),
         ("a-refused-pipeline", a_refused_pipeline),
-        ("a-panic-while-warming", a_panic_while_warming),
+        ("a-panic-while-compiling", a_panic_while_compiling),
+        ("scratch-of-the-caller", scratch_of_the_caller),
         ("a-thousand-lives", a_thousand_lives),
         ("many-threads", many_threads),
     ];
@@ -41,10 +46,11 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
         .into_iter()
         .map(|(name, misfortune)| {
             let device = Arc::clone(device);
-            Plan::new(format!("robustness/{name}"), "robustness", move || {
+            let run = move || {
                 in_time(move || misfortune(device.wgpu().expect("a wgpu device")))
                     .map(|()| None::<Distribution>)
-            })
+            };
+            Plan { refusable: true, ..Plan::new(format!("robustness/{name}"), "robustness", run) }
         })
         .collect()
 }
@@ -271,27 +277,95 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
     ensure(y.iter().all(|&y| y == 0.0), || format!("y is {y:?}"))
 }
 
-fn a_panic_while_warming(device: &WgpuDevice) -> Result<(), Failure> {
+thread_local! {
+    /// Whether this thread's next compilation panics.
+    static PANIC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Passes on what `RUST_LOG` asks for, and panics in the middle of a compilation where a trial wants it:
+/// the library's one log line is written there, with the pipeline's place in the cache locked.
+struct Logger(env_logger::Logger);
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        PANIC.get() || self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if PANIC.get() && record.target().starts_with("hydralora") {
+            PANIC.set(false);
+            panic!("this panic is part of a trial");
+        }
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+pub fn install_logger() {
+    let logger = env_logger::Logger::from_default_env();
+    if log::set_boxed_logger(Box::new(Logger(logger))).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+}
+
+fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     let kernels = Kernels::new(&gpu.device);
-    let [x, parameters, y] = [Element::F32; 3];
-    let options = ForwardOptions { write: WriteMode::Overwrite, save: false, x, parameters, y };
-    let plan = ForwardPlan::new(&CONFIG, 1, &options, kernels.profile())?;
-    let mut shaders = 0;
-    let panics = std::iter::from_fn(|| {
-        shaders += 1;
-        assert!(shaders < 2, "this panic is part of the test");
-        Some(plan.dispatch.shader.clone())
-    });
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let warmed = catch_unwind(AssertUnwindSafe(|| kernels.warm(panics)));
-    std::panic::set_hook(hook);
-    ensure(warmed.is_err(), || "the panic was swallowed".to_owned())?;
-    ensure(kernels.compiled() == 1, || "the shader before the panic is lost".to_owned())?;
     let buffers = Buffers::new(&gpu, &CONFIG);
+    PANIC.set(true);
+    let prepared =
+        catch_unwind(AssertUnwindSafe(|| Forward::prepare(&kernels, &buffers.forward(CONFIG)).map(drop)));
+    PANIC.set(false);
+    ensure(prepared.is_err(), || format!("nothing was compiled: {prepared:?}"))?;
+    ensure(kernels.compiled() == 0, || "what panicked counts as compiled".to_owned())?;
+    // The lock was poisoned; the cache is whole, and goes on.
     Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
-    Ok(())
+    ensure(kernels.compiled() == 1, || format!("{} pipelines are compiled", kernels.compiled()))
+}
+
+/// Scratch memory of the caller's gives the same bits as the library's own.
+fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
+    let gpu = own_gpu(device)?;
+    let profile = DeviceProfile { busy_workgroups: 64, ..DeviceProfile::of(&gpu.device) };
+    let kernels = Kernels::with_profile(&gpu.device, profile);
+    let tokens = 200;
+    let [x, g] = [Element::F32; 2];
+    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
+    let plan = BackwardParamsPlan::new(&CONFIG, tokens, &options, kernels.profile())?;
+    ensure(plan.scratch_bytes > 0, || "nothing is split".to_owned())?;
+    let rng = &mut StdRng::seed_from_u64(1);
+    let mut random = |name: &str, len: u32| gpu.upload(name, &noise(rng, len));
+    let (x, g) = (random("x", tokens * CONFIG.d_in), random("g", tokens * CONFIG.d_out));
+    let state = tokens * CONFIG.state_len();
+    let (saved, dstate) = (random("saved", state), random("dstate", state));
+    let layout = CONFIG.layout()?;
+    let scratch = gpu.zeroed("scratch", (plan.scratch_bytes / 4) as usize);
+    let short = hydralora::Tensor::new(&scratch, 0, plan.scratch_bytes - 4);
+    let run = |scratch: Option<hydralora::Tensor<'_>>| -> Result<Vec<f32>, Failure> {
+        let gradients = gpu.upload("gradients", &vec![f32::NAN; layout.len()]);
+        let descriptor = BackwardParamsDescriptor {
+            config: CONFIG,
+            tokens,
+            x: (&x).into(),
+            g: (&g).into(),
+            saved: (&saved).into(),
+            dstate: (&dstate).into(),
+            gradients: (&gradients).into(),
+            write: WriteMode::Overwrite,
+            scratch,
+        };
+        let backward = BackwardParams::prepare(&kernels, &descriptor)?;
+        gpu.submit(|pass| backward.encode(pass));
+        Ok(gpu.read_blocking(&gradients)?)
+    };
+    let (own, given) = (run(None)?, run(Some((&scratch).into()))?);
+    ensure(own.iter().all(|value| value.is_finite()) && own == given, || {
+        format!("{own:?} with scratch memory of the library's, {given:?} with the caller's")
+    })?;
+    ensure(run(Some(short)).is_err(), || "scratch memory that is too short was accepted".to_owned())
 }
 
 /// wgpu's counts of what could leak.
@@ -364,8 +438,8 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
     ensure(before[0].1 > 0, || format!("wgpu counts no buffers: {before:?}"))?;
     let compiled = kernels.compiled();
     (0..LIVES).try_for_each(|_| live())?;
-    let after = resources(&instance).unwrap_or(before);
-    ensure(before == after, || format!("after {LIVES} lives {before:?} became {after:?}"))?;
+    let after = resources(&instance);
+    ensure(after == Some(before), || format!("after {LIVES} lives {before:?} became {after:?}"))?;
     ensure(compiled == kernels.compiled(), || "pipelines were compiled again".to_owned())
 }
 

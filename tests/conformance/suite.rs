@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use hydralora::wgpu;
 use libtest_mimic::{Completion, Failed, Measurement, Trial};
 
 use crate::case::{Case, Planning};
@@ -24,6 +25,8 @@ pub struct Plan {
     pub name: String,
     pub kernel: &'static str,
     pub seed: Option<u64>,
+    /// Whether a device that has WebGPU's default limits may refuse it.
+    pub refusable: bool,
     pub run: Run,
 }
 
@@ -33,7 +36,7 @@ impl Plan {
         kernel: &'static str,
         run: impl FnOnce() -> Result<Option<Distribution>, Failure> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), kernel, seed: None, run: Box::new(run) }
+        Self { name: name.into(), kernel, seed: None, refusable: false, run: Box::new(run) }
     }
 }
 
@@ -57,14 +60,23 @@ impl Suite {
     }
 
     /// Runs a trial and records how it went.
-    fn run(&self, identity: &Identity, plan: Plan, known: &[Known]) -> Result<Completion, Failed> {
-        let Plan { name, kernel, seed, run } = plan;
+    fn run(&self, device: &dyn Device, plan: Plan, known: &[Known]) -> Result<Completion, Failed> {
+        let Plan { name, kernel, seed, refusable, run } = plan;
+        let identity = device.identity();
+        let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
         let begin = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             Err(Failure::Failed(format!("panic: {text}")))
         });
+        let outcome = match outcome {
+            // A refusal must not hide what every WebGPU device can do.
+            Err(Failure::Unsupported(reason)) if must_run => Err(Failure::Failed(format!(
+                "refused, although the device has WebGPU's default limits, and these suffice: {reason}"
+            ))),
+            outcome => outcome,
+        };
         let mut record = Record {
             device: identity.label(),
             case: name,
@@ -116,7 +128,7 @@ pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options
         let trial = |plan: Plan| {
             let (suite, device) = (Arc::clone(suite), Arc::clone(device));
             let name = format!("[{}] {}", device.identity().label(), plan.name);
-            Trial::ignorable_test(name, move || suite.run(device.identity(), plan, KNOWN))
+            Trial::ignorable_test(name, move || suite.run(&*device, plan, KNOWN))
         };
         plans(device, options).into_iter().map(trial).collect()
     };
@@ -149,15 +161,18 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
     if let Some(seed) = options.replay {
-        let case = fixed.into_iter().find(|case| case.seed() == seed);
-        return case.map_or_else(|| vec![random::plan(device, seed)], |case| case_plans(device, &case));
+        return match fixed.into_iter().find(|case| case.seed() == seed) {
+            Some(case) => case_plans(device, &case),
+            None if seed <= random::LARGEST_SEED => vec![random::plan(device, seed)],
+            None => Vec::new(),
+        };
     }
     let mut plans: Vec<Plan> = fixed.iter().flat_map(|case| case_plans(device, case)).collect();
     plans.extend(goldens::plans(device));
     plans.extend(properties::plans(device));
     // Other limits change plans, not arithmetic: random shapes are for the adapter itself.
     if device.identity().limits_of == ADAPTER_LIMITS {
-        plans.extend((0..options.random).map(|index| random::plan(device, u64::from(index))));
+        plans.extend((0..u64::from(options.random)).map(|seed| random::plan(device, seed)));
         plans.extend(robustness::plans(device));
     }
     plans
@@ -169,7 +184,8 @@ fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
         .map(|mode| {
             let (device, case) = (Arc::clone(device), case.clone());
             let (name, kernel, seed) = (format!("{case}{mode}"), case.operation.kernel(), case.seed());
-            Plan { seed: Some(seed), ..Plan::new(name, kernel, move || mode.run(&*device, &case)) }
+            let refusable = case.beyond_defaults;
+            Plan { seed: Some(seed), refusable, ..Plan::new(name, kernel, move || mode.run(&*device, &case)) }
         })
         .collect()
 }

@@ -15,7 +15,8 @@ const WIDTHS: [[u32; 2]; 4] = [[8, 8], [8, 9], [9, 8], [9, 9]];
 const WRITES: [WriteMode; 2] = [WriteMode::Overwrite, WriteMode::Accumulate];
 
 /// Shaders of plans under WebGPU's default limits: at one rank and number of experts every flag, access
-/// and tile; at others, which change only constants, the smallest and the largest tile.
+/// and tile in f32; at others, which change only constants, and in half precision, which changes only how
+/// groups are read and written, the smallest and the largest tile.
 pub fn permutations() -> Vec<Shader> {
     let mut shaders = HashSet::new();
     for busy_workgroups in [1, 256] {
@@ -55,8 +56,10 @@ pub fn permutations() -> Vec<Shader> {
             for element in [Element::F16, Element::Bf16] {
                 for write in WRITES {
                     for training in [false, true] {
-                        let config = config([8, 8], [8, 4]);
-                        shaders.extend(adapter(&config, 300, element, write, training, device));
+                        for tokens in [1, 300] {
+                            let config = config([8, 8], [8, 4]);
+                            shaders.extend(adapter(&config, tokens, element, write, training, device));
+                        }
                     }
                 }
             }

@@ -1,12 +1,11 @@
 //! `cargo xtask bundle`: the suite and the benches as two executables to carry to another machine.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 
 use crate::cargo_command;
 
 /// The suite with its goldens stays below this.
-const MOST_BYTES: u64 = 40 << 20;
+const MOST_BYTES: u64 = 40_000_000;
 
 const SUITE: &str = "hydralora-conformance";
 const BENCHES: &str = "hydralora-benches";
@@ -32,21 +31,10 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 }
 
 /// The executable that cargo builds.
-fn build(arguments: &[&str]) -> Result<String, String> {
+fn build(arguments: &[&str]) -> Result<PathBuf, String> {
     let mut command = cargo_command(arguments);
-    let strip = ["release", "bench"].map(|profile| format!("profile.{profile}.strip=true"));
-    for setting in &strip {
-        command.args(["--config", setting]);
+    for profile in ["release", "bench"] {
+        command.args(["--config", &format!("profile.{profile}.strip=true")]);
     }
-    let output = Command::output(
-        command.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit()),
-    )
-    .map_err(|error| format!("cargo could not be run: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("cargo {} failed ({})", arguments.join(" "), output.status));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
-    executables.next_back().ok_or_else(|| format!("cargo {} built no executable", arguments.join(" ")))
+    crate::executable(command)
 }

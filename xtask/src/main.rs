@@ -11,8 +11,8 @@ mod isa;
 mod mutants;
 
 use std::ffi::OsString;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Parser, Subcommand};
 
@@ -128,4 +128,17 @@ fn cargo_command(arguments: &[&str]) -> Command {
         command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     }
     command
+}
+
+/// Builds what `command` would run, and gives the executable.
+fn executable(mut command: Command) -> Result<PathBuf, String> {
+    command.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| format!("cargo could not be run: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("the build failed ({})", output.status));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executables.next_back().ok_or_else(|| "the build gave no executable".to_owned())
 }

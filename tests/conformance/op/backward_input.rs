@@ -36,8 +36,8 @@ impl Op for BackwardInput {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let element = self.elements.activations;
-        let options = BackwardInputOptions { g: element, dx: self.dx.then_some((element, self.write)) };
+        let Elements { sources: g, targets, .. } = self.elements;
+        let options = BackwardInputOptions { g, dx: self.dx.then_some((targets, self.write)) };
         let plan = BackwardInputPlan::new(&self.config, self.tokens, &options, device)?;
         Ok(Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned())))
     }
@@ -51,7 +51,7 @@ impl Op for BackwardInput {
         let gradient = twin::backward_input(&self.config, &parameters, &h, &w, read(values, "g"), dx_before);
         values.insert("dstate".to_owned(), interleave(&self.config, &gradient.dh, &gradient.dl));
         if self.dx {
-            values.insert("dx".to_owned(), twin::stored(self.elements.activations, gradient.dx));
+            values.insert("dx".to_owned(), twin::stored(self.elements.targets, gradient.dx));
         }
     }
 }

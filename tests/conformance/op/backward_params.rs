@@ -36,7 +36,7 @@ impl Op for BackwardParams {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let element = self.elements.activations;
+        let element = self.elements.sources;
         let options = BackwardParamsOptions { write: self.write, x: element, g: element };
         let plan = BackwardParamsPlan::new(&self.config, self.tokens, &options, device)?;
         let split = plan.scratch_bytes > 0;

@@ -35,8 +35,8 @@ impl Op for Forward {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let Self { write, save, elements: Elements { activations, parameters }, .. } = *self;
-        let options = ForwardOptions { write, save, x: activations, parameters, y: activations };
+        let Self { write, save, elements: Elements { sources: x, parameters, targets: y }, .. } = *self;
+        let options = ForwardOptions { write, save, x, parameters, y };
         let plan = ForwardPlan::new(&self.config, self.tokens, &options, device)?;
         Ok(Planned::one(plan.dispatch, |_| None))
     }
@@ -46,7 +46,7 @@ impl Op for Forward {
         let parameters = unpack(&self.config, &layout, read(values, "parameters"));
         let y_before = before(values, "y", self.write);
         let Output { y, h, w } = twin::forward(&self.config, &parameters, read(values, "x"), y_before);
-        values.insert("y".to_owned(), twin::stored(self.elements.activations, y));
+        values.insert("y".to_owned(), twin::stored(self.elements.targets, y));
         if self.save {
             values.insert("saved".to_owned(), interleave(&self.config, &h, &w));
         }

@@ -49,9 +49,8 @@ impl Op for Linear {
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let shape = [self.d_in, self.d_out, self.tokens];
-        let Self { bias, write, elements: Elements { activations, parameters }, .. } = *self;
-        let options =
-            LinearOptions { bias, write, source: activations, weight: parameters, target: activations };
+        let Self { bias, write, elements: Elements { sources, parameters, targets }, .. } = *self;
+        let options = LinearOptions { bias, write, source: sources, weight: parameters, target: targets };
         let plan = LinearPlan::new(self.direction, shape, &options, device)?;
         let (source, target) = self.ends();
         Ok(Planned::one(plan.dispatch, |name| match name {
@@ -71,6 +70,6 @@ impl Op for Linear {
             LinearDirection::Forward => twin::linear(dimensions, weight, bias, source, target_before),
             LinearDirection::Backward => twin::linear_backward(dimensions, weight, source, target_before),
         };
-        values.insert(target.to_owned(), twin::stored(self.elements.activations, result));
+        values.insert(target.to_owned(), twin::stored(self.elements.targets, result));
     }
 }

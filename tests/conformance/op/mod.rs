@@ -25,14 +25,16 @@ use crate::job::Values;
 /// How an operation's tensors are stored; what belongs to training is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elements {
-    /// x, y, g and dx.
-    pub activations: Element,
+    /// x and g.
+    pub sources: Element,
     /// The packed adapter, or W0.
     pub parameters: Element,
+    /// y and dx.
+    pub targets: Element,
 }
 
 impl Elements {
-    pub const F32: Self = Self { activations: Element::F32, parameters: Element::F32 };
+    pub const F32: Self = Self { sources: Element::F32, parameters: Element::F32, targets: Element::F32 };
 }
 
 /// Finds a job's tensor among a device's buffers.

@@ -17,6 +17,8 @@ pub(crate) struct TranslateReport {
 #[derive(Debug)]
 pub(crate) struct Tool {
     pub name: &'static str,
+    /// Whether it may be missing: what runs under Wine.
+    pub optional: bool,
     /// Or why the tool is not available.
     pub result: Result<Checked, String>,
 }
@@ -56,24 +58,25 @@ pub(crate) fn translate(directory: &Path, shaders: &Path) -> Result<TranslateRep
         }
         let canary = canaries.join("canary").with_extension(extension);
         command::write(&canary, "This is no shader.")?;
-        Ok(Tool { name, result: compiler.and_then(|compiler| check(&compiler, &files, canary)) })
+        let result = compiler.and_then(|compiler| check(&compiler, &files, canary));
+        Ok(Tool { name, optional: extension == "hlsl", result })
     };
     Ok(TranslateReport { tools: tools.into_iter().map(run).collect::<Result<_, String>>()? })
 }
 
 impl TranslateReport {
-    /// Whether no tool refused a file.
+    /// Whether no tool refused a file, and all that need no Wine were there.
     pub(crate) fn passed(&self) -> bool {
-        self.tools
-            .iter()
-            .filter_map(|tool| tool.result.as_ref().ok())
-            .all(|checked| checked.failures.is_empty())
+        self.tools.iter().all(|tool| match &tool.result {
+            Ok(checked) => checked.failures.is_empty(),
+            Err(_) => tool.optional,
+        })
     }
 }
 
 impl Display for TranslateReport {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        for Tool { name, result } in &self.tools {
+        for Tool { name, result, .. } in &self.tools {
             match result {
                 Err(reason) => writeln!(formatter, "{name}: not available: {reason}")?,
                 Ok(Checked { version, files, failures }) => {
@@ -102,7 +105,9 @@ pub(super) struct Compiler<'a> {
 fn check(compiler: &Compiler, files: &[PathBuf], canary: PathBuf) -> Result<Checked, String> {
     let Compiler { version, check } = compiler;
     if check(&[canary])? == [None] {
-        return Err("it accepts a file that is no shader".to_owned());
+        let message = "the tool accepts a file that is no shader".to_owned();
+        let failures = vec![Failure { file: "the canary".to_owned(), message }];
+        return Ok(Checked { version: version.clone(), files: 1, failures });
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // Neighbours are alike and take alike long, so they are dealt out like cards.

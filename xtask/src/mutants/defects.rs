@@ -173,7 +173,7 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect(
         "read transposed",
-        "access/read_vec4.wgsl",
+        "access/read_rows.wgsl",
         "row * (WIDTH / 4u) + column",
         "column * (WIDTH / 4u) + row",
     ),
@@ -183,6 +183,54 @@ pub(super) const DEFECTS: &[Defect] = &[
         "access/write_scalar.wgsl",
         "if (inside > 3u) {",
         "if (inside > 2u) {",
+    ),
+    defect(
+        "f16 halves swapped",
+        "access/f16.wgsl",
+        "unpack2x16float(words.x), unpack2x16float(words.y)",
+        "unpack2x16float(words.y), unpack2x16float(words.x)",
+    ),
+    defect(
+        "bf16 low half unshifted",
+        "access/bf16.wgsl",
+        "bitcast<f32>(words.x << 16u)",
+        "bitcast<f32>(words.x)",
+    ),
+    defect(
+        "f16 stores lose infinities",
+        "access/write_f16.wgsl",
+        "let high = select(special.y, packed >> 16u, finite.y);",
+        "let high = packed >> 16u;",
+    ),
+    defect(
+        "f16 stores saturate late",
+        "access/write_f16.wgsl",
+        "bitcast<u32>(65520.0)",
+        "bitcast<u32>(66000.0)",
+    ),
+    defect(
+        "bf16 stores truncate",
+        "access/write_bf16.wgsl",
+        "bits + 0x7fffu + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))",
+        "bits",
+    ),
+    defect(
+        "bf16 stores round ties up",
+        "access/write_bf16.wgsl",
+        "bits + 0x7fffu + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))",
+        "bits + 0x8000u",
+    ),
+    defect(
+        "bf16 stores lose NaN",
+        "access/write_bf16.wgsl",
+        "let upper = select(rounded, quiet, ",
+        "let upper = select(rounded, rounded, ",
+    ),
+    defect(
+        "write transposed",
+        "access/write_rows.wgsl",
+        "row * (WIDTH / 4u) + column",
+        "column * (WIDTH / 4u) + row",
     ),
     // routers
     defect("latent router column lost", "part/router_latent.wgsl", "[j % 4u]", "[0u]"),
@@ -202,8 +250,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "latent router backward sign",
         "part/router_latent_backward.wgsl",
-        "sum += parameters",
-        "sum -= parameters",
+        "sum += group_parameters",
+        "sum -= group_parameters",
     ),
     // backward_input
     defect(
