@@ -129,6 +129,11 @@ impl Tile {
     }
 }
 
+/// Iterations of a loop around others: each takes one, and so does finding that the loop is over.
+fn looped(iterations: u64, body: u64) -> u64 {
+    iterations.saturating_mul(1 + body).saturating_add(1)
+}
+
 /// What the tile of a fused kernel depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct TileProblem {
@@ -167,30 +172,39 @@ impl TileProblem {
             * (reduce * u64::from(tile.lanes) + self.resident + self.per_reduced * reduce)
     }
 
-    /// Loop iterations of a thread's shrink and of the step for each token, at most.
+    /// Loop iterations of a thread's shrink and of the step for each token, at most: all but those of
+    /// the innermost loops over registers, which have to be unrolled to be registers.
     fn iterations_before_expand(&self, tile: &Tile) -> u64 {
         let rounds = |items: u32| u64::from(items.div_ceil(WORKGROUP));
         let Config { rank, experts, router, .. } = self.config;
-        let state = rank + experts;
-        let sums = 1 + rounds(tile.reduce * tile.quads) * u64::from(tile.lanes);
-        let backward = self.per_reduced > 0;
-        // Over dh and dw; forward has nothing to absorb.
-        let absorb = if backward { rounds(state * tile.quads) * (3 + u64::from(tile.reduce)) } else { 0 };
-        let chunks = u64::from(tile.group / tile.reduce) * (sums + absorb);
-        let along = u64::from(self.source_groups.div_ceil(tile.lanes));
-        let shrink = u64::from(self.columns.div_ceil(tile.group)) * (1 + along + chunks);
+        let (state, backward) = (rank + experts, self.per_reduced > 0);
+        let [group, reduce, lanes] = [tile.group, tile.reduce, tile.lanes].map(u64::from);
+        let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
+        // Over dh and over dw; forward has nothing to absorb.
+        let absorb = if backward {
+            looped(rounds(state * tile.quads), looped(reduce, 0) + looped(reduce, 0))
+        } else {
+            0
+        };
+        let along = looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0);
+        let chunks = looped(group / reduce, sums + absorb);
+        let shrink = looped(u64::from(self.columns.div_ceil(tile.group)), looped(group, 0) + along + chunks);
+        let [ranks, all_experts] = [rank, experts].map(|n| looped(u64::from(n), 0));
         let route = match router {
             Router::Input => 0,
-            Router::Latent if backward => rounds(rank * tile.quads) * (1 + u64::from(experts)),
-            Router::Latent => rounds(experts * tile.quads) * (1 + u64::from(rank)),
+            Router::Latent if backward => looped(rounds(rank * tile.quads), all_experts),
+            Router::Latent => looped(rounds(experts * tile.quads), ranks),
         };
-        shrink + route + 3 * u64::from(experts) + rounds(state * tile.tokens()) + rounds(state * tile.quads)
+        let state = looped(rounds(state * tile.tokens()), 0) + looped(rounds(state * tile.quads), 0);
+        shrink + route + 3 * all_experts + state
     }
 
     /// Loop iterations of a thread's expand, for each group of outputs it owns.
     fn iterations_per_round(&self, tile: &Tile) -> u64 {
         let [outer, inner] = self.expand_rows.map(u64::from);
-        u64::from(tile.quads / tile.expand_quads) * (2 + outer * (1 + inner))
+        let tokens = looped(4 * u64::from(tile.expand_quads), 0);
+        let rows = looped(outer, looped(inner, 0));
+        looped(u64::from(tile.quads / tile.expand_quads), looped(1, 2 * tokens + rows))
     }
 
     /// The largest tile that the tokens fill and the workgroup memory holds.

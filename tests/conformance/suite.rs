@@ -211,7 +211,8 @@ fn speed(device: &Arc<dyn Device>) -> Vec<Trial> {
                         let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;
                         let variance = nanoseconds.iter().map(|ns| (ns - mean).powi(2)).sum::<f64>()
                             / nanoseconds.len() as f64;
-                        Ok(Some(Measurement { avg: mean as u64, variance: variance as u64 }))
+                        // The harness prints it as what the mean may be off.
+                        Ok(Some(Measurement { avg: mean as u64, variance: variance.sqrt() as u64 }))
                     }
                     Err(Failure::Unsupported(_)) => Ok(None),
                     Err(Failure::Failed(message)) => Err(message.into()),

@@ -19,7 +19,9 @@ pub(super) fn provide(directory: &Path) -> Result<Vec<Implementation>, String> {
             let width = variable("LP_NATIVE_VECTOR_WIDTH", bits.to_string());
             // A shader from a shared cache would be one compiled for another vector width.
             let cache = variable("MESA_SHADER_CACHE_DIR", directory.join("shader-cache").join(&name));
-            let env = env.iter().cloned().chain([width, cache]).collect();
+            // The adapter's name has the width, so that a driver with another is not taken for this one.
+            let adapter = variable("WGPU_ADAPTER_NAME", format!("{bits} bits"));
+            let env = env.iter().cloned().chain([width, cache, adapter]).collect();
             Implementation { name, version: version.clone(), env }
         })
         .into();
