@@ -85,7 +85,8 @@ impl Inputs {
             *value *= scale;
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(rows)) {
-            values[(token * width + width / 3) as usize] = poison;
+            // The first element, which follows the end of the row before.
+            values[(token * width) as usize] = poison;
         }
         values
     }

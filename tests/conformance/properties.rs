@@ -187,5 +187,13 @@ fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribut
             }
         }
     }
+    // Rounded like a number, this NaN would carry into its sign.
+    let x = [f32::from_bits(0x7fff_ffff), 0.0, 0.0, 0.0];
+    for element in [Element::Bf16, Element::F16] {
+        let y = run_identity(device, &identity(1, Element::F32, element, WriteMode::Overwrite), &x, None)?;
+        if !y.iter().all(|y| y.is_nan()) {
+            return Err(Failure::Failed(format!("NaN was stored as {element} {y:?}")));
+        }
+    }
     Ok(None)
 }

@@ -409,12 +409,16 @@ pub(super) const DEFECTS: &[Defect] = &[
         "load_weight(min(4u * quad + 2u, last), k)",
         "load_weight(min(4u * quad + 1u, last), k)",
     ),
-    defect(
-        "linear backward one row too many",
-        "part/linear_backward.wgsl",
-        "if (i >= dims.source_width) {",
-        "if (i > dims.source_width) {",
-    ),
+    Defect {
+        name: "linear backward one row too many",
+        file: "part/linear_backward.wgsl",
+        find: "if (i >= dims.source_width) {",
+        replace: "if (i > dims.source_width) {",
+        survives: Some(
+            "what is read beyond a binding is zero or one of its elements, and times the source, which is zero, \
+             only a weight that is not finite would show",
+        ),
+    },
     // adamw
     defect("adamw decay dropped", "adamw.wgsl", "hyper.decay * parameters[at]", "parameters[at]"),
     defect(
