@@ -215,11 +215,7 @@ impl WgpuDevice {
         memory: &Memory,
         planning: Planning,
     ) -> Result<(Vec<wgpu::Buffer>, Vec<Prepared>), Failure> {
-        let buffers: Vec<_> = memory
-            .buffers
-            .iter()
-            .map(|contents| self.gpu.upload("conformance", bytemuck::cast_slice(contents)))
-            .collect();
+        let buffers = memory.upload(&self.gpu);
         let tensor = |name: &str| memory.place(name).tensor(&buffers);
         let prepared = job
             .ops

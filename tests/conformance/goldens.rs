@@ -13,7 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 use crate::case::Planning;
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
-use crate::job::{Job, Memory, Placement, Tensor, Values};
+use crate::job::{Job, Placement, Tensor, Values};
+use crate::modes;
 use crate::op::{BackwardInput, BackwardParams, Elements, Forward, Linear, pack};
 use crate::suite::Plan;
 
@@ -186,8 +187,7 @@ impl Golden {
     /// Holds the layer to the golden's values with the twin's bounds, and the twin to the golden.
     fn check(&self, device: &dyn Device) -> Result<Distribution, Failure> {
         let job = self.job()?;
-        let memory = Memory::new(&job, Placement::Separate);
-        let results = memory.results(&job, &device.run(&job, &memory, Planning::Device, 1)?)?;
+        let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
         let layout = self.config.layout()?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
         let goldens: Values = [

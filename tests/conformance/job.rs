@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use hydralora::device::Gpu;
 use hydralora::twin::{self, Approx};
 use hydralora::{Element, WriteMode, wgpu};
 
@@ -42,9 +43,7 @@ impl Tensor {
             WriteMode::Accumulate => Self::update(name, width, before),
         }
     }
-}
 
-impl Tensor {
     /// The same in memory as elements of another type, rounded to what these can hold.
     pub fn of(self, element: Element) -> Self {
         Self { data: element.decode(&element.encode(&self.data)), element, ..self }
@@ -143,21 +142,19 @@ impl Place {
 #[derive(Debug, Clone)]
 pub struct Memory {
     pub buffers: Vec<Vec<u32>>,
-    /// Whether anything in the buffer is written.
-    pub written: Vec<bool>,
     places: HashMap<String, Place>,
 }
 
 impl Memory {
     pub fn new(job: &Job, placement: Placement) -> Self {
-        let mut memory = Self { buffers: Vec::new(), written: Vec::new(), places: HashMap::new() };
+        let mut memory = Self { buffers: Vec::new(), places: HashMap::new() };
         if placement == Placement::OneAllocation {
-            memory.add_buffer(false);
+            memory.add_buffer();
         }
         for (index, tensor) in job.tensors.iter().enumerate() {
             let (buffer, before) = match placement {
-                Placement::Separate => (memory.add_buffer(tensor.written), GUARD),
-                Placement::OneAllocation if tensor.written => (memory.add_buffer(true), 7 * GUARD),
+                Placement::Separate => (memory.add_buffer(), GUARD),
+                Placement::OneAllocation if tensor.written => (memory.add_buffer(), 7 * GUARD),
                 Placement::OneAllocation => (0, (index + 1) * GUARD),
             };
             memory.append(buffer, before, tensor);
@@ -167,13 +164,12 @@ impl Memory {
 
     /// A tensor that the job itself does not see.
     pub fn add_scratch(&mut self, name: &str, len: usize) {
-        let buffer = self.add_buffer(true);
+        let buffer = self.add_buffer();
         self.append(buffer, GUARD, &Tensor::poisoned(name, 1, len));
     }
 
-    fn add_buffer(&mut self, written: bool) -> usize {
+    fn add_buffer(&mut self) -> usize {
         self.buffers.push(Vec::new());
-        self.written.push(written);
         self.buffers.len() - 1
     }
 
@@ -191,6 +187,14 @@ impl Memory {
         contents.extend(words);
         contents.resize((contents.len() + GUARD).next_multiple_of(GUARD), GUARD_WORD);
         self.places.insert(tensor.name.clone(), place);
+    }
+
+    /// The buffers on a device.
+    pub fn upload(&self, gpu: &Gpu) -> Vec<wgpu::Buffer> {
+        self.buffers
+            .iter()
+            .map(|contents| gpu.upload("conformance", bytemuck::cast_slice(contents)))
+            .collect()
     }
 
     pub fn place(&self, name: &str) -> &Place {
@@ -228,8 +232,7 @@ impl Memory {
     }
 
     fn what_is_at(&self, buffer: usize, at: usize) -> String {
-        let inside =
-            |place: &Place| place.buffer == buffer && (place.offset..place.offset + place.len).contains(&at);
+        let inside = |place: &Place| place.buffer == buffer && place.range().contains(&at);
         if let Some((name, _)) = self.places.iter().find(|(_, place)| inside(place)) {
             return format!("the input {name}");
         }

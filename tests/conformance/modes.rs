@@ -6,11 +6,11 @@ use hydralora::twin::{self, Approx, Parameters};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::case::{Case, Operation};
+use crate::case::{Case, Operation, Planning};
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::inputs::{Inputs, noise, packed_noise};
-use crate::job::{Job, Memory, Results};
+use crate::job::{Job, Memory, Placement, Results};
 use crate::op::unpack;
 
 /// What is asked.
@@ -67,8 +67,19 @@ impl Display for Mode {
 
 /// Runs a case's job and checks the memory around its results.
 pub fn run(device: &dyn Device, case: &Case, job: &Job, times: u32) -> Result<Results, Failure> {
-    let memory = Memory::new(job, case.placement);
-    let after = device.run(job, &memory, case.planning, times)?;
+    run_job(device, job, case.placement, case.planning, times)
+}
+
+/// Runs a job that no case stands for, and checks the memory around its results.
+pub fn run_job(
+    device: &dyn Device,
+    job: &Job,
+    placement: Placement,
+    planning: Planning,
+    times: u32,
+) -> Result<Results, Failure> {
+    let memory = Memory::new(job, placement);
+    let after = device.run(job, &memory, planning, times)?;
     Ok(memory.results(job, &after)?)
 }
 

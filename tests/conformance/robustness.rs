@@ -404,8 +404,7 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
         .planned_for(Planning::Wide);
     let job = case.job();
     let memory = Memory::new(&job, Placement::Separate);
-    let buffers: Vec<_> =
-        memory.buffers.iter().map(|contents| gpu.upload("lives", bytemuck::cast_slice(contents))).collect();
+    let buffers = memory.upload(&gpu);
     let tensor = |name: &str| memory.place(name).tensor(&buffers);
     let layout = case.shape.config(Router::Input).layout()?;
     let moments = gpu.zeroed("moments", 2 * layout.len());
@@ -459,11 +458,7 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
                 scope.spawn(move || {
                     let job = case.job();
                     let memory = Memory::new(&job, case.placement);
-                    let buffers: Vec<_> = memory
-                        .buffers
-                        .iter()
-                        .map(|contents| gpu.upload("thread", bytemuck::cast_slice(contents)))
-                        .collect();
+                    let buffers = memory.upload(gpu);
                     let tensor = |name: &str| memory.place(name).tensor(&buffers);
                     for op in &job.ops {
                         let record = op.prepare(gpu, kernels, &tensor)?;
