@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::{Profile, cargo_command};
+use crate::{Profile, cargo_command, implementation};
 
 /// The exit code of `examples/adapters.rs` when there is no adapter.
 const NO_ADAPTER: i32 = 2;
@@ -31,19 +31,11 @@ pub(crate) fn ensure(profile: Profile) -> Result<(), String> {
     if program != "apt-get" {
         return Err(format!("Install Mesa's software driver and try again:\n    sudo sh -c '{command}'"));
     }
-    let is_root =
-        Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    let mut install = if is_root {
-        Command::new("sh")
-    } else if runs("sudo", &["-n", "true"]) {
-        let mut sudo = Command::new("sudo");
-        sudo.args(["-n", "sh"]);
-        sudo
-    } else {
+    let Some(mut install) = implementation::as_root() else {
         return Err(format!("Install Mesa's software driver and try again:\n    sudo sh -c '{command}'"));
     };
     eprintln!("Installing Mesa's software Vulkan driver: {command}");
-    let status = install.args(["-c", command]).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let status = install.args(["sh", "-c", command]).status();
     if !status.is_ok_and(|status| status.success()) {
         return Err(format!("The installation failed. Try it yourself:\n    sudo sh -c '{command}'"));
     }

@@ -85,7 +85,7 @@ fn with_fresh_lists(apt: impl Fn() -> Result<String, String>) -> Result<(), Stri
 }
 
 /// What runs the command line given to it as root, where that needs no password.
-fn as_root() -> Option<Command> {
+pub(crate) fn as_root() -> Option<Command> {
     let mut command = if command::output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0") {
         Command::new("env")
     } else if command::succeeds("sudo", &["-n", "true"]) {

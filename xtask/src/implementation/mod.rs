@@ -13,6 +13,7 @@ mod validation;
 
 use std::path::Path;
 
+pub(crate) use debian::as_root;
 pub(crate) use translate::translate;
 pub(crate) use validation::messages as validation_messages;
 
