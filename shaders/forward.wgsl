@@ -23,11 +23,16 @@ fn shrink_matrix() -> u32 { return 0u; }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
 
-fn outer_rows() -> u32 { return dims.experts; }
-fn outer_factor(expert: u32, quad: u32) -> vec4<f32> {
-    return dims.scaling * state[(RANK + expert) * QUADS + quad];
+// The coefficients s * w_i * h_j of rows i * RANK + j take the place of the lanes' sums.
+fn expand_rows() -> u32 { return dims.experts * RANK; }
+fn stage(first_row: u32, count: u32, local: u32) {
+    for (var item = local; item < count * QUADS; item += WORKGROUP) {
+        let row = first_row + item / QUADS;
+        let quad = item % QUADS;
+        lane_sums[item] = dims.scaling * state[(RANK + row / RANK) * QUADS + quad] * state[(row % RANK) * QUADS + quad];
+    }
 }
-fn inner_factor(j: u32, quad: u32) -> vec4<f32> { return state[j * QUADS + quad]; }
+fn coefficient(row: u32, quad: u32) -> vec4<f32> { return lane_sums[row * QUADS + quad]; }
 fn target_groups() -> u32 { return out_groups(); }
 fn expand_matrix() -> u32 { return expand_block(); }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_y(row, c); }

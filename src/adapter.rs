@@ -30,7 +30,7 @@ impl Adapter {
 }
 
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-struct SplitMix64(u64);
+pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -41,16 +41,16 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
+    /// Uniform in -1..1, exact in f32: 24 bits.
+    pub(crate) fn uniform(&mut self) -> f32 {
+        let unit = (self.next() >> 40) as f32 / (1u32 << 24) as f32;
+        2.0 * unit - 1.0
+    }
+
     /// A rows x `fan_in` matrix, uniform in +-1/sqrt(`fan_in`).
     fn kaiming_uniform(&mut self, rows: usize, fan_in: usize) -> Vec<f32> {
         let bound = (fan_in as f32).sqrt().recip();
-        (0..rows * fan_in)
-            .map(|_| {
-                // 24 bits: every value is exact in f32.
-                let unit = (self.next() >> 40) as f32 / (1u32 << 24) as f32;
-                (2.0 * unit - 1.0) * bound
-            })
-            .collect()
+        (0..rows * fan_in).map(|_| self.uniform() * bound).collect()
     }
 }
 

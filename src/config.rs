@@ -4,7 +4,8 @@ use crate::error::Error;
 use crate::layout::Layout;
 
 /// What the router sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub enum Router {
     /// Logits `W_g x`, `W_g` being experts x `d_in`: the released HydraLoRA code.
     Input,

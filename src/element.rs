@@ -7,7 +7,8 @@ use half::{bf16, f16};
 /// The type of a tensor's elements in memory.
 ///
 /// Half precision needs no feature of the device, only rows that are multiples of four elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub enum Element {
     /// 32 bits.
     #[default]

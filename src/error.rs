@@ -164,6 +164,15 @@ pub enum Error {
         message: String,
     },
 
+    /// A file could not be written.
+    #[error("{path} could not be written: {message}")]
+    File {
+        /// Its path.
+        path: String,
+        /// What the system said.
+        message: String,
+    },
+
     /// No adapter fits the request.
     #[error("no GPU adapter was found ({request}): {fix}")]
     NoAdapter {

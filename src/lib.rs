@@ -14,7 +14,11 @@ pub mod op;
 mod pipeline;
 mod plan;
 pub mod shader;
+pub mod stopwatch;
 mod tensor;
+#[cfg(feature = "tuner")]
+pub mod tuner;
+mod tuning;
 #[cfg(feature = "twin")]
 pub mod twin;
 
@@ -28,8 +32,9 @@ pub use op::{
     BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,
 };
 pub use pipeline::Kernels;
-pub use plan::{DeviceProfile, DispatchPlan, Tile};
+pub use plan::{DeviceProfile, DispatchPlan, FusedChoice, OuterChoice, Work};
 pub use shader::{LinearDirection, WriteMode};
 pub use tensor::Tensor;
+pub use tuning::{Choice, Operation, Tuning};
 /// The wgpu this release is built on: wgpu 30.
 pub use wgpu;

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::plan::{DeviceProfile, DispatchPlan};
 use crate::shader::{BindingKind, Shader};
 use crate::tensor::{Operand, check_operands};
+use crate::tuning::Tuning;
 
 /// The library's pipelines on one of the caller's devices: what operations are prepared with.
 ///
@@ -19,7 +20,7 @@ use crate::tensor::{Operand, check_operands};
 pub struct Kernels {
     device: wgpu::Device,
     profile: DeviceProfile,
-    cache: Mutex<HashMap<Shader, Slot>>,
+    cache: Arc<Mutex<HashMap<Shader, Slot>>>,
 }
 
 /// A pipeline's place in the cache, empty until it is compiled. Its lock is held while that one
@@ -59,7 +60,15 @@ impl Kernels {
     /// Kernels for `device` that plan for `profile`: for devices whose width the caller knows.
     #[must_use]
     pub fn with_profile(device: &wgpu::Device, profile: DeviceProfile) -> Self {
-        Self { device: device.clone(), profile, cache: Mutex::default() }
+        Self { device: device.clone(), profile, cache: Arc::default() }
+    }
+
+    /// The same kernels, with the pipelines compiled so far and later, planning with `tuning`.
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        let Self { device, profile, cache } = self;
+        let profile = DeviceProfile { tuning, ..profile.clone() };
+        Self { device: device.clone(), profile, cache: Arc::clone(cache) }
     }
 
     /// What plans are made for.

@@ -7,21 +7,15 @@ mod permutations;
 use hydralora::op::{BackwardInputOptions, BackwardInputPlan, ForwardOptions, ForwardPlan};
 use hydralora::shader::{Binding, BindingKind, Shader};
 use hydralora::{Config, DeviceProfile, Element, Router, WriteMode, wgpu};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
 };
 use permutations::permutations;
+use permutations::translate::{translate, validate};
 
-/// Parses and validates with no capability beyond WebGPU's own, of which naga counts
-/// `unpack2x16float` and its like as one.
-fn validate(wgsl: &str) -> (Module, ModuleInfo) {
-    let module =
-        naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
-        .validate(&module)
-        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
-    (module, info)
+fn valid(shader: &Shader) -> (Module, ModuleInfo) {
+    validate(&shader.source().wgsl).unwrap_or_else(|error| panic!("{shader:?}: {error}"))
 }
 
 #[test]
@@ -30,53 +24,17 @@ fn every_shader_translates_to_every_backend() {
     println!("{} shaders", shaders.len());
     assert!(shaders.len() > 300, "only {} shaders", shaders.len());
     for shader in shaders {
-        let (module, info) = validate(&shader.source().wgsl);
-        let failed = |language: &str, error: &dyn std::fmt::Display| -> ! {
-            panic!("{shader:?} to {language}: {error}")
-        };
-        let policies = naga::proc::BoundsCheckPolicies::default();
-        let spv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-        let words = naga::back::spv::write_vec(&module, &info, &spv, None)
-            .unwrap_or_else(|error| failed("SPIR-V", &error));
-        assert!(!words.is_empty());
-        let msl = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
-        let pipeline = naga::back::msl::PipelineOptions::default();
-        naga::back::msl::write_string(&module, &info, &msl, &pipeline)
-            .unwrap_or_else(|error| failed("MSL", &error));
-        let mut text = String::new();
-        naga::back::hlsl::Writer::new(
-            &mut text,
-            &naga::back::hlsl::Options::default(),
-            &naga::back::hlsl::PipelineOptions::default(),
-        )
-        .write(&module, &info, None)
-        .unwrap_or_else(|error| failed("HLSL", &error));
-        assert!(!text.is_empty());
-        let pipeline = naga::back::glsl::PipelineOptions {
-            shader_stage: naga::ShaderStage::Compute,
-            entry_point: "main".to_owned(),
-            multiview: None,
-        };
-        let mut text = String::new();
-        naga::back::glsl::Writer::new(
-            &mut text,
-            &module,
-            &info,
-            &naga::back::glsl::Options::default(),
-            &pipeline,
-            policies,
-        )
-        .and_then(|mut writer| writer.write())
-        .unwrap_or_else(|error| failed("GLSL", &error));
-        assert!(!text.is_empty());
+        let translations = translate(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?} to {error}"));
+        for (extension, contents) in translations {
+            assert!(!contents.is_empty(), "{shader:?} is nothing in .{extension}");
+        }
     }
 }
 
 #[test]
 fn bindings_are_what_the_host_says() {
     for shader in permutations() {
-        let source = shader.source();
-        let (module, _) = validate(&source.wgsl);
+        let (module, _) = valid(&shader);
         let mut found: Vec<(u32, String, BindingKind)> = module
             .global_variables
             .iter()
@@ -96,8 +54,8 @@ fn bindings_are_what_the_host_says() {
             .collect();
         found.sort_by_key(|(binding, ..)| *binding);
         let expected: Vec<_> = (0..)
-            .zip(&source.bindings)
-            .map(|(at, Binding { name, kind })| (at, (*name).to_owned(), *kind))
+            .zip(shader.source().bindings)
+            .map(|(at, Binding { name, kind })| (at, name.to_owned(), kind))
             .collect();
         assert_eq!(found, expected, "{shader:?}");
         let storage = expected.iter().filter(|(.., kind)| *kind != BindingKind::Uniform).count();
@@ -109,7 +67,7 @@ fn bindings_are_what_the_host_says() {
 fn workgroups_keep_to_default_limits() {
     let limits = wgpu::Limits::default();
     for shader in permutations() {
-        let (module, _) = validate(&shader.source().wgsl);
+        let (module, _) = valid(&shader);
         let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
         assert!(threads <= limits.max_compute_invocations_per_workgroup, "{shader:?}: {threads} threads");
         let memory = workgroup_memory(&module);
@@ -130,7 +88,7 @@ fn plans_know_their_workgroup_memory() {
     for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
         for tokens in [1, 20, 300] {
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };
-            let memory = |shader: &Shader| u64::from(workgroup_memory(&validate(&shader.source().wgsl).0));
+            let memory = |shader: &Shader| u64::from(workgroup_memory(&valid(shader).0));
             let [x, parameters, y] = [Element::F32; 3];
             let options = ForwardOptions { write: WriteMode::Overwrite, save: true, x, parameters, y };
             let plan = ForwardPlan::new(config, tokens, &options, device).expect("it fits");
@@ -148,7 +106,7 @@ fn plans_know_their_workgroup_memory() {
 fn every_loop_ends() {
     let mut loops = 0;
     for shader in permutations() {
-        let (module, _) = validate(&shader.source().wgsl);
+        let (module, _) = valid(&shader);
         let entry_points = module.entry_points.iter().map(|entry| &entry.function);
         for function in module.functions.iter().map(|(_, function)| function).chain(entry_points) {
             check_loops(&module, function, &function.body, &mut loops, &shader);

@@ -2,28 +2,12 @@
 //! a simple dispatch with one thread per output. Every expert applies A anew, as that code does, and
 //! keeps what autograd would keep.
 
-use std::collections::HashMap;
-
 use bytemuck::{Pod, Zeroable};
 use hydralora::device::Gpu;
-use hydralora::{AdamWHyper, Adapter, Config};
+use hydralora::shader::BindingKind::{Read, Write};
+use hydralora::{AdamWHyper, Adapter, Config, wgpu};
 
-/// Dispatches, ready to record.
-pub struct Chain(Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 2])>);
-
-impl Chain {
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, bind_group, [x, y]) in &self.0 {
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, bind_group, &[]);
-            pass.dispatch_workgroups(*x, *y, 1);
-        }
-    }
-
-    pub fn dispatches(&self) -> usize {
-        self.0.len()
-    }
-}
+use crate::recorder::{Checks, Dispatches, Recorder};
 
 /// `struct Dims` in the chain's shaders.
 #[repr(C)]
@@ -48,73 +32,19 @@ enum Product {
     TransposedBy { accumulate: bool },
 }
 
-/// Puts chains together.
-struct Recorder<'a> {
-    gpu: &'a Gpu,
-    layout: wgpu::BindGroupLayout,
-    pipelines: HashMap<String, wgpu::ComputePipeline>,
-    chain: Chain,
-}
+/// Records the chain's operations.
+struct Operations<'a>(Recorder<'a>);
 
-impl<'a> Recorder<'a> {
+impl<'a> Operations<'a> {
+    /// With wgpu's own checks, as an application would.
     fn new(gpu: &'a Gpu) -> Self {
-        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-            count: None,
-        };
-        let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
-        let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some("chain"),
-            entries: &[
-                entry(0, wgpu::BufferBindingType::Uniform),
-                entry(1, storage(true)),
-                entry(2, storage(true)),
-                entry(3, storage(false)),
-            ],
-        });
-        Self { gpu, layout, pipelines: HashMap::new(), chain: Chain(Vec::new()) }
+        Self(Recorder::new(gpu, Checks::ALL))
     }
 
-    fn dispatch(&mut self, wgsl: String, dims: Dims, buffers: [&wgpu::Buffer; 3], grid: [u32; 2]) {
-        use wgpu::util::DeviceExt as _;
-        let device = &self.gpu.device;
-        let pipeline = self.pipelines.entry(wgsl).or_insert_with_key(|wgsl| {
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some("chain"),
-                source: wgpu::ShaderSource::Wgsl(wgsl.as_str().into()),
-            });
-            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some("chain"),
-                bind_group_layouts: &[Some(&self.layout)],
-                ..Default::default()
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some("chain"),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            })
-        });
-        let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("chain"),
-            contents: bytemuck::bytes_of(&dims),
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
-        let resources = [&uniform, buffers[0], buffers[1], buffers[2]].map(wgpu::Buffer::as_entire_binding);
-        let entries: Vec<_> = (0..)
-            .zip(resources)
-            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-            .collect();
-        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("chain"),
-            layout: &self.layout,
-            entries: &entries,
-        });
-        self.chain.0.push((pipeline.clone(), bind_group, grid));
+    fn dispatch(&mut self, wgsl: String, dims: Dims, buffers: [&wgpu::Buffer; 3], [x, y]: [u32; 2]) {
+        let [left, right, result] = buffers;
+        let bindings = [(Read, left), (Read, right), (Write, result)];
+        self.0.dispatch(wgsl, bytemuck::bytes_of(&dims), &bindings, [x, y, 1]);
     }
 
     /// A product of `[rows, columns, inner]`; `buffers` are A, B and the result.
@@ -146,15 +76,15 @@ impl<'a> Recorder<'a> {
         self.dispatch(wgsl, dims, buffers, [dims.rows.div_ceil(64), 1]);
     }
 
-    fn finish(&mut self) -> Chain {
-        std::mem::replace(&mut self.chain, Chain(Vec::new()))
+    fn finish(&mut self) -> Dispatches {
+        self.0.finish()
     }
 }
 
 /// The chain of one layer with the input router.
 pub struct LayerChain {
-    pub forward: Chain,
-    pub backward: Chain,
+    pub forward: Dispatches,
+    pub backward: Dispatches,
     /// tokens x `d_out`
     pub y: wgpu::Buffer,
     /// tokens x `d_in`
@@ -178,7 +108,7 @@ impl LayerChain {
         let router = gpu.upload("W_g", &adapter.router);
         let b: Vec<_> = adapter.b.iter().map(|b| gpu.upload("B", b)).collect();
 
-        let mut record = Recorder::new(gpu);
+        let mut record = Operations::new(gpu);
         let (logits, w) = (matrix(tokens, experts), matrix(tokens, experts));
         let y = matrix(tokens, d_out);
         let gate_dims = Dims { rows: tokens, columns: experts, ..Dims::default() };
@@ -187,10 +117,10 @@ impl LayerChain {
         record.matmul(Product::ByTransposed, [tokens, experts, d_in], [x, &router, &logits]);
         record.rows("softmax", gate_dims, [&logits, &logits, &w]);
         record.elementwise("0.0", out_dims(0), [x, x, &y]);
+        let (gated, scaled) = (matrix(tokens, d_out), matrix(tokens, d_out));
         let mut kept = Vec::new();
         for (expert, b) in (0..).zip(&b) {
-            let (h, out, gated, scaled) =
-                (matrix(tokens, rank), matrix(tokens, d_out), matrix(tokens, d_out), matrix(tokens, d_out));
+            let (h, out) = (matrix(tokens, rank), matrix(tokens, d_out));
             record.matmul(Product::ByTransposed, [tokens, rank, d_in], [x, &a, &h]);
             record.matmul(Product::ByTransposed, [tokens, d_out, rank], [&h, b, &out]);
             record.elementwise("left[at] * right[gate]", out_dims(expert), [&out, &w, &gated]);
@@ -233,13 +163,13 @@ impl LayerChain {
 }
 
 /// AdamW as PyTorch's plain loop does it: a dispatch for each operation on a parameter.
-pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> Chain {
+pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> Dispatches {
     let columns = 4096;
     assert_eq!(elements % columns, 0, "the bench's shapes are multiples of {columns}");
     let buffer = |label| gpu.upload(label, &vec![0.5; elements as usize]);
     let (parameters, gradients, m, v, denominator) =
         (buffer("parameters"), buffer("gradients"), buffer("m"), buffer("v"), buffer("denominator"));
-    let mut record = Recorder::new(gpu);
+    let mut record = Operations::new(gpu);
     let mut apply = |operation: &str, factor: f32, buffers| {
         let dims = Dims { rows: elements / columns, columns, factor, ..Dims::default() };
         record.elementwise(operation, dims, buffers);

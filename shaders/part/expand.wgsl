@@ -1,14 +1,18 @@
 // expand: Y += Z M for one tile of tokens, a few columns to a long row.
 //
-// M is a block of `parameters` with outer_rows() * INNER rows; the coefficient of its row
-// outer * INNER + inner is outer_factor(outer) * inner_factor(inner), each a vec4 over four tokens.
-// Each thread owns one vec4 of outputs and keeps 4 * EXPAND_QUADS tokens of it in registers: per
-// row one coalesced vec4 load of M feeds them all.
+// M is a block of `parameters` with expand_rows() rows, Z its coefficients, each a vec4 over four
+// tokens. Each thread owns one vec4 of outputs and keeps 4 * EXPAND_QUADS tokens of it in registers:
+// per row one coalesced vec4 load of M feeds them all. Coefficients lie in workgroup memory, where
+// CHUNK rows of them fit at a time.
 //
-// Consts: INNER, QUADS, EXPAND_QUADS (divides QUADS), WORKGROUP, ACCUMULATE.
+// Before it comes a barrier behind everything that stage reads and what it overwrites.
+//
+// Consts: STEP (rows whose loads may overlap), CHUNK (a multiple of STEP), ONE_CHUNK (CHUNK holds all
+// rows: then no barrier is inside the loops), QUADS, EXPAND_QUADS (divides QUADS), WORKGROUP, ACCUMULATE.
 // The kernel provides:
-//   outer_rows() -> u32
-//   outer_factor(outer, quad), inner_factor(inner, quad) -> vec4
+//   expand_rows() -> u32             a multiple of STEP; not a constant, see part/fused.wgsl
+//   stage(first_row, count, local)   makes the coefficients of these rows
+//   coefficient(row, quad) -> vec4   that of the row-th row of those
 //   target_groups() -> u32           vec4 groups in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4 groups
 //   load_target(row, c), store_target(row, c, value)
@@ -16,32 +20,43 @@
 fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local: u32) {
     let groups = target_groups();
     let matrix = expand_matrix();
-    // Not a constant: unrolled over experts, the inner factors of all rows would stay in registers.
-    let rows_outside = outer_rows();
+    let rows = expand_rows();
+    if (ONE_CHUNK) {
+        stage(0u, rows, local);
+        workgroupBarrier();
+    }
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
-        for (var c = first_group + local; c < end_group; c += WORKGROUP) {
+        for (var first_c = first_group; first_c < end_group; first_c += WORKGROUP) {
+            let c = first_c + local;
             var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
             }
-            var at = matrix + c;
-            for (var outer = 0u; outer < rows_outside; outer++) {
-                for (var inner = 0u; inner < INNER; inner++) {
-                    let m = group_parameters(at);
-                    at += groups;
-                    for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
-                        let z = outer_factor(outer, first_quad + quad)
-                            * inner_factor(inner, first_quad + quad);
-                        sums[4u * quad] += z.x * m;
-                        sums[4u * quad + 1u] += z.y * m;
-                        sums[4u * quad + 2u] += z.z * m;
-                        sums[4u * quad + 3u] += z.w * m;
+            for (var first_row = 0u; first_row < rows; first_row += CHUNK) {
+                let count = min(CHUNK, rows - first_row);
+                if (!ONE_CHUNK) {
+                    workgroupBarrier();
+                    stage(first_row, count, local);
+                    workgroupBarrier();
+                }
+                var at = matrix + first_row * groups + min(c, groups - 1u);
+                for (var row = 0u; row < count; row += STEP) {
+                    for (var step = 0u; step < STEP; step++) {
+                        let m = group_parameters(at);
+                        at += groups;
+                        for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
+                            let z = coefficient(row + step, first_quad + quad);
+                            sums[4u * quad] += z.x * m;
+                            sums[4u * quad + 1u] += z.y * m;
+                            sums[4u * quad + 2u] += z.z * m;
+                            sums[4u * quad + 3u] += z.w * m;
+                        }
                     }
                 }
             }
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 let row = first_token + 4u * first_quad + token;
-                if (row < tokens) {
+                if (row < tokens && c < end_group) {
                     if (ACCUMULATE) {
                         store_target(row, c, load_target(row, c) + sums[token]);
                     } else {

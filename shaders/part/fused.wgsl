@@ -7,8 +7,10 @@ struct Dims {
     // vec4 groups of the target's row in a slice
     slice_groups: u32,
     scaling: f32,
-    // EXPERTS, as a bound that compilers do not unroll over: see part/expand.wgsl
+    // EXPERTS and SHRINK_ROWS, as bounds that compilers do not unroll over: the coefficients of all rows
+    // would stay in registers.
     experts: u32,
+    shrink_rows: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

@@ -3,9 +3,10 @@
 // Not `dx`: that is a namespace to Microsoft's shader compiler.
 @group(0) @binding(5) var<storage, read_write> x_gradient: array<x_gradient_element>;
 
-fn outer_rows() -> u32 { return 1u; }
-fn outer_factor(outer: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
-fn inner_factor(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
+// The coefficients are [dh, dl] of the tile, which are there already.
+fn expand_rows() -> u32 { return dims.shrink_rows; }
+fn stage(first_row: u32, count: u32, local: u32) {}
+fn coefficient(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
 fn target_groups() -> u32 { return in_groups(); }
 fn expand_matrix() -> u32 { return 0u; }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_x_gradient(row, c); }

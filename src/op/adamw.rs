@@ -204,6 +204,12 @@ impl AdamW {
         queue.write_buffer(&self.uniform, 0, &self.plan.uniform(step, learning_rate));
     }
 
+    /// Dispatches that recording it takes: one or two.
+    #[must_use]
+    pub fn dispatches(&self) -> usize {
+        self.dispatches.len()
+    }
+
     /// Records one step.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         for dispatch in &self.dispatches {

@@ -1,13 +1,14 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch.
 
-use super::{FusedDims, check_tokens, groups};
+use super::{FusedDims, check_tokens, groups, matrix_bytes, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
+use crate::plan::{DeviceProfile, DispatchPlan, FusedChoice, FusedPlacement, FusedProblem, Work};
 use crate::shader::{Access, BackwardInputShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
+use crate::tuning::Operation;
 
 /// What the input's backward is prepared with.
 ///
@@ -38,7 +39,8 @@ pub struct BackwardInputDescriptor<'a> {
 }
 
 /// What of an input backward is not its shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackwardInputOptions {
     /// g's elements.
     pub g: Element,
@@ -53,6 +55,10 @@ pub struct BackwardInputPlan {
     pub dispatch: DispatchPlan,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
+    /// What was chosen.
+    pub choice: FusedChoice,
+    /// What it does, with what padding and slices repeat.
+    pub work: Work,
 }
 
 /// A prepared input backward. Recording it costs one dispatch.
@@ -62,7 +68,8 @@ pub struct BackwardInput {
 }
 
 impl BackwardInputPlan {
-    /// Plans an input backward.
+    /// Plans an input backward: with the device's tuned choice, or else with what is predicted to be
+    /// best.
     ///
     /// # Errors
     /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
@@ -73,39 +80,92 @@ impl BackwardInputPlan {
         options: &BackwardInputOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let problem = problem(config, tokens, *options)?;
+        let tuned = device.tuning.fused(config, tokens, Operation::BackwardInput(*options));
+        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+    }
+
+    /// Every plan that fits the device; they compute the same.
+    ///
+    /// # Errors
+    /// Those of [`BackwardInputPlan::new`].
+    pub fn candidates(
+        config: &Config,
+        tokens: u32,
+        options: &BackwardInputOptions,
+        device: &DeviceProfile,
+    ) -> Result<Vec<Self>, Error> {
+        let problem = problem(config, tokens, *options)?;
+        let placed = problem.candidates(device)?;
+        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+    }
+
+    /// The least that any input backward has to do: every tensor once, and no padding.
+    ///
+    /// # Errors
+    /// A zero dimension or a configuration that no buffer holds.
+    pub fn least_work(config: &Config, tokens: u32, options: &BackwardInputOptions) -> Result<Work, Error> {
         let BackwardInputOptions { g, dx } = *options;
-        check_tokens(config, tokens)?;
-        let plan = TileProblem {
-            kernel: "backward_input",
-            tokens,
-            columns: config.rank * config.experts,
-            // `state` and `dstate_tile`
-            resident: 2 * u64::from(config.state_len()),
-            // `v`
-            per_reduced: 1,
-            source_groups: groups(config.d_out),
-            // Without dx there is nothing to slice.
-            target_groups: dx.map_or(1, |_| groups(config.d_in)),
-            expand_rows: [1, config.shrink_rows()],
-            config: *config,
-        }
-        .plan(device)?;
+        let layout = check_tokens(config, tokens)?;
+        let expand = layout.expand.rows * layout.expand.stride;
+        let without_dx = Work {
+            bytes: matrix_bytes(g, tokens, config.d_out) + 2 * config.state_bytes(tokens) + 4 * expand as u64,
+            flops: 2 * u64::from(tokens) * u64::from(config.d_out) * u64::from(config.rank * config.experts),
+        };
+        let Some((element, write)) = dx else { return Ok(without_dx) };
+        Ok(Work {
+            bytes: without_dx.bytes
+                + 4 * (layout.len() - expand) as u64
+                + write.passes() * matrix_bytes(element, tokens, config.d_in),
+            flops: product_flops(config, tokens),
+        })
+    }
+
+    fn placed(
+        problem: &FusedProblem,
+        options: BackwardInputOptions,
+        placed: &FusedPlacement,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let BackwardInputOptions { g, dx } = options;
+        let FusedProblem { config, tokens, .. } = problem;
         let shader = Shader::BackwardInput(BackwardInputShader {
             rank: config.rank,
             experts: config.experts,
             router: config.router,
-            tile: plan.tile,
+            tile: placed.tile,
             g: Access::new("g", g, config.d_out)?,
             dx: dx
                 .map(|(element, write)| Ok((Access::new("dx", element, config.d_in)?, write)))
                 .transpose()?,
         });
-        let dims = FusedDims::new(config, tokens, plan.slice_groups);
+        let dims = FusedDims::new(config, *tokens, placed.slice_groups);
         Ok(Self {
-            dispatch: DispatchPlan::new(shader, &dims, plan.grid, device)?,
-            workgroup_memory: plan.memory,
+            dispatch: DispatchPlan::new(shader, &dims, placed.grid, device)?,
+            workgroup_memory: placed.memory,
+            choice: placed.choice,
+            work: Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? },
         })
     }
+}
+
+fn problem(config: &Config, tokens: u32, options: BackwardInputOptions) -> Result<FusedProblem, Error> {
+    check_tokens(config, tokens)?;
+    Ok(FusedProblem {
+        kernel: "backward_input",
+        tokens,
+        columns: config.rank * config.experts,
+        // `state` and `dstate_tile`
+        resident: 2 * u64::from(config.state_len()),
+        // `v`
+        per_reduced: 1,
+        source_groups: groups(config.d_out),
+        // Without dx there is nothing to expand.
+        target_groups: options.dx.map_or(0, |_| groups(config.d_in)),
+        expand_rows: config.shrink_rows(),
+        staged: false,
+        config: *config,
+    })
 }
 
 impl BackwardInput {
@@ -115,9 +175,9 @@ impl BackwardInput {
     /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
     pub fn prepare(kernels: &Kernels, descriptor: &BackwardInputDescriptor<'_>) -> Result<Self, Error> {
         let BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate } = *descriptor;
-        let layout = check_tokens(&config, tokens)?;
         let options = BackwardInputOptions { g: g.element(), dx: dx.map(|dx| (dx.element(), write)) };
         let plan = BackwardInputPlan::new(&config, tokens, &options, kernels.profile())?;
+        let layout = config.layout()?;
         let mut operands = vec![
             Operand::matrix("g", Role::Read, g, tokens, config.d_out),
             Operand::vector("parameters", Role::Read, parameters, layout.len() as u64).only_f32(),
@@ -126,6 +186,12 @@ impl BackwardInput {
         ];
         operands.extend(dx.map(|dx| Operand::matrix("dx", Role::Write, dx, tokens, config.d_in)));
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
+    }
+
+    /// Dispatches that recording it takes: one.
+    #[must_use]
+    pub fn dispatches(&self) -> usize {
+        1
     }
 
     /// Records the operation.

@@ -3,14 +3,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{check_tokens, groups};
-use crate::config::{Config, Router};
+use super::{check_tokens, matrix_bytes, product_flops};
+use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
+use crate::plan::{
+    DeviceProfile, DispatchPlan, OuterChoice, OuterPlacement, OuterProblem, WORKGROUP, Work, fold,
+};
 use crate::shader::{Access, BackwardParamsShader, ReduceShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
+use crate::tuning::Operation;
 
 /// What the parameters' backward is prepared with.
 ///
@@ -41,7 +44,8 @@ pub struct BackwardParamsDescriptor<'a> {
 }
 
 /// What of a parameter backward is not its shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackwardParamsOptions {
     /// Whether the gradients are overwritten or added to.
     pub write: WriteMode,
@@ -57,10 +61,12 @@ pub struct BackwardParamsPlan {
     /// The dispatches in the order they run: one, or two where the tokens are split. Then the first
     /// writes its gradients to scratch memory, from where the second adds them up.
     pub dispatches: Vec<DispatchPlan>,
-    /// Splits of the tokens.
-    pub splits: u32,
     /// Bytes of scratch memory: a copy of the gradients for each split; 0 when not split.
     pub scratch_bytes: u64,
+    /// What was chosen.
+    pub choice: OuterChoice,
+    /// What it does, with what padding and splits add.
+    pub work: Work,
 }
 
 /// A prepared parameter backward. Recording it costs one dispatch, or two where tokens are split.
@@ -68,12 +74,6 @@ pub struct BackwardParamsPlan {
 pub struct BackwardParams {
     dispatches: Vec<Dispatch>,
 }
-
-/// Rows of gradients a thread keeps in registers, a vec4 each.
-const ROW_CHOICES: [u32; 4] = [16, 12, 8, 4];
-
-/// Fewer tokens than this do not pay for a split's copy of the gradients.
-const LEAST_SPLIT_TOKENS: u32 = 64;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -96,7 +96,8 @@ struct ReduceDims {
 }
 
 impl BackwardParamsPlan {
-    /// Plans a parameter backward.
+    /// Plans a parameter backward: with the device's tuned choice, or else with what is predicted to be
+    /// best.
     ///
     /// # Errors
     /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
@@ -107,55 +108,57 @@ impl BackwardParamsPlan {
         options: &BackwardParamsOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
-        let BackwardParamsOptions { write, x: x_element, g: g_element } = *options;
-        let x_access = Access::new("x", x_element, config.d_in)?;
-        let g_access = Access::new("g", g_element, config.d_out)?;
-        let layout = check_tokens(config, tokens)?;
-        let limits = &device.limits;
-        let (in_blocks, out_blocks) =
-            (groups(config.d_in).div_ceil(WORKGROUP), groups(config.d_out).div_ceil(WORKGROUP));
-        let expand_rows = config.rank * config.experts;
-        let blocks = |rows: u32| {
-            (in_blocks * config.shrink_rows().div_ceil(rows), out_blocks * expand_rows.div_ceil(rows))
-        };
-        // Each block reads x or g once: as few blocks as possible, then as few idle rows.
-        let rows = ROW_CHOICES
-            .into_iter()
-            .min_by_key(|&rows| {
-                let (shrink, expand) = blocks(rows);
-                (shrink + expand, rows)
-            })
-            .unwrap_or(ROW_CHOICES[0]);
-        let (shrink_blocks, expand_blocks) = blocks(rows);
-        let latent_blocks = match config.router {
-            Router::Input => 0,
-            Router::Latent => groups(config.rank).div_ceil(WORKGROUP) * config.experts.div_ceil(rows),
-        };
-        let end = shrink_blocks + expand_blocks + latent_blocks;
-        let [x, z] = fold("backward_params", end, limits)?;
+        let problem = problem(config, tokens)?;
+        let tuned = device.tuning.outer(config, tokens, Operation::BackwardParams(*options));
+        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+    }
 
-        // Never more splits than one binding holds copies of the gradients.
-        let most_splits = (tokens / LEAST_SPLIT_TOKENS)
-            .min((limits.max_storage_buffer_binding_size / layout.bytes()).min(u64::from(u32::MAX)) as u32)
-            .clamp(1, limits.max_compute_workgroups_per_dimension.max(1));
-        // A thread loops over a split's tokens, and once for each stage and what it stages.
-        let most_split_tokens = (device.max_loop_iterations / 2).clamp(1, u64::from(u32::MAX)) as u32;
-        let least_splits = tokens.div_ceil(most_split_tokens);
-        device.check_loops(
-            "backward_params",
-            2 * u64::from(tokens.div_ceil(most_splits)),
-            "process fewer tokens at a time",
-        )?;
-        let split_tokens = tokens.div_ceil((device.busy_workgroups / end).clamp(least_splits, most_splits));
-        let splits = tokens.div_ceil(split_tokens);
+    /// Every plan that fits the device; they compute the same, with sums in other orders.
+    ///
+    /// # Errors
+    /// Those of [`BackwardParamsPlan::new`].
+    pub fn candidates(
+        config: &Config,
+        tokens: u32,
+        options: &BackwardParamsOptions,
+        device: &DeviceProfile,
+    ) -> Result<Vec<Self>, Error> {
+        let problem = problem(config, tokens)?;
+        let placed = problem.candidates(device)?;
+        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+    }
+
+    /// The least that any parameter backward has to do: every tensor once, and no padding.
+    ///
+    /// # Errors
+    /// A zero dimension or a configuration that no buffer holds.
+    pub fn least_work(config: &Config, tokens: u32, options: &BackwardParamsOptions) -> Result<Work, Error> {
+        let BackwardParamsOptions { write, x, g } = *options;
+        let layout = check_tokens(config, tokens)?;
+        let bytes = matrix_bytes(x, tokens, config.d_in)
+            + matrix_bytes(g, tokens, config.d_out)
+            + 2 * config.state_bytes(tokens)
+            + write.passes() * layout.bytes();
+        Ok(Work { bytes, flops: product_flops(config, tokens) })
+    }
+
+    fn placed(
+        problem: &OuterProblem,
+        options: BackwardParamsOptions,
+        placed: &OuterPlacement,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let BackwardParamsOptions { write, x, g } = options;
+        let OuterProblem { config, layout, tokens } = problem;
+        let OuterPlacement { choice, split_tokens, blocks: [shrink, expand, latent], grid } = *placed;
         let dims = Dims {
-            tokens,
+            tokens: *tokens,
             d_in: config.d_in,
             d_out: config.d_out,
             split_tokens,
-            expand_start: shrink_blocks,
-            latent_start: shrink_blocks + expand_blocks,
-            end,
+            expand_start: shrink,
+            latent_start: shrink + expand,
+            end: shrink + expand + latent,
             scaling: config.scaling,
         };
         let outer = |write| {
@@ -163,26 +166,31 @@ impl BackwardParamsPlan {
                 rank: config.rank,
                 experts: config.experts,
                 router: config.router,
-                rows,
-                x: x_access,
-                g: g_access,
+                rows: choice.rows,
+                x: Access::new("x", x, config.d_in)?,
+                g: Access::new("g", g, config.d_out)?,
                 write,
             });
-            DispatchPlan::new(shader, &dims, [x, splits, z], device)
+            DispatchPlan::new(shader, &dims, grid, device)
         };
-        if splits == 1 {
-            return Ok(Self { dispatches: vec![outer(write)?], splits, scratch_bytes: 0 });
+        let work = Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? };
+        if choice.splits == 1 {
+            return Ok(Self { dispatches: vec![outer(write)?], scratch_bytes: 0, choice, work });
         }
         let groups = (layout.len() / 4) as u32;
-        let [x, y] = fold("backward_params_reduce", groups.div_ceil(WORKGROUP), limits)?;
+        let [x, y] = fold("backward_params_reduce", groups.div_ceil(WORKGROUP), &device.limits)?;
         let reduce = Shader::BackwardParamsReduce(ReduceShader { write });
-        let reduce = DispatchPlan::new(reduce, &ReduceDims { groups, splits }, [x, y, 1], device)?;
-        Ok(Self {
-            dispatches: vec![outer(WriteMode::Overwrite)?, reduce],
-            splits,
-            scratch_bytes: u64::from(splits) * layout.bytes(),
-        })
+        let dims = ReduceDims { groups, splits: choice.splits };
+        let reduce = DispatchPlan::new(reduce, &dims, [x, y, 1], device)?;
+        let scratch_bytes = u64::from(choice.splits) * layout.bytes();
+        // The copies are written and read.
+        let work = Work { bytes: work.bytes + 2 * scratch_bytes, ..work };
+        Ok(Self { dispatches: vec![outer(WriteMode::Overwrite)?, reduce], scratch_bytes, choice, work })
     }
+}
+
+fn problem(config: &Config, tokens: u32) -> Result<OuterProblem, Error> {
+    Ok(OuterProblem { config: *config, layout: check_tokens(config, tokens)?, tokens })
 }
 
 impl BackwardParams {
@@ -224,6 +232,12 @@ impl BackwardParams {
                 kernels.dispatch(reduce, &[copies(Role::Read), gradients])?,
             ],
         })
+    }
+
+    /// Dispatches that recording it takes: one or two.
+    #[must_use]
+    pub fn dispatches(&self) -> usize {
+        self.dispatches.len()
     }
 
     /// Records the operation.

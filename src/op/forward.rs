@@ -1,13 +1,14 @@
 //! Forward: the adapter's whole contribution to y, in one dispatch.
 
-use super::{FusedDims, check_tokens, groups};
+use super::{FusedDims, check_tokens, groups, matrix_bytes, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, TileProblem};
+use crate::plan::{DeviceProfile, DispatchPlan, FusedChoice, FusedPlacement, FusedProblem, Work};
 use crate::shader::{Access, ForwardShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
+use crate::tuning::Operation;
 
 /// What forward is prepared with: `y (+)= s * sum_i softmax(l)_i B_i A x`.
 ///
@@ -32,7 +33,8 @@ pub struct ForwardDescriptor<'a> {
 }
 
 /// What of a forward is not its shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub struct ForwardOptions {
     /// Whether y is overwritten or added to.
     pub write: WriteMode,
@@ -53,6 +55,10 @@ pub struct ForwardPlan {
     pub dispatch: DispatchPlan,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
+    /// What was chosen.
+    pub choice: FusedChoice,
+    /// What it does, with what padding and slices repeat.
+    pub work: Work,
 }
 
 /// A prepared forward. Recording it costs one dispatch.
@@ -62,7 +68,7 @@ pub struct Forward {
 }
 
 impl ForwardPlan {
-    /// Plans a forward.
+    /// Plans a forward: with the device's tuned choice, or else with what is predicted to be best.
     ///
     /// # Errors
     /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
@@ -73,37 +79,84 @@ impl ForwardPlan {
         options: &ForwardOptions,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
+        let problem = problem(config, tokens)?;
+        let tuned = device.tuning.fused(config, tokens, Operation::Forward(*options));
+        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+    }
+
+    /// Every plan that fits the device; they compute the same.
+    ///
+    /// # Errors
+    /// Those of [`ForwardPlan::new`].
+    pub fn candidates(
+        config: &Config,
+        tokens: u32,
+        options: &ForwardOptions,
+        device: &DeviceProfile,
+    ) -> Result<Vec<Self>, Error> {
+        let problem = problem(config, tokens)?;
+        let placed = problem.candidates(device)?;
+        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+    }
+
+    /// The least that any forward has to do: every tensor once, and no padding.
+    ///
+    /// # Errors
+    /// A zero dimension or a configuration that no buffer holds.
+    pub fn least_work(config: &Config, tokens: u32, options: &ForwardOptions) -> Result<Work, Error> {
         let ForwardOptions { write, save, x, parameters, y } = *options;
-        check_tokens(config, tokens)?;
-        let plan = TileProblem {
-            kernel: "forward",
-            tokens,
-            columns: config.shrink_rows(),
-            resident: u64::from(config.state_len()),
-            per_reduced: 0,
-            source_groups: groups(config.d_in),
-            target_groups: groups(config.d_out),
-            expand_rows: [config.experts, config.rank],
-            config: *config,
-        }
-        .plan(device)?;
+        let layout = check_tokens(config, tokens)?;
+        let state = if save { config.state_bytes(tokens) } else { 0 };
+        let bytes = matrix_bytes(x, tokens, config.d_in)
+            + layout.len() as u64 * parameters.bytes()
+            + write.passes() * matrix_bytes(y, tokens, config.d_out)
+            + state;
+        Ok(Work { bytes, flops: product_flops(config, tokens) })
+    }
+
+    fn placed(
+        problem: &FusedProblem,
+        options: ForwardOptions,
+        placed: &FusedPlacement,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let ForwardOptions { write, save, x, parameters, y } = options;
+        let FusedProblem { config, tokens, .. } = problem;
         let shader = Shader::Forward(ForwardShader {
             rank: config.rank,
             experts: config.experts,
             router: config.router,
-            tile: plan.tile,
+            tile: placed.tile,
             x: Access::new("x", x, config.d_in)?,
             parameters,
             y: Access::new("y", y, config.d_out)?,
             write,
             save,
         });
-        let dims = FusedDims::new(config, tokens, plan.slice_groups);
+        let dims = FusedDims::new(config, *tokens, placed.slice_groups);
         Ok(Self {
-            dispatch: DispatchPlan::new(shader, &dims, plan.grid, device)?,
-            workgroup_memory: plan.memory,
+            dispatch: DispatchPlan::new(shader, &dims, placed.grid, device)?,
+            workgroup_memory: placed.memory,
+            choice: placed.choice,
+            work: Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? },
         })
     }
+}
+
+fn problem(config: &Config, tokens: u32) -> Result<FusedProblem, Error> {
+    check_tokens(config, tokens)?;
+    Ok(FusedProblem {
+        kernel: "forward",
+        tokens,
+        columns: config.shrink_rows(),
+        resident: u64::from(config.state_len()),
+        per_reduced: 0,
+        source_groups: groups(config.d_in),
+        target_groups: groups(config.d_out),
+        expand_rows: config.rank * config.experts,
+        staged: true,
+        config: *config,
+    })
 }
 
 impl Forward {
@@ -113,7 +166,6 @@ impl Forward {
     /// Every mistake in shapes, tensors and limits, with the numbers; nothing is recorded then.
     pub fn prepare(kernels: &Kernels, descriptor: &ForwardDescriptor<'_>) -> Result<Self, Error> {
         let ForwardDescriptor { config, tokens, x, parameters, y, write, saved } = *descriptor;
-        let layout = check_tokens(&config, tokens)?;
         let options = ForwardOptions {
             write,
             save: saved.is_some(),
@@ -122,6 +174,7 @@ impl Forward {
             y: y.element(),
         };
         let plan = ForwardPlan::new(&config, tokens, &options, kernels.profile())?;
+        let layout = config.layout()?;
         let mut operands = vec![
             Operand::matrix("x", Role::Read, x, tokens, config.d_in),
             Operand::vector("parameters", Role::Read, parameters, layout.len() as u64),
@@ -131,6 +184,12 @@ impl Forward {
             Operand::matrix("saved", Role::Write, saved, tokens, config.state_len()).only_f32()
         }));
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
+    }
+
+    /// Dispatches that recording it takes: one.
+    #[must_use]
+    pub fn dispatches(&self) -> usize {
+        1
     }
 
     /// Records the operation.

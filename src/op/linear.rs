@@ -172,6 +172,12 @@ impl Linear {
         Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
     }
 
+    /// Dispatches that recording it takes: one.
+    #[must_use]
+    pub fn dispatches(&self) -> usize {
+        1
+    }
+
     /// Records the operation.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.dispatch.encode(pass);

@@ -21,6 +21,7 @@ pub use linear::{Linear, LinearDescriptor, LinearOptions, LinearPlan};
 use bytemuck::{Pod, Zeroable};
 
 use crate::config::Config;
+use crate::element::Element;
 
 /// The uniform of the fused kernels (`struct Dims` in `part/fused.wgsl`).
 #[repr(C)]
@@ -32,18 +33,30 @@ struct FusedDims {
     slice_groups: u32,
     scaling: f32,
     experts: u32,
+    shrink_rows: u32,
 }
 
 impl FusedDims {
     fn new(config: &Config, tokens: u32, slice_groups: u32) -> Self {
         let Config { d_in, d_out, scaling, experts, .. } = *config;
-        Self { tokens, d_in, d_out, slice_groups, scaling, experts }
+        Self { tokens, d_in, d_out, slice_groups, scaling, experts, shrink_rows: config.shrink_rows() }
     }
 }
 
 /// vec4 groups in a row of `width` elements.
 fn groups(width: u32) -> u32 {
     width.div_ceil(4)
+}
+
+/// Bytes of a matrix.
+fn matrix_bytes(element: Element, rows: u32, width: u32) -> u64 {
+    element.bytes() * u64::from(rows) * u64::from(width)
+}
+
+/// Floating-point operations of the products with the shrink and the expand block, without padding.
+fn product_flops(config: &Config, tokens: u32) -> u64 {
+    let [d_in, d_out, rows] = [config.d_in, config.d_out, config.rank * config.experts].map(u64::from);
+    2 * u64::from(tokens) * (d_in * u64::from(config.shrink_rows()) + d_out * rows)
 }
 
 /// Checks what all operations on tokens share.
@@ -58,7 +71,6 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::Router;
-    use crate::element::Element;
     use crate::plan::DeviceProfile;
     use crate::shader::{Shader, WriteMode};
 
@@ -105,6 +117,7 @@ pub(crate) mod tests {
                     ("slice_groups", offset_of!(FusedDims, slice_groups)),
                     ("scaling", offset_of!(FusedDims, scaling)),
                     ("experts", offset_of!(FusedDims, experts)),
+                    ("shrink_rows", offset_of!(FusedDims, shrink_rows)),
                 ],
             );
         }

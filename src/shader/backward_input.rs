@@ -1,6 +1,6 @@
-//! The text of `shaders/backward_input.wgsl` and its parts.
+//! The parts of `shaders/backward_input.wgsl`.
 
-use super::{Access, Source, WriteMode, fused_builder};
+use super::{Access, Parts, WriteMode, fused_parts};
 use crate::config::Router;
 use crate::element::Element;
 use crate::plan::Tile;
@@ -19,12 +19,10 @@ pub struct BackwardInputShader {
 }
 
 impl BackwardInputShader {
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, router, tile, g, dx } = *self;
-        let shrink_rows = router.shrink_rows(rank, experts);
-        let builder = fused_builder("backward_input", rank, experts, router, &tile)
+        let parts = fused_parts("backward_input", rank, experts, router, &tile)
             .constant("COLUMNS", rank * experts)
-            .constant("INNER", shrink_rows)
             .matrix("g", "dims.d_out", g, Role::Read)
             .groups("parameters", Element::F32, Role::Read)
             .buffer("saved", Role::Read)
@@ -36,13 +34,12 @@ impl BackwardInputShader {
                 Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),
             });
         match dx {
-            Some((access, write)) => builder
+            Some((access, write)) => parts
                 .write_mode(write)
                 .matrix("x_gradient", "dims.d_in", access, Role::Write)
                 .text(include_str!("../../shaders/part/expand.wgsl"))
                 .text(include_str!("../../shaders/part/input_gradient.wgsl")),
-            None => builder.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),
+            None => parts.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),
         }
-        .build()
     }
 }

@@ -1,6 +1,6 @@
-//! The text of `shaders/backward_params.wgsl` with its part, and of `backward_params_reduce.wgsl`.
+//! The parts of `shaders/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
 
-use super::{Access, Builder, Source, WriteMode};
+use super::{Access, Parts, WriteMode};
 use crate::config::Router;
 use crate::plan::WORKGROUP;
 use crate::tensor::Role;
@@ -27,14 +27,14 @@ pub struct ReduceShader {
 }
 
 impl BackwardParamsShader {
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, router, rows, x, g, write } = *self;
         let latent_rows = match router {
             Router::Input => 0,
             Router::Latent => experts,
         };
         let outer = |tensor| include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor);
-        Builder::new("backward_params", "dims")
+        Parts::new("backward_params", "dims")
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
             .constant("STATE", rank + experts)
@@ -50,20 +50,18 @@ impl BackwardParamsShader {
             .buffer("dstate", Role::Read)
             .buffer("gradients", Role::Write)
             .text(include_str!("../../shaders/backward_params.wgsl"))
-            .text(&outer("x"))
-            .text(&outer("g"))
-            .text(&outer("h"))
-            .build()
+            .text(outer("x"))
+            .text(outer("g"))
+            .text(outer("h"))
     }
 }
 
 impl ReduceShader {
-    pub(super) fn source(self) -> Source {
-        Builder::new("backward_params_reduce", "dims")
+    pub(super) fn parts(self) -> Parts {
+        Parts::new("backward_params_reduce", "dims")
             .write_mode(self.write)
             .buffer("copies", Role::Read)
             .buffer("gradients", Role::Write)
             .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
-            .build()
     }
 }

@@ -1,6 +1,6 @@
-//! The text of `shaders/forward.wgsl` and its parts.
+//! The parts of `shaders/forward.wgsl`.
 
-use super::{Access, Source, WriteMode, fused_builder};
+use super::{Access, Parts, WriteMode, fused_parts};
 use crate::config::Router;
 use crate::element::Element;
 use crate::plan::Tile;
@@ -21,12 +21,11 @@ pub struct ForwardShader {
 }
 
 impl ForwardShader {
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, router, tile, x, parameters, y, write, save } = *self;
         let shrink_rows = router.shrink_rows(rank, experts);
-        let builder = fused_builder("forward", rank, experts, router, &tile)
+        let parts = fused_parts("forward", rank, experts, router, &tile)
             .constant("COLUMNS", shrink_rows)
-            .constant("INNER", rank)
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
             .groups("parameters", parameters, Role::Read)
@@ -39,10 +38,9 @@ impl ForwardShader {
                 Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
             });
         if save {
-            builder.buffer("saved", Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
+            parts.buffer("saved", Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))
         } else {
-            builder.text(include_str!("../../shaders/part/skip_state.wgsl"))
+            parts.text(include_str!("../../shaders/part/skip_state.wgsl"))
         }
-        .build()
     }
 }

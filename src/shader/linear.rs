@@ -1,6 +1,6 @@
-//! The text of `shaders/linear.wgsl` and its parts.
+//! The parts of `shaders/linear.wgsl`.
 
-use super::{Access, Builder, Source, WriteMode};
+use super::{Access, Parts, WriteMode};
 use crate::tensor::Role;
 
 /// A workgroup is 8 x 8 threads (`SIDE` in linear.wgsl).
@@ -32,7 +32,7 @@ pub struct LinearShader {
 }
 
 impl LinearShader {
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn parts(&self) -> Parts {
         let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
         let (weight_width, direction) = match direction {
             LinearDirection::Forward => {
@@ -42,7 +42,7 @@ impl LinearShader {
                 ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
             }
         };
-        let builder = Builder::new("linear", "dims")
+        let parts = Parts::new("linear", "dims")
             .constant("THREAD_TOKENS", thread_tokens)
             .constant("THREAD_QUADS", THREAD_QUADS)
             .constant("DEPTH", DEPTH)
@@ -54,10 +54,9 @@ impl LinearShader {
             .text(include_str!("../../shaders/linear.wgsl"))
             .text(direction);
         if bias {
-            builder.buffer("bias", Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
+            parts.buffer("bias", Role::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
         } else {
-            builder.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
+            parts.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
         }
-        .build()
     }
 }

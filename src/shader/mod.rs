@@ -14,6 +14,8 @@ pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use forward::ForwardShader;
 pub use linear::{LinearDirection, LinearShader};
 
+use std::borrow::Cow;
+
 use crate::config::Router;
 use crate::element::Element;
 use crate::error::Error;
@@ -44,12 +46,23 @@ impl Access {
 }
 
 /// Whether an operation overwrites its result or adds to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub enum WriteMode {
     /// What was there is ignored, whatever it is.
     Overwrite,
     /// The result is added to what is there.
     Accumulate,
+}
+
+impl WriteMode {
+    /// How often the result's memory is gone through: written, and perhaps read.
+    pub(crate) fn passes(self) -> u64 {
+        match self {
+            Self::Overwrite => 1,
+            Self::Accumulate => 2,
+        }
+    }
 }
 
 /// One of the library's shaders with everything that is fixed when it is compiled: the key of the
@@ -101,37 +114,45 @@ impl Shader {
     /// The shader's text and bindings.
     #[must_use]
     pub fn source(&self) -> Source {
+        let Parts { label, bindings, texts } = self.parts();
+        Source { label, wgsl: texts.join("\n"), bindings }
+    }
+
+    /// Label and bindings, and what the text is put together from.
+    pub(crate) fn parts(&self) -> Parts {
         match self {
-            Self::Forward(shader) => shader.source(),
-            Self::BackwardInput(shader) => shader.source(),
-            Self::BackwardParams(shader) => shader.source(),
-            Self::BackwardParamsReduce(shader) => shader.source(),
-            Self::Linear(shader) => shader.source(),
-            Self::GradientNorm => adamw::gradient_norm_source(),
-            Self::AdamW(shader) => shader.source(),
+            Self::Forward(shader) => shader.parts(),
+            Self::BackwardInput(shader) => shader.parts(),
+            Self::BackwardParams(shader) => shader.parts(),
+            Self::BackwardParamsReduce(shader) => shader.parts(),
+            Self::Linear(shader) => shader.parts(),
+            Self::GradientNorm => adamw::gradient_norm_parts(),
+            Self::AdamW(shader) => shader.parts(),
         }
     }
 }
 
-/// Puts a shader together.
-pub(crate) struct Builder {
-    source: Source,
+/// A shader that is not put together yet: plans need only its label and bindings.
+pub(crate) struct Parts {
+    pub(crate) label: &'static str,
+    pub(crate) bindings: Vec<Binding>,
+    texts: Vec<Cow<'static, str>>,
 }
 
-impl Builder {
+impl Parts {
     /// Starts with the uniform, the variable `uniform` at binding 0.
     pub(crate) fn new(label: &'static str, uniform: &'static str) -> Self {
         let uniform = Binding { name: uniform, kind: BindingKind::Uniform };
-        let source = Source { label, wgsl: String::new(), bindings: vec![uniform] };
-        Self { source }.constant("WORKGROUP", crate::plan::WORKGROUP)
+        Self { label, bindings: vec![uniform], texts: Vec::new() }
+            .constant("WORKGROUP", crate::plan::WORKGROUP)
     }
 
     pub(crate) fn constant(self, name: &str, value: u32) -> Self {
-        self.text(&format!("const {name} = {value}u;"))
+        self.text(format!("const {name} = {value}u;"))
     }
 
     pub(crate) fn flag(self, name: &str, value: bool) -> Self {
-        self.text(&format!("const {name} = {value};"))
+        self.text(format!("const {name} = {value};"))
     }
 
     pub(crate) fn write_mode(self, mode: WriteMode) -> Self {
@@ -144,14 +165,14 @@ impl Builder {
             Role::Read => BindingKind::Read,
             Role::Write => BindingKind::Write,
         };
-        self.source.bindings.push(Binding { name, kind });
+        self.bindings.push(Binding { name, kind });
         self
     }
 
     /// The next binding: a dense matrix with rows of `width` elements (a WGSL expression), read and
     /// written through `load_<name>` and `store_<name>`.
     pub(crate) fn matrix(self, name: &'static str, width: &str, access: Access, role: Role) -> Self {
-        let (builder, read, write) = match access {
+        let (parts, read, write) = match access {
             Access::Groups(element) => (
                 self.groups(name, element, role),
                 include_str!("../../shaders/access/read_rows.wgsl"),
@@ -164,10 +185,10 @@ impl Builder {
             ),
         };
         let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
-        let builder = builder.text(&named(read));
+        let parts = parts.text(named(read));
         match role {
-            Role::Read => builder,
-            Role::Write => builder.text(&named(write)),
+            Role::Read => parts,
+            Role::Write => parts.text(named(write)),
         }
     }
 
@@ -188,27 +209,22 @@ impl Builder {
                 include_str!("../../shaders/access/write_bf16.wgsl"),
             ),
         };
-        let builder = self.buffer(name, role).text(&read.replace("TENSOR", name));
+        let parts = self.buffer(name, role).text(read.replace("TENSOR", name));
         match role {
-            Role::Read => builder,
-            Role::Write => builder.text(&write.replace("TENSOR", name)),
+            Role::Read => parts,
+            Role::Write => parts.text(write.replace("TENSOR", name)),
         }
     }
 
-    pub(crate) fn text(mut self, text: &str) -> Self {
-        self.source.wgsl.push_str(text);
-        self.source.wgsl.push('\n');
+    pub(crate) fn text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.texts.push(text.into());
         self
-    }
-
-    pub(crate) fn build(self) -> Source {
-        self.source
     }
 }
 
-/// The start of a fused kernel's shader: the constants that both share, and `part/fused.wgsl`.
-fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Builder {
-    Builder::new(label, "dims")
+/// The first parts of a fused kernel: the constants that both share, and `part/fused.wgsl`.
+fn fused_parts(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Parts {
+    Parts::new(label, "dims")
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
         .constant("STATE", rank + experts)
@@ -219,5 +235,8 @@ fn fused_builder(label: &'static str, rank: u32, experts: u32, router: Router, t
         .constant("GROUP", tile.group)
         .constant("REDUCE", tile.reduce)
         .constant("EXPAND_QUADS", tile.expand_quads)
+        .constant("STEP", tile.step)
+        .constant("CHUNK", tile.chunk)
+        .flag("ONE_CHUNK", tile.one_chunk)
         .text(include_str!("../../shaders/part/fused.wgsl"))
 }

@@ -13,7 +13,7 @@ use hydralora::device::{Gpu, instance_from_env};
 use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
-    Element, Error, Forward, ForwardDescriptor, Kernels, Router, WriteMode, wgpu,
+    Element, Error, Forward, ForwardDescriptor, Kernels, Router, Tensor, WriteMode, wgpu,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -125,6 +125,20 @@ impl Buffers {
     }
 }
 
+/// A parameter backward of f32 tensors: x, g, `[h, w]`, `[dh, dl]` and the gradients.
+fn backward_params(config: Config, tokens: u32, buffers: [&wgpu::Buffer; 5]) -> BackwardParamsDescriptor<'_> {
+    let [x, g, saved, dstate, gradients] = buffers.map(Tensor::from);
+    let write = WriteMode::Overwrite;
+    BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch: None }
+}
+
+/// The scratch memory that it needs.
+fn scratch_bytes(config: &Config, tokens: u32, kernels: &Kernels) -> Result<u64, Error> {
+    let [x, g] = [Element::F32; 2];
+    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
+    Ok(BackwardParamsPlan::new(config, tokens, &options, kernels.profile())?.scratch_bytes)
+}
+
 fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     count_errors(&gpu);
@@ -193,30 +207,16 @@ pub fn exhaust_memory() -> Result<(), String> {
         &gpu.device,
         DeviceProfile { busy_workgroups: 4096, ..DeviceProfile::of(&gpu.device) },
     );
-    let [x, g] = [Element::F32; 2];
-    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
     // Splits of the tokens need about the largest binding of scratch memory.
     let config = Config { d_in: 16384, d_out: 16384, rank: 8, experts: 4, ..CONFIG };
     let tokens = 1024;
-    let scratch = BackwardParamsPlan::new(&config, tokens, &options, kernels.profile())
-        .map_err(|error| error.to_string())?
-        .scratch_bytes;
+    let scratch = scratch_bytes(&config, tokens, &kernels).map_err(|error| error.to_string())?;
     let state = (tokens * config.state_len()) as usize;
     let layout = config.layout().map_err(|error| error.to_string())?;
     let [x, g] = ["x", "g"].map(|name| gpu.zeroed(name, (tokens * config.d_in) as usize));
     let [saved, dstate] = ["saved", "dstate"].map(|name| gpu.zeroed(name, state));
     let gradients = gpu.zeroed("gradients", layout.len());
-    let descriptor = BackwardParamsDescriptor {
-        config,
-        tokens,
-        x: (&x).into(),
-        g: (&g).into(),
-        saved: (&saved).into(),
-        dstate: (&dstate).into(),
-        gradients: (&gradients).into(),
-        write: WriteMode::Overwrite,
-        scratch: None,
-    };
+    let descriptor = backward_params(config, tokens, [&x, &g, &saved, &dstate, &gradients]);
     let mut hoard = Vec::new();
     let mut size = LARGEST;
     // Down to half of what the scratch memory needs.
@@ -332,32 +332,21 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let profile = DeviceProfile { busy_workgroups: 64, ..DeviceProfile::of(&gpu.device) };
     let kernels = Kernels::with_profile(&gpu.device, profile);
     let tokens = 200;
-    let [x, g] = [Element::F32; 2];
-    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
-    let plan = BackwardParamsPlan::new(&CONFIG, tokens, &options, kernels.profile())?;
-    ensure(plan.scratch_bytes > 0, || "nothing is split".to_owned())?;
+    let bytes = scratch_bytes(&CONFIG, tokens, &kernels)?;
+    ensure(bytes > 0, || "nothing is split".to_owned())?;
     let rng = &mut StdRng::seed_from_u64(1);
     let mut random = |name: &str, len: u32| gpu.upload(name, &noise(rng, len));
     let (x, g) = (random("x", tokens * CONFIG.d_in), random("g", tokens * CONFIG.d_out));
     let state = tokens * CONFIG.state_len();
     let (saved, dstate) = (random("saved", state), random("dstate", state));
     let layout = CONFIG.layout()?;
-    let scratch = gpu.zeroed("scratch", (plan.scratch_bytes / 4) as usize);
-    let short = hydralora::Tensor::new(&scratch, 0, plan.scratch_bytes - 4);
-    let run = |scratch: Option<hydralora::Tensor<'_>>| -> Result<Vec<f32>, Failure> {
+    let scratch = gpu.zeroed("scratch", (bytes / 4) as usize);
+    let short = Tensor::new(&scratch, 0, bytes - 4);
+    let run = |scratch: Option<Tensor<'_>>| -> Result<Vec<f32>, Failure> {
         let gradients = gpu.upload("gradients", &vec![f32::NAN; layout.len()]);
-        let descriptor = BackwardParamsDescriptor {
-            config: CONFIG,
-            tokens,
-            x: (&x).into(),
-            g: (&g).into(),
-            saved: (&saved).into(),
-            dstate: (&dstate).into(),
-            gradients: (&gradients).into(),
-            write: WriteMode::Overwrite,
-            scratch,
-        };
-        let backward = BackwardParams::prepare(&kernels, &descriptor)?;
+        let descriptor = backward_params(CONFIG, tokens, [&x, &g, &saved, &dstate, &gradients]);
+        let backward =
+            BackwardParams::prepare(&kernels, &BackwardParamsDescriptor { scratch, ..descriptor })?;
         gpu.submit(|pass| backward.encode(pass));
         Ok(gpu.read_blocking(&gradients)?)
     };

@@ -1,4 +1,6 @@
-//! Every kind of shader that the library generates.
+//! Every kind of shader that the library generates, and each in other languages.
+
+pub mod translate;
 
 use std::collections::HashSet;
 
@@ -13,6 +15,21 @@ use hydralora::{AdamWHyper, Config, DeviceProfile, Element, LinearDirection, Rou
 const WIDTHS: [[u32; 2]; 4] = [[8, 8], [8, 9], [9, 8], [9, 9]];
 
 const WRITES: [WriteMode; 2] = [WriteMode::Overwrite, WriteMode::Accumulate];
+
+/// Elements of what is read, of the weights (a layer's or an adapter's) and of what is written.
+type Elements = [Element; 3];
+
+const F32: Elements = [Element::F32; 3];
+
+/// Half precision, with and without f32 beside it: forward saves for training where parameters are f32.
+const HALF: [Elements; 6] = [
+    [Element::F16; 3],
+    [Element::Bf16; 3],
+    [Element::F16, Element::F32, Element::F16],
+    [Element::Bf16, Element::F32, Element::Bf16],
+    [Element::F16, Element::F32, Element::F32],
+    [Element::Bf16, Element::Bf16, Element::F16],
+];
 
 /// Shaders of plans under WebGPU's default limits: at one rank and number of experts every flag, access
 /// and tile in f32; at others, which change only constants, and in half precision, which changes only how
@@ -35,7 +52,7 @@ pub fn permutations() -> Vec<Shader> {
                     for write in WRITES {
                         for training in [false, true] {
                             let config = config(widths, [8, 4]);
-                            shaders.extend(adapter(&config, tokens, Element::F32, write, training, device));
+                            shaders.extend(adapter(&config, tokens, F32, write, training, device));
                         }
                     }
                 }
@@ -43,23 +60,15 @@ pub fn permutations() -> Vec<Shader> {
             for ranks in [[1, 1], [1, 2], [3, 5], [4, 4], [8, 2], [10, 2], [16, 8], [64, 3], [5, 41]] {
                 for tokens in [1, 300] {
                     let config = config([8, 9], ranks);
-                    shaders.extend(adapter(
-                        &config,
-                        tokens,
-                        Element::F32,
-                        WriteMode::Accumulate,
-                        true,
-                        device,
-                    ));
+                    shaders.extend(adapter(&config, tokens, F32, WriteMode::Accumulate, true, device));
                 }
             }
-            for element in [Element::F16, Element::Bf16] {
+            for elements in HALF {
+                let training = elements[1] == Element::F32;
                 for write in WRITES {
-                    for training in [false, true] {
-                        for tokens in [1, 300] {
-                            let config = config([8, 8], [8, 4]);
-                            shaders.extend(adapter(&config, tokens, element, write, training, device));
-                        }
+                    for tokens in [1, 300] {
+                        let config = config([8, 8], [8, 4]);
+                        shaders.extend(adapter(&config, tokens, elements, write, training, device));
                     }
                 }
             }
@@ -67,13 +76,13 @@ pub fn permutations() -> Vec<Shader> {
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 9, 17, 100] {
                 for write in WRITES {
-                    shaders.extend(linear([d_in, d_out, tokens], Element::F32, write, device));
+                    shaders.extend(linear([d_in, d_out, tokens], F32, write, device));
                 }
             }
         }
-        for element in [Element::F16, Element::Bf16] {
+        for elements in HALF {
             for write in WRITES {
-                shaders.extend(linear([8, 8, 100], element, write, device));
+                shaders.extend(linear([8, 8, 100], elements, write, device));
             }
         }
         for max_norm in [None, Some(1.0)] {
@@ -85,37 +94,40 @@ pub fn permutations() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// The shaders of an adapter; in training all outputs, otherwise as few as there can be, and
-/// parameters like activations.
+/// The shaders of an adapter; in training all outputs, otherwise as few as there can be.
 fn adapter(
     config: &Config,
     tokens: u32,
-    element: Element,
+    [x, parameters, y]: Elements,
     write: WriteMode,
     training: bool,
     device: &DeviceProfile,
 ) -> Vec<Shader> {
     let fits = "these shapes fit";
-    let parameters = if training { Element::F32 } else { element };
-    let options = ForwardOptions { write, save: training, x: element, parameters, y: element };
+    let options = ForwardOptions { write, save: training, x, parameters, y };
     let forward = ForwardPlan::new(config, tokens, &options, device).expect(fits);
-    let options = BackwardInputOptions { g: element, dx: training.then_some((element, write)) };
+    let options = BackwardInputOptions { g: y, dx: training.then_some((x, write)) };
     let input = BackwardInputPlan::new(config, tokens, &options, device).expect(fits);
-    let options = BackwardParamsOptions { write, x: element, g: element };
+    let options = BackwardParamsOptions { write, x, g: y };
     let params = BackwardParamsPlan::new(config, tokens, &options, device).expect(fits);
     let dispatches = [forward.dispatch, input.dispatch].into_iter().chain(params.dispatches);
     dispatches.map(|dispatch| dispatch.shader).collect()
 }
 
 /// The shaders of a frozen layer.
-fn linear(shape: [u32; 3], element: Element, write: WriteMode, device: &DeviceProfile) -> Vec<Shader> {
+fn linear(
+    shape: [u32; 3],
+    [source, weight, target]: Elements,
+    write: WriteMode,
+    device: &DeviceProfile,
+) -> Vec<Shader> {
     let products = [
         (LinearDirection::Forward, false),
         (LinearDirection::Forward, true),
         (LinearDirection::Backward, false),
     ];
     let plan = |(direction, bias)| {
-        let options = LinearOptions { bias, write, source: element, weight: element, target: element };
+        let options = LinearOptions { bias, write, source, weight, target };
         LinearPlan::new(direction, shape, &options, device).expect("these shapes fit").dispatch.shader
     };
     products.map(plan).to_vec()

@@ -1,0 +1,37 @@
+// P = X M^T: one of the concatenated form's two matrix products, with the library's own shrink.
+// Bindings: 0 dims, 1 x (tokens x inner), 2 parameters, 3 p (tokens x columns).
+// Grid: x = groups of GROUP columns, y and z = token tiles (folded).
+struct Dims { tokens: u32, groups: u32, matrix: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> p: array<f32>;
+
+const COLUMNS = GROUP;
+var<private> first_column: u32;
+var<private> first_token: u32;
+
+fn group_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
+fn load_source(row: u32, k: u32) -> vec4<f32> { return x[row * dims.groups + k]; }
+fn source_groups() -> u32 { return dims.groups; }
+fn shrink_matrix() -> u32 { return dims.matrix + first_column * dims.groups; }
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
+    if (first_column + column < dims.columns) {
+        for (var token = 0u; token < 4u; token++) {
+            let row = first_token + 4u * quad + token;
+            if (row < dims.tokens) { p[row * dims.columns + first_column + column] = value[token]; }
+        }
+    }
+}
+fn absorb(first: u32, count: u32, local: u32) {}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    first_column = group.x * GROUP;
+    first_token = (group.y + group.z * grid.y) * 4u * QUADS;
+    if (first_token < dims.tokens) { shrink(first_token, dims.tokens, local); }
+}

@@ -1,0 +1,285 @@
+//! How near the kernels come to what the device can do, and to what else could compute the same:
+//! `cargo xtask roofline`.
+
+#[path = "../chain/mod.rs"]
+mod chain;
+#[path = "../concatenated/mod.rs"]
+mod concatenated;
+#[path = "../contest/mod.rs"]
+mod contest;
+#[path = "../grid/mod.rs"]
+mod grid;
+mod kernel;
+#[path = "../layer/mod.rs"]
+mod layer;
+mod limits;
+mod plot;
+#[path = "../recorder/mod.rs"]
+mod recorder;
+mod report;
+mod safety;
+#[path = "../step/mod.rs"]
+mod step;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use clap::{Parser, ValueEnum};
+use contest::{Contest, Ours, Task};
+use grid::Shape;
+use hydralora::device::Gpu;
+use hydralora::stopwatch::Stopwatch;
+use hydralora::tuner::Tuner;
+use hydralora::{Choice, Element, Kernels, Operation, WriteMode};
+use kernel::Kernel;
+use limits::Limits;
+use report::{ContestRow, EntrantRow, KernelRow, Report, StepRow, TuningRow};
+
+/// Measure the device's copy bandwidth and multiply-add rate, each kernel against them, and the
+/// alternatives in turn with the library. Choose among several adapters with `WGPU_ADAPTER_NAME`.
+#[derive(Parser)]
+#[command(name = "roofline")]
+struct Options {
+    /// A shape to measure instead of a grid: `TOKENS,D_IN,D_OUT,RANK,EXPERTS`; can be repeated
+    #[arg(long, value_name = "SHAPE")]
+    shape: Vec<Shape>,
+    /// The shapes to measure; the full grid takes hours on a software driver
+    #[arg(long, value_enum, default_value_t = Grid::Small)]
+    grid: Grid,
+    /// Elements of the activations; alternatives run in f32
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_element, default_values = ["f32", "f16", "bf16"])]
+    element: Vec<Element>,
+    /// Runs of each alternative in turn with the library
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// What to measure besides the kernels
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "step"])]
+    also: Vec<Also>,
+    /// Where to write report.json, report.md and roofline.png
+    #[arg(long, value_name = "FOLDER", default_value = "target/roofline")]
+    out: PathBuf,
+    /// Cargo passes this
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Grid {
+    /// From one shape in each direction: tokens, widths, rank and experts
+    Small,
+    /// Every combination that people train
+    Full,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Also {
+    /// The chain and the concatenated form, in turn with the library
+    Alternatives,
+    /// How far the planner's own choice is from the best
+    Tuning,
+    /// What wgpu's checks in shaders cost
+    Safety,
+    /// The host's time for a training step of a whole model
+    Step,
+}
+
+fn parse_element(text: &str) -> Result<Element, String> {
+    [Element::F32, Element::F16, Element::Bf16]
+        .into_iter()
+        .find(|element| element.to_string() == text)
+        .ok_or_else(|| "f32, f16 or bf16".to_owned())
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let gpu = pollster::block_on(Gpu::from_env())?;
+    let stopwatch = Stopwatch::new(&gpu);
+    let kernels = Kernels::new(&gpu.device);
+    let limits = Limits::measure(&gpu, &stopwatch)?;
+    println!(
+        "{}, {}: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s",
+        gpu.describe(),
+        stopwatch.clock(),
+        limits.bandwidth / 1e9,
+        limits.arithmetic / 1e9
+    );
+    let mut report = Report {
+        device: gpu.describe(),
+        date: time::OffsetDateTime::now_utc().date().to_string(),
+        clock: stopwatch.clock().to_string(),
+        limits,
+        kernels: Vec::new(),
+        contests: Vec::new(),
+        tunings: Vec::new(),
+        safety: Vec::new(),
+        step: None,
+        refused: Vec::new(),
+    };
+    let shapes = match options.grid {
+        _ if !options.shape.is_empty() => options.shape.clone(),
+        Grid::Small => grid::small(),
+        Grid::Full => grid::full(),
+    };
+    let also = |part| options.also.contains(&part);
+    let measure = Measure { gpu: &gpu, stopwatch: &stopwatch, kernels: &kernels, options };
+    for shape in &shapes {
+        for &element in &options.element {
+            if let Err(error) = measure.shape(shape, element, &mut report) {
+                println!("{shape} {element}: {error}");
+                report.refused.push(format!("{shape} {element}: {error}"));
+            }
+        }
+    }
+    if also(Also::Safety) {
+        report.safety = safety::measure(&gpu, &stopwatch, options.rounds)?;
+    }
+    if also(Also::Step) {
+        let step::StepCost { adapters, dispatches, record, finish } = step::record_cost(&gpu)?;
+        let (record, finish) = (record.as_secs_f64(), finish.as_secs_f64());
+        report.step = Some(StepRow { adapters, dispatches, record, finish });
+    }
+    std::fs::create_dir_all(&options.out)?;
+    std::fs::write(options.out.join("report.json"), serde_json::to_string_pretty(&report)?)?;
+    std::fs::write(options.out.join("report.md"), report.markdown())?;
+    plot::roofline(&options.out.join("roofline.png"), &report)?;
+    println!("\n{}\nwritten to {}", report.markdown(), options.out.display());
+    Ok(())
+}
+
+/// What every measurement needs.
+struct Measure<'a> {
+    gpu: &'a Gpu,
+    stopwatch: &'a Stopwatch,
+    kernels: &'a Kernels,
+    options: &'a Options,
+}
+
+impl Measure<'_> {
+    fn shape(&self, shape: &Shape, element: Element, report: &mut Report) -> Result<(), hydralora::Error> {
+        let Self { gpu, stopwatch, kernels, options } = *self;
+        let ours = Ours::new(gpu, kernels, shape, element)?;
+        for kernel in Kernel::ALL {
+            // AdamW sees no activations.
+            if kernel == Kernel::AdamW && element != Element::F32 {
+                continue;
+            }
+            let row = self.kernel(shape, &ours, kernel, element)?;
+            println!("{shape} {element} {}: {:.3} ms", kernel.name(), 1e3 * row.seconds);
+            report.kernels.push(row);
+        }
+        if element != Element::F32 {
+            return Ok(());
+        }
+        if options.also.contains(&Also::Alternatives) {
+            let contest = Rc::new(Contest::new(gpu, stopwatch, ours)?);
+            for task in Task::ALL {
+                let row = self.contest(shape, &contest, task)?;
+                let others =
+                    row.entrants.iter().skip(1).map(|other| format!("{} {:.2}", other.name, other.ratio));
+                println!("{shape} {}: {}", row.task, others.collect::<Vec<_>>().join(", "));
+                report.contests.push(row);
+            }
+        }
+        if options.also.contains(&Also::Tuning) {
+            let mut tuner = Tuner::new(&gpu.device);
+            for operation in Operation::training_step(Element::F32, WriteMode::Overwrite) {
+                let measured = tuner.measure(gpu, &contest::config(shape), shape.tokens, operation)?;
+                let (predicted, best) = (measured.predicted.as_secs_f64(), measured.best.as_secs_f64());
+                let operation = operation.name().to_owned();
+                println!("{shape} {operation}: predicted {:.2} of the best", predicted / best);
+                let choice = describe(&measured.choice);
+                report.tunings.push(TuningRow {
+                    shape: shape.to_string(),
+                    operation,
+                    predicted,
+                    best,
+                    choice,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn kernel(
+        &self,
+        shape: &Shape,
+        ours: &Ours,
+        kernel: Kernel,
+        element: Element,
+    ) -> Result<KernelRow, hydralora::Error> {
+        let run = || self.stopwatch.time(|pass| kernel.encode(ours, pass));
+        // Some drivers compile a pipeline when it first runs.
+        run()?;
+        let mut times = Vec::new();
+        for _ in 0..self.options.rounds {
+            times.push(run()?.as_secs_f64() / f64::from(ours.sets()));
+        }
+        let work = kernel.least_work(ours, element)?;
+        Ok(KernelRow {
+            shape: shape.to_string(),
+            element: element.to_string(),
+            kernel: kernel.name().to_owned(),
+            seconds: median(times),
+            bytes: work.bytes,
+            flops: work.flops,
+        })
+    }
+
+    fn contest(
+        &self,
+        shape: &Shape,
+        contest: &Rc<Contest>,
+        task: Task,
+    ) -> Result<ContestRow, hydralora::Error> {
+        let entrants = contest.entrants(task);
+        for entrant in &entrants {
+            entrant.time(self.stopwatch)?;
+        }
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..self.options.rounds {
+            for (entrant, times) in entrants.iter().zip(&mut times) {
+                times.push(entrant.time(self.stopwatch)?);
+            }
+        }
+        let row = |(entrant, times_of): (&contest::Entrant, &Vec<f64>)| EntrantRow {
+            name: entrant.name.to_owned(),
+            dispatches: entrant.dispatches,
+            seconds: median(times_of.clone()),
+            ratio: median(times_of.iter().zip(&times[0]).map(|(time, ours)| time / ours).collect()),
+        };
+        Ok(ContestRow {
+            shape: shape.to_string(),
+            task: task.name().to_owned(),
+            entrants: entrants.iter().zip(&times).map(row).collect(),
+        })
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn describe(choice: &Choice) -> String {
+    match choice {
+        Choice::Fused(choice) => format!(
+            "{} tokens, {} expanded at a time, {} columns reduced, {} slices",
+            4 * choice.quads,
+            4 * choice.expand_quads,
+            choice.reduce,
+            choice.slices
+        ),
+        Choice::Outer(choice) => format!("{} rows, {} splits", choice.rows, choice.splits),
+    }
+}

@@ -1,0 +1,198 @@
+//! What was measured, as data, as tables and for the plot.
+
+use std::fmt::Write as _;
+
+use hydralora::Work;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Name, kind, backend and driver.
+    pub device: String,
+    pub date: String,
+    /// What the times are.
+    pub clock: String,
+    pub limits: Limits,
+    pub kernels: Vec<KernelRow>,
+    pub contests: Vec<ContestRow>,
+    pub tunings: Vec<TuningRow>,
+    pub safety: Vec<SafetyRow>,
+    pub step: Option<StepRow>,
+    /// Shapes that could not be measured, and why.
+    pub refused: Vec<String>,
+}
+
+/// One kernel at one shape.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KernelRow {
+    pub shape: String,
+    pub element: String,
+    pub kernel: String,
+    pub seconds: f64,
+    pub bytes: u64,
+    pub flops: u64,
+}
+
+/// A task at one shape: the library beside its alternatives, medians of runs in turn.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ContestRow {
+    pub shape: String,
+    pub task: String,
+    pub entrants: Vec<EntrantRow>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EntrantRow {
+    pub name: String,
+    pub dispatches: usize,
+    pub seconds: f64,
+    /// Its time over the library's, the median of the pairs.
+    pub ratio: f64,
+}
+
+/// The predicted plan beside the best that tuning found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TuningRow {
+    pub shape: String,
+    pub operation: String,
+    pub predicted: f64,
+    pub best: f64,
+    pub choice: String,
+}
+
+/// A kernel without one of wgpu's checks beside the same kernel with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SafetyRow {
+    pub shape: String,
+    pub kernel: String,
+    pub check: String,
+    /// Time with the check over time without, the median of the pairs.
+    pub ratio: f64,
+}
+
+/// The host's cost of a whole model's training step.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StepRow {
+    pub adapters: usize,
+    pub dispatches: usize,
+    pub record: f64,
+    pub finish: f64,
+}
+
+impl KernelRow {
+    pub fn work(&self) -> Work {
+        Work { bytes: self.bytes, flops: self.flops }
+    }
+}
+
+impl Report {
+    /// Everything as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("strings take everything");
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Limits { bandwidth, arithmetic } = self.limits;
+        writeln!(text, "{}, {}, {}.", self.device, self.date, self.clock)?;
+        writeln!(
+            text,
+            "\nMeasured limits: copy {:.1} GB/s (read + written), multiply-add {:.0} GFLOP/s.",
+            bandwidth / 1e9,
+            arithmetic / 1e9
+        )?;
+        writeln!(
+            text,
+            "\n**Kernels.** The limit is whichever of the two above the kernel needs longer for.\n"
+        )?;
+        writeln!(text, "| shape | element | kernel | ms | GB/s | GFLOP/s | limit | of limit |")?;
+        writeln!(text, "|---|---|---|---:|---:|---:|---|---:|")?;
+        for row in &self.kernels {
+            let KernelRow { shape, element, kernel, seconds, bytes, flops } = row;
+            writeln!(
+                text,
+                "| {shape} | {element} | {kernel} | {:.3} | {:.1} | {:.1} | {} | {:.0} % |",
+                1e3 * seconds,
+                *bytes as f64 / seconds / 1e9,
+                *flops as f64 / seconds / 1e9,
+                if self.limits.memory_bound(&row.work()) { "memory" } else { "arithmetic" },
+                100.0 * self.limits.least_seconds(&row.work()) / seconds,
+            )?;
+        }
+        if !self.contests.is_empty() {
+            self.write_contests(text)?;
+        }
+        if !self.tunings.is_empty() {
+            self.write_tunings(text)?;
+        }
+        if !self.safety.is_empty() {
+            writeln!(text, "\n**What checks cost.** Time with the check over time without.\n")?;
+            writeln!(text, "| shape | kernel | check | ratio |\n|---|---|---|---:|")?;
+            for SafetyRow { shape, kernel, check, ratio } in &self.safety {
+                writeln!(text, "| {shape} | {kernel} | {check} | {ratio:.3} |")?;
+            }
+        }
+        if let Some(StepRow { adapters, dispatches, record, finish }) = self.step {
+            writeln!(
+                text,
+                "\n**A training step of {adapters} adapters** (LLaMA-2-7B), {dispatches} dispatches in one \
+                 encoder: the host records for {:.2} ms and finishes for {:.2} ms.",
+                1e3 * record,
+                1e3 * finish
+            )?;
+        }
+        if !self.refused.is_empty() {
+            writeln!(text, "\nNot measured:\n")?;
+            for refused in &self.refused {
+                writeln!(text, "- {refused}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_contests(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(
+            text,
+            "\n**Alternatives**, f32, run in turn with the library; a ratio is theirs over the library's time.\n"
+        )?;
+        writeln!(text, "| shape | task | hydralora ms | chain | concatenated | dispatches |")?;
+        writeln!(text, "|---|---|---:|---:|---:|---:|")?;
+        for ContestRow { shape, task, entrants } in &self.contests {
+            let [ours, chain, concatenated] = &entrants[..] else { continue };
+            writeln!(
+                text,
+                "| {shape} | {task} | {:.3} | {:.2} | {:.2} | {} / {} / {} |",
+                1e3 * ours.seconds,
+                chain.ratio,
+                concatenated.ratio,
+                ours.dispatches,
+                chain.dispatches,
+                concatenated.dispatches
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_tunings(&self, text: &mut String) -> std::fmt::Result {
+        let ratios = self.tunings.iter().map(|row| (row.predicted / row.best).max(1.0));
+        let mean = (ratios.clone().map(f64::ln).sum::<f64>() / self.tunings.len() as f64).exp();
+        writeln!(
+            text,
+            "\n**Prediction and tuning.** The planner's own choice takes {mean:.2} times the time of the best \
+             that tuning found (geometric mean; at most {:.2}).\n",
+            ratios.fold(1.0, f64::max)
+        )?;
+        writeln!(
+            text,
+            "| shape | operation | predicted ms | best ms | best choice |\n|---|---|---:|---:|---|"
+        )?;
+        for TuningRow { shape, operation, predicted, best, choice } in &self.tunings {
+            let (predicted, best) = (1e3 * predicted, 1e3 * best);
+            writeln!(text, "| {shape} | {operation} | {predicted:.3} | {best:.3} | {choice} |")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,400 @@
+//! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
+
+use super::{DeviceProfile, WORKGROUP, cost, fold, halvings};
+use crate::config::{Config, Router};
+use crate::error::Error;
+
+/// Columns of a shrink that one thread keeps in registers, four tokens each.
+const MOST_COLUMNS: u32 = 16;
+
+/// Tokens of an expand that one thread keeps in registers, a vec4 each, in quads.
+const MOST_EXPAND_QUADS: u32 = 4;
+
+/// Rows of an expand that are unrolled: enough for their loads to overlap.
+const MOST_STEP: u32 = 16;
+
+/// The longest tile, in quads.
+const MOST_QUADS: u32 = 8;
+
+/// What can be chosen about a fused kernel without changing what it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
+pub struct FusedChoice {
+    /// Tokens a workgroup handles, in groups of four: 1, 2, 4 or 8.
+    pub quads: u32,
+    /// Quads of tokens that a thread expands at a time: 1, 2 or 4.
+    pub expand_quads: u32,
+    /// Columns whose sums over lanes go through workgroup memory at a time.
+    pub reduce: u32,
+    /// Workgroups that share a tile's outputs. Each shrinks anew.
+    pub slices: u32,
+}
+
+/// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl` and `shaders/part/expand.wgsl` say
+/// what each means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Tokens a workgroup handles, in groups of four.
+    pub quads: u32,
+    /// Lanes along the inner dimension; `quads * lanes` threads are a workgroup.
+    pub lanes: u32,
+    /// Columns of a shrink in a pass.
+    pub group: u32,
+    /// Columns whose sums over lanes go through workgroup memory at a time.
+    pub reduce: u32,
+    /// Quads of tokens a thread expands at a time.
+    pub expand_quads: u32,
+    /// Rows of the expand whose loads may overlap.
+    pub step: u32,
+    /// Rows of the expand whose coefficients are in workgroup memory at a time.
+    pub chunk: u32,
+    /// Whether that is all of them.
+    pub one_chunk: bool,
+}
+
+impl Tile {
+    /// Tokens a workgroup handles.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        4 * self.quads
+    }
+}
+
+/// Iterations of a loop around others: each takes one, and so does finding that the loop is over.
+fn looped(iterations: u64, body: u64) -> u64 {
+    iterations.saturating_mul(1 + body).saturating_add(1)
+}
+
+/// What the plan of a fused kernel depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct FusedProblem {
+    /// The kernel, for messages.
+    pub(crate) kernel: &'static str,
+    pub(crate) tokens: u32,
+    /// Columns of the shrink.
+    pub(crate) columns: u32,
+    /// vec4s per quad of tokens that stay in workgroup memory.
+    pub(crate) resident: u64,
+    /// vec4s per quad and reduced column besides the lanes' sums.
+    pub(crate) per_reduced: u64,
+    /// vec4 groups in a row of the source.
+    pub(crate) source_groups: u32,
+    /// vec4 groups in a row of the target.
+    pub(crate) target_groups: u32,
+    /// Rows of the expand.
+    pub(crate) expand_rows: u32,
+    /// Whether their coefficients take the place of the lanes' sums; otherwise they are resident.
+    pub(crate) staged: bool,
+    pub(crate) config: Config,
+}
+
+/// A fused kernel's tile, slices and grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FusedPlacement {
+    pub(crate) choice: FusedChoice,
+    pub(crate) tile: Tile,
+    pub(crate) slice_groups: u32,
+    pub(crate) grid: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub(crate) memory: u64,
+}
+
+impl FusedProblem {
+    /// Columns of a shrink in a pass.
+    fn group(&self) -> u32 {
+        self.columns.div_ceil(self.columns.div_ceil(MOST_COLUMNS))
+    }
+
+    fn tile(&self, choice: &FusedChoice) -> Tile {
+        let FusedChoice { quads, expand_quads, reduce, .. } = *choice;
+        let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
+        let room = if self.staged { (reduce * lanes).min(rows) } else { rows };
+        let step = (1..=MOST_STEP.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let chunk = room / step * step;
+        Tile {
+            quads,
+            lanes,
+            group: self.group(),
+            reduce,
+            expand_quads,
+            step,
+            chunk,
+            one_chunk: chunk == rows,
+        }
+    }
+
+    fn memory(&self, quads: u32, reduce: u32) -> u64 {
+        let (lanes, reduce) = (u64::from(WORKGROUP / quads), u64::from(reduce));
+        16 * u64::from(quads) * (reduce * lanes + self.resident + self.per_reduced * reduce)
+    }
+
+    fn most_slices(&self) -> u32 {
+        self.target_groups.div_ceil(WORKGROUP)
+    }
+
+    /// Loop iterations of a thread's shrink and of the step for each token, at most: all but those of
+    /// the innermost loops over registers, which have to be unrolled to be registers.
+    fn iterations_before_expand(&self, tile: &Tile) -> u64 {
+        let rounds = |items: u32| u64::from(items.div_ceil(WORKGROUP));
+        let Config { rank, experts, router, .. } = self.config;
+        let (state, backward) = (rank + experts, self.per_reduced > 0);
+        let [group, reduce, lanes] = [tile.group, tile.reduce, tile.lanes].map(u64::from);
+        let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
+        // Over dh and over dw; forward has nothing to absorb.
+        let absorb = if backward {
+            looped(rounds(state * tile.quads), looped(reduce, 0) + looped(reduce, 0))
+        } else {
+            0
+        };
+        let along = looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0);
+        let chunks = looped(group / reduce, sums + absorb);
+        let shrink = looped(u64::from(self.columns.div_ceil(tile.group)), looped(group, 0) + along + chunks);
+        let [ranks, all_experts] = [rank, experts].map(|n| looped(u64::from(n), 0));
+        let route = match router {
+            Router::Input => 0,
+            Router::Latent if backward => looped(rounds(rank * tile.quads), all_experts),
+            Router::Latent => looped(rounds(experts * tile.quads), ranks),
+        };
+        let state = looped(rounds(state * tile.tokens()), 0) + looped(rounds(state * tile.quads), 0);
+        shrink + route + 3 * all_experts + state
+    }
+
+    /// Loop iterations of a thread's expand, for each group of outputs it owns.
+    fn iterations_per_round(&self, tile: &Tile) -> u64 {
+        let tokens = looped(4 * u64::from(tile.expand_quads), 0);
+        let [chunk, step] = [tile.chunk, tile.step].map(u64::from);
+        let rows = looped(chunk / step, looped(step, 0));
+        let stage = looped(u64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)), 0);
+        let chunks = looped(u64::from(self.expand_rows.div_ceil(tile.chunk)), stage + rows);
+        looped(u64::from(tile.quads / tile.expand_quads), looped(1, 2 * tokens + chunks))
+    }
+
+    /// What is chosen: what was measured to be best, if it still fits, or else what should be best.
+    pub(crate) fn plan(
+        &self,
+        tuned: Option<FusedChoice>,
+        device: &DeviceProfile,
+    ) -> Result<FusedPlacement, Error> {
+        if let Some(plan) = tuned.and_then(|choice| self.place(choice, device).ok()) {
+            return Ok(plan);
+        }
+        Ok(self.candidates(device)?[0])
+    }
+
+    /// Every plan that fits the device, at least one; what should be best comes first.
+    pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
+        let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
+        let group = self.group();
+        let mut candidates = Vec::new();
+        let mut refused = None;
+        let mut least_memory = u64::MAX;
+        // A tile is at most twice as long as the tokens that fill it.
+        for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
+            let reduces: Vec<u32> = (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect();
+            least_memory = least_memory.min(self.memory(quads, 1));
+            // The most columns at a time that a half, a quarter... of the memory holds.
+            let mut most_reduce = group + 1;
+            for memory in [allowed, allowed / 2, allowed / 4] {
+                let fits = |&&reduce: &&u32| reduce < most_reduce && self.memory(quads, reduce) <= memory;
+                let Some(&reduce) = reduces.iter().rev().find(fits) else { continue };
+                most_reduce = reduce;
+                for expand_quads in halvings(quads.min(MOST_EXPAND_QUADS)) {
+                    for slices in halvings(self.most_slices()) {
+                        match self.place(FusedChoice { quads, expand_quads, reduce, slices }, device) {
+                            Ok(plan) => candidates.push(plan),
+                            Err(error) => refused = Some(error),
+                        }
+                    }
+                }
+            }
+        }
+        if !candidates.is_empty() {
+            candidates.sort_by(|a, b| self.cost(a, device).total_cmp(&self.cost(b, device)));
+            return Ok(candidates);
+        }
+        Err(refused.unwrap_or_else(|| Error::OverLimit {
+            what: format!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
+            limit: "max_compute_workgroup_storage_size",
+            needed: least_memory,
+            allowed,
+            fix: "use a smaller rank or fewer experts, or request a device with the adapter's limit",
+        }))
+    }
+
+    /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
+    fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
+        let FusedChoice { quads, expand_quads, reduce, slices } = choice;
+        let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
+        super::check_choice("quads", quads, divides(quads, MOST_QUADS))?;
+        super::check_choice(
+            "expand_quads",
+            expand_quads,
+            divides(expand_quads, quads.min(MOST_EXPAND_QUADS)),
+        )?;
+        super::check_choice("reduce", reduce, divides(reduce, self.group()))?;
+        super::check_choice("slices", slices, slices > 0)?;
+        let tile = self.tile(&choice);
+        let memory = self.memory(quads, reduce);
+        Error::check_limit(
+            format_args!("{} workgroup memory (bytes)", self.kernel),
+            "max_compute_workgroup_storage_size",
+            memory,
+            u64::from(device.limits.max_compute_workgroup_storage_size),
+            "use a smaller rank or fewer experts, or request a device with the adapter's limit",
+        )?;
+        let slice_groups = self.target_groups.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
+        // Each slice's expand takes its share of the loop iterations, and none of the others.
+        let rounds = u64::from(slice_groups / WORKGROUP);
+        device.check_loops(
+            self.kernel,
+            self.iterations_before_expand(&tile)
+                .saturating_add(rounds.saturating_mul(self.iterations_per_round(&tile))),
+            "use a smaller rank or fewer experts, or another driver",
+        )?;
+        let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits)?;
+        let slices = self.target_groups.div_ceil(slice_groups).max(1);
+        let choice = FusedChoice { slices, ..choice };
+        Ok(FusedPlacement { choice, tile, slice_groups, grid: [slices, y, z], memory })
+    }
+
+    /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
+    /// has to be filled.
+    pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
+        let FusedPlacement { tile, slice_groups, choice, .. } = plan;
+        let [quads, lanes, group, expand_quads] =
+            [tile.quads, tile.lanes, tile.group, tile.expand_quads].map(f64::from);
+        let passes = f64::from(self.columns.div_ceil(tile.group));
+        let steps = f64::from(self.source_groups.div_ceil(tile.lanes));
+        let shrink = passes * steps * ((4.0 + group) * cost::LOAD + 4.0 * group * cost::FMA);
+        let sums = f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * passes * lanes * cost::SHARED;
+        let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
+        let rows = f64::from(self.expand_rows);
+        let row = cost::LOAD + expand_quads * (cost::SHARED + 4.0 * cost::FMA);
+        let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * cost::LOAD);
+        let workgroups = f64::from(self.tokens.div_ceil(tile.tokens())) * f64::from(choice.slices);
+        cost::filled(workgroups, device) * (cost::WORKGROUP + shrink + sums + expand)
+    }
+
+    /// Multiply-adds of a plan, counted as two operations each, with everything that padding and
+    /// slices repeat.
+    pub(crate) fn flops(&self, plan: &FusedPlacement) -> u64 {
+        let tokens = u64::from(self.tokens.div_ceil(plan.tile.tokens())) * u64::from(plan.tile.tokens());
+        let columns = u64::from(self.columns.next_multiple_of(plan.tile.group));
+        let rows = u64::from(self.expand_rows);
+        let shrink = 4 * u64::from(self.source_groups) * columns * u64::from(plan.choice.slices);
+        2 * tokens * (shrink + 4 * u64::from(self.target_groups) * rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::LLVMPIPE_LOOP_ITERATIONS;
+
+    /// Shapes and devices, small and large, with and without a bound on loops.
+    fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
+        let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
+        let device =
+            (prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]), 1u32..2000, any::<bool>());
+        (config, device, 1u32..1_000_000).prop_map(
+            |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
+                let router = if latent { Router::Latent } else { Router::Input };
+                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                let products = rank * experts;
+                let problem = FusedProblem {
+                    kernel: "test",
+                    tokens,
+                    columns: if backward { products } else { config.shrink_rows() },
+                    resident: u64::from(config.state_len()) * if backward { 2 } else { 1 },
+                    per_reduced: u64::from(backward),
+                    source_groups: d_in.div_ceil(4),
+                    target_groups: d_out.div_ceil(4),
+                    expand_rows: if backward { config.shrink_rows() } else { products },
+                    staged: !backward,
+                    config,
+                };
+                let (memory, busy, llvmpipe) = device;
+                let limits =
+                    wgpu::Limits { max_compute_workgroup_storage_size: memory, ..wgpu::Limits::default() };
+                let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+                (problem, DeviceProfile { max_loop_iterations, ..DeviceProfile::new(limits, busy) })
+            },
+        )
+    }
+
+    fn check(
+        problem: &FusedProblem,
+        plan: &FusedPlacement,
+        device: &DeviceProfile,
+    ) -> Result<(), TestCaseError> {
+        let FusedPlacement { tile, slice_groups, grid: [slices, y, z], memory, choice } = *plan;
+        // Slices: all but the last are full, and the last is not empty.
+        prop_assert_eq!(slices, choice.slices);
+        prop_assert!((slices - 1) * slice_groups < problem.target_groups);
+        prop_assert!(slices * slice_groups >= problem.target_groups);
+        prop_assert_eq!(slice_groups % WORKGROUP, 0);
+        // Tiles, folded: none is missing, and a row of spare ones at most is skipped.
+        let tiles = problem.tokens.div_ceil(tile.tokens());
+        prop_assert!(y * z >= tiles && y * z - tiles < z);
+        // The shrink's columns are covered by whole groups, and groups by whole chunks.
+        prop_assert_eq!(tile.group % tile.reduce, 0);
+        prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
+        prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
+        prop_assert_eq!(tile.quads % tile.expand_quads, 0);
+        // The expand's rows are covered by whole steps, and what is staged fits where the sums were.
+        prop_assert_eq!(problem.expand_rows % tile.step, 0);
+        prop_assert_eq!(tile.chunk % tile.step, 0);
+        prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.reduce * WORKGROUP);
+        prop_assert!(problem.staged || tile.chunk == problem.expand_rows);
+        prop_assert_eq!(tile.one_chunk, tile.chunk == problem.expand_rows);
+
+        prop_assert!(memory <= u64::from(device.limits.max_compute_workgroup_storage_size));
+        let most = device.limits.max_compute_workgroups_per_dimension;
+        prop_assert!(slices <= most && y <= most && z <= most);
+        let rounds = u64::from(slice_groups.min(problem.target_groups).div_ceil(WORKGROUP));
+        let iterations =
+            problem.iterations_before_expand(&tile) + rounds * problem.iterations_per_round(&tile);
+        prop_assert!(iterations <= device.max_loop_iterations);
+
+        // Work: what the layer needs, what is repeated, and nothing else.
+        let [tokens, columns, rows] = [problem.tokens, problem.columns, problem.expand_rows].map(u64::from);
+        let [source, target] = [problem.source_groups, problem.target_groups].map(|n| 4 * u64::from(n));
+        let least = 2 * tokens * (source * columns + target * rows);
+        let repeated_tokens = u64::from(tiles * tile.tokens());
+        let padded = 2 * repeated_tokens * (source * (columns + 15) * u64::from(slices) + target * rows);
+        prop_assert!((least..=padded).contains(&problem.flops(plan)));
+        prop_assert!(
+            repeated_tokens < 2 * tokens.max(2) + 2,
+            "a tile is at most twice as long as its tokens"
+        );
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_candidate_covers_every_output_once_within_limits((problem, device) in problems()) {
+            match problem.candidates(&device) {
+                Ok(plans) => {
+                    for plan in &plans {
+                        check(&problem, plan, &device)?;
+                    }
+                    prop_assert_eq!(problem.plan(None, &device), Ok(plans[0]));
+                    // A choice is taken as it is, and one that does not fit is not taken.
+                    let last = plans[plans.len() - 1];
+                    prop_assert_eq!(problem.plan(Some(last.choice), &device), Ok(last));
+                    let impossible = FusedChoice { quads: 3, ..last.choice };
+                    prop_assert_eq!(problem.plan(Some(impossible), &device), Ok(plans[0]));
+                }
+                // All fit any device's memory, but many rows may take more loops than llvmpipe allows.
+                Err(error) => {
+                    let refused = matches!(error, Error::OverLimit { limit: "driver's bound on loops", .. });
+                    prop_assert!(refused && device.max_loop_iterations < u64::MAX, "{error}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! From shape, token count and device limits to tile sizes and grids. Pure: no device is needed.
+
+mod cost;
+mod fused;
+mod outer;
+
+pub use fused::{FusedChoice, Tile};
+pub(crate) use fused::{FusedPlacement, FusedProblem};
+pub use outer::OuterChoice;
+pub(crate) use outer::{OuterPlacement, OuterProblem};
+
+use bytemuck::Pod;
+
+use crate::error::Error;
+use crate::shader::{BindingKind, Parts, Shader};
+use crate::tuning::Tuning;
+
+/// What a plan needs to know of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceProfile {
+    /// The limits the device was requested with.
+    pub limits: wgpu::Limits,
+    /// Workgroups that keep the device busy. Few tokens are spread over output slices, and parameter
+    /// gradients over token splits, until about this many are in flight.
+    pub busy_workgroups: u32,
+    /// Loop iterations that a thread may run, over all loops of a shader together: what some drivers
+    /// end all loops after. Loops of few and constant iterations are unrolled and do not count.
+    pub max_loop_iterations: u64,
+    /// What was measured to be best on this device, if anything was: preferred to what is predicted.
+    pub tuning: Tuning,
+}
+
+/// Mesa's llvmpipe ends every loop of a shader after this many iterations in all
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong.
+const LLVMPIPE_LOOP_ITERATIONS: u64 = 65_535;
+
+impl DeviceProfile {
+    /// A device with these limits and no bound on loops.
+    #[must_use]
+    pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
+        Self { limits, busy_workgroups, max_loop_iterations: u64::MAX, tuning: Tuning::default() }
+    }
+
+    /// The profile of a device.
+    #[must_use]
+    pub fn of(device: &wgpu::Device) -> Self {
+        let info = device.adapter_info();
+        let busy_workgroups = match info.device_type {
+            // A software driver runs a workgroup per core: more slices only repeat work.
+            wgpu::DeviceType::Cpu => {
+                std::thread::available_parallelism().map_or(8, |cores| cores.get().min(64) as u32)
+            }
+            wgpu::DeviceType::IntegratedGpu => 64,
+            _ => 256,
+        };
+        let max_loop_iterations =
+            if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+        Self { max_loop_iterations, ..Self::new(device.limits(), busy_workgroups) }
+    }
+
+    /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
+    pub(crate) fn check_loops(&self, kernel: &str, iterations: u64, fix: &'static str) -> Result<(), Error> {
+        Error::check_limit(
+            format_args!("{kernel} (loop iterations in a thread)"),
+            "driver's bound on loops",
+            iterations,
+            self.max_loop_iterations,
+            fix,
+        )
+    }
+}
+
+/// One dispatch as planned: everything but the tensors that are bound to it, which the shader's
+/// [`Source`](crate::shader::Source) names in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchPlan {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// What the uniform buffer, binding 0, holds.
+    pub uniform: Vec<u8>,
+    /// Workgroups in each dimension.
+    pub grid: [u32; 3],
+}
+
+impl DispatchPlan {
+    pub(crate) fn new(
+        shader: Shader,
+        uniform: &impl Pod,
+        grid: [u32; 3],
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let Parts { label, bindings, .. } = shader.parts();
+        let storage = bindings.iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+        Error::check_limit(
+            format_args!("{label} (storage buffers)"),
+            "max_storage_buffers_per_shader_stage",
+            storage as u64,
+            u64::from(device.limits.max_storage_buffers_per_shader_stage),
+            "request a device with the adapter's limit",
+        )?;
+        Error::check_limit(
+            format_args!("{label} (threads in a workgroup)"),
+            "max_compute_invocations_per_workgroup",
+            u64::from(WORKGROUP),
+            u64::from(device.limits.max_compute_invocations_per_workgroup),
+            "request a device with compute shaders",
+        )?;
+        Ok(Self { shader, uniform: bytemuck::bytes_of(uniform).to_vec(), grid })
+    }
+}
+
+/// Threads in every workgroup: the widest subgroup of today's GPUs.
+pub(crate) const WORKGROUP: u32 = 64;
+
+/// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
+/// less than the second dimension, so kernels check their index.
+pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> Result<[u32; 2], Error> {
+    let most = limits.max_compute_workgroups_per_dimension.max(1);
+    let second = count.div_ceil(most).max(1);
+    Error::check_limit(
+        format_args!("{kernel}'s grid (workgroups, folded over two dimensions)"),
+        "max_compute_workgroups_per_dimension",
+        u64::from(second),
+        u64::from(most),
+        "process fewer tokens at a time",
+    )?;
+    Ok([count.div_ceil(second).max(1), second])
+}
+
+/// `most`, half of it, and so on down to 1.
+fn halvings(most: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(most.max(1)), |&n| (n > 1).then_some(n / 2))
+}
+
+/// Refuses a choice that no kernel was written for, such as one from a file.
+fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Error> {
+    let value = f64::from(value);
+    if possible {
+        Ok(())
+    } else {
+        Err(Error::InvalidNumber { name, value, expected: "one of the plan's candidates" })
+    }
+}
+
+/// What a dispatch does: predicted by its plan, or the least that the layer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Bytes of every tensor that is read and of every one that is written, once each.
+    pub bytes: u64,
+    /// Floating-point operations of the products, two for a multiply-add.
+    pub flops: u64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, flops: self.flops + other.flops }
+    }
+}

@@ -1,0 +1,351 @@
+//! Timing every plan of an operation on a device, and files of what was best. For programs of their
+//! own, or an application's settings page: measuring submits and waits. Not for the web.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::SplitMix64;
+use crate::config::Config;
+use crate::device::Gpu;
+use crate::element::Element;
+use crate::error::Error;
+use crate::op::{
+    BackwardInput, BackwardInputDescriptor, BackwardInputOptions, BackwardParams, BackwardParamsDescriptor,
+    BackwardParamsOptions, Forward, ForwardDescriptor, ForwardOptions,
+};
+use crate::pipeline::Kernels;
+use crate::shader::WriteMode;
+use crate::stopwatch::{Clock, Stopwatch};
+use crate::tensor::Tensor;
+use crate::tuning::{Choice, Operation, Tuning};
+
+/// The version of the files: another one's choices may mean something else.
+const VERSION: u32 = 1;
+
+/// Measures which plans are best on one device.
+///
+/// ```no_run
+/// use hydralora::{Config, Kernels, Router, device::Gpu, tuner::Tuner};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let config = Config { d_in: 64, d_out: 64, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
+/// let gpu = pollster::block_on(Gpu::from_env())?;
+/// // What an earlier run measured on this device and driver, or nothing.
+/// let mut tuner = Tuner::load("tuning.json", &gpu.device);
+/// tuner.measure_step(&gpu, &config, 128)?;
+/// tuner.save("tuning.json")?;
+///
+/// let kernels = Kernels::new(&gpu.device).with_tuning(tuner.tuning().clone());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuner {
+    device: DeviceName,
+    tuning: Tuning,
+}
+
+/// What measurements hold for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct DeviceName {
+    adapter: String,
+    backend: String,
+    driver: String,
+    driver_info: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    device: DeviceName,
+    tuning: Tuning,
+}
+
+/// What measuring an operation's plans gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    /// What the times are.
+    pub clock: Clock,
+    /// The best choice, which the tuner has noted.
+    pub choice: Choice,
+    /// Its time.
+    pub best: Duration,
+    /// The time of the plan that is predicted to be best, measured in turn with the best.
+    pub predicted: Duration,
+    /// Every choice that was timed, what was predicted to be best first.
+    pub timed: Vec<(Choice, Duration)>,
+}
+
+/// Plans that are timed: those that are predicted to be best.
+const MOST_TRIALS: usize = 16;
+/// How often a plan is timed in the first round; the fastest time counts.
+const ROUNDS: usize = 3;
+/// How often the best and the predicted plan are timed in turn; the medians count.
+const PAIRS: usize = 5;
+/// The best must be faster than the prediction by this much to be noted instead of it.
+const WORTH_IT: f64 = 1.02;
+/// Inputs that are used in turn have at least this many bytes together, so that caches do not answer.
+const ROTATED_BYTES: u64 = 64 << 20;
+/// ... unless that takes more copies than this.
+const MOST_COPIES: u64 = 16;
+
+impl Tuner {
+    /// A tuner that has measured nothing yet.
+    #[must_use]
+    pub fn new(device: &wgpu::Device) -> Self {
+        let info = device.adapter_info();
+        let device = DeviceName {
+            adapter: info.name,
+            backend: info.backend.to_string(),
+            driver: info.driver,
+            driver_info: info.driver_info,
+        };
+        Self { device, tuning: Tuning::default() }
+    }
+
+    /// What was saved for this device. A file that is missing, corrupt, of another version or of
+    /// another device or driver is ignored, with a warning to [`log`] unless it is just missing.
+    #[must_use]
+    pub fn load(path: impl AsRef<Path>, device: &wgpu::Device) -> Self {
+        let path = path.as_ref();
+        let mut tuner = Self::new(device);
+        let ignored = |why: &str| log::warn!("hydralora: {} is ignored: {why}", path.display());
+        match std::fs::read(path) {
+            Ok(bytes) => match tuner.parse(&bytes) {
+                Ok(tuning) => tuner.tuning = tuning,
+                Err(why) => ignored(&why),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => ignored(&error.to_string()),
+        }
+        tuner
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Tuning, String> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if version != VERSION {
+            return Err(format!("it is of version {version}, not {VERSION}"));
+        }
+        let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if file.device != self.device {
+            return Err(format!("it was measured on {:?}, and this is {:?}", file.device, self.device));
+        }
+        Ok(file.tuning)
+    }
+
+    /// Writes everything measured into a file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let file = File { version: VERSION, device: self.device.clone(), tuning: self.tuning.clone() };
+        serde_json::to_vec_pretty(&file)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| std::fs::write(path, bytes))
+            .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })
+    }
+
+    /// What was measured, for [`Kernels::with_tuning`].
+    #[must_use]
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Measures forward and both backward operations of an f32 training step that adds to y and dx.
+    ///
+    /// # Errors
+    /// Those of [`Tuner::measure`].
+    pub fn measure_step(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<[Measurement; 3], Error> {
+        let [forward, input, params] = Operation::training_step(Element::F32, WriteMode::Accumulate);
+        Ok([
+            self.measure(gpu, config, tokens, forward)?,
+            self.measure(gpu, config, tokens, input)?,
+            self.measure(gpu, config, tokens, params)?,
+        ])
+    }
+
+    /// Times the plans of an operation that are not predicted to be far from the best, on random data,
+    /// and notes the best for this layer and up to the next power of two of `tokens`.
+    ///
+    /// Compiles up to some thirty pipelines and takes seconds.
+    ///
+    /// # Errors
+    /// A shape that does not fit the device, too little memory, or a lost device.
+    pub fn measure(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<Measurement, Error> {
+        let trial = Trial::new(gpu, *config, tokens, operation)?;
+        let stopwatch = Stopwatch::new(gpu);
+        let mut choices = operation.choices(config, tokens, trial.kernels.profile())?;
+        choices.truncate(MOST_TRIALS);
+        let mut timed = Vec::new();
+        for &choice in &choices {
+            let prepared = trial.prepare(choice)?;
+            // Some drivers compile a pipeline when it first runs.
+            time(&stopwatch, &prepared)?;
+            let mut fastest = Duration::MAX;
+            for _ in 0..ROUNDS {
+                fastest = fastest.min(time(&stopwatch, &prepared)?);
+            }
+            timed.push((choice, fastest));
+        }
+        let (mut choice, _) = *timed.iter().min_by_key(|(_, time)| *time).unwrap_or(&timed[0]);
+        let [best, predicted] = [choice, choices[0]].map(|choice| trial.prepare(choice));
+        let (best, predicted) = (best?, predicted?);
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..PAIRS {
+            times[0].push(time(&stopwatch, &best)?);
+            times[1].push(time(&stopwatch, &predicted)?);
+        }
+        let [mut best, predicted] = times.map(|mut times| {
+            times.sort();
+            times[PAIRS / 2]
+        });
+        if predicted.as_secs_f64() < WORTH_IT * best.as_secs_f64() {
+            (choice, best) = (choices[0], predicted);
+        }
+        self.tuning.set(config, tokens, operation, choice);
+        Ok(Measurement { clock: stopwatch.clock(), choice, best, predicted, timed })
+    }
+}
+
+/// An operation on random data of its own.
+struct Trial {
+    kernels: Kernels,
+    config: Config,
+    tokens: u32,
+    operation: Operation,
+    inputs: Vec<Inputs>,
+    y: wgpu::Buffer,
+    dx: wgpu::Buffer,
+    saved: wgpu::Buffer,
+    dstate: wgpu::Buffer,
+    gradients: wgpu::Buffer,
+}
+
+/// One of several sets of inputs.
+struct Inputs {
+    x: wgpu::Buffer,
+    g: wgpu::Buffer,
+    parameters: wgpu::Buffer,
+}
+
+/// An operation, prepared for one set of inputs.
+enum Prepared {
+    Forward(Forward),
+    BackwardInput(BackwardInput),
+    BackwardParams(BackwardParams),
+}
+
+impl Trial {
+    fn new(gpu: &Gpu, config: Config, tokens: u32, operation: Operation) -> Result<Self, Error> {
+        let layout = config.layout()?;
+        let mut random = SplitMix64(0);
+        let mut buffer = |elements: u64, element: Element| {
+            // What is written before it is read need not be random, but costs the same.
+            let values: Vec<f32> = (0..elements).map(|_| random.uniform()).collect();
+            gpu.upload_as("hydralora tuner", &values, element)
+        };
+        let [x, parameters, y, g, dx] = operation.elements();
+        let [x_len, y_len] = [config.d_in, config.d_out].map(|width| u64::from(tokens) * u64::from(width));
+        let parameters_len = layout.len() as u64;
+        let bytes = x_len * x.bytes() + parameters_len * parameters.bytes();
+        let inputs = (0..ROTATED_BYTES.div_ceil(bytes).clamp(1, MOST_COPIES))
+            .map(|_| Inputs {
+                x: buffer(x_len, x),
+                g: buffer(y_len, g),
+                parameters: buffer(parameters_len, parameters),
+            })
+            .collect();
+        let state = config.state_bytes(tokens) / 4;
+        Ok(Self {
+            kernels: Kernels::new(&gpu.device),
+            config,
+            tokens,
+            operation,
+            inputs,
+            y: buffer(y_len, y),
+            dx: buffer(x_len, dx),
+            saved: buffer(state, Element::F32),
+            dstate: buffer(state, Element::F32),
+            gradients: buffer(parameters_len, Element::F32),
+        })
+    }
+
+    /// The operation as chosen, for each set of inputs.
+    fn prepare(&self, choice: Choice) -> Result<Vec<Prepared>, Error> {
+        let (config, tokens) = (self.config, self.tokens);
+        let mut tuning = Tuning::default();
+        tuning.set(&config, tokens, self.operation, choice);
+        let kernels = &self.kernels.with_tuning(tuning);
+        let (saved, dstate) = ((&self.saved).into(), (&self.dstate).into());
+        let [x_type, parameters_type, y_type, g_type, dx_type] = self.operation.elements();
+        let y = Tensor::from(&self.y).of(y_type);
+        let dx = Tensor::from(&self.dx).of(dx_type);
+        let prepare = |inputs: &Inputs| {
+            let x = Tensor::from(&inputs.x).of(x_type);
+            let g = Tensor::from(&inputs.g).of(g_type);
+            let parameters = Tensor::from(&inputs.parameters).of(parameters_type);
+            Ok(match self.operation {
+                Operation::Forward(ForwardOptions { write, save, .. }) => {
+                    let saved = save.then_some(saved);
+                    let descriptor = ForwardDescriptor { config, tokens, x, parameters, y, write, saved };
+                    Prepared::Forward(Forward::prepare(kernels, &descriptor)?)
+                }
+                Operation::BackwardInput(BackwardInputOptions { dx: options, .. }) => {
+                    let write = options.map_or(WriteMode::Overwrite, |(_, write)| write);
+                    let dx = options.map(|_| dx);
+                    let descriptor =
+                        BackwardInputDescriptor { config, tokens, g, parameters, saved, dx, write, dstate };
+                    Prepared::BackwardInput(BackwardInput::prepare(kernels, &descriptor)?)
+                }
+                Operation::BackwardParams(BackwardParamsOptions { write, .. }) => {
+                    let gradients = (&self.gradients).into();
+                    let descriptor = BackwardParamsDescriptor {
+                        config,
+                        tokens,
+                        x,
+                        g,
+                        saved,
+                        dstate,
+                        gradients,
+                        write,
+                        scratch: None,
+                    };
+                    Prepared::BackwardParams(BackwardParams::prepare(kernels, &descriptor)?)
+                }
+            })
+        };
+        self.inputs.iter().map(prepare).collect()
+    }
+}
+
+/// The time of one run, the inputs taken in turn.
+fn time(stopwatch: &Stopwatch, prepared: &[Prepared]) -> Result<Duration, Error> {
+    let all = stopwatch.time(|pass| {
+        for operation in prepared {
+            match operation {
+                Prepared::Forward(forward) => forward.encode(pass),
+                Prepared::BackwardInput(backward) => backward.encode(pass),
+                Prepared::BackwardParams(backward) => backward.encode(pass),
+            }
+        }
+    })?;
+    Ok(all / prepared.len() as u32)
+}

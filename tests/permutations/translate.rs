@@ -1,0 +1,93 @@
+//! A shader in the languages that drivers take, as wgpu has naga write it: with bounds checks, but with
+//! loops trusted and workgroup memory as it is found (`src/pipeline.rs`).
+
+use std::fmt::Display;
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ShaderStage};
+
+/// Parses and validates with no capability beyond WebGPU's own, of which naga counts
+/// `unpack2x16float` and its like as one.
+pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+        .validate(&module)
+        .map_err(|error| error.emit_to_string(wgsl))?;
+    Ok((module, info))
+}
+
+/// The extension of each language's files, and what the shader is in it.
+pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
+    Ok([
+        ("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?),
+        ("hlsl", hlsl(module, info).map_err(|error| failed("HLSL", &error))?.into_bytes()),
+        ("comp", glsl(module, info).map_err(|error| failed("GLSL", &error))?.into_bytes()),
+        ("metal", msl(module, info).map_err(|error| failed("MSL", &error))?.into_bytes()),
+    ])
+}
+
+fn failed(language: &str, error: &dyn Display) -> String {
+    format!("{language}: {error}")
+}
+
+fn restricted() -> BoundsCheckPolicies {
+    let policy = BoundsCheckPolicy::Restrict;
+    BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy }
+}
+
+fn spir_v(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>, spv::Error> {
+    let options = spv::Options {
+        lang_version: (1, 3),
+        // Drivers with robust access check buffers themselves.
+        bounds_check_policies: BoundsCheckPolicies { buffer: BoundsCheckPolicy::Unchecked, ..restricted() },
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: false,
+        ..Default::default()
+    };
+    let words = spv::write_vec(module, info, &options, None)?;
+    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
+fn hlsl(module: &Module, info: &ModuleInfo) -> Result<String, hlsl::Error> {
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V5_1,
+        restrict_indexing: true,
+        zero_initialize_workgroup_memory: false,
+        force_loop_bounding: false,
+        ..Default::default()
+    };
+    let mut text = String::new();
+    hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions::default()).write(module, info, None)?;
+    Ok(text)
+}
+
+/// naga checks no bounds in GLSL but those of images.
+fn glsl(module: &Module, info: &ModuleInfo) -> Result<String, glsl::Error> {
+    let options = glsl::Options {
+        version: glsl::Version::new_gles(310),
+        zero_initialize_workgroup_memory: false,
+        ..Default::default()
+    };
+    let pipeline = glsl::PipelineOptions {
+        shader_stage: ShaderStage::Compute,
+        entry_point: "main".to_owned(),
+        multiview: None,
+    };
+    let mut text = String::new();
+    let unchecked = BoundsCheckPolicies::default();
+    glsl::Writer::new(&mut text, module, info, &options, &pipeline, unchecked)?.write()?;
+    Ok(text)
+}
+
+fn msl(module: &Module, info: &ModuleInfo) -> Result<String, msl::Error> {
+    let options = msl::Options {
+        lang_version: (2, 0),
+        bounds_check_policies: restricted(),
+        zero_initialize_workgroup_memory: false,
+        force_loop_bounding: false,
+        ..Default::default()
+    };
+    msl::write_string(module, info, &options, &msl::PipelineOptions::default()).map(|(text, _)| text)
+}

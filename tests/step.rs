@@ -1,0 +1,230 @@
+//! A training step of LLaMA-2-7B's adapters: how many dispatches it is, and that to record it makes
+//! nothing, neither on the heap nor on the device. Without an adapter these tests fail and say how to
+//! get one.
+
+#[path = "../benches/step/mod.rs"]
+mod step;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use hydralora::device::{Gpu, instance_from_env};
+use hydralora::op::AdamWPlan;
+use hydralora::{AdamWHyper, DeviceProfile, DispatchPlan, wgpu};
+use step::{LLAMA_2_7B, Model, Pack, Step};
+
+/// A model of which a software driver runs whole steps in no time.
+const SMALL: Model = Model { layers: 2, projections: [[64, 64], [64, 192], [192, 64]], tokens: 16 };
+
+/// Counts for each thread by itself, so that drivers' threads and other tests do not disturb.
+struct CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl CountingAllocator {
+    fn count() {
+        // A thread that ends may allocate after its counter is gone.
+        let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+    }
+}
+
+// SAFETY: everything is the system allocator's; the counter neither allocates nor unwinds.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        // SAFETY: the caller's promises, passed on; so below.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count();
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+fn allocations(run: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    run();
+    ALLOCATIONS.get() - before
+}
+
+fn gpu() -> Gpu {
+    let gpu = pollster::block_on(Gpu::from_env());
+    gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
+}
+
+/// The same again, with the instance, which tells what exists.
+fn instance_and_gpu() -> (wgpu::Instance, Gpu) {
+    let info = gpu().device.adapter_info();
+    let instance = instance_from_env();
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let adapter = adapters.iter().find(|adapter| adapter.get_info() == info).expect("the adapter is there");
+    let gpu = pollster::block_on(Gpu::from_adapter(adapter)).expect("it gives a device again");
+    (instance, gpu)
+}
+
+/// The same calls without the library. What the pipelines and bind groups are makes no difference to
+/// recording, only where one is set that is set already.
+struct ByHand(Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 3])>);
+
+impl ByHand {
+    fn new(device: &wgpu::Device, plans: &[DispatchPlan]) -> Self {
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: None,
+            source: wgpu::ShaderSource::Wgsl("@compute @workgroup_size(1) fn main() {}".into()),
+        });
+        let pipeline = || {
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: None,
+                layout: None,
+                module: &module,
+                entry_point: None,
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            })
+        };
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &[] });
+        let bind_group = || {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &layout,
+                entries: &[],
+            })
+        };
+        let mut pipelines = HashMap::new();
+        let dispatch = |plan: &DispatchPlan| {
+            let pipeline = pipelines.entry(plan.shader.clone()).or_insert_with(pipeline).clone();
+            (pipeline, bind_group(), plan.grid)
+        };
+        Self(plans.iter().map(dispatch).collect())
+    }
+
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (pipeline, bind_group, [x, y, z]) in &self.0 {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(*x, *y, *z);
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Recording {
+    allocations: usize,
+    /// Commands that fit until wgpu's list grows again. Two lists that grew as often and have as much
+    /// room are as long: as many dispatches were recorded.
+    room: usize,
+}
+
+impl Recording {
+    fn of(device: &wgpu::Device, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Self {
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let allocations = allocations(|| encode(&mut pass));
+        let mut room = 0;
+        while self::allocations(|| pass.dispatch_workgroups(1, 1, 1)) == 0 {
+            room += 1;
+        }
+        Self { allocations, room }
+    }
+}
+
+#[test]
+fn a_step_is_three_dispatches_an_adapter() {
+    let dispatches = |tokens, limits, busy_workgroups| {
+        let model = Model { tokens, ..LLAMA_2_7B };
+        model.plans(&DeviceProfile::new(limits, busy_workgroups)).expect("it fits").len()
+    };
+    let default = wgpu::Limits::default;
+    // The moments of 27 million parameters are two bindings of 128 MiB, so that AdamW is two.
+    assert_eq!(dispatches(16, default(), 256), 3 * 96 + 2);
+    let roomy = wgpu::Limits { max_storage_buffer_binding_size: 1 << 28, ..default() };
+    assert_eq!(dispatches(16, roomy, 256), 3 * 96 + 1);
+    // Where tokens are split, a fourth adds the splits up.
+    let many = dispatches(2048, default(), 256);
+    assert!((3 * 96 + 2..=4 * 96 + 2).contains(&many), "{many} dispatches");
+}
+
+#[test]
+fn recording_allocates_nothing() {
+    let gpu = &gpu();
+    let step = Step::prepare(gpu, &LLAMA_2_7B).expect("it fits");
+    let profile = DeviceProfile::of(&gpu.device);
+    let plans = LLAMA_2_7B.plans(&profile).expect("it fits");
+    assert_eq!(plans.len(), 3 * 96 + step.packs.len());
+    let by_hand = ByHand::new(&gpu.device, &plans);
+    for round in 0..4 {
+        let ours = Recording::of(&gpu.device, |pass| step.encode(pass));
+        let theirs = Recording::of(&gpu.device, |pass| by_hand.encode(pass));
+        assert!(ours.allocations > 0, "wgpu's list grows, if nothing else does");
+        assert_eq!(ours, theirs, "the library's calls and the same by hand, round {round}");
+    }
+    // What AdamW::set_step hands to Queue::write_buffer.
+    let adamw = AdamWPlan::new(64, AdamWHyper::default(), &profile).expect("it fits");
+    assert_eq!(allocations(|| _ = std::hint::black_box(adamw.uniform(1, 1e-3))), 0);
+}
+
+#[test]
+fn recording_makes_nothing_on_the_device() {
+    let (instance, gpu) = instance_and_gpu();
+    let device = &gpu.device;
+    let step = Step::prepare(&gpu, &LLAMA_2_7B).expect("it fits");
+    let existing = || instance.generate_report().expect("wgpu's own implementation of WebGPU").hub;
+    let memory = || device.generate_allocator_report().map(|report| report.total_allocated_bytes);
+    let record = || {
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        encoder.finish()
+    };
+    drop(record());
+    let (before, memory_before) = (existing(), memory());
+    let recorded: Vec<_> = (0..4).map(|_| record()).collect();
+    let mut after = existing();
+    assert_eq!(memory(), memory_before, "bytes of device memory");
+    let commands = after.command_buffers.num_allocated - before.command_buffers.num_allocated;
+    assert_eq!(commands, recorded.len());
+    after.command_buffers = before.command_buffers;
+    assert_eq!(after, before, "more than command buffers");
+}
+
+#[test]
+fn a_recorded_step_trains() {
+    const RATE: f32 = 1e-3;
+    let gpu = &gpu();
+    let step = Step::prepare(gpu, &SMALL).expect("it fits");
+    for Pack { parameters, .. } in &step.packs {
+        let values: Vec<f32> = (0..parameters.size() / 4).map(|at| (at as f32).sin() / 8.0).collect();
+        gpu.queue.write_buffer(parameters, 0, bytemuck::cast_slice(&values));
+    }
+    let read = || -> Vec<f32> {
+        let packs = step.packs.iter();
+        packs.flat_map(|pack| gpu.read_blocking(&pack.parameters).expect("the device runs")).collect()
+    };
+    let mut before = read();
+    for number in 1..=2 {
+        step.set(&gpu.queue, number, RATE);
+        gpu.submit(|pass| step.encode(pass));
+        let after = read();
+        // Down a steady gradient, AdamW goes a whole learning rate a step.
+        let moved = before.iter().zip(&after).filter(|(before, after)| (*before - *after).abs() > RATE / 2.0);
+        let (moved, all) = (moved.count(), before.len());
+        assert!(10 * moved > 9 * all, "step {number} moved {moved} of {all} parameters");
+        before = after;
+    }
+}
