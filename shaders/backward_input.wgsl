@@ -17,7 +17,7 @@
 //   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; where wanted
 //                  (part/input_gradient.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
-// Workgroup memory: `lane_sums` (part/shrink.wgsl), `state` and `dstate_tile`
+// Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
 
 @group(0) @binding(1) var<storage, read> g: array<g_element>;
@@ -97,8 +97,9 @@ fn softmax_backward(quad: u32) {
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    thread: Thread,
 ) {
+    let local = local_index(thread);
     let tile = group.y + group.z * grid.y;
     let first_token = tile * TILE_TOKENS;
     if (first_token >= dims.tokens) {

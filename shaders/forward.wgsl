@@ -8,7 +8,8 @@
 //   3  y           tokens x d_out; added to when ACCUMULATE
 //   4  saved       tokens x (RANK + EXPERTS), [h, w]; training only (part/save_state.wgsl)
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
-// Workgroup memory: `lane_sums` (part/shrink.wgsl) and `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
+// Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and
+// `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
 
 @group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
@@ -23,16 +24,16 @@ fn shrink_matrix() -> u32 { return 0u; }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
 
-// The coefficients s * w_i * h_j of rows i * RANK + j take the place of the lanes' sums.
+// The coefficients s * w_i * h_j of rows i * RANK + j.
 fn expand_rows() -> u32 { return dims.experts * RANK; }
 fn stage(first_row: u32, count: u32, local: u32) {
     for (var item = local; item < count * QUADS; item += WORKGROUP) {
         let row = first_row + item / QUADS;
         let quad = item % QUADS;
-        lane_sums[item] = dims.scaling * state[(RANK + row / RANK) * QUADS + quad] * state[(row % RANK) * QUADS + quad];
+        scratch[item] = dims.scaling * state[(RANK + row / RANK) * QUADS + quad] * state[(row % RANK) * QUADS + quad];
     }
 }
-fn coefficient(row: u32, quad: u32) -> vec4<f32> { return lane_sums[row * QUADS + quad]; }
+fn coefficient(row: u32, quad: u32) -> vec4<f32> { return scratch[row * QUADS + quad]; }
 fn target_groups() -> u32 { return out_groups(); }
 fn expand_matrix() -> u32 { return expand_block(); }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_y(row, c); }
@@ -59,8 +60,9 @@ fn softmax(quad: u32) {
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    thread: Thread,
 ) {
+    let local = local_index(thread);
     let tile = group.y + group.z * grid.y;
     let first_token = tile * TILE_TOKENS;
     if (first_token >= dims.tokens) {

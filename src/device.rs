@@ -46,8 +46,8 @@ pub async fn adapters_from_env() -> Vec<wgpu::Adapter> {
 }
 
 impl Gpu {
-    /// A device on the best adapter the environment leaves, with the adapter's own limits and
-    /// timestamp queries where it has them.
+    /// A device on the best adapter the environment leaves, with the adapter's own limits, and with
+    /// timestamp queries and subgroup operations where it has them.
     ///
     /// # Errors
     /// No adapter, with how to get one, or a refused device.
@@ -62,15 +62,16 @@ impl Gpu {
         Self::from_adapter(&adapter).await
     }
 
-    /// A device on this adapter, with the adapter's own limits and timestamp queries where it has
-    /// them.
+    /// A device on this adapter, with the adapter's own limits, and with timestamp queries and subgroup
+    /// operations where it has them.
     ///
     /// # Errors
     /// The adapter refuses.
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features()
+                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
             required_limits: adapter.limits(),
             ..Default::default()
         };

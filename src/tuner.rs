@@ -256,15 +256,23 @@ enum Prepared {
 impl Trial {
     fn new(gpu: &Gpu, config: Config, tokens: u32, operation: Operation) -> Result<Self, Error> {
         let layout = config.layout()?;
+        let [x, parameters, y, g, dx] = operation.elements();
+        let [x_len, y_len] = [config.d_in, config.d_out].map(|width| u64::from(tokens) * u64::from(width));
+        let parameters_len = layout.len() as u64;
+        // Preparing checks bindings; a buffer that no device can make comes before that.
+        for (tensor, elements, element) in
+            [("x", x_len, x), ("y", y_len, y), ("g", y_len, g), ("dx", x_len, dx)]
+        {
+            let bytes = elements.saturating_mul(element.bytes());
+            let most = gpu.device.limits().max_buffer_size;
+            Error::check_limit(tensor, "max_buffer_size", bytes, most, "measure fewer tokens")?;
+        }
         let mut random = SplitMix64(0);
         let mut buffer = |elements: u64, element: Element| {
             // What is written before it is read need not be random, but costs the same.
             let values: Vec<f32> = (0..elements).map(|_| random.uniform()).collect();
             gpu.upload_as("hydralora tuner", &values, element)
         };
-        let [x, parameters, y, g, dx] = operation.elements();
-        let [x_len, y_len] = [config.d_in, config.d_out].map(|width| u64::from(tokens) * u64::from(width));
-        let parameters_len = layout.len() as u64;
         let bytes = x_len * x.bytes() + parameters_len * parameters.bytes();
         let inputs = (0..ROTATED_BYTES.div_ceil(bytes).clamp(1, MOST_COPIES))
             .map(|_| Inputs {

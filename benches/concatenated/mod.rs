@@ -15,6 +15,8 @@ use crate::recorder::{Dispatches, Recorder};
 
 const WORKGROUP: u32 = 64;
 const SHRINK: &str = include_str!("../../shaders/part/shrink.wgsl");
+const LANES_WORKGROUP: &str = include_str!("../../shaders/part/lanes_workgroup.wgsl");
+const LANES_SUBGROUP: &str = include_str!("../../shaders/part/lanes_subgroup.wgsl");
 const EXPAND: &str = include_str!("../../shaders/part/expand.wgsl");
 
 /// The concatenated form of one layer with the input router, for one set of inputs.
@@ -53,7 +55,7 @@ pub struct Form {
     tokens: u32,
     layout: Layout,
     outer: OuterChoice,
-    busy_workgroups: u32,
+    profile: DeviceProfile,
     outputs: Outputs,
 }
 
@@ -83,8 +85,7 @@ impl Form {
             v: matrix(config.rank * config.experts),
             copies: gpu.zeroed("concatenated", layout.len() * outer.splits as usize),
         };
-        let busy_workgroups = profile.busy_workgroups;
-        Ok(Self { config, tokens, layout, outer, busy_workgroups, outputs })
+        Ok(Self { config, tokens, layout, outer, profile, outputs })
     }
 
     pub fn outputs(&self) -> &Outputs {
@@ -167,15 +168,17 @@ impl Form {
         buffers: [&wgpu::Buffer; 3],
     ) {
         let group = columns.div_ceil(columns.div_ceil(16));
-        // What fits 16 KiB of workgroup memory.
-        let reduce = (1..=group).rev().find(|&reduce| group.is_multiple_of(reduce) && reduce <= 16);
+        let lanes = WORKGROUP / quads;
+        let subgroups = lanes <= self.profile.subgroup_lanes;
         let consts = [
             ("QUADS", quads),
-            ("LANES", WORKGROUP / quads),
+            ("LANES", lanes),
             ("GROUP", group),
-            ("REDUCE", reduce.unwrap_or(1)),
+            ("REDUCE", group),
+            ("SCRATCH", if subgroups { 1 } else { group * WORKGROUP }),
         ];
-        let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK]);
+        let lanes = if subgroups { LANES_SUBGROUP } else { LANES_WORKGROUP };
+        let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK, lanes]);
         let dims = [self.tokens, inner / 4, offset as u32 / 4, columns];
         let tiles = self.tokens.div_ceil(4 * quads);
         record(recorder, wgsl, &dims, buffers, [columns.div_ceil(group), tiles, 1]);
@@ -205,7 +208,7 @@ impl Form {
         let groups = outputs / 4;
         let tiles = self.tokens.div_ceil(4 * quads);
         // Slices repeat nothing here: enough of them to keep the device busy.
-        let slices = (4 * self.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
+        let slices = (4 * self.profile.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
         let slice_groups = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
         let dims = [self.tokens, groups, offset as u32 / 4, slice_groups, rows];
         record(recorder, wgsl, &dims, buffers, [groups.div_ceil(slice_groups), tiles, 1]);

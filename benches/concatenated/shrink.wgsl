@@ -29,8 +29,9 @@ fn absorb(first: u32, count: u32, local: u32) {}
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    thread: Thread,
 ) {
+    let local = local_index(thread);
     first_column = group.x * GROUP;
     first_token = (group.y + group.z * grid.y) * 4u * QUADS;
     if (first_token < dims.tokens) { shrink(first_token, dims.tokens, local); }

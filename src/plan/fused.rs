@@ -13,6 +13,9 @@ const MOST_EXPAND_QUADS: u32 = 4;
 /// Rows of an expand that are unrolled: enough for their loads to overlap.
 const MOST_STEP: u32 = 16;
 
+/// vec4s of coefficients that are staged at a time where nothing else needs the memory: 8 KiB.
+const MOST_STAGED: u32 = 512;
+
 /// The longest tile, in quads.
 const MOST_QUADS: u32 = 8;
 
@@ -24,14 +27,15 @@ pub struct FusedChoice {
     pub quads: u32,
     /// Quads of tokens that a thread expands at a time: 1, 2 or 4.
     pub expand_quads: u32,
-    /// Columns whose sums over lanes go through workgroup memory at a time.
+    /// Columns whose sums are complete at a time: part of those in registers where sums go through
+    /// workgroup memory, several times those where they go through subgroups.
     pub reduce: u32,
     /// Workgroups that share a tile's outputs. Each shrinks anew.
     pub slices: u32,
 }
 
-/// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl` and `shaders/part/expand.wgsl` say
-/// what each means.
+/// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl`, its two `lanes_*.wgsl` and
+/// `shaders/part/expand.wgsl` say what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// Tokens a workgroup handles, in groups of four.
@@ -40,8 +44,12 @@ pub struct Tile {
     pub lanes: u32,
     /// Columns of a shrink in a pass.
     pub group: u32,
-    /// Columns whose sums over lanes go through workgroup memory at a time.
+    /// Columns whose sums are complete at a time.
     pub reduce: u32,
+    /// Whether lanes add their sums by subgroup operations, instead of through workgroup memory.
+    pub subgroups: bool,
+    /// vec4s of workgroup memory for the lanes' sums or the coefficients.
+    pub scratch: u32,
     /// Quads of tokens a thread expands at a time.
     pub expand_quads: u32,
     /// Rows of the expand whose loads may overlap.
@@ -105,17 +113,29 @@ impl FusedProblem {
         self.columns.div_ceil(self.columns.div_ceil(MOST_COLUMNS))
     }
 
-    fn tile(&self, choice: &FusedChoice) -> Tile {
+    fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
         let FusedChoice { quads, expand_quads, reduce, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
-        let room = if self.staged { (reduce * lanes).min(rows) } else { rows };
+        let subgroups = lanes <= device.subgroup_lanes;
+        let room = match (self.staged, subgroups) {
+            (false, _) => rows,
+            (true, false) => (reduce * lanes).min(rows),
+            (true, true) => (MOST_STAGED / quads).min(rows),
+        };
         let step = (1..=MOST_STEP.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let chunk = room / step * step;
+        let scratch = match (self.staged, subgroups) {
+            (_, false) => reduce * WORKGROUP,
+            (true, true) => chunk * quads,
+            (false, true) => 1,
+        };
         Tile {
             quads,
             lanes,
             group: self.group(),
             reduce,
+            subgroups,
+            scratch,
             expand_quads,
             step,
             chunk,
@@ -123,9 +143,19 @@ impl FusedProblem {
         }
     }
 
-    fn memory(&self, quads: u32, reduce: u32) -> u64 {
-        let (lanes, reduce) = (u64::from(WORKGROUP / quads), u64::from(reduce));
-        16 * u64::from(quads) * (reduce * lanes + self.resident + self.per_reduced * reduce)
+    /// Bytes of workgroup memory.
+    fn memory(&self, tile: &Tile) -> u64 {
+        let resident = self.resident + self.per_reduced * u64::from(tile.reduce);
+        16 * (u64::from(tile.scratch) + u64::from(tile.quads) * resident)
+    }
+
+    /// How many columns can be complete at a time.
+    fn reduces(&self, quads: u32, device: &DeviceProfile) -> Vec<u32> {
+        let group = self.group();
+        if WORKGROUP / quads <= device.subgroup_lanes {
+            return (1..=self.columns.div_ceil(group)).map(|passes| passes * group).collect();
+        }
+        (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
     }
 
     fn most_slices(&self) -> u32 {
@@ -139,7 +169,6 @@ impl FusedProblem {
         let Config { rank, experts, router, .. } = self.config;
         let (state, backward) = (rank + experts, self.per_reduced > 0);
         let [group, reduce, lanes] = [tile.group, tile.reduce, tile.lanes].map(u64::from);
-        let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
         // Over dh and over dw; forward has nothing to absorb.
         let absorb = if backward {
             looped(rounds(state * tile.quads), looped(reduce, 0) + looped(reduce, 0))
@@ -147,8 +176,15 @@ impl FusedProblem {
             0
         };
         let along = looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0);
-        let chunks = looped(group / reduce, sums + absorb);
-        let shrink = looped(u64::from(self.columns.div_ceil(tile.group)), looped(group, 0) + along + chunks);
+        let pass = looped(group, 0) + along;
+        let columns = u64::from(self.columns);
+        let shrink = if tile.subgroups {
+            let passes = looped(reduce / group, pass + looped(group, 0));
+            looped(columns.div_ceil(reduce), passes + absorb)
+        } else {
+            let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
+            looped(columns.div_ceil(group), pass + looped(group / reduce, sums + absorb))
+        };
         let [ranks, all_experts] = [rank, experts].map(|n| looped(u64::from(n), 0));
         let route = match router {
             Router::Input => 0,
@@ -184,18 +220,20 @@ impl FusedProblem {
     /// Every plan that fits the device, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
-        let group = self.group();
         let mut candidates = Vec::new();
         let mut refused = None;
         let mut least_memory = u64::MAX;
         // A tile is at most twice as long as the tokens that fill it.
         for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
-            let reduces: Vec<u32> = (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect();
-            least_memory = least_memory.min(self.memory(quads, 1));
-            // The most columns at a time that a half, a quarter... of the memory holds.
-            let mut most_reduce = group + 1;
+            let reduces = self.reduces(quads, device);
+            let memory_of = |reduce: u32| {
+                self.memory(&self.tile(&FusedChoice { quads, expand_quads: 1, reduce, slices: 1 }, device))
+            };
+            least_memory = least_memory.min(memory_of(reduces[0]));
+            // The most columns at a time that the memory, a half and a quarter of it hold.
+            let mut most_reduce = u32::MAX;
             for memory in [allowed, allowed / 2, allowed / 4] {
-                let fits = |&&reduce: &&u32| reduce < most_reduce && self.memory(quads, reduce) <= memory;
+                let fits = |&&reduce: &&u32| reduce < most_reduce && memory_of(reduce) <= memory;
                 let Some(&reduce) = reduces.iter().rev().find(fits) else { continue };
                 most_reduce = reduce;
                 for expand_quads in halvings(quads.min(MOST_EXPAND_QUADS)) {
@@ -231,10 +269,10 @@ impl FusedProblem {
             expand_quads,
             divides(expand_quads, quads.min(MOST_EXPAND_QUADS)),
         )?;
-        super::check_choice("reduce", reduce, divides(reduce, self.group()))?;
+        super::check_choice("reduce", reduce, self.reduces(quads, device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
-        let tile = self.tile(&choice);
-        let memory = self.memory(quads, reduce);
+        let tile = self.tile(&choice, device);
+        let memory = self.memory(&tile);
         Error::check_limit(
             format_args!("{} workgroup memory (bytes)", self.kernel),
             "max_compute_workgroup_storage_size",
@@ -266,7 +304,12 @@ impl FusedProblem {
         let passes = f64::from(self.columns.div_ceil(tile.group));
         let steps = f64::from(self.source_groups.div_ceil(tile.lanes));
         let shrink = passes * steps * ((4.0 + group) * cost::LOAD + 4.0 * group * cost::FMA);
-        let sums = f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * passes * lanes * cost::SHARED;
+        let sums = passes
+            * if tile.subgroups {
+                group * lanes.log2() * cost::SHARED
+            } else {
+                f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * cost::SHARED
+            };
         let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
         let rows = f64::from(self.expand_rows);
         let row = cost::LOAD + expand_quads * (cost::SHARED + 4.0 * cost::FMA);
@@ -296,8 +339,9 @@ mod tests {
     /// Shapes and devices, small and large, with and without a bound on loops.
     fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
-        let device =
-            (prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]), 1u32..2000, any::<bool>());
+        let memory = prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]);
+        let subgroup_lanes = prop::sample::select(&[1u32, 4, 8, 32, 64][..]);
+        let device = (memory, 1u32..2000, any::<bool>(), subgroup_lanes);
         (config, device, 1u32..1_000_000).prop_map(
             |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
                 let router = if latent { Router::Latent } else { Router::Input };
@@ -315,11 +359,12 @@ mod tests {
                     staged: !backward,
                     config,
                 };
-                let (memory, busy, llvmpipe) = device;
+                let (memory, busy, llvmpipe, subgroup_lanes) = device;
                 let limits =
                     wgpu::Limits { max_compute_workgroup_storage_size: memory, ..wgpu::Limits::default() };
                 let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
-                (problem, DeviceProfile { max_loop_iterations, ..DeviceProfile::new(limits, busy) })
+                let profile = DeviceProfile::new(limits, busy);
+                (problem, DeviceProfile { max_loop_iterations, subgroup_lanes, ..profile })
             },
         )
     }
@@ -338,15 +383,18 @@ mod tests {
         // Tiles, folded: none is missing, and a row of spare ones at most is skipped.
         let tiles = problem.tokens.div_ceil(tile.tokens());
         prop_assert!(y * z >= tiles && y * z - tiles < z);
-        // The shrink's columns are covered by whole groups, and groups by whole chunks.
-        prop_assert_eq!(tile.group % tile.reduce, 0);
+        // The shrink's columns are covered by whole groups, and groups by whole chunks or chunks by groups.
+        let whole = if tile.subgroups { tile.reduce % tile.group } else { tile.group % tile.reduce };
+        prop_assert_eq!(whole, 0);
+        prop_assert_eq!(tile.subgroups, tile.lanes <= device.subgroup_lanes);
         prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
         prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
         // The expand's rows are covered by whole steps, and what is staged fits where the sums were.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
         prop_assert_eq!(tile.chunk % tile.step, 0);
-        prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.reduce * WORKGROUP);
+        prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.scratch);
+        prop_assert!(tile.subgroups || tile.scratch == tile.reduce * WORKGROUP);
         prop_assert!(problem.staged || tile.chunk == problem.expand_rows);
         prop_assert_eq!(tile.one_chunk, tile.chunk == problem.expand_rows);
 

@@ -26,6 +26,9 @@ pub struct DeviceProfile {
     /// Loop iterations that a thread may run, over all loops of a shader together: what some drivers
     /// end all loops after. Loops of few and constant iterations are unrolled and do not count.
     pub max_loop_iterations: u64,
+    /// Threads that are surely in one subgroup and may add their sums by subgroup operations: the
+    /// device's least subgroup size, if it was requested with `Features::SUBGROUP`, else 1.
+    pub subgroup_lanes: u32,
     /// What was measured to be best on this device, if anything was: preferred to what is predicted.
     pub tuning: Tuning,
 }
@@ -35,10 +38,16 @@ pub struct DeviceProfile {
 const LLVMPIPE_LOOP_ITERATIONS: u64 = 65_535;
 
 impl DeviceProfile {
-    /// A device with these limits and no bound on loops.
+    /// A device with these limits, without subgroup operations and with no bound on loops.
     #[must_use]
     pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
-        Self { limits, busy_workgroups, max_loop_iterations: u64::MAX, tuning: Tuning::default() }
+        Self {
+            limits,
+            busy_workgroups,
+            max_loop_iterations: u64::MAX,
+            subgroup_lanes: 1,
+            tuning: Tuning::default(),
+        }
     }
 
     /// The profile of a device.
@@ -55,7 +64,11 @@ impl DeviceProfile {
         };
         let max_loop_iterations =
             if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
-        Self { max_loop_iterations, ..Self::new(device.limits(), busy_workgroups) }
+        // In a browser shaders would have to say that they use them.
+        let subgroups =
+            cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
+        let subgroup_lanes = if subgroups { info.subgroup_min_size } else { 1 };
+        Self { max_loop_iterations, subgroup_lanes, ..Self::new(device.limits(), busy_workgroups) }
     }
 
     /// Refuses a kernel whose threads run more loop iterations than the driver lets them.

@@ -28,7 +28,6 @@ impl BackwardInputShader {
             .buffer("saved", Role::Read)
             .buffer("dstate", Role::Write)
             .text(include_str!("../../shaders/backward_input.wgsl"))
-            .text(include_str!("../../shaders/part/shrink.wgsl"))
             .text(match router {
                 Router::Input => include_str!("../../shaders/part/router_input_backward.wgsl"),
                 Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),

@@ -31,7 +31,6 @@ impl ForwardShader {
             .groups("parameters", parameters, Role::Read)
             .matrix("y", "dims.d_out", y, Role::Write)
             .text(include_str!("../../shaders/forward.wgsl"))
-            .text(include_str!("../../shaders/part/shrink.wgsl"))
             .text(include_str!("../../shaders/part/expand.wgsl"))
             .text(match router {
                 Router::Input => include_str!("../../shaders/part/router_input.wgsl"),

@@ -234,9 +234,16 @@ fn fused_parts(label: &'static str, rank: u32, experts: u32, router: Router, til
         .constant("LANES", tile.lanes)
         .constant("GROUP", tile.group)
         .constant("REDUCE", tile.reduce)
+        .constant("SCRATCH", tile.scratch)
         .constant("EXPAND_QUADS", tile.expand_quads)
         .constant("STEP", tile.step)
         .constant("CHUNK", tile.chunk)
         .flag("ONE_CHUNK", tile.one_chunk)
         .text(include_str!("../../shaders/part/fused.wgsl"))
+        .text(include_str!("../../shaders/part/shrink.wgsl"))
+        .text(if tile.subgroups {
+            include_str!("../../shaders/part/lanes_subgroup.wgsl")
+        } else {
+            include_str!("../../shaders/part/lanes_workgroup.wgsl")
+        })
 }

@@ -8,13 +8,16 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
-/// Parses and validates with no capability beyond WebGPU's own, of which naga counts
-/// `unpack2x16float` and its like as one.
+/// Parses and validates with no capability beyond WebGPU's own, of which naga counts `unpack2x16float`
+/// and its like as one, and subgroup operations, which only devices with them are given.
 pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
-        .validate(&module)
-        .map_err(|error| error.emit_to_string(wgsl))?;
+    let info = Validator::new(
+        ValidationFlags::all(),
+        Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP,
+    )
+    .validate(&module)
+    .map_err(|error| error.emit_to_string(wgsl))?;
     Ok((module, info))
 }
 

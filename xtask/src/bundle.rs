@@ -1,4 +1,4 @@
-//! `cargo xtask bundle`: the suite and the benches as two executables to carry to another machine.
+//! `cargo xtask bundle`: the suite and the benches as executables to carry to another machine.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,16 @@ const MOST_BYTES: u64 = 40_000_000;
 
 const SUITE: &str = "hydralora-conformance";
 const BENCHES: &str = "hydralora-benches";
+const ROOFLINE: &str = "hydralora-roofline";
 
-/// Builds both, stripped, into `target/bundle`.
+/// Builds all, stripped, into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let folder = root.join("target/bundle");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let suite = ["test", "--release", "--test", "conformance"];
     let benches = ["bench", "--bench", "kernels"];
-    for (name, arguments) in [(SUITE, &suite[..]), (BENCHES, &benches)] {
+    let roofline = ["bench", "--bench", "roofline"];
+    for (name, arguments) in [(SUITE, &suite[..]), (BENCHES, &benches), (ROOFLINE, &roofline)] {
         let built = build(arguments)?;
         let file = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
         std::fs::copy(&built, &file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -26,7 +28,10 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             return Err(format!("{name} has {bytes} bytes, more than {MOST_BYTES}"));
         }
     }
-    println!("On the other machine: {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench");
+    println!(
+        "On the other machine: {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench; \
+         {ROOFLINE} --out FOLDER, and here `cargo xtask roofline --from FOLDER`"
+    );
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod driver;
 mod implementation;
 mod isa;
 mod mutants;
+mod roofline;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ enum Task {
     },
     /// Compile every shader for AMD GPUs without one (Mesa's RADV), and see that none spills registers.
     Isa(isa::Options),
+    /// Measure how near every kernel comes to this device's limits, and how far the alternatives are
+    /// behind; writes docs/benchmarks.md's tables and a plot.
+    Roofline(roofline::Options),
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -109,6 +113,7 @@ fn run(task: Task) -> Result<(), String> {
             mutants::run(root, &only, &options)
         }
         Task::Isa(options) => isa::run(root, &options),
+        Task::Roofline(options) => roofline::run(root, options),
         Task::Bundle => bundle::run(root),
     }
 }

@@ -1,0 +1,41 @@
+// The lanes of a shrink add their sums through workgroup memory, REDUCE columns at a time.
+//
+// Consts: REDUCE (divides GROUP), SCRATCH = REDUCE * WORKGROUP.
+
+struct Thread {
+    @builtin(local_invocation_index) index: u32,
+}
+
+fn local_index(thread: Thread) -> u32 { return thread.index; }
+
+// [column within the chunk][quad][lane], each a vec4 over four tokens.
+var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
+
+fn shrink(first_token: u32, tokens: u32, local: u32) {
+    let quad = local / LANES;
+    let lane = local % LANES;
+    for (var first = 0u; first < COLUMNS; first += GROUP) {
+        var sums: array<vec4<f32>, GROUP>;
+        lane_sums(first, first_token, tokens, quad, lane, &sums);
+        for (var chunk = 0u; chunk < GROUP; chunk += REDUCE) {
+            for (var column = 0u; column < REDUCE; column++) {
+                scratch[(column * QUADS + quad) * LANES + lane] = sums[chunk + column];
+            }
+            workgroupBarrier();
+            for (var item = local; item < REDUCE * QUADS; item += WORKGROUP) {
+                var sum = scratch[item * LANES];
+                for (var other = 1u; other < LANES; other++) {
+                    sum += scratch[item * LANES + other];
+                }
+                let column = first + chunk + item / QUADS;
+                if (column < COLUMNS) {
+                    shrunk(column, item % QUADS, sum);
+                }
+            }
+            workgroupBarrier();
+            if (first + chunk < COLUMNS) {
+                absorb(first + chunk, min(REDUCE, COLUMNS - first - chunk), local);
+            }
+        }
+    }
+}
