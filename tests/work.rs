@@ -1,0 +1,133 @@
+//! A guard on speed that no noisy machine can disturb: how much work plans do beyond what the layer
+//! needs, and how evenly it grows.
+
+use hydralora::op::{
+    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
+    ForwardPlan,
+};
+use hydralora::{Config, DeviceProfile, Element, Operation, Router, Work, WriteMode, wgpu};
+
+/// The projections of LLaMA-2-7B.
+const WIDTHS: [[u32; 2]; 3] = [[4096, 4096], [4096, 11008], [11008, 4096]];
+
+fn config([d_in, d_out]: [u32; 2], rank: u32, experts: u32) -> Config {
+    Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input }
+}
+
+/// From a software driver on two cores to a wide GPU.
+fn devices() -> [DeviceProfile; 3] {
+    let device = |busy, subgroup_lanes| DeviceProfile {
+        subgroup_lanes,
+        ..DeviceProfile::new(wgpu::Limits::default(), busy)
+    };
+    [device(2, 8), device(64, 1), device(256, 32)]
+}
+
+fn steps() -> [Operation; 3] {
+    Operation::training_step(Element::F32, WriteMode::Overwrite)
+}
+
+/// What is planned, and the least there is to do.
+fn work(operation: &Operation, config: &Config, tokens: u32, device: &DeviceProfile) -> [Work; 2] {
+    let planned_and_least = match operation {
+        Operation::Forward(options) => [
+            ForwardPlan::new(config, tokens, options, device).map(|plan| plan.work),
+            ForwardPlan::least_work(config, tokens, options),
+        ],
+        Operation::BackwardInput(options) => [
+            BackwardInputPlan::new(config, tokens, options, device).map(|plan| plan.work),
+            BackwardInputPlan::least_work(config, tokens, options),
+        ],
+        Operation::BackwardParams(options) => [
+            BackwardParamsPlan::new(config, tokens, options, device).map(|plan| plan.work),
+            BackwardParamsPlan::least_work(config, tokens, options),
+        ],
+    };
+    planned_and_least.map(|work| work.expect("it fits"))
+}
+
+/// With tokens enough for every device, only padding is added: of columns to whole groups (a sixteenth
+/// at most, since groups are equal), and of gradient rows to whole blocks of at most 16.
+#[test]
+fn many_tokens_cost_what_they_have_to() {
+    for device in devices() {
+        for widths in WIDTHS {
+            for rank in [4, 8, 16, 32] {
+                for experts in [1, 3, 4, 8] {
+                    let config = config(widths, rank, experts);
+                    for operation in steps() {
+                        let [planned, least] = work(&operation, &config, 8192, &device);
+                        let ratio = planned.flops as f64 / least.flops as f64;
+                        let most = match operation {
+                            Operation::BackwardParams(_) => {
+                                let rows = f64::from(rank + experts + rank * experts);
+                                // Each of the two blocks of rows ends in a block that is not full.
+                                (rows + 2.0 * 15.0) / rows
+                            }
+                            _ => 1.07,
+                        };
+                        let name = operation.name();
+                        assert!(
+                            (1.0..=most).contains(&ratio),
+                            "{name} of {config:?}: {ratio:.3} times the operations, at most {most:.3}"
+                        );
+                        // Splits write copies of the gradients and read them again; nothing else is added.
+                        let scratch = planned.bytes - least.bytes;
+                        let copies = scratch / (2 * config.layout().expect("it fits").bytes());
+                        assert!(
+                            operation.name() == "backward_params" && copies <= 8 || scratch == 0,
+                            "{name} of {config:?}: {copies} copies"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// No cliff: a token more costs at most a tile more than before, and never makes anything twice as
+/// expensive.
+#[test]
+fn work_grows_evenly_with_tokens() {
+    let config = config([4096, 4096], 8, 4);
+    for device in devices() {
+        for operation in steps() {
+            let mut before = work(&operation, &config, 1, &device)[0].flops;
+            for tokens in 2..1200 {
+                let now = work(&operation, &config, tokens, &device)[0].flops;
+                let growth = now as f64 / before as f64;
+                let most = 2.0f64.min(1.0 + 48.0 / f64::from(tokens)).max(1.05);
+                assert!(
+                    growth <= most,
+                    "{} grows {growth:.2} times from {} to {tokens} tokens on {} workgroups, at most {most:.2}",
+                    operation.name(),
+                    tokens - 1,
+                    device.busy_workgroups
+                );
+                before = now;
+            }
+        }
+    }
+}
+
+#[test]
+fn work_is_counted_as_the_formulas_say() {
+    let config = config([4096, 4096], 8, 4);
+    let (tokens, d) = (2048u64, 4096u64);
+    let parameters = 4 * (12 + 32) * d;
+    let state = 4 * tokens * 12;
+    let product = 2 * tokens * d * (12 + 32);
+    for element in [Element::F32, Element::F16] {
+        let (write, f32) = (WriteMode::Accumulate, Element::F32);
+        let row = element.bytes() * tokens * d;
+        let options = ForwardOptions { write, save: true, x: element, parameters: f32, y: element };
+        let forward = ForwardPlan::least_work(&config, 2048, &options);
+        assert_eq!(forward, Ok(Work { bytes: 3 * row + parameters + state, flops: product }));
+        let options = BackwardInputOptions { g: element, dx: Some((element, write)) };
+        let backward = BackwardInputPlan::least_work(&config, 2048, &options);
+        assert_eq!(backward, Ok(Work { bytes: 3 * row + parameters + 2 * state, flops: product }));
+        let options = BackwardParamsOptions { write, x: element, g: element };
+        let backward = BackwardParamsPlan::least_work(&config, 2048, &options);
+        assert_eq!(backward, Ok(Work { bytes: 2 * row + 2 * parameters + 2 * state, flops: product }));
+    }
+}
