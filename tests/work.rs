@@ -28,8 +28,8 @@ fn steps() -> [Operation; 3] {
 }
 
 /// What is planned, and the least there is to do.
-fn work(operation: &Operation, config: &Config, tokens: u32, device: &DeviceProfile) -> [Work; 2] {
-    let planned_and_least = match operation {
+fn work(operation: Operation, config: &Config, tokens: u32, device: &DeviceProfile) -> [Work; 2] {
+    let planned_and_least = match &operation {
         Operation::Forward(options) => [
             ForwardPlan::new(config, tokens, options, device).map(|plan| plan.work),
             ForwardPlan::least_work(config, tokens, options),
@@ -56,7 +56,7 @@ fn many_tokens_cost_what_they_have_to() {
                 for experts in [1, 3, 4, 8] {
                     let config = config(widths, rank, experts);
                     for operation in steps() {
-                        let [planned, least] = work(&operation, &config, 8192, &device);
+                        let [planned, least] = work(operation, &config, 8192, &device);
                         let ratio = planned.flops as f64 / least.flops as f64;
                         let most = match operation {
                             Operation::BackwardParams(_) => {
@@ -92,9 +92,9 @@ fn work_grows_evenly_with_tokens() {
     let config = config([4096, 4096], 8, 4);
     for device in devices() {
         for operation in steps() {
-            let mut before = work(&operation, &config, 1, &device)[0].flops;
+            let mut before = work(operation, &config, 1, &device)[0].flops;
             for tokens in 2..1200 {
-                let now = work(&operation, &config, tokens, &device)[0].flops;
+                let now = work(operation, &config, tokens, &device)[0].flops;
                 let growth = now as f64 / before as f64;
                 let most = 2.0f64.min(1.0 + 48.0 / f64::from(tokens)).max(1.05);
                 assert!(

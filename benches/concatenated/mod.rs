@@ -169,15 +169,18 @@ impl Form {
     ) {
         let group = columns.div_ceil(columns.div_ceil(16));
         let lanes = WORKGROUP / quads;
-        let subgroups = lanes <= self.profile.subgroup_lanes;
+        let shuffled = lanes.min(self.profile.subgroup_lanes);
+        let parts = lanes / shuffled;
         let consts = [
             ("QUADS", quads),
             ("LANES", lanes),
             ("GROUP", group),
             ("REDUCE", group),
-            ("SCRATCH", if subgroups { 1 } else { group * WORKGROUP }),
+            ("SHUFFLED", shuffled),
+            ("PARTS", parts),
+            ("SCRATCH", group * quads * parts),
         ];
-        let lanes = if subgroups { LANES_SUBGROUP } else { LANES_WORKGROUP };
+        let lanes = if shuffled > 1 { LANES_SUBGROUP } else { LANES_WORKGROUP };
         let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK, lanes]);
         let dims = [self.tokens, inner / 4, offset as u32 / 4, columns];
         let tiles = self.tokens.div_ceil(4 * quads);

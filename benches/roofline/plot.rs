@@ -43,6 +43,7 @@ pub fn roofline(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
         .axis_style(INK.mix(0.6))
         .label_style((FONT, 28, &INK))
         .axis_desc_style((FONT, 32, &INK))
+        .x_labels(5)
         .x_desc("operations per byte of memory traffic")
         .y_desc("GFLOP/s")
         .draw()?;
@@ -69,8 +70,9 @@ pub fn roofline(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .margin(20)
+        .legend_area_size(45)
         .background_style(WHITE.mix(0.9))
         .border_style(INK.mix(0.3))
         .label_font((FONT, 28, &INK))

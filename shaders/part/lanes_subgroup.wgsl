@@ -1,8 +1,10 @@
-// The lanes of a shrink, all in one subgroup, add their sums by shuffles: no workgroup memory, and a
-// barrier only for every REDUCE columns.
+// The lanes of a shrink add their sums by shuffles, SHUFFLED lanes at a time. Where those are not all, what
+// each SHUFFLED lanes have is a part, and the PARTS are added through workgroup memory. A barrier comes
+// only behind REDUCE columns.
 //
-// Consts: LANES (a power of two, at most 64 and at most any subgroup's size), REDUCE (a multiple of
-// GROUP), SCRATCH (room for what the kernel stages).
+// Consts: SHUFFLED (a power of two, at most 64 and at most any subgroup's size), PARTS = LANES / SHUFFLED,
+// REDUCE (a multiple of GROUP), SCRATCH (at least REDUCE * QUADS * PARTS where there are several parts, and
+// room for what the kernel stages).
 
 // Subgroups need not follow the local index, so threads are numbered by their subgroups.
 struct Thread {
@@ -13,17 +15,18 @@ struct Thread {
 
 fn local_index(thread: Thread) -> u32 { return thread.subgroup * thread.size + thread.invocation; }
 
+// [column of those summed together][quad][part], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 
 // The same in every lane, added in the same order.
-fn sum_over_lanes(value: vec4<f32>) -> vec4<f32> {
+fn shuffled_sum(value: vec4<f32>) -> vec4<f32> {
     var sum = value;
-    if (LANES > 1u) { sum += subgroupShuffleXor(sum, 1u); }
-    if (LANES > 2u) { sum += subgroupShuffleXor(sum, 2u); }
-    if (LANES > 4u) { sum += subgroupShuffleXor(sum, 4u); }
-    if (LANES > 8u) { sum += subgroupShuffleXor(sum, 8u); }
-    if (LANES > 16u) { sum += subgroupShuffleXor(sum, 16u); }
-    if (LANES > 32u) { sum += subgroupShuffleXor(sum, 32u); }
+    if (SHUFFLED > 1u) { sum += subgroupShuffleXor(sum, 1u); }
+    if (SHUFFLED > 2u) { sum += subgroupShuffleXor(sum, 2u); }
+    if (SHUFFLED > 4u) { sum += subgroupShuffleXor(sum, 4u); }
+    if (SHUFFLED > 8u) { sum += subgroupShuffleXor(sum, 8u); }
+    if (SHUFFLED > 16u) { sum += subgroupShuffleXor(sum, 16u); }
+    if (SHUFFLED > 32u) { sum += subgroupShuffleXor(sum, 32u); }
     return sum;
 }
 
@@ -34,13 +37,27 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
         var sums: array<vec4<f32>, GROUP>;
         lane_sums(first, first_token, tokens, quad, lane, &sums);
         for (var column = 0u; column < GROUP; column++) {
-            let sum = sum_over_lanes(sums[column]);
-            if (lane == 0u && first + column < COLUMNS) {
-                shrunk(first + column, quad, sum);
+            let sum = shuffled_sum(sums[column]);
+            if (lane % SHUFFLED == 0u && first + column < COLUMNS) {
+                if (PARTS == 1u) {
+                    shrunk(first + column, quad, sum);
+                } else {
+                    scratch[((first + column - begin) * QUADS + quad) * PARTS + lane / SHUFFLED] = sum;
+                }
             }
         }
     }
     workgroupBarrier();
+    if (PARTS > 1u) {
+        for (var item = local; item < (end - begin) * QUADS; item += WORKGROUP) {
+            var sum = scratch[item * PARTS];
+            for (var part = 1u; part < PARTS; part++) {
+                sum += scratch[item * PARTS + part];
+            }
+            shrunk(begin + item / QUADS, item % QUADS, sum);
+        }
+        workgroupBarrier();
+    }
     absorb(begin, end - begin, local);
 }
 

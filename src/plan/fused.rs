@@ -46,8 +46,8 @@ pub struct Tile {
     pub group: u32,
     /// Columns whose sums are complete at a time.
     pub reduce: u32,
-    /// Whether lanes add their sums by subgroup operations, instead of through workgroup memory.
-    pub subgroups: bool,
+    /// Lanes that add their sums by shuffles within a subgroup; 1 where all goes through workgroup memory.
+    pub shuffled: u32,
     /// vec4s of workgroup memory for the lanes' sums or the coefficients.
     pub scratch: u32,
     /// Quads of tokens a thread expands at a time.
@@ -116,25 +116,24 @@ impl FusedProblem {
     fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
         let FusedChoice { quads, expand_quads, reduce, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
-        let subgroups = lanes <= device.subgroup_lanes;
-        let room = match (self.staged, subgroups) {
-            (false, _) => rows,
-            (true, false) => (reduce * lanes).min(rows),
-            (true, true) => (MOST_STAGED / quads).min(rows),
+        let shuffled = lanes.min(device.subgroup_lanes);
+        // Where sums go through memory that memory is free afterwards.
+        let sums = match (shuffled, lanes / shuffled) {
+            (1, _) => reduce * WORKGROUP,
+            (_, 1) => 1,
+            (_, parts) => reduce * quads * parts,
         };
+        let staged = if shuffled == 1 { sums } else { sums.max(MOST_STAGED) };
+        let room = if self.staged { (staged / quads).min(rows) } else { rows };
         let step = (1..=MOST_STEP.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let chunk = room / step * step;
-        let scratch = match (self.staged, subgroups) {
-            (_, false) => reduce * WORKGROUP,
-            (true, true) => chunk * quads,
-            (false, true) => 1,
-        };
+        let scratch = if self.staged { sums.max(chunk * quads) } else { sums };
         Tile {
             quads,
             lanes,
             group: self.group(),
             reduce,
-            subgroups,
+            shuffled,
             scratch,
             expand_quads,
             step,
@@ -152,7 +151,7 @@ impl FusedProblem {
     /// How many columns can be complete at a time.
     fn reduces(&self, quads: u32, device: &DeviceProfile) -> Vec<u32> {
         let group = self.group();
-        if WORKGROUP / quads <= device.subgroup_lanes {
+        if device.subgroup_lanes > 1 && quads < WORKGROUP {
             return (1..=self.columns.div_ceil(group)).map(|passes| passes * group).collect();
         }
         (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
@@ -178,9 +177,10 @@ impl FusedProblem {
         let along = looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0);
         let pass = looped(group, 0) + along;
         let columns = u64::from(self.columns);
-        let shrink = if tile.subgroups {
+        let shrink = if tile.shuffled > 1 {
             let passes = looped(reduce / group, pass + looped(group, 0));
-            looped(columns.div_ceil(reduce), passes + absorb)
+            let parts = looped(rounds(tile.reduce * tile.quads), looped(lanes / u64::from(tile.shuffled), 0));
+            looped(columns.div_ceil(reduce), passes + parts + absorb)
         } else {
             let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
             looped(columns.div_ceil(group), pass + looped(group / reduce, sums + absorb))
@@ -305,7 +305,7 @@ impl FusedProblem {
         let steps = f64::from(self.source_groups.div_ceil(tile.lanes));
         let shrink = passes * steps * ((4.0 + group) * cost::LOAD + 4.0 * group * cost::FMA);
         let sums = passes
-            * if tile.subgroups {
+            * if tile.shuffled > 1 {
                 group * lanes.log2() * cost::SHARED
             } else {
                 f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * cost::SHARED
@@ -384,9 +384,10 @@ mod tests {
         let tiles = problem.tokens.div_ceil(tile.tokens());
         prop_assert!(y * z >= tiles && y * z - tiles < z);
         // The shrink's columns are covered by whole groups, and groups by whole chunks or chunks by groups.
-        let whole = if tile.subgroups { tile.reduce % tile.group } else { tile.group % tile.reduce };
+        let whole = if tile.shuffled > 1 { tile.reduce % tile.group } else { tile.group % tile.reduce };
         prop_assert_eq!(whole, 0);
-        prop_assert_eq!(tile.subgroups, tile.lanes <= device.subgroup_lanes);
+        prop_assert_eq!(tile.shuffled, tile.lanes.min(device.subgroup_lanes));
+        prop_assert_eq!(tile.lanes % tile.shuffled, 0);
         prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
         prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
@@ -394,7 +395,9 @@ mod tests {
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
         prop_assert_eq!(tile.chunk % tile.step, 0);
         prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.scratch);
-        prop_assert!(tile.subgroups || tile.scratch == tile.reduce * WORKGROUP);
+        let parts = tile.lanes / tile.shuffled;
+        let through_memory = parts > 1 || tile.shuffled == 1;
+        prop_assert!(!through_memory || tile.scratch >= tile.reduce * tile.quads * parts);
         prop_assert!(problem.staged || tile.chunk == problem.expand_rows);
         prop_assert_eq!(tile.one_chunk, tile.chunk == problem.expand_rows);
 

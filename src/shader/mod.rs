@@ -241,7 +241,9 @@ fn fused_parts(label: &'static str, rank: u32, experts: u32, router: Router, til
         .flag("ONE_CHUNK", tile.one_chunk)
         .text(include_str!("../../shaders/part/fused.wgsl"))
         .text(include_str!("../../shaders/part/shrink.wgsl"))
-        .text(if tile.subgroups {
+        .constant("SHUFFLED", tile.shuffled)
+        .constant("PARTS", tile.lanes / tile.shuffled)
+        .text(if tile.shuffled > 1 {
             include_str!("../../shaders/part/lanes_subgroup.wgsl")
         } else {
             include_str!("../../shaders/part/lanes_workgroup.wgsl")
