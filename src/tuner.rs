@@ -179,7 +179,7 @@ impl Tuner {
     /// Times the plans of an operation that are not predicted to be far from the best, on random data,
     /// and notes the best for this layer and up to the next power of two of `tokens`.
     ///
-    /// Compiles up to some thirty pipelines and takes seconds.
+    /// Compiles up to sixteen pipelines, each of which some drivers take a second for.
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.

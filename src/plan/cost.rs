@@ -9,7 +9,9 @@ pub(super) const LOAD: f64 = 4.0;
 pub(super) const SHARED: f64 = 1.0;
 /// A vec4 multiply-add in registers.
 pub(super) const FMA: f64 = 1.0;
-/// Starting a workgroup, and its barriers.
+/// A pair of barriers.
+pub(super) const BARRIERS: f64 = 100.0;
+/// Starting a workgroup, and the barriers that every one has.
 pub(super) const WORKGROUP: f64 = 500.0;
 
 /// How often `workgroups` fill the device: not less than once, however few they are.

@@ -13,9 +13,6 @@ const MOST_EXPAND_QUADS: u32 = 4;
 /// Rows of an expand that are unrolled: enough for their loads to overlap.
 const MOST_STEP: u32 = 16;
 
-/// vec4s of coefficients that are staged at a time where nothing else needs the memory: 8 KiB.
-const MOST_STAGED: u32 = 512;
-
 /// The longest tile, in quads.
 const MOST_QUADS: u32 = 8;
 
@@ -116,15 +113,19 @@ impl FusedProblem {
     fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
         let FusedChoice { quads, expand_quads, reduce, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
-        let shuffled = lanes.min(device.subgroup_lanes);
+        let shuffled = lanes.min(device.shuffled_lanes());
         // Where sums go through memory that memory is free afterwards.
         let sums = match (shuffled, lanes / shuffled) {
             (1, _) => reduce * WORKGROUP,
             (_, 1) => 1,
             (_, parts) => reduce * quads * parts,
         };
-        let staged = if shuffled == 1 { sums } else { sums.max(MOST_STAGED) };
-        let room = if self.staged { (staged / quads).min(rows) } else { rows };
+        // All coefficients at a time where they fit, and not less than the memory of the sums holds.
+        let resident = (self.resident + self.per_reduced * u64::from(reduce)) * u64::from(quads);
+        let free =
+            (u64::from(device.limits.max_compute_workgroup_storage_size) / 16).saturating_sub(resident);
+        let staged = free.clamp(u64::from(sums), u64::from(u32::MAX)) as u32;
+        let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
         let step = (1..=MOST_STEP.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let chunk = room / step * step;
         let scratch = if self.staged { sums.max(chunk * quads) } else { sums };
@@ -149,9 +150,9 @@ impl FusedProblem {
     }
 
     /// How many columns can be complete at a time.
-    fn reduces(&self, quads: u32, device: &DeviceProfile) -> Vec<u32> {
+    fn reduces(&self, device: &DeviceProfile) -> Vec<u32> {
         let group = self.group();
-        if device.subgroup_lanes > 1 && quads < WORKGROUP {
+        if device.shuffled_lanes() > 1 {
             return (1..=self.columns.div_ceil(group)).map(|passes| passes * group).collect();
         }
         (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
@@ -220,12 +221,12 @@ impl FusedProblem {
     /// Every plan that fits the device, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
+        let reduces = self.reduces(device);
         let mut candidates = Vec::new();
         let mut refused = None;
         let mut least_memory = u64::MAX;
         // A tile is at most twice as long as the tokens that fill it.
         for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
-            let reduces = self.reduces(quads, device);
             let memory_of = |reduce: u32| {
                 self.memory(&self.tile(&FusedChoice { quads, expand_quads: 1, reduce, slices: 1 }, device))
             };
@@ -269,7 +270,7 @@ impl FusedProblem {
             expand_quads,
             divides(expand_quads, quads.min(MOST_EXPAND_QUADS)),
         )?;
-        super::check_choice("reduce", reduce, self.reduces(quads, device).contains(&reduce))?;
+        super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
         let tile = self.tile(&choice, device);
         let memory = self.memory(&tile);
@@ -313,7 +314,16 @@ impl FusedProblem {
         let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
         let rows = f64::from(self.expand_rows);
         let row = cost::LOAD + expand_quads * (cost::SHARED + 4.0 * cost::FMA);
-        let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * cost::LOAD);
+        let stage = f64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)) * 3.0 * cost::SHARED;
+        let stages = match (self.staged, tile.one_chunk) {
+            (false, _) => 0.0,
+            (true, true) => stage,
+            (true, false) => {
+                let chunks = f64::from(self.expand_rows.div_ceil(tile.chunk));
+                rounds * quads / expand_quads * chunks * (stage + cost::BARRIERS)
+            }
+        };
+        let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * cost::LOAD) + stages;
         let workgroups = f64::from(self.tokens.div_ceil(tile.tokens())) * f64::from(choice.slices);
         cost::filled(workgroups, device) * (cost::WORKGROUP + shrink + sums + expand)
     }
@@ -340,7 +350,7 @@ mod tests {
     fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
         let memory = prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]);
-        let subgroup_lanes = prop::sample::select(&[1u32, 4, 8, 32, 64][..]);
+        let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
         let device = (memory, 1u32..2000, any::<bool>(), subgroup_lanes);
         (config, device, 1u32..1_000_000).prop_map(
             |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
@@ -386,7 +396,7 @@ mod tests {
         // The shrink's columns are covered by whole groups, and groups by whole chunks or chunks by groups.
         let whole = if tile.shuffled > 1 { tile.reduce % tile.group } else { tile.group % tile.reduce };
         prop_assert_eq!(whole, 0);
-        prop_assert_eq!(tile.shuffled, tile.lanes.min(device.subgroup_lanes));
+        prop_assert_eq!(tile.shuffled, tile.lanes.min(device.shuffled_lanes()));
         prop_assert_eq!(tile.lanes % tile.shuffled, 0);
         prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
         prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);

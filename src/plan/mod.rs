@@ -71,6 +71,11 @@ impl DeviceProfile {
         Self { max_loop_iterations, subgroup_lanes, ..Self::new(device.limits(), busy_workgroups) }
     }
 
+    /// Lanes of a tile that may add their sums by shuffles: a power of two.
+    pub(crate) fn shuffled_lanes(&self) -> u32 {
+        1 << self.subgroup_lanes.max(1).ilog2()
+    }
+
     /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
     pub(crate) fn check_loops(&self, kernel: &str, iterations: u64, fix: &'static str) -> Result<(), Error> {
         Error::check_limit(
