@@ -4,18 +4,63 @@
 
 mod permutations;
 
-use hydralora::op::{BackwardInputOptions, BackwardInputPlan, ForwardOptions, ForwardPlan};
+use std::collections::HashMap;
+
+use hydralora::op::{
+    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
+    ForwardPlan,
+};
 use hydralora::shader::{Binding, BindingKind, Shader};
 use hydralora::{Config, DeviceProfile, Element, Router, WriteMode, wgpu};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
 };
-use permutations::permutations;
-use permutations::translate::{translate, validate};
+use permutations::translate::{translate, translate_to_spir_v, validate};
+use permutations::{permutations, with_subgroups};
 
 fn valid(shader: &Shader) -> (Module, ModuleInfo) {
     validate(&shader.source().wgsl).unwrap_or_else(|error| panic!("{shader:?}: {error}"))
+}
+
+/// The shaders of every plan that a tuner may choose, at some ranks and numbers of experts, and what the
+/// plan says of their workgroup memory. Apart from `permutations`, whose shaders all tools compile: these
+/// differ from them in constants.
+fn candidates() -> HashMap<Shader, Option<u64>> {
+    let write = WriteMode::Overwrite;
+    let [x, parameters, y] = [Element::F32; 3];
+    let mut shaders = HashMap::new();
+    for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
+        for (router, tokens, subgroup_lanes) in [
+            (Router::Input, 300, 1),
+            (Router::Latent, 300, 1),
+            (Router::Latent, 300, 16),
+            (Router::Latent, 1, 1),
+        ] {
+            let device = DeviceProfile::new(wgpu::Limits::default(), 8);
+            let device = &DeviceProfile { subgroup_lanes, ..device };
+            let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
+            let options = ForwardOptions { write, save: true, x, parameters, y };
+            let plans = ForwardPlan::candidates(config, tokens, &options, device).expect("it fits");
+            shaders.extend(plans.into_iter().map(|plan| (plan.dispatch.shader, Some(plan.workgroup_memory))));
+            let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
+            let plans = BackwardInputPlan::candidates(config, tokens, &options, device).expect("it fits");
+            shaders.extend(plans.into_iter().map(|plan| (plan.dispatch.shader, Some(plan.workgroup_memory))));
+            let options = BackwardParamsOptions { write, x, g: y };
+            let plans = BackwardParamsPlan::candidates(config, tokens, &options, device).expect("it fits");
+            let dispatches = plans.into_iter().flat_map(|plan| plan.dispatches);
+            shaders.extend(dispatches.map(|dispatch| (dispatch.shader, None)));
+        }
+    }
+    shaders
+}
+
+/// Every shader that is checked here.
+fn all() -> Vec<Shader> {
+    let mut shaders = permutations();
+    shaders.extend(with_subgroups());
+    shaders.extend(candidates().into_keys());
+    shaders
 }
 
 #[test]
@@ -29,11 +74,15 @@ fn every_shader_translates_to_every_backend() {
             assert!(!contents.is_empty(), "{shader:?} is nothing in .{extension}");
         }
     }
+    for shader in with_subgroups() {
+        let spir_v = translate_to_spir_v(&valid(&shader));
+        spir_v.unwrap_or_else(|error| panic!("{shader:?} to {error}"));
+    }
 }
 
 #[test]
 fn bindings_are_what_the_host_says() {
-    for shader in permutations() {
+    for shader in all() {
         let (module, _) = valid(&shader);
         let mut found: Vec<(u32, String, BindingKind)> = module
             .global_variables
@@ -66,7 +115,7 @@ fn bindings_are_what_the_host_says() {
 #[test]
 fn workgroups_keep_to_default_limits() {
     let limits = wgpu::Limits::default();
-    for shader in permutations() {
+    for shader in all() {
         let (module, _) = valid(&shader);
         let threads: u32 = module.entry_points[0].workgroup_size.iter().product();
         assert!(threads <= limits.max_compute_invocations_per_workgroup, "{shader:?}: {threads} threads");
@@ -84,18 +133,11 @@ fn workgroup_memory(module: &Module) -> u32 {
 
 #[test]
 fn plans_know_their_workgroup_memory() {
-    let device = &DeviceProfile::new(wgpu::Limits::default(), 8);
-    for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
-        for tokens in [1, 20, 300] {
-            let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router: Router::Latent };
-            let memory = |shader: &Shader| u64::from(workgroup_memory(&valid(shader).0));
-            let [x, parameters, y] = [Element::F32; 3];
-            let options = ForwardOptions { write: WriteMode::Overwrite, save: true, x, parameters, y };
-            let plan = ForwardPlan::new(config, tokens, &options, device).expect("it fits");
-            assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
-            let options = BackwardInputOptions { g: x, dx: Some((x, WriteMode::Overwrite)) };
-            let plan = BackwardInputPlan::new(config, tokens, &options, device).expect("it fits");
-            assert_eq!(memory(&plan.dispatch.shader), plan.workgroup_memory, "{plan:?}");
+    let candidates = candidates();
+    assert!(candidates.len() > 200, "only {} shaders", candidates.len());
+    for (shader, planned) in candidates {
+        if let Some(planned) = planned {
+            assert_eq!(u64::from(workgroup_memory(&valid(&shader).0)), planned, "{shader:?}");
         }
     }
 }
@@ -105,7 +147,7 @@ fn plans_know_their_workgroup_memory() {
 #[test]
 fn every_loop_ends() {
     let mut loops = 0;
-    for shader in permutations() {
+    for shader in all() {
         let (module, _) = valid(&shader);
         let entry_points = module.entry_points.iter().map(|entry| &entry.function);
         for function in module.functions.iter().map(|(_, function)| function).chain(entry_points) {

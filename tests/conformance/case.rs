@@ -3,7 +3,9 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::{AdamWHyper, Config, Element, LinearDirection, Router, WriteMode};
+use hydralora::{
+    AdamWHyper, Choice, Config, Element, FusedChoice, LinearDirection, OuterChoice, Router, WriteMode,
+};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -42,7 +44,7 @@ pub struct Shape {
     pub experts: u32,
 }
 
-/// What the planner is told of the device.
+/// What the planner is told of the device, or to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planning {
     /// The truth.
@@ -51,6 +53,25 @@ pub enum Planning {
     Wide,
     /// That a grid has at most 8 workgroups in a dimension: folded grids without millions of tokens.
     Narrow,
+    /// Each operation as the candidate with this number, counted around.
+    Candidate(u32),
+    /// The fused kernels and `backward_params` exactly so, and no subgroup operations, with which a fused
+    /// choice means something else.
+    Chosen(Option<FusedChoice>, Option<OuterChoice>),
+}
+
+impl Planning {
+    /// What a tuning table is to hold for an operation with these choices, if anything.
+    pub fn choose(self, choices: &[Choice]) -> Option<Choice> {
+        match self {
+            Self::Device | Self::Wide | Self::Narrow => None,
+            Self::Candidate(number) => Some(choices[number as usize % choices.len()]),
+            Self::Chosen(fused, outer) => match choices[0] {
+                Choice::Fused(_) => fused.map(Choice::Fused),
+                Choice::Outer(_) => outer.map(Choice::Outer),
+            },
+        }
+    }
 }
 
 /// One case.
@@ -296,6 +317,16 @@ impl Display for Case {
             Planning::Device => Ok(()),
             Planning::Wide => f.write_str("/wide"),
             Planning::Narrow => f.write_str("/narrow"),
+            Planning::Candidate(number) => write!(f, "/candidate-{number}"),
+            Planning::Chosen(fused, outer) => {
+                if let Some(FusedChoice { quads, expand_quads, reduce, slices }) = fused {
+                    write!(f, "/quads{quads}_expand{expand_quads}_reduce{reduce}_slices{slices}")?;
+                }
+                if let Some(OuterChoice { rows, splits }) = outer {
+                    write!(f, "/rows{rows}_splits{splits}")?;
+                }
+                Ok(())
+            }
         }
     }
 }

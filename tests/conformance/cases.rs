@@ -1,6 +1,6 @@
 //! The suite's cases.
 
-use hydralora::{DeviceProfile, Element, LinearDirection, Router};
+use hydralora::{DeviceProfile, Element, FusedChoice, LinearDirection, OuterChoice, Router};
 use proptest::prelude::*;
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -42,6 +42,7 @@ pub fn all() -> Vec<Case> {
     ranks_and_experts(&mut cases);
     numbers(&mut cases);
     plans_and_placement(&mut cases);
+    choices(&mut cases);
     half_precision(&mut cases);
     optimiser(&mut cases);
     cases
@@ -159,6 +160,40 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
     }
 }
 
+/// What no device may choose by itself, but a tuner may: every value of every knob.
+fn choices(cases: &mut Vec<Case>) {
+    let fused = |[quads, expand_quads, reduce, slices]: [u32; 4]| {
+        Some(FusedChoice { quads, expand_quads, reduce, slices })
+    };
+    let outer = |[rows, splits]: [u32; 2]| Some(OuterChoice { rows, splits });
+    // Rows of 129 and 130 groups: three slices. Where tiles are long, the last has one token.
+    let wide = Shape::new(33, [520, 516], [8, 2]);
+    for (tile, block) in [
+        ([1, 1, 1, 3], [4, 1]),
+        ([2, 1, 4, 2], [12, 1]),
+        ([4, 2, 2, 3], [16, 1]),
+        ([8, 1, 8, 1], [8, 1]),
+        ([8, 4, 1, 2], [8, 1]),
+    ] {
+        let planning = Planning::Chosen(fused(tile), outer(block));
+        cases.push(Case::new(Operation::Step(Router::Latent), wide).planned_for(planning));
+    }
+    for block in [[4, 5], [8, 2], [12, 3]] {
+        let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(333, [36, 28], [4, 3]));
+        cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block))));
+    }
+    // 192 coefficients a token in chunks of 8, of 48, and of 128 but for the last; and a prime number.
+    for (router, ranks, tile) in [
+        (Router::Input, [64, 3], [8, 2, 1, 1]),
+        (Router::Input, [64, 3], [8, 4, 7, 1]),
+        (Router::Latent, [64, 3], [4, 1, 8, 1]),
+        (Router::Latent, [61, 1], [8, 4, 2, 1]),
+    ] {
+        let case = Case::new(Operation::Forward(router), Shape::new(45, [36, 44], ranks));
+        cases.push(case.accumulating().planned_for(Planning::Chosen(fused(tile), None)));
+    }
+}
+
 /// Numbers that half precision can hold.
 const IN_HALF: [Inputs; 4] = [Inputs::Noise, Inputs::Gentle, Inputs::OneHot, Inputs::Saturated];
 
@@ -257,7 +292,11 @@ pub fn random() -> impl Strategy<Value = Case> {
         any::<bool>(),
         prop::sample::select(&Inputs::FINITE[..]),
         any::<bool>(),
-        prop::sample::select(&[Planning::Device, Planning::Wide][..]),
+        prop_oneof![
+            1 => Just(Planning::Device),
+            1 => Just(Planning::Wide),
+            2 => any::<u32>().prop_map(Planning::Candidate)
+        ],
         prop::sample::select(&[Element::F32, Element::F16, Element::Bf16][..]),
         any::<u64>(),
     )

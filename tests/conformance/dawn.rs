@@ -187,7 +187,7 @@ impl Device for DawnDevice {
         planning: Planning,
         times: u32,
     ) -> Result<Vec<Vec<u32>>, Failure> {
-        let profile = planned_profile(&self.profile, planning);
+        let profile = planned_profile(&self.profile, planning, job);
         let mut memory = memory.clone();
         let given = memory.buffers.len();
         let mut dispatches = Vec::new();

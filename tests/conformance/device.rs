@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hydralora::device::{Gpu, adapters_from_env};
 use hydralora::shader::Shader;
-use hydralora::{DeviceProfile, Error, Kernels, wgpu};
+use hydralora::{DeviceProfile, Error, Kernels, Tuning, wgpu};
 use serde::Serialize;
 
 use crate::case::Planning;
@@ -98,11 +98,18 @@ pub trait Device: Send + Sync {
     fn wgpu(&self) -> Option<&WgpuDevice>;
 }
 
-/// The planner's view of a device.
-pub fn planned_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
+/// The planner's view of a device for a job.
+pub fn planned_profile(profile: &DeviceProfile, planning: Planning, job: &Job) -> DeviceProfile {
+    let profile = told_profile(profile, planning);
+    DeviceProfile { tuning: tuning(&profile, planning, job), ..profile }
+}
+
+/// What the planner is told of a device, whatever the job is.
+fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
     let mut profile = profile.clone();
     match planning {
-        Planning::Device => {}
+        Planning::Device | Planning::Candidate(_) => {}
+        Planning::Chosen(..) => profile.subgroup_lanes = 1,
         Planning::Wide => profile.busy_workgroups = 64,
         Planning::Narrow => {
             profile.busy_workgroups = 1;
@@ -112,12 +119,25 @@ pub fn planned_profile(profile: &DeviceProfile, planning: Planning) -> DevicePro
     profile
 }
 
-/// A device of wgpu's, with the library's kernels for each way of planning.
+/// What a job's operations are to choose. One that fits the device in no way is left to its plan, which
+/// refuses it.
+fn tuning(profile: &DeviceProfile, planning: Planning, job: &Job) -> Tuning {
+    let mut tuning = Tuning::default();
+    for (config, tokens, operation) in job.ops.iter().filter_map(|op| op.tuned()) {
+        let choices = operation.choices(&config, tokens, profile);
+        if let Some(choice) = choices.ok().and_then(|choices| planning.choose(&choices)) {
+            tuning.set(&config, tokens, operation, choice);
+        }
+    }
+    tuning
+}
+
+/// A device of wgpu's, with the library's kernels for each that the planner is told it is.
 pub struct WgpuDevice {
     pub gpu: Gpu,
     pub adapter: wgpu::Adapter,
     identity: Identity,
-    kernels: [Kernels; 3],
+    kernels: [Kernels; 4],
 }
 
 pub const ADAPTER_LIMITS: &str = "adapter-limits";
@@ -178,9 +198,14 @@ impl WgpuDevice {
         implementation: Option<&str>,
     ) -> Result<Self, String> {
         let info = adapter.get_info();
+        // With the sets of limits that any device has, also without what any device need not have.
+        let features = match limits_of {
+            ADAPTER_LIMITS => wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP,
+            _ => wgpu::Features::TIMESTAMP_QUERY,
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("conformance"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & features,
             required_limits: limits,
             ..Default::default()
         }))
@@ -198,14 +223,19 @@ impl WgpuDevice {
             limits: limits_that_count(&device.limits()),
         };
         let profile = DeviceProfile::of(&device);
-        let kernels = [Planning::Device, Planning::Wide, Planning::Narrow]
-            .map(|planning| Kernels::with_profile(&device, planned_profile(&profile, planning)));
+        let kernels = [Planning::Device, Planning::Wide, Planning::Narrow, Planning::Chosen(None, None)]
+            .map(|planning| Kernels::with_profile(&device, told_profile(&profile, planning)));
         Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
     }
 
-    /// The library's kernels for a way of planning.
-    pub fn kernels(&self, planning: Planning) -> &Kernels {
-        &self.kernels[planning as usize]
+    /// The library's kernels for a way of planning, without what a job is to choose.
+    fn kernels(&self, planning: Planning) -> &Kernels {
+        match planning {
+            Planning::Device | Planning::Candidate(_) => &self.kernels[0],
+            Planning::Wide => &self.kernels[1],
+            Planning::Narrow => &self.kernels[2],
+            Planning::Chosen(..) => &self.kernels[3],
+        }
     }
 
     /// Uploads the memory and prepares every operation.
@@ -217,10 +247,12 @@ impl WgpuDevice {
     ) -> Result<(Vec<wgpu::Buffer>, Vec<Prepared>), Failure> {
         let buffers = memory.upload(&self.gpu);
         let tensor = |name: &str| memory.place(name).tensor(&buffers);
+        let kernels = self.kernels(planning);
+        let kernels = kernels.with_tuning(tuning(kernels.profile(), planning, job));
         let prepared = job
             .ops
             .iter()
-            .map(|op| op.prepare(&self.gpu, self.kernels(planning), &tensor))
+            .map(|op| op.prepare(&self.gpu, &kernels, &tensor))
             .collect::<Result<Vec<_>, _>>()?;
         Ok((buffers, prepared))
     }

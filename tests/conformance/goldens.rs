@@ -1,12 +1,16 @@
 //! What the official HydraLoRA code computes (tests/goldens/README.md): the whole layer, frozen part
 //! and adapter, forward and backward. `HYDRALORA_GOLDENS=DIR` puts another directory of such files in
 //! front of the suite.
+//!
+//! In half precision too, although no half holds the numbers that the official code was given: what is
+//! stored of them is rounded, and how far it is off is the inputs' bound, from which the twin's rules
+//! derive, to first order, how far the layer's results may be from the official code's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hydralora::twin::{Approx, Parameters};
-use hydralora::{Adapter, Config, LinearDirection, Router, WriteMode};
+use hydralora::twin::{self, Approx, Parameters};
+use hydralora::{Adapter, Config, Element, LinearDirection, Router, WriteMode};
 use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
 
@@ -15,29 +19,78 @@ use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::job::{Job, Placement, Tensor, Values};
 use crate::modes;
-use crate::op::{BackwardInput, BackwardParams, Elements, Forward, Linear, pack};
+use crate::op::{BackwardInput, BackwardParams, Elements, Forward, Linear, Op, pack};
 use crate::suite::Plan;
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/tests/goldens");
 
-/// A golden's trial on a device.
+/// How a layer is run.
+#[derive(Clone, Copy)]
+struct Form {
+    elements: Elements,
+    /// Forward and backward, and not forward alone.
+    training: bool,
+}
+
+impl Form {
+    const F32: Self = Self { elements: Elements::F32, training: true };
+
+    /// In training, adapter and frozen weights stay f32.
+    fn in_half(element: Element, training: bool) -> Self {
+        let parameters = if training { Element::F32 } else { element };
+        Self { elements: Elements { sources: element, parameters, targets: element }, training }
+    }
+
+    fn name(self, golden: &str) -> String {
+        let Self { elements: Elements { sources, .. }, training } = self;
+        match (sources, training) {
+            (Element::F32, _) => format!("goldens/{golden}"),
+            (half, true) => format!("goldens/{golden}/{half}"),
+            (half, false) => format!("goldens/{golden}/{half}/inference"),
+        }
+    }
+}
+
+/// Every golden in f32.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let plan = |name: String, bytes: Vec<u8>| {
-        let device = Arc::clone(device);
-        Plan::new(format!("goldens/{name}"), "goldens", move || {
-            Golden::parse(&bytes).map_err(Failure::Failed)?.check(&*device).map(Some)
+    files().map_or_else(
+        |message| vec![Plan::new("goldens", "goldens", move || Err(Failure::Failed(message)))],
+        |files| files.into_iter().map(|(name, bytes)| plan(device, &name, bytes, Form::F32)).collect(),
+    )
+}
+
+/// Those whose rows half precision can hold: each in training and in inference, f16 and bf16 in turn.
+pub fn half_plans(device: &Arc<dyn Device>) -> Vec<Plan> {
+    let fits = |(_, bytes): &(String, Vec<u8>)| {
+        Golden::parse(bytes).is_ok_and(|Golden { config: Config { d_in, d_out, .. }, .. }| {
+            [d_in, d_out].iter().all(|width| width.is_multiple_of(4))
         })
     };
+    let files = files().unwrap_or_default().into_iter().filter(fits);
+    files
+        .zip([Element::F16, Element::Bf16].into_iter().cycle())
+        .flat_map(|((name, bytes), element)| {
+            [true, false].map(|training| plan(device, &name, bytes.clone(), Form::in_half(element, training)))
+        })
+        .collect()
+}
+
+fn plan(device: &Arc<dyn Device>, name: &str, bytes: Vec<u8>, form: Form) -> Plan {
+    let device = Arc::clone(device);
+    Plan::new(form.name(name), "goldens", move || {
+        Golden::parse(&bytes).map_err(Failure::Failed)?.check(&*device, form).map(Some)
+    })
+}
+
+/// The goldens' names and contents.
+fn files() -> Result<Vec<(String, Vec<u8>)>, String> {
     match std::env::var_os("HYDRALORA_GOLDENS").map(PathBuf::from) {
-        Some(directory) => match read(&directory) {
-            Ok(files) => files.into_iter().map(|(name, bytes)| plan(name, bytes)).collect(),
-            Err(message) => vec![Plan::new("goldens", "goldens", move || Err(Failure::Failed(message)))],
-        },
-        None => OWN
+        Some(directory) => read(&directory),
+        None => Ok(OWN
             .files()
             .filter(|file| file.path().extension().is_some_and(|extension| extension == "safetensors"))
-            .map(|file| plan(stem(file.path()), file.contents().to_vec()))
-            .collect(),
+            .map(|file| (stem(file.path()), file.contents().to_vec()))
+            .collect()),
     }
 }
 
@@ -139,12 +192,12 @@ impl Golden {
         })
     }
 
-    fn job(&self) -> Result<Job, String> {
-        let Self { config, tokens, .. } = *self;
-        let Config { d_in, d_out, .. } = config;
-        let layout = config.layout().map_err(|error| error.to_string())?;
+    /// The layer's tensors in f32.
+    fn tensors(&self) -> Result<Vec<Tensor>, String> {
+        let Config { d_in, d_out, .. } = self.config;
+        let layout = self.config.layout().map_err(|error| error.to_string())?;
         let parameters = layout.pack(&self.adapter).map_err(|error| error.to_string())?;
-        let state = config.state_len();
+        let state = self.config.state_len();
         let mut tensors = vec![
             Tensor::input("x", d_in, self.x.clone()),
             Tensor::input("g", d_out, self.g.clone()),
@@ -152,54 +205,76 @@ impl Golden {
             Tensor::input("parameters", layout.len() as u32, parameters),
             Tensor::poisoned("y", d_out, self.y.len()),
             Tensor::poisoned("dx", d_in, self.dx.len()),
-            Tensor::poisoned("saved", state, (tokens * state) as usize),
-            Tensor::poisoned("dstate", state, (tokens * state) as usize),
+            Tensor::poisoned("saved", state, (self.tokens * state) as usize),
+            Tensor::poisoned("dstate", state, (self.tokens * state) as usize),
             Tensor::poisoned("gradients", layout.len() as u32, layout.len()),
         ];
         tensors.extend(self.bias.clone().map(|bias| Tensor::input("bias", d_out, bias)));
-        let linear = |direction, bias| Linear {
-            direction,
-            d_in,
-            d_out,
-            tokens,
-            bias,
-            write: WriteMode::Overwrite,
-            elements: Elements::F32,
+        Ok(tensors)
+    }
+
+    fn ops(&self, Form { elements, training }: Form) -> Vec<Box<dyn Op>> {
+        let Self { config, tokens, .. } = *self;
+        let Config { d_in, d_out, .. } = config;
+        let linear = |direction, bias| {
+            let write = WriteMode::Overwrite;
+            Box::new(Linear { direction, d_in, d_out, tokens, bias, write, elements })
         };
         let write = WriteMode::Accumulate;
-        Ok(Job::new(
-            tensors,
-            vec![
-                Box::new(linear(LinearDirection::Forward, self.bias.is_some())),
-                Box::new(linear(LinearDirection::Backward, false)),
-                Box::new(Forward { config, tokens, write, save: true, elements: Elements::F32 }),
-                Box::new(BackwardInput { config, tokens, write, dx: true, elements: Elements::F32 }),
-                Box::new(BackwardParams {
-                    config,
-                    tokens,
-                    write: WriteMode::Overwrite,
-                    elements: Elements::F32,
-                }),
-            ],
-        ))
+        let mut ops: Vec<Box<dyn Op>> = vec![
+            linear(LinearDirection::Forward, self.bias.is_some()),
+            Box::new(Forward { config, tokens, write, save: training, elements }),
+        ];
+        if training {
+            ops.push(linear(LinearDirection::Backward, false));
+            ops.push(Box::new(BackwardInput { config, tokens, write, dx: true, elements }));
+            let write = WriteMode::Overwrite;
+            ops.push(Box::new(BackwardParams { config, tokens, write, elements }));
+        }
+        ops
+    }
+
+    /// The layer in a form, and its twin's values of what the official code was given.
+    fn job(&self, form: Form) -> Result<(Job, Values), String> {
+        let given = self.tensors()?;
+        let stored = |tensor: &Tensor| match tensor.name.as_str() {
+            "x" | "g" => form.elements.sources,
+            "weight" | "parameters" => form.elements.parameters,
+            "y" | "dx" => form.elements.targets,
+            _ => Element::F32,
+        };
+        let mut values = Values::new();
+        let mut tensors = Vec::new();
+        for given in given {
+            let element = stored(&given);
+            let stored = given.clone().of(element);
+            let off = |(&given, stored): (&f32, Approx)| {
+                let given = f64::from(given);
+                Approx { value: given, bound: (given - stored.value).abs() + stored.bound }
+            };
+            let exact = twin::exact_in(element, &stored.data);
+            values.insert(given.name, given.data.iter().zip(exact).map(off).collect());
+            tensors.push(stored);
+        }
+        let job = Job::new(tensors, self.ops(form));
+        job.ops.iter().for_each(|op| op.twin(&mut values));
+        Ok((job, values))
     }
 
     /// Holds the layer to the golden's values with the twin's bounds, and the twin to the golden.
-    fn check(&self, device: &dyn Device) -> Result<Distribution, Failure> {
-        let job = self.job()?;
+    fn check(&self, device: &dyn Device, form: Form) -> Result<Distribution, Failure> {
+        let (job, twins) = self.job(form)?;
         let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
         let layout = self.config.layout()?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
-        let goldens: Values = [
-            ("y".to_owned(), values(&self.y)),
-            ("dx".to_owned(), values(&self.dx)),
-            ("gradients".to_owned(), pack(&self.config, &layout, &self.gradients)),
-        ]
-        .into();
-        let twins = job.expected();
+        let mut goldens = vec![("y", values(&self.y))];
+        if form.training {
+            goldens.push(("dx", values(&self.dx)));
+            goldens.push(("gradients", pack(&self.config, &layout, &self.gradients)));
+        }
         let mut ratios = Ratios::default();
         for (name, golden) in goldens {
-            let twin = &twins[&name];
+            let twin = &twins[name];
             if let Some(at) = (0..twin.len()).find(|&at| {
                 let Approx { value, bound } = twin[at];
                 (golden[at].value - value).abs() > bound
@@ -214,7 +289,7 @@ impl Golden {
                 .zip(twin)
                 .map(|(golden, twin)| Approx { value: golden.value, ..*twin })
                 .collect();
-            ratios.compare(&name, &results[&name], &expected)?;
+            ratios.compare(name, &results[name], &expected)?;
         }
         Ok(ratios.distribution()?)
     }

@@ -1,13 +1,15 @@
 //! The suite checks itself: what it must notice, it notices. No device is needed.
 
-use hydralora::Router;
+use std::collections::HashSet;
+
 use hydralora::twin::Approx;
+use hydralora::{Choice, DeviceProfile, FusedChoice, Router, wgpu};
 use libtest_mimic::{Failed, Trial};
 
-use crate::case::{Case, Operation, Shape};
+use crate::case::{Case, Operation, Planning, Shape};
 use crate::cases;
 use crate::compare::Ratios;
-use crate::device::{Failure, Identity};
+use crate::device::{Failure, Identity, planned_profile};
 use crate::goldens;
 use crate::job::{Memory, Placement};
 use crate::known::{Known, Verdict, judge};
@@ -15,10 +17,11 @@ use crate::known::{Known, Verdict, judge};
 type Check = fn() -> Result<(), Failed>;
 
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("wrong-numbers-are-noticed", wrong_numbers_are_noticed),
         ("stray-writes-are-noticed", stray_writes_are_noticed),
         ("names-and-seeds-are-unique", names_and_seeds_are_unique),
+        ("choices-are-taken-and-reach-every-value", choices_are_taken_and_reach_every_value),
         ("known-failures-must-fail", known_failures_must_fail),
         ("a-directory-without-goldens-fails", a_directory_without_goldens_fails),
     ];
@@ -70,6 +73,47 @@ fn names_and_seeds_are_unique() -> Result<(), Failed> {
         }
     }
     ensure(cases.len() > 300, "cases were lost")
+}
+
+/// A plan that cannot take its choice takes another without a word.
+fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
+    let device = DeviceProfile::new(wgpu::Limits::default(), 8);
+    let mut reached = HashSet::new();
+    for case in cases::all() {
+        let Planning::Chosen(fused, outer) = case.planning else { continue };
+        let job = case.job();
+        let device = planned_profile(&device, case.planning, &job);
+        for op in &job.ops {
+            let planned = op.plan(&device)?;
+            match planned.choice {
+                Some(Choice::Fused(choice)) if fused == Some(choice) => {
+                    let FusedChoice { quads, expand_quads, reduce, slices } = choice;
+                    reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
+                    reached.extend([("reduce", reduce), ("slices", slices)]);
+                }
+                Some(Choice::Outer(choice)) if outer == Some(choice) => {
+                    reached.extend([("rows", choice.rows), ("splits", choice.splits)]);
+                }
+                other => return Err(format!("{case} takes {other:?}").into()),
+            }
+            let chunks = planned.dispatches[0].plan.shader.source().wgsl.contains("ONE_CHUNK = false;");
+            reached.insert(("chunks", u32::from(chunks)));
+        }
+    }
+    for (knob, values) in [
+        ("quads", &[1, 2, 4, 8][..]),
+        ("expand_quads", &[1, 2, 4]),
+        ("reduce", &[1, 2, 4, 8]),
+        ("slices", &[1, 2, 3]),
+        ("rows", &[4, 8, 12, 16]),
+        ("splits", &[1, 2, 3, 5]),
+        ("chunks", &[0, 1]),
+    ] {
+        for &value in values {
+            ensure(reached.contains(&(knob, value)), &format!("{knob} {value} is in no case"))?;
+        }
+    }
+    Ok(())
 }
 
 fn known_failures_must_fail() -> Result<(), Failed> {

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use hydralora::shader::{Shader, Source};
 
 use crate::device::Device;
-use crate::permutations::permutations;
-use crate::permutations::translate::{translate, validate};
+use crate::permutations::translate::{translate, translate_to_spir_v, validate};
+use crate::permutations::{permutations, with_subgroups};
 use crate::suite::Plan;
 
-/// Every shader with a name, in an order that does not change.
-fn named() -> Vec<(String, Shader)> {
-    let mut shaders: Vec<_> = permutations().into_iter().map(|shader| (shader.source(), shader)).collect();
+/// Shaders with names, in an order that does not change.
+fn named(shaders: Vec<Shader>, suffix: &str) -> Vec<(String, Shader)> {
+    let mut shaders: Vec<_> = shaders.into_iter().map(|shader| (shader.source(), shader)).collect();
     shaders.sort_by(|(a, _), (b, _)| (a.label, &a.wgsl).cmp(&(b.label, &b.wgsl)));
     let named = |(index, (source, shader)): (usize, (Source, Shader))| {
-        (format!("{}_{index:03}", source.label), shader)
+        (format!("{}{suffix}_{index:03}", source.label), shader)
     };
     shaders.into_iter().enumerate().map(named).collect()
 }
@@ -29,24 +29,29 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
             device.compile(&shader).map(|()| None)
         })
     };
-    named().into_iter().map(plan).collect()
+    named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader.
+/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader, and `.spv` alone for
+/// those with subgroup operations.
 pub fn write(folder: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let shaders = named();
-    for (name, shader) in &shaders {
-        let save = |extension: &str, contents: &[u8]| {
-            let file = folder.join(format!("{name}.{extension}"));
-            std::fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))
-        };
+    let save = |name: &str, extension: &str, contents: &[u8]| {
+        let file = folder.join(format!("{name}.{extension}"));
+        std::fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    let (plain, subgroups) = (named(permutations(), ""), named(with_subgroups(), "_subgroups"));
+    for (name, shader) in &plain {
         let wgsl = shader.source().wgsl;
-        save("wgsl", wgsl.as_bytes())?;
+        save(name, "wgsl", wgsl.as_bytes())?;
         let translations = validate(&wgsl).and_then(|valid| translate(&valid));
         for (extension, contents) in translations.map_err(|error| format!("{name}: {error}"))? {
-            save(extension, &contents)?;
+            save(name, extension, &contents)?;
         }
     }
-    Ok(shaders.len())
+    for (name, shader) in &subgroups {
+        let spir_v = validate(&shader.source().wgsl).and_then(|valid| translate_to_spir_v(&valid));
+        save(name, "spv", &spir_v.map_err(|error| format!("{name}: {error}"))?)?;
+    }
+    Ok(plain.len() + subgroups.len())
 }

@@ -160,6 +160,10 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     }
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
+    // Other limits change what is planned: nothing where it is chosen.
+    if device.identity().limits_of != ADAPTER_LIMITS {
+        fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..)));
+    }
     if let Some(seed) = options.replay {
         return match fixed.into_iter().find(|case| case.seed() == seed) {
             Some(case) => case_plans(device, &case),
@@ -173,6 +177,7 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     // Other limits change plans, not arithmetic: random shapes are for the adapter itself.
     if device.identity().limits_of == ADAPTER_LIMITS {
         plans.extend((0..u64::from(options.random)).map(|seed| random::plan(device, seed)));
+        plans.extend(goldens::half_plans(device));
         plans.extend(robustness::plans(device));
     }
     plans

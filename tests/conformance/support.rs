@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use hydralora::DeviceProfile;
-
 use crate::cases;
 use crate::device::{Device, planned_profile};
 
@@ -13,8 +11,9 @@ pub fn print(devices: &[Arc<dyn Device>]) {
         let cases = cases::all();
         let mut supported = 0;
         for case in &cases {
-            let profile: DeviceProfile = planned_profile(device.profile(), case.planning);
-            let refused = case.job().ops.iter().find_map(|op| op.plan(&profile).err());
+            let job = case.job();
+            let profile = planned_profile(device.profile(), case.planning, &job);
+            let refused = job.ops.iter().find_map(|op| op.plan(&profile).err());
             supported += usize::from(refused.is_none());
             let verdict = refused.map_or("supported".to_owned(), |error| format!("unsupported: {error}"));
             println!("[{}] {case} ... {verdict}", device.identity().label());

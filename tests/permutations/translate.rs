@@ -21,10 +21,16 @@ pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
+/// A shader as SPIR-V: where it has subgroup operations, the other languages need newer versions.
+pub fn translate_to_spir_v((module, info): &(Module, ModuleInfo)) -> Result<Vec<u8>, String> {
+    spir_v(module, info).map_err(|error| failed("SPIR-V", &error))
+}
+
 /// The extension of each language's files, and what the shader is in it.
-pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
+pub fn translate(shader: &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
+    let (module, info) = shader;
     Ok([
-        ("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?),
+        ("spv", translate_to_spir_v(shader)?),
         ("hlsl", hlsl(module, info).map_err(|error| failed("HLSL", &error))?.into_bytes()),
         ("comp", glsl(module, info).map_err(|error| failed("GLSL", &error))?.into_bytes()),
         ("metal", msl(module, info).map_err(|error| failed("MSL", &error))?.into_bytes()),

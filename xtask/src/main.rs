@@ -9,6 +9,7 @@ mod driver;
 mod implementation;
 mod isa;
 mod mutants;
+mod peers;
 mod roofline;
 
 use std::ffi::OsString;
@@ -67,6 +68,8 @@ enum Task {
     /// Measure how near every kernel comes to this device's limits, and how far the alternatives are
     /// behind; writes docs/benchmarks.md's tables and a plot.
     Roofline(roofline::Options),
+    /// Measure the layer beside burn's and PyTorch's on this machine, in one table.
+    Peers(peers::Options),
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -114,6 +117,7 @@ fn run(task: Task) -> Result<(), String> {
         }
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),
+        Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
     }
 }

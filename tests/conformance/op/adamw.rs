@@ -46,7 +46,7 @@ impl Op for AdamWStep {
         let dispatches = plan.dispatches.into_iter().map(|dispatch| {
             NamedDispatch::new(dispatch, |name| (name == "gradients").then(|| self.gradients()))
         });
-        Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect() })
+        Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect(), choice: None })
     }
 
     fn twin(&self, values: &mut Values) {

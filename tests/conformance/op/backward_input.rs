@@ -3,7 +3,9 @@
 use hydralora::device::Gpu;
 use hydralora::op::{BackwardInputOptions, BackwardInputPlan};
 use hydralora::twin::{self, Approx};
-use hydralora::{BackwardInputDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
+use hydralora::{
+    BackwardInputDescriptor, Choice, Config, DeviceProfile, Error, Kernels, Operation, WriteMode,
+};
 
 use super::{Elements, Lookup, Op, Planned, Prepared, interleave, read, split_state, unpack};
 use crate::job::Values;
@@ -14,6 +16,13 @@ pub struct BackwardInput {
     pub write: WriteMode,
     pub dx: bool,
     pub elements: Elements,
+}
+
+impl BackwardInput {
+    fn options(&self) -> BackwardInputOptions {
+        let Elements { sources: g, targets, .. } = self.elements;
+        BackwardInputOptions { g, dx: self.dx.then_some((targets, self.write)) }
+    }
 }
 
 impl Op for BackwardInput {
@@ -36,10 +45,13 @@ impl Op for BackwardInput {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let Elements { sources: g, targets, .. } = self.elements;
-        let options = BackwardInputOptions { g, dx: self.dx.then_some((targets, self.write)) };
-        let plan = BackwardInputPlan::new(&self.config, self.tokens, &options, device)?;
-        Ok(Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned())))
+        let plan = BackwardInputPlan::new(&self.config, self.tokens, &self.options(), device)?;
+        let planned = Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned()));
+        Ok(planned.chosen(Choice::Fused(plan.choice)))
+    }
+
+    fn tuned(&self) -> Option<(Config, u32, Operation)> {
+        Some((self.config, self.tokens, Operation::BackwardInput(self.options())))
     }
 
     fn twin(&self, values: &mut Values) {

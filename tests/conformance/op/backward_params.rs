@@ -3,7 +3,9 @@
 use hydralora::device::Gpu;
 use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
 use hydralora::twin::{self, Activations, Parameters};
-use hydralora::{BackwardParamsDescriptor, Config, DeviceProfile, Error, Kernels, WriteMode};
+use hydralora::{
+    BackwardParamsDescriptor, Choice, Config, DeviceProfile, Error, Kernels, Operation, WriteMode,
+};
 
 use super::{Elements, Lookup, NamedDispatch, Op, Planned, Prepared, before, pack, read, split_state};
 use crate::job::Values;
@@ -13,6 +15,13 @@ pub struct BackwardParams {
     pub tokens: u32,
     pub write: WriteMode,
     pub elements: Elements,
+}
+
+impl BackwardParams {
+    fn options(&self) -> BackwardParamsOptions {
+        let element = self.elements.sources;
+        BackwardParamsOptions { write: self.write, x: element, g: element }
+    }
 }
 
 impl Op for BackwardParams {
@@ -36,9 +45,7 @@ impl Op for BackwardParams {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let element = self.elements.sources;
-        let options = BackwardParamsOptions { write: self.write, x: element, g: element };
-        let plan = BackwardParamsPlan::new(&self.config, self.tokens, &options, device)?;
+        let plan = BackwardParamsPlan::new(&self.config, self.tokens, &self.options(), device)?;
         let split = plan.scratch_bytes > 0;
         let scratch = split.then_some(("copies", (plan.scratch_bytes / 4) as usize));
         let dispatches = plan.dispatches.into_iter().enumerate().map(|(index, dispatch)| {
@@ -48,7 +55,15 @@ impl Op for BackwardParams {
                 (to_scratch && name == "gradients").then(|| "copies".to_owned())
             })
         });
-        Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect() })
+        Ok(Planned {
+            dispatches: dispatches.collect(),
+            scratch: scratch.into_iter().collect(),
+            choice: Some(Choice::Outer(plan.choice)),
+        })
+    }
+
+    fn tuned(&self) -> Option<(Config, u32, Operation)> {
+        Some((self.config, self.tokens, Operation::BackwardParams(self.options())))
     }
 
     fn twin(&self, values: &mut Values) {

@@ -3,7 +3,7 @@
 use hydralora::device::Gpu;
 use hydralora::op::{ForwardOptions, ForwardPlan};
 use hydralora::twin::{self, Output};
-use hydralora::{Config, DeviceProfile, Error, ForwardDescriptor, Kernels, WriteMode};
+use hydralora::{Choice, Config, DeviceProfile, Error, ForwardDescriptor, Kernels, Operation, WriteMode};
 
 use super::{Elements, Lookup, Op, Planned, Prepared, before, interleave, read, unpack};
 use crate::job::Values;
@@ -14,6 +14,13 @@ pub struct Forward {
     pub write: WriteMode,
     pub save: bool,
     pub elements: Elements,
+}
+
+impl Forward {
+    fn options(&self) -> ForwardOptions {
+        let Self { write, save, elements: Elements { sources: x, parameters, targets: y }, .. } = *self;
+        ForwardOptions { write, save, x, parameters, y }
+    }
 }
 
 impl Op for Forward {
@@ -35,10 +42,12 @@ impl Op for Forward {
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let Self { write, save, elements: Elements { sources: x, parameters, targets: y }, .. } = *self;
-        let options = ForwardOptions { write, save, x, parameters, y };
-        let plan = ForwardPlan::new(&self.config, self.tokens, &options, device)?;
-        Ok(Planned::one(plan.dispatch, |_| None))
+        let plan = ForwardPlan::new(&self.config, self.tokens, &self.options(), device)?;
+        Ok(Planned::one(plan.dispatch, |_| None).chosen(Choice::Fused(plan.choice)))
+    }
+
+    fn tuned(&self) -> Option<(Config, u32, Operation)> {
+        Some((self.config, self.tokens, Operation::Forward(self.options())))
     }
 
     fn twin(&self, values: &mut Values) {

@@ -17,7 +17,8 @@ use hydralora::device::Gpu;
 use hydralora::shader::{Binding, BindingKind};
 use hydralora::twin::{Approx, Parameters};
 use hydralora::{
-    Config, DeviceProfile, DispatchPlan, Element, Error, Kernels, Layout, Tensor, WriteMode, wgpu,
+    Choice, Config, DeviceProfile, DispatchPlan, Element, Error, Kernels, Layout, Operation, Tensor,
+    WriteMode, wgpu,
 };
 
 use crate::job::Values;
@@ -51,6 +52,11 @@ pub trait Op: Send + Sync {
     /// The same dispatches as data.
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error>;
 
+    /// What a tuning table knows it by: layer, tokens and operation, where there is something to choose.
+    fn tuned(&self) -> Option<(Config, u32, Operation)> {
+        None
+    }
+
     /// Computes what it reads and writes among `values`.
     fn twin(&self, values: &mut Values);
 }
@@ -61,6 +67,8 @@ pub struct Planned {
     pub dispatches: Vec<NamedDispatch>,
     /// Scratch tensors that the library would allocate: name and elements.
     pub scratch: Vec<(&'static str, usize)>,
+    /// What was chosen, where there is something to choose.
+    pub choice: Option<Choice>,
 }
 
 /// A dispatch and the names of the tensors at bindings 1 and up.
@@ -87,7 +95,11 @@ impl NamedDispatch {
 
 impl Planned {
     fn one(plan: DispatchPlan, rename: impl Fn(&str) -> Option<String>) -> Self {
-        Self { dispatches: vec![NamedDispatch::new(plan, rename)], scratch: Vec::new() }
+        Self { dispatches: vec![NamedDispatch::new(plan, rename)], scratch: Vec::new(), choice: None }
+    }
+
+    fn chosen(self, choice: Choice) -> Self {
+        Self { choice: Some(choice), ..self }
     }
 }
 

@@ -17,17 +17,30 @@ const fn defect(name: &'static str, file: &'static str, find: &'static str, repl
 
 pub(super) const DEFECTS: &[Defect] = &[
     // forward
-    defect(
-        "forward scale dropped",
-        "forward.wgsl",
-        "lane_sums[item] = dims.scaling * state",
-        "lane_sums[item] = state",
-    ),
+    defect("forward scale dropped", "forward.wgsl", "= dims.scaling * state", "= state"),
     defect(
         "forward experts swapped",
         "forward.wgsl",
         "state[(RANK + row / RANK) * QUADS + quad]",
         "state[(RANK + (row / RANK + 1u) % EXPERTS) * QUADS + quad]",
+    ),
+    defect(
+        "forward with another h",
+        "forward.wgsl",
+        "state[(row % RANK) * QUADS + quad];",
+        "state[(row / EXPERTS % RANK) * QUADS + quad];",
+    ),
+    defect(
+        "forward coefficients of the first quad only",
+        "forward.wgsl",
+        "item < count * QUADS;",
+        "item < count;",
+    ),
+    defect(
+        "forward coefficients of another quad",
+        "forward.wgsl",
+        "let quad = item % QUADS;",
+        "let quad = QUADS - 1u - item % QUADS;",
     ),
     defect(
         "softmax without its maximum",
@@ -54,6 +67,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "forward.wgsl",
         "let first_group = group.x * dims.slice_groups;",
         "let first_group = 0u;",
+    ),
+    defect(
+        "forward slice's end ignored",
+        "forward.wgsl",
+        "min(first_group + dims.slice_groups, out_groups())",
+        "out_groups()",
     ),
     defect(
         "forward folded grid ignored",
@@ -92,41 +111,80 @@ pub(super) const DEFECTS: &[Defect] = &[
         "k < groups / LANES * LANES; k += LANES",
     ),
     defect(
-        "shrink last lane lost",
-        "part/shrink.wgsl",
-        "other < LANES; other++",
-        "other < LANES - 1u; other++",
-    ),
-    defect(
-        "shrink result before its reduction",
-        "part/shrink.wgsl",
-        "shrunk(column, item % QUADS, sum);",
-        "shrunk(column, item % QUADS, lane_sums[item * LANES]);",
-    ),
-    defect(
         "shrink column group repeated",
         "part/shrink.wgsl",
         "min(first + column, COLUMNS - 1u)",
         "min(column, COLUMNS - 1u)",
     ),
     defect("shrink tokens swapped", "part/shrink.wgsl", "dot(x2, m), dot(x3, m))", "dot(x3, m), dot(x2, m))"),
+    // part/lanes_workgroup
+    defect(
+        "shrink last lane lost",
+        "part/lanes_workgroup.wgsl",
+        "other < LANES; other++",
+        "other < LANES - 1u; other++",
+    ),
+    defect(
+        "shrink result before its reduction",
+        "part/lanes_workgroup.wgsl",
+        "shrunk(column, item % QUADS, sum);",
+        "shrunk(column, item % QUADS, scratch[item * LANES]);",
+    ),
     defect(
         "shrink barrier before reduction removed",
-        "part/shrink.wgsl",
+        "part/lanes_workgroup.wgsl",
         "workgroupBarrier();\n            for (var item = local; item < REDUCE",
         "for (var item = local; item < REDUCE",
     ),
     defect(
         "shrink barrier after reduction removed",
-        "part/shrink.wgsl",
+        "part/lanes_workgroup.wgsl",
         "workgroupBarrier();\n            if (first + chunk < COLUMNS)",
         "if (first + chunk < COLUMNS)",
     ),
     defect(
         "shrink reduced chunk misplaced",
-        "part/shrink.wgsl",
+        "part/lanes_workgroup.wgsl",
         "let column = first + chunk + item / QUADS;",
         "let column = first + item / QUADS;",
+    ),
+    // part/lanes_subgroup
+    defect(
+        "shrink shuffle lost",
+        "part/lanes_subgroup.wgsl",
+        "{ sum += subgroupShuffleXor(sum, 2u); }",
+        "{ }",
+    ),
+    defect(
+        "shrink parts of one chunk in the next",
+        "part/lanes_subgroup.wgsl",
+        "(first + column - begin) * QUADS",
+        "(first + column) * QUADS",
+    ),
+    defect("shrink last part lost", "part/lanes_subgroup.wgsl", "part < PARTS;", "part < PARTS - 1u;"),
+    defect(
+        "shrink chunk of columns misplaced",
+        "part/lanes_subgroup.wgsl",
+        "shrunk(begin + item / QUADS,",
+        "shrunk(item / QUADS,",
+    ),
+    defect(
+        "shrink barrier before adding parts removed",
+        "part/lanes_subgroup.wgsl",
+        "workgroupBarrier();\n    if (PARTS > 1u)",
+        "if (PARTS > 1u)",
+    ),
+    defect(
+        "shrink barrier after adding parts removed",
+        "part/lanes_subgroup.wgsl",
+        "workgroupBarrier();\n    }\n    absorb",
+        "}\n    absorb",
+    ),
+    defect(
+        "shrink barrier before the next columns removed",
+        "part/lanes_subgroup.wgsl",
+        "these ones' place.\n            workgroupBarrier();",
+        "these ones' place.",
     ),
     // part/expand
     defect(
@@ -136,6 +194,19 @@ pub(super) const DEFECTS: &[Defect] = &[
         "sums[token]",
     ),
     defect("expand row index transposed", "part/expand.wgsl", "at += groups;", "at += 1u;"),
+    defect("expand tokens swapped", "part/expand.wgsl", "+= z.z * m;", "+= z.y * m;"),
+    defect(
+        "expand outputs of later rounds missing",
+        "part/expand.wgsl",
+        "first_c < end_group;",
+        "first_c < first_group + WORKGROUP;",
+    ),
+    defect(
+        "expand later quads stored over the first",
+        "part/expand.wgsl",
+        "let row = first_token + 4u * first_quad + token;",
+        "let row = first_token + token;",
+    ),
     defect(
         "expand slice start ignored",
         "part/expand.wgsl",
@@ -154,6 +225,36 @@ pub(super) const DEFECTS: &[Defect] = &[
         "part/expand.wgsl",
         "stage(first_row, count, local);",
         "stage(0u, count, local);",
+    ),
+    defect(
+        "expand chunks read the first rows",
+        "part/expand.wgsl",
+        "matrix + first_row * groups +",
+        "matrix +",
+    ),
+    defect(
+        "expand last chunk whole",
+        "part/expand.wgsl",
+        "let count = min(CHUNK, rows - first_row);",
+        "let count = CHUNK;",
+    ),
+    defect(
+        "expand barrier of the one chunk removed",
+        "part/expand.wgsl",
+        "stage(0u, rows, local);\n        workgroupBarrier();",
+        "stage(0u, rows, local);",
+    ),
+    defect(
+        "expand barrier before a chunk removed",
+        "part/expand.wgsl",
+        "workgroupBarrier();\n                    stage(first_row",
+        "stage(first_row",
+    ),
+    defect(
+        "expand barrier after a chunk removed",
+        "part/expand.wgsl",
+        "count, local);\n                    workgroupBarrier();",
+        "count, local);",
     ),
     defect(
         "expand later steps repeat the first",
