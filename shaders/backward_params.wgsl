@@ -1,12 +1,13 @@
-// backward_params: the gradients of every parameter, G = Z^T X summed over tokens, in one dispatch
-// over blocks of the packed gradient buffer and splits of the tokens.
+// backward_params: the gradients of every parameter, G = Z^T X summed over tokens, over blocks of the
+// packed gradient buffer and splits of the tokens: all blocks in one dispatch, or a dispatch for each kind.
 //
 //   shrink block   dA = sum_t dh x^T, input router also dW_g = sum_t dl x^T     Z = [dh, dl], X = x
 //   expand block   dB_i = s * sum_t w_i g h^T, stored transposed               Z = s w_i h_j, X = g
 //   latent router  dW_g = sum_t dl h^T                                         Z = dl,       X = h
 //
-// A workgroup owns ROWS rows x WORKGROUP vec4 columns of one of the three blocks, in registers, and
-// walks over the tokens of its split. Unsplit, it writes (or adds to) the gradients; split, each
+// A workgroup owns some rows x WORKGROUP vec4 columns of one of the three blocks, in registers, and walks
+// over the tokens of its split (part/outer.wgsl, once for each X; part/no_outer.wgsl for a kind that is not
+// in this dispatch). Unsplit, it writes (or adds to) the gradients; split, each
 // split writes its own copy of the gradients and backward_params_reduce.wgsl adds the copies up.
 //
 // Bindings (matrices row-major):
@@ -17,14 +18,14 @@
 //   4  dstate     tokens x (RANK + EXPERTS), [dh, dl]
 //   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
 // Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
-// Workgroup memory: `coefficients`, STAGE_TOKENS * ROWS * 4 bytes.
+// Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
 
 struct Dims {
     tokens: u32,
     d_in: u32,
     d_out: u32,
     split_tokens: u32,
-    // The first block of the grid that belongs to the expand block, to the latent router, to nothing.
+    // The first workgroup along the grid that belongs to the expand block, to the latent router, to nothing.
     expand_start: u32,
     latent_start: u32,
     end: u32,
@@ -38,8 +39,9 @@ struct Dims {
 @group(0) @binding(4) var<storage, read> dstate: array<f32>;
 @group(0) @binding(5) var<storage, read_write> gradients: array<vec4<f32>>;
 
-// [token of the stage][row / 4], each a vec4 over four rows.
-var<workgroup> coefficients: array<vec4<f32>, STAGE_TOKENS * ROW_QUADS>;
+var<workgroup> coefficients: array<vec4<f32>, WORKGROUP>;
+
+fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 
 fn in_groups() -> u32 { return (dims.d_in + 3u) / 4u; }
 fn out_groups() -> u32 { return (dims.d_out + 3u) / 4u; }
@@ -57,14 +59,14 @@ fn load_h(token: u32, column: u32) -> vec4<f32> {
 }
 
 // Z of the three blocks. Rows past a block's end are clamped and never stored.
-fn coefficient_x(token: u32, row: u32) -> f32 {
+fn factor_x(token: u32, row: u32) -> f32 {
     return dstate[token * STATE + min(row, SHRINK_ROWS - 1u)];
 }
-fn coefficient_g(token: u32, row: u32) -> f32 {
+fn factor_g(token: u32, row: u32) -> f32 {
     let inside = min(row, RANK * EXPERTS - 1u);
     return dims.scaling * saved[token * STATE + RANK + inside / RANK] * saved[token * STATE + inside % RANK];
 }
-fn coefficient_h(token: u32, row: u32) -> f32 {
+fn factor_h(token: u32, row: u32) -> f32 {
     return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];
 }
 
@@ -72,8 +74,9 @@ fn coefficient_h(token: u32, row: u32) -> f32 {
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    thread: Thread,
 ) {
+    let local = local_index(thread);
     let block = group.x + group.z * grid.x;
     if (block >= dims.end) {
         return;

@@ -33,7 +33,7 @@ fn stage(first_row: u32, count: u32, local: u32) {
         scratch[item] = dims.scaling * state[(RANK + row / RANK) * QUADS + quad] * state[(row % RANK) * QUADS + quad];
     }
 }
-fn coefficient(row: u32, quad: u32) -> vec4<f32> { return scratch[row * QUADS + quad]; }
+fn coefficient(index: u32) -> vec4<f32> { return scratch[index]; }
 fn target_groups() -> u32 { return out_groups(); }
 fn expand_matrix() -> u32 { return expand_block(); }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_y(row, c); }

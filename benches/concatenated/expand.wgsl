@@ -13,7 +13,7 @@ var<workgroup> tile: array<vec4<f32>, ROWS * QUADS>;
 fn group_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
 fn expand_rows() -> u32 { return dims.rows; }
 fn stage(first_row: u32, count: u32, local: u32) {}
-fn coefficient(row: u32, quad: u32) -> vec4<f32> { return tile[row * QUADS + quad]; }
+fn coefficient(index: u32) -> vec4<f32> { return tile[index]; }
 fn target_groups() -> u32 { return dims.groups; }
 fn expand_matrix() -> u32 { return dims.matrix; }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return y[row * dims.groups + c]; }
@@ -23,8 +23,9 @@ fn store_target(row: u32, c: u32, value: vec4<f32>) { y[row * dims.groups + c] =
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    thread: Thread,
 ) {
+    let local = local_index(thread);
     let first = (group.y + group.z * grid.y) * 4u * QUADS;
     if (first >= dims.tokens) { return; }
     for (var item = local; item < ROWS * QUADS; item += WORKGROUP) {

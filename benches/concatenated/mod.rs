@@ -18,6 +18,10 @@ const SHRINK: &str = include_str!("../../shaders/part/shrink.wgsl");
 const LANES_WORKGROUP: &str = include_str!("../../shaders/part/lanes_workgroup.wgsl");
 const LANES_SUBGROUP: &str = include_str!("../../shaders/part/lanes_subgroup.wgsl");
 const EXPAND: &str = include_str!("../../shaders/part/expand.wgsl");
+const THREADS_LOCAL: &str = include_str!("../../shaders/part/threads_local.wgsl");
+const THREADS_SUBGROUP: &str = include_str!("../../shaders/part/threads_subgroup.wgsl");
+const COEFFICIENTS_READ: &str = include_str!("../../shaders/part/coefficients_read.wgsl");
+const COEFFICIENTS_HELD: &str = include_str!("../../shaders/part/coefficients_held.wgsl");
 
 /// The concatenated form of one layer with the input router, for one set of inputs.
 pub struct Concatenated {
@@ -180,11 +184,12 @@ impl Form {
             ("PARTS", parts),
             ("SCRATCH", group * quads * parts),
         ];
-        let lanes = if shuffled > 1 { LANES_SUBGROUP } else { LANES_WORKGROUP };
-        let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK, lanes]);
+        let [threads, lanes] =
+            if shuffled > 1 { [THREADS_SUBGROUP, LANES_SUBGROUP] } else { [THREADS_LOCAL, LANES_WORKGROUP] };
+        let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
         let dims = [self.tokens, inner / 4, offset as u32 / 4, columns];
         let tiles = self.tokens.div_ceil(4 * quads);
-        record(recorder, wgsl, &dims, buffers, [columns.div_ceil(group), tiles, 1]);
+        record(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), tiles, 1]);
     }
 
     /// `buffers` are Z (tokens x rows), the parameters, with M (rows x outputs) at `offset`, and Y.
@@ -196,25 +201,39 @@ impl Form {
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
-        let step = (1..=16).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let expand_quads = quads.min(4);
+        let most_step = self.holders().map_or(16, |holders| holders / expand_quads);
+        let step = (1..=most_step).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let consts = [
             ("ROWS", rows),
             ("STEP", step),
             ("CHUNK", rows),
             ("QUADS", quads),
-            ("EXPAND_QUADS", quads.min(4)),
+            ("EXPAND_QUADS", expand_quads),
         ];
-        let wgsl = text(
-            &consts,
-            &["const ACCUMULATE = false; const ONE_CHUNK = true;", include_str!("expand.wgsl"), EXPAND],
-        );
+        let flags = "const ACCUMULATE = false; const ONE_CHUNK = true;";
+        let coefficients = self.coefficients();
+        let wgsl = text(&consts, &[flags, include_str!("expand.wgsl"), EXPAND, &coefficients]);
         let groups = outputs / 4;
         let tiles = self.tokens.div_ceil(4 * quads);
         // Slices repeat nothing here: enough of them to keep the device busy.
         let slices = (4 * self.profile.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
         let slice_groups = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
         let dims = [self.tokens, groups, offset as u32 / 4, slice_groups, rows];
-        record(recorder, wgsl, &dims, buffers, [groups.div_ceil(slice_groups), tiles, 1]);
+        record(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), tiles, 1]);
+    }
+
+    /// Lanes that hold coefficients, if the library's own outer products have them held.
+    fn holders(&self) -> Option<u32> {
+        self.outer.held.then(|| 8.min(1 << self.profile.subgroup_lanes.ilog2()))
+    }
+
+    /// How lanes get coefficients.
+    fn coefficients(&self) -> String {
+        match self.holders() {
+            Some(holders) => text(&[("HOLDERS", holders)], &[THREADS_SUBGROUP, COEFFICIENTS_HELD]),
+            None => text(&[], &[THREADS_LOCAL, COEFFICIENTS_READ]),
+        }
     }
 
     /// `operation` is a function of tokens.wgsl, run for `rows` items a token.
@@ -231,14 +250,14 @@ impl Form {
         let dims = [self.tokens, scaling.to_bits()];
         let workgroups = (self.tokens * rows).div_ceil(WORKGROUP);
         let second = workgroups.div_ceil(32768);
-        record(recorder, text(&consts, &[&body]), &dims, buffers, [workgroups.div_ceil(second), second, 1]);
+        record(recorder, &text(&consts, &[&body]), &dims, buffers, [workgroups.div_ceil(second), second, 1]);
     }
 
     fn parameter_gradients(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>) {
         let Config { d_in, d_out, rank, experts, .. } = self.config;
         let Outputs { gradients, dstate, z, copies, .. } = &self.outputs;
-        let OuterChoice { rows, splits } = self.outer;
-        let consts = [("ROWS", rows), ("ROW_QUADS", rows / 4), ("STAGE_TOKENS", 4 * WORKGROUP / rows)];
+        let OuterChoice { rows: most_rows, splits, .. } = self.outer;
+        let coefficients = self.coefficients();
         let part = include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", "x");
         let target = if splits == 1 { gradients } else { copies };
         let copy_groups = self.layout.len() as u32 / 4;
@@ -246,7 +265,11 @@ impl Form {
             (inputs.x, dstate, d_in, rank + experts, self.layout.shrink.offset),
             (inputs.g, z, d_out, rank * experts, self.layout.expand.offset),
         ] {
-            let wgsl = text(&consts, &["const ACCUMULATE = false;", include_str!("outer.wgsl"), &part]);
+            let rows = z_rows.div_ceil(z_rows.div_ceil(most_rows)).next_multiple_of(4);
+            let wgsl = text(
+                &[("ROWS_x", rows)],
+                &["const ACCUMULATE = false;", include_str!("outer.wgsl"), &part, &coefficients],
+            );
             let dims = [
                 self.tokens,
                 width / 4,
@@ -256,11 +279,11 @@ impl Form {
                 copy_groups,
             ];
             let blocks = (width / 4).div_ceil(WORKGROUP) * z_rows.div_ceil(rows);
-            record(recorder, wgsl, &dims, [x, z, target], [blocks, splits, 1]);
+            record(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
             let reduce = include_str!("../../shaders/backward_params_reduce.wgsl");
-            let wgsl = text(&[], &["const ACCUMULATE = false;", reduce]);
+            let wgsl = text(&[("WORKGROUP", WORKGROUP)], &["const ACCUMULATE = false;", reduce]);
             recorder.dispatch(
                 wgsl,
                 bytemuck::bytes_of(&[copy_groups, splits]),
@@ -272,8 +295,7 @@ impl Form {
 }
 
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {
-    let consts = consts.iter().chain(&[("WORKGROUP", WORKGROUP)]);
-    let mut lines: Vec<_> = consts.map(|(name, value)| format!("const {name} = {value}u;")).collect();
+    let mut lines: Vec<_> = consts.iter().map(|(name, value)| format!("const {name} = {value}u;")).collect();
     lines.extend(parts.iter().map(|part| (*part).to_owned()));
     lines.join("\n")
 }
@@ -281,11 +303,12 @@ fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {
 /// `buffers` are two that are read and one that is written.
 fn record(
     recorder: &mut Recorder<'_>,
-    wgsl: String,
+    wgsl: &str,
     dims: &impl Pod,
     [left, right, result]: [&wgpu::Buffer; 3],
     grid: [u32; 3],
 ) {
     let bindings = [(Read, left), (Read, right), (Write, result)];
+    let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[wgsl]);
     recorder.dispatch(wgsl, bytemuck::bytes_of(dims), &bindings, grid);
 }

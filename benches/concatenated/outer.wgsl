@@ -7,12 +7,14 @@ struct Dims { tokens: u32, groups: u32, matrix: u32, split_tokens: u32, rows: u3
 @group(0) @binding(2) var<storage, read> z: array<f32>;
 @group(0) @binding(3) var<storage, read_write> gradients: array<vec4<f32>>;
 
-var<workgroup> coefficients: array<vec4<f32>, STAGE_TOKENS * ROW_QUADS>;
+var<workgroup> coefficients: array<vec4<f32>, WORKGROUP>;
+
+fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 
 fn load_x(token: u32, column: u32) -> vec4<f32> { return x[token * dims.groups + column]; }
-fn coefficient_x(token: u32, row: u32) -> f32 { return z[token * dims.rows + min(row, dims.rows - 1u)]; }
+fn factor_x(token: u32, row: u32) -> f32 { return z[token * dims.rows + min(row, dims.rows - 1u)]; }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    outer_x(group.x, dims.groups, dims.rows, group.y * dims.copy_groups + dims.matrix, group.y, local);
+fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+    outer_x(group.x, dims.groups, dims.rows, group.y * dims.copy_groups + dims.matrix, group.y, local_index(thread));
 }

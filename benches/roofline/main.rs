@@ -280,6 +280,12 @@ fn describe(choice: &Choice) -> String {
             choice.reduce,
             choice.slices
         ),
-        Choice::Outer(choice) => format!("{} rows, {} splits", choice.rows, choice.splits),
+        Choice::Outer(choice) => format!(
+            "{} rows, {} splits{}{}",
+            choice.rows,
+            choice.splits,
+            if choice.held { ", held" } else { "" },
+            if choice.apart { ", apart" } else { "" }
+        ),
     }
 }

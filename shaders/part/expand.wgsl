@@ -8,11 +8,12 @@
 // Before it comes a barrier behind everything that stage reads and what it overwrites.
 //
 // Consts: STEP (rows whose loads may overlap), CHUNK (a multiple of STEP), ONE_CHUNK (CHUNK holds all
-// rows: then no barrier is inside the loops), QUADS, EXPAND_QUADS (divides QUADS), WORKGROUP, ACCUMULATE.
+// rows: then no barrier is inside the loops), QUADS, EXPAND_QUADS (divides QUADS), WORKGROUP, ACCUMULATE;
+// those of part/coefficients_*.wgsl, which gives hold and held (HOLDERS at least STEP * EXPAND_QUADS, or 1).
 // The kernel provides:
 //   expand_rows() -> u32             a multiple of STEP; not a constant, see part/fused.wgsl
 //   stage(first_row, count, local)   makes the coefficients of these rows
-//   coefficient(row, quad) -> vec4   that of the row-th row of those
+//   coefficient(index) -> vec4       that of the row-th of those, index = row * QUADS + quad
 //   target_groups() -> u32           vec4 groups in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4 groups
 //   load_target(row, c), store_target(row, c, value)
@@ -41,11 +42,14 @@ fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local
                 }
                 var at = matrix + first_row * groups + min(c, groups - 1u);
                 for (var row = 0u; row < count; row += STEP) {
+                    let base = row * QUADS + first_quad;
+                    let own = min(local % HOLDERS, STEP * EXPAND_QUADS - 1u);
+                    let holding = hold(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
                     for (var step = 0u; step < STEP; step++) {
                         let m = group_parameters(at);
                         at += groups;
                         for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
-                            let z = coefficient(row + step, first_quad + quad);
+                            let z = held(holding, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
                             sums[4u * quad] += z.x * m;
                             sums[4u * quad + 1u] += z.y * m;
                             sums[4u * quad + 2u] += z.z * m;

@@ -6,7 +6,7 @@
 // The coefficients are [dh, dl] of the tile, which are there already.
 fn expand_rows() -> u32 { return dims.shrink_rows; }
 fn stage(first_row: u32, count: u32, local: u32) {}
-fn coefficient(row: u32, quad: u32) -> vec4<f32> { return dstate_tile[row * QUADS + quad]; }
+fn coefficient(index: u32) -> vec4<f32> { return dstate_tile[index]; }
 fn target_groups() -> u32 { return in_groups(); }
 fn expand_matrix() -> u32 { return 0u; }
 fn load_target(row: u32, c: u32) -> vec4<f32> { return load_x_gradient(row, c); }

@@ -6,15 +6,6 @@
 // REDUCE (a multiple of GROUP), SCRATCH (at least REDUCE * QUADS * PARTS where there are several parts, and
 // room for what the kernel stages).
 
-// Subgroups need not follow the local index, so threads are numbered by their subgroups.
-struct Thread {
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) invocation: u32,
-}
-
-fn local_index(thread: Thread) -> u32 { return thread.subgroup * thread.size + thread.invocation; }
-
 // [column of those summed together][quad][part], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 

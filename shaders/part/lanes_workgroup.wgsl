@@ -2,12 +2,6 @@
 //
 // Consts: REDUCE (divides GROUP), SCRATCH = REDUCE * WORKGROUP.
 
-struct Thread {
-    @builtin(local_invocation_index) index: u32,
-}
-
-fn local_index(thread: Thread) -> u32 { return thread.index; }
-
 // [column within the chunk][quad][lane], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 

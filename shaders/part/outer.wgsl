@@ -1,37 +1,51 @@
 // outer: G = Z^T X for one block, over the tokens of one split: `rows` x `groups` vec4 columns from
 // `matrix` on in `gradients`. The block index runs along the columns first.
 //
-// Consts: ROWS, ROW_QUADS = ROWS / 4, STAGE_TOKENS, WORKGROUP, ACCUMULATE.
-// The kernel provides load_TENSOR(token, column) for X and coefficient_TENSOR(token, row) for Z.
+// Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers: per token one coalesced
+// vec4 load of X feeds them all. Z goes through workgroup memory, as many tokens at a time as fit it.
+//
+// Consts: ROWS_TENSOR (a multiple of four, at most 4 * WORKGROUP), WORKGROUP, ACCUMULATE; those of
+// part/coefficients_*.wgsl, which gives hold and held (HOLDERS at least ROWS_TENSOR / 4, or 1).
+// The kernel provides:
+//   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads
+//   load_TENSOR(token, column) -> vec4     X
+//   factor_TENSOR(token, row) -> f32       Z
+
+const ROW_QUADS_TENSOR = ROWS_TENSOR / 4u;
+const STAGE_TOKENS_TENSOR = WORKGROUP / ROW_QUADS_TENSOR;
 
 fn outer_TENSOR(block: u32, groups: u32, rows: u32, matrix: u32, split: u32, local: u32) {
     let column_blocks = (groups + WORKGROUP - 1u) / WORKGROUP;
     let column = (block % column_blocks) * WORKGROUP + local;
-    let first_row = (block / column_blocks) * ROWS;
+    let first_row = (block / column_blocks) * ROWS_TENSOR;
     let readable = min(column, groups - 1u);
+    let own = min(local % HOLDERS, ROW_QUADS_TENSOR - 1u);
     let begin = split * dims.split_tokens;
     let end = min(begin + dims.split_tokens, dims.tokens);
-    var sums: array<vec4<f32>, ROWS>;
-    for (var row = 0u; row < ROWS; row++) {
+    var sums: array<vec4<f32>, ROWS_TENSOR>;
+    for (var row = 0u; row < ROWS_TENSOR; row++) {
         sums[row] = vec4<f32>(0.0);
     }
-    for (var first = begin; first < end; first += STAGE_TOKENS) {
-        let count = min(STAGE_TOKENS, end - first);
-        for (var item = local; item < count * ROW_QUADS; item += WORKGROUP) {
-            let token = first + item / ROW_QUADS;
-            let row = first_row + 4u * (item % ROW_QUADS);
+    for (var first = begin; first < end; first += STAGE_TOKENS_TENSOR) {
+        let count = min(STAGE_TOKENS_TENSOR, end - first);
+        // [token of the stage][row / 4], each a vec4 over four rows.
+        for (var item = local; item < count * ROW_QUADS_TENSOR; item += WORKGROUP) {
+            let token = first + item / ROW_QUADS_TENSOR;
+            let row = first_row + 4u * (item % ROW_QUADS_TENSOR);
             coefficients[item] = vec4<f32>(
-                coefficient_TENSOR(token, row),
-                coefficient_TENSOR(token, row + 1u),
-                coefficient_TENSOR(token, row + 2u),
-                coefficient_TENSOR(token, row + 3u),
+                factor_TENSOR(token, row),
+                factor_TENSOR(token, row + 1u),
+                factor_TENSOR(token, row + 2u),
+                factor_TENSOR(token, row + 3u),
             );
         }
         workgroupBarrier();
         for (var token = 0u; token < count; token++) {
             let value = load_TENSOR(first + token, readable);
-            for (var quad = 0u; quad < ROW_QUADS; quad++) {
-                let z = coefficients[token * ROW_QUADS + quad];
+            let base = token * ROW_QUADS_TENSOR;
+            let holding = hold(base + own);
+            for (var quad = 0u; quad < ROW_QUADS_TENSOR; quad++) {
+                let z = held(holding, quad, base + quad);
                 sums[4u * quad] += z.x * value;
                 sums[4u * quad + 1u] += z.y * value;
                 sums[4u * quad + 2u] += z.z * value;
@@ -41,7 +55,7 @@ fn outer_TENSOR(block: u32, groups: u32, rows: u32, matrix: u32, split: u32, loc
         workgroupBarrier();
     }
     if (column < groups) {
-        for (var row = 0u; row < ROWS; row++) {
+        for (var row = 0u; row < ROWS_TENSOR; row++) {
             if (first_row + row < rows) {
                 let at = matrix + (first_row + row) * groups + column;
                 if (ACCUMULATE) {

@@ -9,7 +9,8 @@ use crate::element::Element;
 use crate::error::Error;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{
-    DeviceProfile, DispatchPlan, OuterChoice, OuterPlacement, OuterProblem, WORKGROUP, Work, fold,
+    DeviceProfile, DispatchPlan, OuterBlock, OuterChoice, OuterDispatch, OuterPlacement, OuterProblem,
+    WORKGROUP, Work, fold,
 };
 use crate::shader::{Access, BackwardParamsShader, ReduceShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
@@ -58,8 +59,8 @@ pub struct BackwardParamsOptions {
 /// A parameter backward's dispatches, planned, and its scratch memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackwardParamsPlan {
-    /// The dispatches in the order they run: one, or two where the tokens are split. Then the first
-    /// writes its gradients to scratch memory, from where the second adds them up.
+    /// The dispatches in the order they run: one, or one for each kind of block. Where the tokens are split,
+    /// these write their gradients to scratch memory, from where a last one adds them up.
     pub dispatches: Vec<DispatchPlan>,
     /// Bytes of scratch memory: a copy of the gradients for each split; 0 when not split.
     pub scratch_bytes: u64,
@@ -69,7 +70,7 @@ pub struct BackwardParamsPlan {
     pub work: Work,
 }
 
-/// A prepared parameter backward. Recording it costs one dispatch, or two where tokens are split.
+/// A prepared parameter backward. Recording it costs one dispatch for each of its plan's.
 #[derive(Debug)]
 pub struct BackwardParams {
     dispatches: Vec<Dispatch>,
@@ -150,23 +151,25 @@ impl BackwardParamsPlan {
     ) -> Result<Self, Error> {
         let BackwardParamsOptions { write, x, g } = options;
         let OuterProblem { config, layout, tokens } = problem;
-        let OuterPlacement { choice, split_tokens, blocks: [shrink, expand, latent], grid } = *placed;
-        let dims = Dims {
-            tokens: *tokens,
-            d_in: config.d_in,
-            d_out: config.d_out,
-            split_tokens,
-            expand_start: shrink,
-            latent_start: shrink + expand,
-            end: shrink + expand + latent,
-            scaling: config.scaling,
-        };
-        let outer = |write| {
+        let OuterPlacement { choice, split_tokens, holders, ref dispatches } = *placed;
+        let outer = |write, OuterDispatch { blocks, grid }: OuterDispatch| {
+            let [shrink, expand, latent] = blocks.map(|block| block.workgroups);
+            let dims = Dims {
+                tokens: *tokens,
+                d_in: config.d_in,
+                d_out: config.d_out,
+                split_tokens,
+                expand_start: shrink,
+                latent_start: shrink + expand,
+                end: shrink + expand + latent,
+                scaling: config.scaling,
+            };
             let shader = Shader::BackwardParams(BackwardParamsShader {
                 rank: config.rank,
                 experts: config.experts,
                 router: config.router,
-                rows: choice.rows,
+                rows: blocks.map(|block: OuterBlock| block.rows),
+                holders,
                 x: Access::new("x", x, config.d_in)?,
                 g: Access::new("g", g, config.d_out)?,
                 write,
@@ -174,8 +177,10 @@ impl BackwardParamsPlan {
             DispatchPlan::new(shader, &dims, grid, device)
         };
         let work = Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? };
+        let outers =
+            |write| dispatches.iter().map(|&dispatch| outer(write, dispatch)).collect::<Result<Vec<_>, _>>();
         if choice.splits == 1 {
-            return Ok(Self { dispatches: vec![outer(write)?], scratch_bytes: 0, choice, work });
+            return Ok(Self { dispatches: outers(write)?, scratch_bytes: 0, choice, work });
         }
         let groups = (layout.len() / 4) as u32;
         let [x, y] = fold("backward_params_reduce", groups.div_ceil(WORKGROUP), &device.limits)?;
@@ -185,7 +190,9 @@ impl BackwardParamsPlan {
         let scratch_bytes = u64::from(choice.splits) * layout.bytes();
         // The copies are written and read.
         let work = Work { bytes: work.bytes + 2 * scratch_bytes, ..work };
-        Ok(Self { dispatches: vec![outer(WriteMode::Overwrite)?, reduce], scratch_bytes, choice, work })
+        let mut dispatches = outers(WriteMode::Overwrite)?;
+        dispatches.push(reduce);
+        Ok(Self { dispatches, scratch_bytes, choice, work })
     }
 }
 
@@ -211,12 +218,13 @@ impl BackwardParams {
             Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()).only_f32(),
         ];
         let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64).only_f32();
-        let outer = |output: &Operand<'_>| {
+        let outers = |plans: &[DispatchPlan], output: &Operand<'_>| {
             let operands: Vec<_> = inputs.iter().chain([output]).cloned().collect();
-            kernels.dispatch(&plan.dispatches[0], &operands)
+            plans.iter().map(|plan| kernels.dispatch(plan, &operands)).collect::<Result<Vec<_>, _>>()
         };
-        let [_, reduce] = &plan.dispatches[..] else {
-            return Ok(Self { dispatches: vec![outer(&gradients)?] });
+        let (reduce, split) = match plan.dispatches.split_last() {
+            Some((reduce, split)) if plan.choice.splits > 1 => (reduce, split),
+            _ => return Ok(Self { dispatches: outers(&plan.dispatches, &gradients)? }),
         };
         let owned;
         let scratch = if let Some(scratch) = scratch {
@@ -226,15 +234,12 @@ impl BackwardParams {
             Tensor::from(&owned)
         };
         let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4).only_f32();
-        Ok(Self {
-            dispatches: vec![
-                outer(&copies(Role::Write))?,
-                kernels.dispatch(reduce, &[copies(Role::Read), gradients])?,
-            ],
-        })
+        let mut dispatches = outers(split, &copies(Role::Write))?;
+        dispatches.push(kernels.dispatch(reduce, &[copies(Role::Read), gradients])?);
+        Ok(Self { dispatches })
     }
 
-    /// Dispatches that recording it takes: one or two.
+    /// Dispatches that recording it takes: from one to four.
     #[must_use]
     pub fn dispatches(&self) -> usize {
         self.dispatches.len()

@@ -3,16 +3,55 @@
 
 use super::DeviceProfile;
 
-/// Reading or writing a vec4 of a tensor.
-pub(super) const LOAD: f64 = 4.0;
-/// Reading a vec4 of workgroup memory.
-pub(super) const SHARED: f64 = 1.0;
-/// A vec4 multiply-add in registers.
-pub(super) const FMA: f64 = 1.0;
-/// A pair of barriers.
-pub(super) const BARRIERS: f64 = 100.0;
-/// Starting a workgroup, and the barriers that every one has.
-pub(super) const WORKGROUP: f64 = 500.0;
+/// The costs on one kind of device.
+pub(super) struct Costs {
+    /// Reading a vec4 of a tensor.
+    pub(super) load: f64,
+    /// Writing one.
+    pub(super) store: f64,
+    /// Reading a vec4 of workgroup memory, or adding one from another lane.
+    pub(super) shared: f64,
+    /// Getting a vec4 that another lane holds.
+    pub(super) held: f64,
+    /// A vec4 multiply-add in registers.
+    pub(super) multiply_add: f64,
+    /// A pair of barriers.
+    pub(super) barriers: f64,
+    /// Starting a workgroup, and the barriers that every one has.
+    pub(super) workgroup: f64,
+    /// Starting a dispatch when the one before has ended.
+    pub(super) dispatch: f64,
+}
+
+/// Lanes run together, and their neighbouring accesses are one.
+const GPU: Costs = Costs {
+    load: 4.0,
+    store: 4.0,
+    shared: 1.0,
+    held: 4.0,
+    multiply_add: 1.0,
+    barriers: 100.0,
+    workgroup: 500.0,
+    dispatch: 1000.0,
+};
+
+/// Measured on llvmpipe: lanes compute together, and access memory one after another.
+const SOFTWARE: Costs = Costs {
+    load: 18.0,
+    store: 60.0,
+    shared: 10.0,
+    held: 2.0,
+    multiply_add: 1.0,
+    barriers: 100.0,
+    workgroup: 500.0,
+    dispatch: 1000.0,
+};
+
+impl Costs {
+    pub(super) fn of(device: &DeviceProfile) -> &'static Self {
+        if device.software { &SOFTWARE } else { &GPU }
+    }
+}
 
 /// How often `workgroups` fill the device: not less than once, however few they are.
 pub(super) fn filled(workgroups: f64, device: &DeviceProfile) -> f64 {

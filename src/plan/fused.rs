@@ -1,6 +1,7 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::{DeviceProfile, WORKGROUP, cost, fold, halvings};
+use super::cost::{Costs, filled};
+use super::{DeviceProfile, WORKGROUP, fold, halvings};
 use crate::config::{Config, Router};
 use crate::error::Error;
 
@@ -29,6 +30,9 @@ pub struct FusedChoice {
     pub reduce: u32,
     /// Workgroups that share a tile's outputs. Each shrinks anew.
     pub slices: u32,
+    /// Whether lanes of a subgroup hold the expand's coefficients for each other, or each reads all of
+    /// them.
+    pub held: bool,
 }
 
 /// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl`, its two `lanes_*.wgsl` and
@@ -55,6 +59,8 @@ pub struct Tile {
     pub chunk: u32,
     /// Whether that is all of them.
     pub one_chunk: bool,
+    /// Lanes that hold coefficients of the expand; 1 where each reads them all.
+    pub holders: u32,
 }
 
 impl Tile {
@@ -62,6 +68,15 @@ impl Tile {
     #[must_use]
     pub fn tokens(&self) -> u32 {
         4 * self.quads
+    }
+}
+
+/// Whether coefficients can be held, one for each quad that is expanded at a time, and whether they can not.
+fn ways_to_coefficients(expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
+    if (2..).contains(&device.holders()) && expand_quads <= device.holders() {
+        &[false, true]
+    } else {
+        &[false]
     }
 }
 
@@ -111,7 +126,7 @@ impl FusedProblem {
     }
 
     fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
-        let FusedChoice { quads, expand_quads, reduce, .. } = *choice;
+        let FusedChoice { quads, expand_quads, reduce, held, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
         let shuffled = lanes.min(device.shuffled_lanes());
         // Where sums go through memory that memory is free afterwards.
@@ -126,7 +141,9 @@ impl FusedProblem {
             (u64::from(device.limits.max_compute_workgroup_storage_size) / 16).saturating_sub(resident);
         let staged = free.clamp(u64::from(sums), u64::from(u32::MAX)) as u32;
         let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
-        let step = (1..=MOST_STEP.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let holders = if held { device.holders() } else { 1 };
+        let most_step = if held { (holders / expand_quads).max(1) } else { MOST_STEP };
+        let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let chunk = room / step * step;
         let scratch = if self.staged { sums.max(chunk * quads) } else { sums };
         Tile {
@@ -140,6 +157,7 @@ impl FusedProblem {
             step,
             chunk,
             one_chunk: chunk == rows,
+            holders,
         }
     }
 
@@ -228,7 +246,8 @@ impl FusedProblem {
         // A tile is at most twice as long as the tokens that fill it.
         for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
             let memory_of = |reduce: u32| {
-                self.memory(&self.tile(&FusedChoice { quads, expand_quads: 1, reduce, slices: 1 }, device))
+                let choice = FusedChoice { quads, expand_quads: 1, reduce, slices: 1, held: false };
+                self.memory(&self.tile(&choice, device))
             };
             least_memory = least_memory.min(memory_of(reduces[0]));
             // The most columns at a time that the memory, a half and a quarter of it hold.
@@ -239,9 +258,12 @@ impl FusedProblem {
                 most_reduce = reduce;
                 for expand_quads in halvings(quads.min(MOST_EXPAND_QUADS)) {
                     for slices in halvings(self.most_slices()) {
-                        match self.place(FusedChoice { quads, expand_quads, reduce, slices }, device) {
-                            Ok(plan) => candidates.push(plan),
-                            Err(error) => refused = Some(error),
+                        for &held in ways_to_coefficients(expand_quads, device) {
+                            let choice = FusedChoice { quads, expand_quads, reduce, slices, held };
+                            match self.place(choice, device) {
+                                Ok(plan) => candidates.push(plan),
+                                Err(error) => refused = Some(error),
+                            }
                         }
                     }
                 }
@@ -262,7 +284,7 @@ impl FusedProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
-        let FusedChoice { quads, expand_quads, reduce, slices } = choice;
+        let FusedChoice { quads, expand_quads, reduce, slices, held } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS))?;
         super::check_choice(
@@ -272,6 +294,8 @@ impl FusedProblem {
         )?;
         super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
+        let ways = ways_to_coefficients(expand_quads, device);
+        super::check_choice("held", u32::from(held), ways.contains(&held))?;
         let tile = self.tile(&choice, device);
         let memory = self.memory(&tile);
         Error::check_limit(
@@ -299,33 +323,39 @@ impl FusedProblem {
     /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
     /// has to be filled.
     pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
+        let costs = Costs::of(device);
         let FusedPlacement { tile, slice_groups, choice, .. } = plan;
         let [quads, lanes, group, expand_quads] =
             [tile.quads, tile.lanes, tile.group, tile.expand_quads].map(f64::from);
         let passes = f64::from(self.columns.div_ceil(tile.group));
         let steps = f64::from(self.source_groups.div_ceil(tile.lanes));
-        let shrink = passes * steps * ((4.0 + group) * cost::LOAD + 4.0 * group * cost::FMA);
+        let shrink = passes * steps * ((4.0 + group) * costs.load + 4.0 * group * costs.multiply_add);
         let sums = passes
             * if tile.shuffled > 1 {
-                group * lanes.log2() * cost::SHARED
+                group * lanes.log2() * costs.shared
             } else {
-                f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * cost::SHARED
+                f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * costs.shared
             };
         let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
         let rows = f64::from(self.expand_rows);
-        let row = cost::LOAD + expand_quads * (cost::SHARED + 4.0 * cost::FMA);
-        let stage = f64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)) * 3.0 * cost::SHARED;
+        let coefficients = if choice.held {
+            costs.shared / f64::from(tile.step) + expand_quads * costs.held
+        } else {
+            expand_quads * costs.shared
+        };
+        let row = costs.load + coefficients + 4.0 * expand_quads * costs.multiply_add;
+        let stage = f64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)) * 3.0 * costs.shared;
         let stages = match (self.staged, tile.one_chunk) {
             (false, _) => 0.0,
             (true, true) => stage,
             (true, false) => {
                 let chunks = f64::from(self.expand_rows.div_ceil(tile.chunk));
-                rounds * quads / expand_quads * chunks * (stage + cost::BARRIERS)
+                rounds * quads / expand_quads * chunks * (stage + costs.barriers)
             }
         };
-        let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * cost::LOAD) + stages;
+        let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * costs.store) + stages;
         let workgroups = f64::from(self.tokens.div_ceil(tile.tokens())) * f64::from(choice.slices);
-        cost::filled(workgroups, device) * (cost::WORKGROUP + shrink + sums + expand)
+        filled(workgroups, device) * (costs.workgroup + shrink + sums + expand)
     }
 
     /// Multiply-adds of a plan, counted as two operations each, with everything that padding and
@@ -351,7 +381,7 @@ mod tests {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
         let memory = prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]);
         let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
-        let device = (memory, 1u32..2000, any::<bool>(), subgroup_lanes);
+        let device = (memory, 1u32..2000, any::<[bool; 2]>(), subgroup_lanes);
         (config, device, 1u32..1_000_000).prop_map(
             |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
                 let router = if latent { Router::Latent } else { Router::Input };
@@ -369,12 +399,12 @@ mod tests {
                     staged: !backward,
                     config,
                 };
-                let (memory, busy, llvmpipe, subgroup_lanes) = device;
+                let (memory, busy, [llvmpipe, software], subgroup_lanes) = device;
                 let limits =
                     wgpu::Limits { max_compute_workgroup_storage_size: memory, ..wgpu::Limits::default() };
                 let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
                 let profile = DeviceProfile::new(limits, busy);
-                (problem, DeviceProfile { max_loop_iterations, subgroup_lanes, ..profile })
+                (problem, DeviceProfile { max_loop_iterations, subgroup_lanes, software, ..profile })
             },
         )
     }
@@ -404,6 +434,10 @@ mod tests {
         // The expand's rows are covered by whole steps, and what is staged fits where the sums were.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
         prop_assert_eq!(tile.chunk % tile.step, 0);
+        // One lane for each coefficient of a step, and all of them surely in one subgroup.
+        prop_assert_eq!(tile.holders > 1, choice.held);
+        prop_assert!(!choice.held || tile.step * tile.expand_quads <= tile.holders);
+        prop_assert!(tile.holders.is_power_of_two() && tile.holders <= device.shuffled_lanes());
         prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.scratch);
         let parts = tile.lanes / tile.shuffled;
         let through_memory = parts > 1 || tile.shuffled == 1;

@@ -7,7 +7,7 @@ mod outer;
 pub use fused::{FusedChoice, Tile};
 pub(crate) use fused::{FusedPlacement, FusedProblem};
 pub use outer::OuterChoice;
-pub(crate) use outer::{OuterPlacement, OuterProblem};
+pub(crate) use outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
 
 use bytemuck::Pod;
 
@@ -29,6 +29,9 @@ pub struct DeviceProfile {
     /// Threads that are surely in one subgroup and may add their sums by subgroup operations: the
     /// device's least subgroup size, if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
+    /// Whether shaders run on the CPU: there lanes compute together, but access memory one after another,
+    /// and a branch that a subgroup does not take costs almost as much as one that it takes.
+    pub software: bool,
     /// What was measured to be best on this device, if anything was: preferred to what is predicted.
     pub tuning: Tuning,
 }
@@ -46,6 +49,7 @@ impl DeviceProfile {
             busy_workgroups,
             max_loop_iterations: u64::MAX,
             subgroup_lanes: 1,
+            software: false,
             tuning: Tuning::default(),
         }
     }
@@ -54,6 +58,7 @@ impl DeviceProfile {
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
         let info = device.adapter_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu;
         let busy_workgroups = match info.device_type {
             // A software driver runs a workgroup per core: more slices only repeat work.
             wgpu::DeviceType::Cpu => {
@@ -68,12 +73,18 @@ impl DeviceProfile {
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
         let subgroup_lanes = if subgroups { info.subgroup_min_size } else { 1 };
-        Self { max_loop_iterations, subgroup_lanes, ..Self::new(device.limits(), busy_workgroups) }
+        let profile = Self::new(device.limits(), busy_workgroups);
+        Self { max_loop_iterations, subgroup_lanes, software, ..profile }
     }
 
     /// Lanes of a tile that may add their sums by shuffles: a power of two.
     pub(crate) fn shuffled_lanes(&self) -> u32 {
         1 << self.subgroup_lanes.max(1).ilog2()
+    }
+
+    /// Lanes of which each can hold a coefficient for all others; 1 where none can.
+    pub(crate) fn holders(&self) -> u32 {
+        self.shuffled_lanes().min(MOST_HOLDERS)
     }
 
     /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
@@ -129,6 +140,10 @@ impl DispatchPlan {
 
 /// Threads in every workgroup: the widest subgroup of today's GPUs.
 pub(crate) const WORKGROUP: u32 = 64;
+
+/// Lanes that hold a coefficient each. Compilers unroll the loop over them only while it is short, and
+/// only then is the lane that holds one known to them.
+const MOST_HOLDERS: u32 = 8;
 
 /// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
 /// less than the second dimension, so kernels check their index.

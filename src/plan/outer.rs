@@ -1,12 +1,13 @@
 //! Blocks and token splits of `backward_params`.
 
-use super::{DeviceProfile, WORKGROUP, check_choice, cost, fold, halvings};
+use super::cost::{Costs, filled};
+use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::config::{Config, Router};
 use crate::error::Error;
 use crate::layout::Layout;
 
-/// Rows of gradients a thread keeps in registers, a vec4 each.
-const ROW_CHOICES: [u32; 4] = [16, 12, 8, 4];
+/// Rows of gradients that a thread keeps in registers at most, a vec4 each.
+const ROW_CHOICES: [u32; 5] = [32, 16, 12, 8, 4];
 
 /// Fewer tokens than this do not pay for a split's copy of the gradients.
 const LEAST_SPLIT_TOKENS: u32 = 64;
@@ -15,10 +16,15 @@ const LEAST_SPLIT_TOKENS: u32 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub struct OuterChoice {
-    /// Rows of gradients that a workgroup owns: 4, 8, 12 or 16.
+    /// Rows of gradients that a workgroup owns at most: a multiple of four up to 32.
     pub rows: u32,
     /// Splits of the tokens; each but a single one writes a copy of the gradients, to be added up.
     pub splits: u32,
+    /// Whether lanes of a subgroup hold coefficients for each other, or each reads all of them.
+    pub held: bool,
+    /// Whether the shrink block, the expand block and the latent router are dispatches of their own, or
+    /// all in one.
+    pub apart: bool,
 }
 
 /// What the plan of `backward_params` depends on.
@@ -29,30 +35,49 @@ pub(crate) struct OuterProblem {
     pub(crate) tokens: u32,
 }
 
-/// `backward_params`'s blocks, splits and grid.
+/// How one of the three blocks of the layout is divided: the shrink block, the expand block or the latent
+/// router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct OuterBlock {
+    /// Rows of gradients that a workgroup owns.
+    pub(crate) rows: u32,
+    /// Workgroups, for each split of the tokens.
+    pub(crate) workgroups: u32,
+}
+
+/// One of `backward_params`'s dispatches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OuterDispatch {
+    /// No rows and no workgroups where a block is not in it.
+    pub(crate) blocks: [OuterBlock; 3],
+    pub(crate) grid: [u32; 3],
+}
+
+/// `backward_params`'s dispatches and splits.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OuterPlacement {
     pub(crate) choice: OuterChoice,
     /// Tokens of a split.
     pub(crate) split_tokens: u32,
-    /// Blocks of the shrink block, the expand block and the latent router.
-    pub(crate) blocks: [u32; 3],
-    pub(crate) grid: [u32; 3],
+    /// Lanes that hold coefficients; 1 where each reads them all.
+    pub(crate) holders: u32,
+    pub(crate) dispatches: Vec<OuterDispatch>,
 }
 
 impl OuterProblem {
-    fn blocks(&self, rows: u32) -> [u32; 3] {
+    /// All three blocks, with at most so many rows to a workgroup, and equally many where they are several.
+    fn blocks(&self, most_rows: u32) -> [OuterBlock; 3] {
         let Config { d_in, d_out, rank, experts, router, .. } = self.config;
-        let columns = |width: u32| width.div_ceil(4).div_ceil(WORKGROUP);
-        let latent = match router {
-            Router::Input => 0,
-            Router::Latent => columns(rank) * experts.div_ceil(rows),
+        let block = |rows: u32, width: u32| {
+            let along_rows = rows.div_ceil(most_rows);
+            let workgroups = along_rows * width.div_ceil(4).div_ceil(WORKGROUP);
+            OuterBlock { rows: rows.div_ceil(along_rows.max(1)).next_multiple_of(4), workgroups }
         };
-        [
-            columns(d_in) * self.config.shrink_rows().div_ceil(rows),
-            columns(d_out) * (rank * experts).div_ceil(rows),
-            latent,
-        ]
+        let latent = match router {
+            Router::Input => OuterBlock::default(),
+            Router::Latent => block(experts, rank),
+        };
+        [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), latent]
     }
 
     /// What is chosen: what was measured to be best, if it still fits, or else what should be best.
@@ -64,19 +89,25 @@ impl OuterProblem {
         if let Some(plan) = tuned.and_then(|choice| self.place(choice, device).ok()) {
             return Ok(plan);
         }
-        Ok(self.candidates(device)?[0])
+        Ok(self.candidates(device)?.swap_remove(0))
     }
 
     /// Every plan that fits the device, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
         let most_splits = self.most_splits(device);
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
         for rows in ROW_CHOICES {
             for splits in halvings(most_splits) {
-                match self.place(OuterChoice { rows, splits }, device) {
-                    Ok(plan) => candidates.push(plan),
-                    Err(error) => refused = refused.or(Some(error)),
+                for &held in ways_to_coefficients(rows, device) {
+                    for apart in [false, true] {
+                        match self.place(OuterChoice { rows, splits, held, apart }, device) {
+                            // Few rows are divided the same, however many are allowed.
+                            Ok(plan) if candidates.contains(&plan) => {}
+                            Ok(plan) => candidates.push(plan),
+                            Err(error) => refused = refused.or(Some(error)),
+                        }
+                    }
                 }
             }
         }
@@ -98,9 +129,11 @@ impl OuterProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
-        let OuterChoice { rows, splits } = choice;
-        check_choice("rows", rows, ROW_CHOICES.contains(&rows))?;
+        let OuterChoice { rows, splits, held, apart } = choice;
+        let most_rows = ROW_CHOICES[0];
+        check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows)?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
+        check_choice("held", u32::from(held), ways_to_coefficients(rows, device).contains(&held))?;
         let split_tokens = self.tokens.div_ceil(splits);
         // A thread loops over a split's tokens, and once for each stage and what it stages.
         device.check_loops(
@@ -108,40 +141,84 @@ impl OuterProblem {
             2 * u64::from(split_tokens),
             "process fewer tokens at a time",
         )?;
-        let blocks = self.blocks(rows);
-        let [x, z] = fold("backward_params", blocks.iter().sum(), &device.limits)?;
         let splits = self.tokens.div_ceil(split_tokens);
+        let all = self.blocks(rows);
+        let dispatch = |blocks: [OuterBlock; 3]| {
+            let workgroups = blocks.iter().map(|block| block.workgroups).sum();
+            let [x, z] = fold("backward_params", workgroups, &device.limits)?;
+            Ok(OuterDispatch { blocks, grid: [x, splits, z] })
+        };
+        let alone = |at: usize| {
+            let mut blocks = [OuterBlock::default(); 3];
+            blocks[at] = all[at];
+            blocks
+        };
+        let dispatches = if apart {
+            (0..3)
+                .filter(|&at| all[at].workgroups > 0)
+                .map(|at| dispatch(alone(at)))
+                .collect::<Result<_, _>>()?
+        } else {
+            vec![dispatch(all)?]
+        };
+        let rows = all.map(|block| block.rows).into_iter().max().unwrap_or(rows);
         Ok(OuterPlacement {
-            choice: OuterChoice { splits, ..choice },
+            choice: OuterChoice { rows, splits, ..choice },
             split_tokens,
-            blocks,
-            grid: [x, splits, z],
+            holders: if held { device.holders() } else { 1 },
+            dispatches,
         })
     }
 
     /// Predicted time in the units of `cost`: what one workgroup's thread does, times how often the
-    /// device has to be filled; and for splits, adding their copies up.
+    /// device has to be filled, for each dispatch; and for splits, adding their copies up.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
-        let OuterChoice { rows, splits } = plan.choice;
-        let (rows, splits) = (f64::from(rows), f64::from(splits));
-        let token = cost::LOAD + rows * (cost::FMA + cost::SHARED / 4.0 + 2.0 * cost::LOAD / 64.0);
-        let outer = f64::from(plan.split_tokens) * token + rows * cost::LOAD;
-        let workgroups = splits * plan.blocks.iter().map(|&blocks| f64::from(blocks)).sum::<f64>();
-        let outer = cost::filled(workgroups, device) * (cost::WORKGROUP + outer);
+        let costs = Costs::of(device);
+        let splits = f64::from(plan.choice.splits);
+        let store = |block: &OuterBlock| f64::from(block.rows) * costs.store;
+        let thread = |block: &OuterBlock| {
+            let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
+            let coefficients =
+                if plan.choice.held { costs.shared + quads * costs.held } else { quads * costs.shared };
+            // Each thread stages its share of the coefficients, four of them two loads each.
+            let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
+            let token = costs.load + coefficients + staged + rows * costs.multiply_add;
+            costs.workgroup + f64::from(plan.split_tokens) * token + store(block)
+        };
+        let dispatch = |dispatch: &OuterDispatch| {
+            let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
+            let workgroups = |block: &OuterBlock| splits * f64::from(block.workgroups);
+            let all: f64 = blocks.clone().map(workgroups).sum();
+            // In software, threads run through the others' branches too.
+            let untaken: f64 = if device.software { blocks.clone().map(store).sum() } else { 0.0 };
+            let threads: f64 =
+                blocks.map(|block| workgroups(block) * (thread(block) + untaken - store(block))).sum();
+            costs.dispatch + filled(all, device) * threads / all
+        };
+        let outer: f64 = plan.dispatches.iter().map(dispatch).sum();
         if plan.choice.splits == 1 {
             return outer;
         }
         let workgroups = self.layout.len() as f64 / f64::from(4 * WORKGROUP);
-        outer + cost::filled(workgroups, device) * (cost::WORKGROUP + (splits + 1.0) * cost::LOAD)
+        let reduce = costs.workgroup + splits * costs.load + costs.store;
+        outer + costs.dispatch + filled(workgroups, device) * reduce
     }
 
     /// Multiply-adds of a plan, counted as two operations each, with the rows and columns that padding
     /// repeats.
     pub(crate) fn flops(&self, plan: &OuterPlacement) -> u64 {
-        let block = 4 * u64::from(WORKGROUP) * u64::from(plan.choice.rows);
-        let blocks: u64 = plan.blocks.iter().map(|&blocks| u64::from(blocks)).sum();
-        2 * u64::from(self.tokens) * blocks * block
+        let elements = |block: &OuterBlock| {
+            u64::from(4 * WORKGROUP) * u64::from(block.rows) * u64::from(block.workgroups)
+        };
+        let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
+        2 * u64::from(self.tokens) * blocks.map(elements).sum::<u64>()
     }
+}
+
+/// Whether the coefficients of so many rows can be held, one for every four of them, and whether they can
+/// not.
+fn ways_to_coefficients(rows: u32, device: &DeviceProfile) -> &'static [bool] {
+    if (2..).contains(&device.holders()) && rows <= 4 * device.holders() { &[false, true] } else { &[false] }
 }
 
 #[cfg(test)]
@@ -154,14 +231,15 @@ mod tests {
     /// Shapes and devices, small and large, with and without a bound on loops.
     fn problems() -> impl Strategy<Value = (OuterProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<bool>());
-        (config, 1u32..200_000, 1u32..2000, any::<bool>()).prop_map(
-            |((d_in, d_out, rank, experts, latent), tokens, busy, llvmpipe)| {
+        let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
+        (config, 1u32..200_000, 1u32..2000, any::<[bool; 2]>(), subgroup_lanes).prop_map(
+            |((d_in, d_out, rank, experts, latent), tokens, busy, [llvmpipe, software], subgroup_lanes)| {
                 let router = if latent { Router::Latent } else { Router::Input };
                 let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
                 let layout = config.layout().expect("below the limit on parameters");
                 let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
-                let device = DeviceProfile { max_loop_iterations, ..device };
+                let device = DeviceProfile { max_loop_iterations, software, subgroup_lanes, ..device };
                 (OuterProblem { config, layout, tokens }, device)
             },
         )
@@ -172,34 +250,56 @@ mod tests {
         plan: &OuterPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let OuterPlacement { choice: OuterChoice { rows, splits }, split_tokens, blocks, grid } = *plan;
+        let OuterPlacement { choice, split_tokens, holders, dispatches } = plan;
+        let OuterChoice { rows, splits, held, apart } = *choice;
         let Config { d_in, d_out, rank, experts, .. } = problem.config;
         // Splits: all but the last are full, and the last is not empty.
-        prop_assert_eq!(grid[1], splits);
         prop_assert!((splits - 1) * split_tokens < problem.tokens);
-        prop_assert!(u64::from(splits) * u64::from(split_tokens) >= u64::from(problem.tokens));
-        // Blocks cover rows and columns, with less than a block to spare in each direction.
-        let covered = |blocks: u32, matrix_rows: u32, width: u32| {
-            blocks == matrix_rows.div_ceil(rows) * width.div_ceil(4 * WORKGROUP)
-        };
-        prop_assert!(covered(blocks[0], problem.config.shrink_rows(), d_in));
-        prop_assert!(covered(blocks[1], rank * experts, d_out));
+        prop_assert!(u64::from(splits) * u64::from(*split_tokens) >= u64::from(problem.tokens));
+        // Each block is in one dispatch, and covers rows and columns with less than a block to spare in
+        // each direction.
         let latent = if problem.config.router == Router::Latent { experts } else { 0 };
-        prop_assert!(covered(blocks[2], latent, rank));
-        let all: u32 = blocks.iter().sum();
-        prop_assert!(grid[0] * grid[2] >= all && grid[0] * grid[2] - all < grid[2]);
+        let matrices = [(problem.config.shrink_rows(), d_in), (rank * experts, d_out), (latent, rank)];
+        let mut all = 0;
+        for (at, (matrix_rows, width)) in matrices.into_iter().enumerate() {
+            let blocks: Vec<_> = dispatches
+                .iter()
+                .map(|dispatch| dispatch.blocks[at])
+                .filter(|block| block.rows > 0)
+                .collect();
+            if matrix_rows == 0 {
+                prop_assert!(blocks.is_empty());
+                continue;
+            }
+            let [block] = blocks[..] else { return Err(TestCaseError::fail("not in one dispatch")) };
+            prop_assert!(block.rows.is_multiple_of(4) && block.rows <= rows);
+            prop_assert_eq!(
+                block.workgroups,
+                matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * WORKGROUP)
+            );
+            prop_assert!(!held || block.rows <= 4 * holders);
+            all += block.workgroups * block.rows;
+        }
+        prop_assert_eq!(*holders > 1, held);
+        prop_assert!(holders.is_power_of_two() && *holders <= device.shuffled_lanes());
+        prop_assert_eq!(dispatches.len() > 1, apart);
 
         let most = device.limits.max_compute_workgroups_per_dimension;
-        prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
-        prop_assert!(2 * u64::from(split_tokens) <= device.max_loop_iterations);
+        for OuterDispatch { blocks, grid } in dispatches {
+            let workgroups: u32 = blocks.iter().map(|block| block.workgroups).sum();
+            prop_assert_eq!(grid[1], splits);
+            prop_assert!(grid[0] * grid[2] >= workgroups && grid[0] * grid[2] - workgroups < grid[2]);
+            prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
+        }
+        prop_assert!(2 * u64::from(*split_tokens) <= device.max_loop_iterations);
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);
 
         let elements = [d_in * problem.config.shrink_rows(), d_out * rank * experts, rank * latent];
         let least = 2 * u64::from(problem.tokens) * elements.map(u64::from).iter().sum::<u64>();
         prop_assert!(problem.flops(plan) >= least);
-        let block = u64::from(4 * WORKGROUP * rows);
-        prop_assert_eq!(problem.flops(plan), 2 * u64::from(problem.tokens) * u64::from(all) * block);
+        let planned = 2 * u64::from(problem.tokens) * u64::from(all) * u64::from(4 * WORKGROUP);
+        prop_assert_eq!(problem.flops(plan), planned);
         Ok(())
     }
 
@@ -213,10 +313,10 @@ mod tests {
                     for plan in &plans {
                         check(&problem, plan, &device)?;
                     }
-                    let last = plans[plans.len() - 1];
-                    prop_assert_eq!(problem.plan(Some(last.choice), &device), Ok(last));
+                    let last = &plans[plans.len() - 1];
+                    prop_assert_eq!(problem.plan(Some(last.choice), &device), Ok(last.clone()));
                     let impossible = OuterChoice { rows: 5, ..last.choice };
-                    prop_assert_eq!(problem.plan(Some(impossible), &device), Ok(plans[0]));
+                    prop_assert_eq!(problem.plan(Some(impossible), &device), Ok(plans[0].clone()));
                 }
                 Err(error) => {
                     let refused = matches!(error, Error::OverLimit { limit: "driver's bound on loops", .. });

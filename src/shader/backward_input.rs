@@ -36,6 +36,7 @@ impl BackwardInputShader {
             Some((access, write)) => parts
                 .write_mode(write)
                 .matrix("x_gradient", "dims.d_in", access, Role::Write)
+                .coefficients(tile.holders)
                 .text(include_str!("../../shaders/part/expand.wgsl"))
                 .text(include_str!("../../shaders/part/input_gradient.wgsl")),
             None => parts.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),

@@ -2,11 +2,7 @@
 
 use super::{Access, Parts, WriteMode};
 use crate::config::Router;
-use crate::plan::WORKGROUP;
 use crate::tensor::Role;
-
-/// Coefficients staged in workgroup memory at a time: one vec4 for each thread.
-const STAGED: u32 = 4 * WORKGROUP;
 
 /// What of a parameter backward is fixed when its shader is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,7 +10,11 @@ pub struct BackwardParamsShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) router: Router,
-    pub(crate) rows: u32,
+    /// Rows that a thread keeps, of the shrink block, the expand block and the latent router; 0 for what
+    /// is not in the dispatch.
+    pub(crate) rows: [u32; 3],
+    /// Lanes that hold coefficients; 1 where each reads them all.
+    pub(crate) holders: u32,
     pub(crate) x: Access,
     pub(crate) g: Access,
     pub(crate) write: WriteMode,
@@ -28,31 +28,32 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, router, rows, x, g, write } = *self;
+        let Self { rank, experts, router, rows, holders, x, g, write } = *self;
         let latent_rows = match router {
             Router::Input => 0,
             Router::Latent => experts,
         };
-        let outer = |tensor| include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor);
-        Parts::new("backward_params", "dims")
+        let parts = Parts::new("backward_params", "dims")
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
             .constant("STATE", rank + experts)
             .constant("SHRINK_ROWS", router.shrink_rows(rank, experts))
             .constant("LATENT_ROWS", latent_rows)
-            .constant("ROWS", rows)
-            .constant("ROW_QUADS", rows / 4)
-            .constant("STAGE_TOKENS", STAGED / rows)
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
             .matrix("g", "dims.d_out", g, Role::Read)
             .buffer("saved", Role::Read)
             .buffer("dstate", Role::Read)
             .buffer("gradients", Role::Write)
-            .text(include_str!("../../shaders/backward_params.wgsl"))
-            .text(outer("x"))
-            .text(outer("g"))
-            .text(outer("h"))
+            .threads(holders > 1)
+            .coefficients(holders)
+            .text(include_str!("../../shaders/backward_params.wgsl"));
+        ["x", "g", "h"].into_iter().zip(rows).fold(parts, |parts, (tensor, rows)| match rows {
+            0 => parts.text(include_str!("../../shaders/part/no_outer.wgsl").replace("TENSOR", tensor)),
+            _ => parts
+                .constant(&format!("ROWS_{tensor}"), rows)
+                .text(include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor)),
+        })
     }
 }
 

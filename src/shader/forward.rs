@@ -31,6 +31,7 @@ impl ForwardShader {
             .groups("parameters", parameters, Role::Read)
             .matrix("y", "dims.d_out", y, Role::Write)
             .text(include_str!("../../shaders/forward.wgsl"))
+            .coefficients(tile.holders)
             .text(include_str!("../../shaders/part/expand.wgsl"))
             .text(match router {
                 Router::Input => include_str!("../../shaders/part/router_input.wgsl"),

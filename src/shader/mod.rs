@@ -216,6 +216,26 @@ impl Parts {
         }
     }
 
+    /// How threads are numbered.
+    fn threads(self, by_subgroups: bool) -> Self {
+        self.text(if by_subgroups {
+            include_str!("../../shaders/part/threads_subgroup.wgsl")
+        } else {
+            include_str!("../../shaders/part/threads_local.wgsl")
+        })
+    }
+
+    /// How lanes get the coefficients that all of them want: `holders` lanes hold one each, or every lane
+    /// reads them all where that is 1.
+    fn coefficients(self, holders: u32) -> Self {
+        if holders > 1 {
+            let held = include_str!("../../shaders/part/coefficients_held.wgsl");
+            self.constant("HOLDERS", holders).text(held)
+        } else {
+            self.text(include_str!("../../shaders/part/coefficients_read.wgsl"))
+        }
+    }
+
     pub(crate) fn text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.texts.push(text.into());
         self
@@ -241,6 +261,7 @@ fn fused_parts(label: &'static str, rank: u32, experts: u32, router: Router, til
         .flag("ONE_CHUNK", tile.one_chunk)
         .text(include_str!("../../shaders/part/fused.wgsl"))
         .text(include_str!("../../shaders/part/shrink.wgsl"))
+        .threads(tile.shuffled > 1)
         .constant("SHUFFLED", tile.shuffled)
         .constant("PARTS", tile.lanes / tile.shuffled)
         .text(if tile.shuffled > 1 {

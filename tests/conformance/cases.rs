@@ -100,6 +100,8 @@ fn ranks_and_experts(cases: &mut Vec<Case>) {
             cases.push(Case::new(Operation::Step(router), Shape::new(19, [40, 44], [rank, experts])));
         }
     }
+    // More columns than are complete at a time, in tiles so long that subgroups of eight hold their lanes.
+    cases.push(Case::new(Operation::BackwardInput(Router::Input), Shape::new(101, [40, 44], [64, 8])));
     // Beyond the workgroup memory that WebGPU guarantees; some devices have more. h and w of four
     // tokens take 16 bytes for each of rank + experts, in backward twice that.
     for experts in [350, 700, 1400] {

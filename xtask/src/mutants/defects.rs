@@ -180,12 +180,16 @@ pub(super) const DEFECTS: &[Defect] = &[
         "workgroupBarrier();\n    }\n    absorb",
         "}\n    absorb",
     ),
-    defect(
-        "shrink barrier before the next columns removed",
-        "part/lanes_subgroup.wgsl",
-        "these ones' place.\n            workgroupBarrier();",
-        "these ones' place.",
-    ),
+    Defect {
+        name: "shrink barrier before the next columns removed",
+        file: "part/lanes_subgroup.wgsl",
+        find: "these ones' place.\n            workgroupBarrier();",
+        replace: "these ones' place.",
+        survives: Some(
+            "subgroups of four, with which the suite runs here, never hold all lanes of a tile, and the barrier \
+             behind their parts suffices; subgroups of eight notice",
+        ),
+    },
     // part/expand
     defect(
         "expand accumulation ignored",
