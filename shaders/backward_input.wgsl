@@ -20,7 +20,6 @@
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
 // ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
 
-@group(0) @binding(1) var<storage, read> g: array<g_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dstate: array<f32>;
@@ -32,9 +31,6 @@ var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
 // The columns of v that are being absorbed: [column within the chunk][quad].
 var<workgroup> v: array<vec4<f32>, REDUCE * QUADS>;
 
-fn load_source(row: u32, k: u32) -> vec4<f32> { return load_g(row, k); }
-fn source_groups() -> u32 { return out_groups(); }
-fn shrink_matrix() -> u32 { return expand_block(); }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     v[(column % REDUCE) * QUADS + quad] = dims.scaling * value;
 }

@@ -1,9 +1,10 @@
 // forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a
-// slice of the outputs, in one dispatch. l = W_g x (input router) or W_g h (latent router).
+// slice of the outputs, in one dispatch, or in one behind shrink.wgsl. l = W_g x (input router) or W_g h (latent router).
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (part/fused.wgsl)
-//   1  x           tokens x d_in
+//   1  x           tokens x d_in (part/source_x.wgsl); or `shrink_sums`, what shrink.wgsl has made of it
+//                  (part/source_sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  y           tokens x d_out; added to when ACCUMULATE
 //   4  saved       tokens x (RANK + EXPERTS), [h, w]; training only (part/save_state.wgsl)
@@ -11,16 +12,12 @@
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and
 // `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
 
-@group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
 // [h, l then w][quad], each a vec4 over four tokens.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 
-fn load_source(row: u32, k: u32) -> vec4<f32> { return load_x(row, k); }
-fn source_groups() -> u32 { return in_groups(); }
-fn shrink_matrix() -> u32 { return 0u; }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
 

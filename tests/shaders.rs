@@ -11,7 +11,7 @@ use hydralora::op::{
     ForwardPlan,
 };
 use hydralora::shader::{Binding, BindingKind, Shader};
-use hydralora::{Config, DeviceProfile, Element, Router, WriteMode, wgpu};
+use hydralora::{Config, DeviceProfile, DispatchPlan, Element, Router, WriteMode, wgpu};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
@@ -42,10 +42,10 @@ fn candidates() -> HashMap<Shader, Option<u64>> {
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
             let options = ForwardOptions { write, save: true, x, parameters, y };
             let plans = ForwardPlan::candidates(config, tokens, &options, device).expect("it fits");
-            shaders.extend(plans.into_iter().map(|plan| (plan.dispatch.shader, Some(plan.workgroup_memory))));
+            shaders.extend(plans.into_iter().flat_map(|plan| fused(plan.dispatches, plan.workgroup_memory)));
             let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
             let plans = BackwardInputPlan::candidates(config, tokens, &options, device).expect("it fits");
-            shaders.extend(plans.into_iter().map(|plan| (plan.dispatch.shader, Some(plan.workgroup_memory))));
+            shaders.extend(plans.into_iter().flat_map(|plan| fused(plan.dispatches, plan.workgroup_memory)));
             let options = BackwardParamsOptions { write, x, g: y };
             let plans = BackwardParamsPlan::candidates(config, tokens, &options, device).expect("it fits");
             let dispatches = plans.into_iter().flat_map(|plan| plan.dispatches);
@@ -53,6 +53,13 @@ fn candidates() -> HashMap<Shader, Option<u64>> {
         }
     }
     shaders
+}
+
+/// The shaders of a fused kernel's dispatches, of which the last has the planned workgroup memory.
+fn fused(dispatches: Vec<DispatchPlan>, memory: u64) -> impl Iterator<Item = (Shader, Option<u64>)> {
+    let last = dispatches.len() - 1;
+    let planned = move |index| (index == last).then_some(memory);
+    dispatches.into_iter().enumerate().map(move |(index, dispatch)| (dispatch.shader, planned(index)))
 }
 
 /// Every shader that is checked here.

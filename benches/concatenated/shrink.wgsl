@@ -14,6 +14,8 @@ var<private> first_token: u32;
 fn group_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
 fn load_source(row: u32, k: u32) -> vec4<f32> { return x[row * dims.groups + k]; }
 fn source_groups() -> u32 { return dims.groups; }
+fn source_begin() -> u32 { return 0u; }
+fn source_end() -> u32 { return dims.groups; }
 fn shrink_matrix() -> u32 { return dims.matrix + first_column * dims.groups; }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     if (first_column + column < dims.columns) {

@@ -47,22 +47,22 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
     Ok(rows)
 }
 
-/// The kernels' dispatches, without those that add splits up.
+/// The first dispatch of each kernel.
 fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, DispatchPlan)>, Error> {
     let (config, tokens) = (&config(shape), shape.tokens);
     Operation::training_step(Element::F32, WriteMode::Overwrite)
         .into_iter()
         .map(|operation| {
-            let plan = match &operation {
-                Operation::Forward(options) => ForwardPlan::new(config, tokens, options, device)?.dispatch,
+            let mut plans = match &operation {
+                Operation::Forward(options) => ForwardPlan::new(config, tokens, options, device)?.dispatches,
                 Operation::BackwardInput(options) => {
-                    BackwardInputPlan::new(config, tokens, options, device)?.dispatch
+                    BackwardInputPlan::new(config, tokens, options, device)?.dispatches
                 }
                 Operation::BackwardParams(options) => {
-                    BackwardParamsPlan::new(config, tokens, options, device)?.dispatches.swap_remove(0)
+                    BackwardParamsPlan::new(config, tokens, options, device)?.dispatches
                 }
             };
-            Ok((operation.name(), plan))
+            Ok((operation.name(), plans.swap_remove(0)))
         })
         .collect()
 }

@@ -94,10 +94,10 @@ impl Model {
         let packs = self.packs(device)?;
         let mut plans = Vec::new();
         for Place { config, .. } in packs.iter().flatten() {
-            plans.push(ForwardPlan::new(config, self.tokens, &FORWARD, device)?.dispatch);
+            plans.extend(ForwardPlan::new(config, self.tokens, &FORWARD, device)?.dispatches);
         }
         for Place { config, .. } in packs.iter().flatten().rev() {
-            plans.push(BackwardInputPlan::new(config, self.tokens, &BACKWARD_INPUT, device)?.dispatch);
+            plans.extend(BackwardInputPlan::new(config, self.tokens, &BACKWARD_INPUT, device)?.dispatches);
             plans.extend(BackwardParamsPlan::new(config, self.tokens, &BACKWARD_PARAMS, device)?.dispatches);
         }
         for pack in &packs {

@@ -5,10 +5,10 @@
 // [column within the chunk][quad][lane], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 
-fn shrink(first_token: u32, tokens: u32, local: u32) {
+fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u32) {
     let quad = local / LANES;
     let lane = local % LANES;
-    for (var first = 0u; first < COLUMNS; first += GROUP) {
+    for (var first = begin; first < end; first += GROUP) {
         var sums: array<vec4<f32>, GROUP>;
         lane_sums(first, first_token, tokens, quad, lane, &sums);
         for (var chunk = 0u; chunk < GROUP; chunk += REDUCE) {
@@ -22,14 +22,18 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
                     sum += scratch[item * LANES + other];
                 }
                 let column = first + chunk + item / QUADS;
-                if (column < COLUMNS) {
+                if (column < end) {
                     shrunk(column, item % QUADS, sum);
                 }
             }
             workgroupBarrier();
-            if (first + chunk < COLUMNS) {
-                absorb(first + chunk, min(REDUCE, COLUMNS - first - chunk), local);
+            if (first + chunk < end) {
+                absorb(first + chunk, min(REDUCE, end - first - chunk), local);
             }
         }
     }
+}
+
+fn shrink(first_token: u32, tokens: u32, local: u32) {
+    shrink_columns(0u, COLUMNS, first_token, tokens, local);
 }

@@ -10,6 +10,7 @@
 // The kernel provides:
 //   load_source(row, k) -> vec4      four elements of X
 //   source_groups() -> u32           vec4 groups in a row of X and of M
+//   source_begin(), source_end()     those of them that this workgroup adds up
 //   shrink_matrix() -> u32           where M starts in `parameters`, in vec4 groups
 //   shrunk(column, quad, value)      takes one column of P for four tokens (one thread each)
 //   absorb(first, count, local)      after a barrier: columns first .. first + count are complete
@@ -33,7 +34,8 @@ fn lane_sums(
     for (var column = 0u; column < GROUP; column++) {
         (*sums)[column] = vec4<f32>(0.0);
     }
-    for (var k = lane; k < groups; k += LANES) {
+    let end = source_end();
+    for (var k = source_begin() + lane; k < end; k += LANES) {
         let x0 = load_source(row0, k);
         let x1 = load_source(row1, k);
         let x2 = load_source(row2, k);

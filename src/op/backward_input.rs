@@ -1,6 +1,6 @@
-//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch.
+//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch or two.
 
-use super::{FusedDims, check_tokens, groups, matrix_bytes, product_flops};
+use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -48,12 +48,14 @@ pub struct BackwardInputOptions {
     pub dx: Option<(Element, WriteMode)>,
 }
 
-/// An input backward's dispatch, planned.
+/// An input backward's dispatches, planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackwardInputPlan {
-    /// The one dispatch.
-    pub dispatch: DispatchPlan,
-    /// Bytes of workgroup memory.
+    /// The dispatches in the order they run: one, or for few tokens perhaps two, the shrink's and the rest.
+    pub dispatches: Vec<DispatchPlan>,
+    /// Bytes of scratch memory: the sums that the shrink leaves; 0 where all is one dispatch.
+    pub scratch_bytes: u64,
+    /// Bytes of workgroup memory of the last dispatch.
     pub workgroup_memory: u64,
     /// What was chosen.
     pub choice: FusedChoice,
@@ -61,10 +63,10 @@ pub struct BackwardInputPlan {
     pub work: Work,
 }
 
-/// A prepared input backward. Recording it costs one dispatch.
+/// A prepared input backward. Recording it costs one dispatch, or two.
 #[derive(Debug)]
 pub struct BackwardInput {
-    dispatch: Dispatch,
+    dispatches: Vec<Dispatch>,
 }
 
 impl BackwardInputPlan {
@@ -129,19 +131,30 @@ impl BackwardInputPlan {
     ) -> Result<Self, Error> {
         let BackwardInputOptions { g, dx } = options;
         let FusedProblem { config, tokens, .. } = problem;
-        let shader = Shader::BackwardInput(BackwardInputShader {
-            rank: config.rank,
-            experts: config.experts,
-            router: config.router,
-            tile: placed.tile,
-            g: Access::new("g", g, config.d_out)?,
-            dx: dx
-                .map(|(element, write)| Ok((Access::new("dx", element, config.d_in)?, write)))
-                .transpose()?,
-        });
-        let dims = FusedDims::new(config, *tokens, placed.slice_groups);
+        let parts = FusedDispatches {
+            problem,
+            placed,
+            source: Access::new("g", g, config.d_out)?,
+            source_width: config.d_out,
+            parameters: Element::F32,
+            device,
+        };
+        let access = |(element, write)| Ok((Access::new("dx", element, config.d_in)?, write));
+        let dx = dx.map(access).transpose()?;
+        let shader = |g| {
+            Shader::BackwardInput(BackwardInputShader {
+                rank: config.rank,
+                experts: config.experts,
+                router: config.router,
+                tile: placed.tile,
+                g,
+                dx,
+            })
+        };
+        let dispatches = parts.plan(shader)?;
         Ok(Self {
-            dispatch: DispatchPlan::new(shader, &dims, placed.grid, device)?,
+            dispatches,
+            scratch_bytes: placed.shrink.map_or(0, |shrink| shrink.sums),
             workgroup_memory: placed.memory,
             choice: placed.choice,
             work: Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? },
@@ -150,7 +163,7 @@ impl BackwardInputPlan {
 }
 
 fn problem(config: &Config, tokens: u32, options: BackwardInputOptions) -> Result<FusedProblem, Error> {
-    check_tokens(config, tokens)?;
+    let layout = check_tokens(config, tokens)?;
     Ok(FusedProblem {
         kernel: "backward_input",
         tokens,
@@ -164,6 +177,7 @@ fn problem(config: &Config, tokens: u32, options: BackwardInputOptions) -> Resul
         target_groups: options.dx.map_or(0, |_| groups(config.d_in)),
         expand_rows: config.shrink_rows(),
         staged: false,
+        shrink_matrix: (layout.expand.offset / 4) as u32,
         config: *config,
     })
 }
@@ -185,17 +199,19 @@ impl BackwardInput {
             Operand::matrix("dstate", Role::Write, dstate, tokens, config.state_len()).only_f32(),
         ];
         operands.extend(dx.map(|dx| Operand::matrix("dx", Role::Write, dx, tokens, config.d_in)));
-        Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
+        Ok(Self { dispatches: prepare_fused(kernels, &plan.dispatches, plan.scratch_bytes, &operands)? })
     }
 
-    /// Dispatches that recording it takes: one.
+    /// Dispatches that recording it takes: one or two.
     #[must_use]
     pub fn dispatches(&self) -> usize {
-        1
+        self.dispatches.len()
     }
 
     /// Records the operation.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch.encode(pass);
+        for dispatch in &self.dispatches {
+            dispatch.encode(pass);
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! Forward: the adapter's whole contribution to y, in one dispatch.
+//! Forward: the adapter's whole contribution to y, in one dispatch or two.
 
-use super::{FusedDims, check_tokens, groups, matrix_bytes, product_flops};
+use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -48,12 +48,14 @@ pub struct ForwardOptions {
     pub y: Element,
 }
 
-/// A forward's dispatch, planned.
+/// A forward's dispatches, planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardPlan {
-    /// The one dispatch.
-    pub dispatch: DispatchPlan,
-    /// Bytes of workgroup memory.
+    /// The dispatches in the order they run: one, or for few tokens perhaps two, the shrink's and the rest.
+    pub dispatches: Vec<DispatchPlan>,
+    /// Bytes of scratch memory: the sums that the shrink leaves; 0 where all is one dispatch.
+    pub scratch_bytes: u64,
+    /// Bytes of workgroup memory of the last dispatch.
     pub workgroup_memory: u64,
     /// What was chosen.
     pub choice: FusedChoice,
@@ -61,10 +63,10 @@ pub struct ForwardPlan {
     pub work: Work,
 }
 
-/// A prepared forward. Recording it costs one dispatch.
+/// A prepared forward. Recording it costs one dispatch, or two.
 #[derive(Debug)]
 pub struct Forward {
-    dispatch: Dispatch,
+    dispatches: Vec<Dispatch>,
 }
 
 impl ForwardPlan {
@@ -122,20 +124,32 @@ impl ForwardPlan {
     ) -> Result<Self, Error> {
         let ForwardOptions { write, save, x, parameters, y } = options;
         let FusedProblem { config, tokens, .. } = problem;
-        let shader = Shader::Forward(ForwardShader {
-            rank: config.rank,
-            experts: config.experts,
-            router: config.router,
-            tile: placed.tile,
-            x: Access::new("x", x, config.d_in)?,
+        let parts = FusedDispatches {
+            problem,
+            placed,
+            source: Access::new("x", x, config.d_in)?,
+            source_width: config.d_in,
             parameters,
-            y: Access::new("y", y, config.d_out)?,
-            write,
-            save,
-        });
-        let dims = FusedDims::new(config, *tokens, placed.slice_groups);
+            device,
+        };
+        let y = Access::new("y", y, config.d_out)?;
+        let shader = |x| {
+            Shader::Forward(ForwardShader {
+                rank: config.rank,
+                experts: config.experts,
+                router: config.router,
+                tile: placed.tile,
+                x,
+                parameters,
+                y,
+                write,
+                save,
+            })
+        };
+        let dispatches = parts.plan(shader)?;
         Ok(Self {
-            dispatch: DispatchPlan::new(shader, &dims, placed.grid, device)?,
+            dispatches,
+            scratch_bytes: placed.shrink.map_or(0, |shrink| shrink.sums),
             workgroup_memory: placed.memory,
             choice: placed.choice,
             work: Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? },
@@ -155,6 +169,7 @@ fn problem(config: &Config, tokens: u32) -> Result<FusedProblem, Error> {
         target_groups: groups(config.d_out),
         expand_rows: config.rank * config.experts,
         staged: true,
+        shrink_matrix: 0,
         config: *config,
     })
 }
@@ -183,17 +198,19 @@ impl Forward {
         operands.extend(saved.map(|saved| {
             Operand::matrix("saved", Role::Write, saved, tokens, config.state_len()).only_f32()
         }));
-        Ok(Self { dispatch: kernels.dispatch(&plan.dispatch, &operands)? })
+        Ok(Self { dispatches: prepare_fused(kernels, &plan.dispatches, plan.scratch_bytes, &operands)? })
     }
 
-    /// Dispatches that recording it takes: one.
+    /// Dispatches that recording it takes: one or two.
     #[must_use]
     pub fn dispatches(&self) -> usize {
-        1
+        self.dispatches.len()
     }
 
     /// Records the operation.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch.encode(pass);
+        for dispatch in &self.dispatches {
+            dispatch.encode(pass);
+        }
     }
 }

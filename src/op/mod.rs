@@ -22,6 +22,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::config::Config;
 use crate::element::Element;
+use crate::error::Error;
+use crate::layout::Layout;
+use crate::pipeline::{Dispatch, Kernels};
+use crate::plan::{DeviceProfile, DispatchPlan, FusedPlacement, FusedProblem, ShrinkPlacement};
+use crate::shader::{Access, Shader, ShrinkFrom, ShrinkShader};
+use crate::tensor::{Operand, Role, Tensor, check_operands};
 
 /// The uniform of the fused kernels (`struct Dims` in `part/fused.wgsl`).
 #[repr(C)]
@@ -43,6 +49,68 @@ impl FusedDims {
     }
 }
 
+/// The uniform of `shrink.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct ShrinkDims {
+    tokens: u32,
+    source_width: u32,
+    matrix: u32,
+    split_groups: u32,
+}
+
+/// A fused kernel's dispatches, planned: itself, and before it the shrink's own, where it has one.
+struct FusedDispatches<'a> {
+    problem: &'a FusedProblem,
+    placed: &'a FusedPlacement,
+    /// x or g, and how wide it is.
+    source: Access,
+    source_width: u32,
+    parameters: Element,
+    device: &'a DeviceProfile,
+}
+
+impl FusedDispatches<'_> {
+    /// `fused` is the kernel's shader, given where its shrink comes from.
+    fn plan(&self, fused: impl FnOnce(ShrinkFrom) -> Shader) -> Result<Vec<DispatchPlan>, Error> {
+        let Self { problem, placed, source, source_width, parameters, device } = *self;
+        let mut dispatches = Vec::new();
+        let from = match placed.shrink {
+            None => ShrinkFrom::Rows(source),
+            Some(ShrinkPlacement { tile, splits, split_groups, grid, .. }) => {
+                let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
+                let (tokens, matrix) = (problem.tokens, problem.shrink_matrix);
+                let dims = ShrinkDims { tokens, source_width, matrix, split_groups };
+                dispatches.push(DispatchPlan::new(Shader::Shrink(shader), &dims, grid, device)?);
+                ShrinkFrom::Sums(splits)
+            }
+        };
+        let dims = FusedDims::new(&problem.config, problem.tokens, placed.slice_groups);
+        dispatches.push(DispatchPlan::new(fused(from), &dims, placed.grid, device)?);
+        Ok(dispatches)
+    }
+}
+
+/// Binds a fused kernel's dispatches. The operands are those of the one that does all; where there are two,
+/// the first reads the source and the parameters, and the second has the first one's sums for its source.
+fn prepare_fused(
+    kernels: &Kernels,
+    plans: &[DispatchPlan],
+    scratch_bytes: u64,
+    operands: &[Operand<'_>],
+) -> Result<Vec<Dispatch>, Error> {
+    let [shrink, fused] = plans else {
+        return plans.iter().map(|plan| kernels.dispatch(plan, operands)).collect();
+    };
+    // Whether all of them go together no longer depends on how many dispatches there are.
+    check_operands(operands, &kernels.profile().limits)?;
+    let scratch = kernels.scratch("hydralora shrink sums", scratch_bytes)?;
+    let sums = |role| Operand::vector("sums", role, Tensor::from(&scratch), scratch_bytes / 4).only_f32();
+    let first = [operands[0].clone(), operands[1].clone(), sums(Role::Write)];
+    let rest: Vec<_> = [sums(Role::Read)].into_iter().chain(operands[1..].iter().cloned()).collect();
+    Ok(vec![kernels.dispatch(shrink, &first)?, kernels.dispatch(fused, &rest)?])
+}
+
 /// vec4 groups in a row of `width` elements.
 fn groups(width: u32) -> u32 {
     width.div_ceil(4)
@@ -60,8 +128,8 @@ fn product_flops(config: &Config, tokens: u32) -> u64 {
 }
 
 /// Checks what all operations on tokens share.
-fn check_tokens(config: &Config, tokens: u32) -> Result<crate::layout::Layout, crate::error::Error> {
-    crate::error::Error::check_dimension("tokens", tokens)?;
+fn check_tokens(config: &Config, tokens: u32) -> Result<Layout, Error> {
+    Error::check_dimension("tokens", tokens)?;
     config.layout()
 }
 
@@ -106,9 +174,9 @@ pub(crate) mod tests {
         let forward = ForwardPlan::new(&CONFIG, 4, &options, &profile()).expect("it fits");
         let options = BackwardInputOptions { g: Element::F32, dx: Some((Element::F32, write)) };
         let backward = BackwardInputPlan::new(&CONFIG, 4, &options, &profile()).expect("it fits");
-        for shader in [forward.dispatch.shader, backward.dispatch.shader] {
+        for shader in [&forward.dispatches[0].shader, &backward.dispatches[0].shader] {
             assert_uniform(
-                &shader,
+                shader,
                 size_of::<FusedDims>(),
                 &[
                     ("tokens", offset_of!(FusedDims, tokens)),

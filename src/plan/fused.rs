@@ -17,6 +17,9 @@ const MOST_STEP: u32 = 16;
 /// The longest tile, in quads.
 const MOST_QUADS: u32 = 8;
 
+/// Splits of the inner dimension in a shrink of its own: each leaves sums, which all slices add up.
+const MOST_SHRINK_SPLITS: u32 = 16;
+
 /// What can be chosen about a fused kernel without changing what it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
@@ -28,8 +31,12 @@ pub struct FusedChoice {
     /// Columns whose sums are complete at a time: part of those in registers where sums go through
     /// workgroup memory, several times those where they go through subgroups.
     pub reduce: u32,
-    /// Workgroups that share a tile's outputs. Each shrinks anew.
+    /// Workgroups that share a tile's outputs. Each shrinks anew, unless the shrink has a dispatch of its
+    /// own.
     pub slices: u32,
+    /// Workgroups that share a tile's inner dimension in a dispatch of the shrink's own; 0 where it has
+    /// none, and all is one dispatch.
+    pub shrink_splits: u32,
     /// Whether lanes of a subgroup hold the expand's coefficients for each other, or each reads all of
     /// them.
     pub held: bool,
@@ -80,6 +87,15 @@ fn ways_to_coefficients(expand_quads: u32, device: &DeviceProfile) -> &'static [
     }
 }
 
+/// vec4s of workgroup memory in which lanes add their sums; that memory is free afterwards.
+fn scratch_of_sums(reduce: u32, quads: u32, lanes: u32, shuffled: u32) -> u32 {
+    match (shuffled, lanes / shuffled) {
+        (1, _) => reduce * WORKGROUP,
+        (_, 1) => 1,
+        (_, parts) => reduce * quads * parts,
+    }
+}
+
 /// Iterations of a loop around others: each takes one, and so does finding that the loop is over.
 fn looped(iterations: u64, body: u64) -> u64 {
     iterations.saturating_mul(1 + body).saturating_add(1)
@@ -105,13 +121,29 @@ pub(crate) struct FusedProblem {
     pub(crate) expand_rows: u32,
     /// Whether their coefficients take the place of the lanes' sums; otherwise they are resident.
     pub(crate) staged: bool,
+    /// Where the matrix of the shrink starts in the parameters, in vec4 groups.
+    pub(crate) shrink_matrix: u32,
     pub(crate) config: Config,
+}
+
+/// A dispatch of the shrink's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShrinkPlacement {
+    pub(crate) tile: Tile,
+    /// Splits of the inner dimension, and vec4 groups in each.
+    pub(crate) splits: u32,
+    pub(crate) split_groups: u32,
+    pub(crate) grid: [u32; 3],
+    /// Bytes of the sums that it leaves.
+    pub(crate) sums: u64,
 }
 
 /// A fused kernel's tile, slices and grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FusedPlacement {
     pub(crate) choice: FusedChoice,
+    /// What comes before it, if anything does.
+    pub(crate) shrink: Option<ShrinkPlacement>,
     pub(crate) tile: Tile,
     pub(crate) slice_groups: u32,
     pub(crate) grid: [u32; 3],
@@ -129,12 +161,7 @@ impl FusedProblem {
         let FusedChoice { quads, expand_quads, reduce, held, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
         let shuffled = lanes.min(device.shuffled_lanes());
-        // Where sums go through memory that memory is free afterwards.
-        let sums = match (shuffled, lanes / shuffled) {
-            (1, _) => reduce * WORKGROUP,
-            (_, 1) => 1,
-            (_, parts) => reduce * quads * parts,
-        };
+        let sums = if choice.shrink_splits > 0 { 1 } else { scratch_of_sums(reduce, quads, lanes, shuffled) };
         // All coefficients at a time where they fit, and not less than the memory of the sums holds.
         let resident = (self.resident + self.per_reduced * u64::from(reduce)) * u64::from(quads);
         let free =
@@ -176,13 +203,67 @@ impl FusedProblem {
         (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
     }
 
+    /// Splits of the shrink: none, or also those of a dispatch of its own, where there are so few tiles that
+    /// slices would repeat the shrink.
+    fn ways_to_shrink(&self, quads: u32, device: &DeviceProfile) -> impl Iterator<Item = u32> {
+        let few = self.tokens.div_ceil(4 * quads) <= device.busy_workgroups;
+        let apart = few.then(|| halvings(self.most_shrink_splits()));
+        std::iter::once(0).chain(apart.into_iter().flatten())
+    }
+
+    fn most_shrink_splits(&self) -> u32 {
+        self.source_groups.div_ceil(WORKGROUP).min(MOST_SHRINK_SPLITS)
+    }
+
+    /// The shrink's own dispatch.
+    fn place_shrink(
+        &self,
+        choice: FusedChoice,
+        tile: Tile,
+        device: &DeviceProfile,
+    ) -> Result<ShrinkPlacement, Error> {
+        let FusedChoice { quads, shrink_splits, .. } = choice;
+        // A workgroup has a single pass of columns, and nothing to expand.
+        let reduce = if tile.shuffled > 1 { tile.group } else { tile.reduce };
+        let scratch = scratch_of_sums(reduce, quads, tile.lanes, tile.shuffled);
+        let tile =
+            Tile { reduce, scratch, expand_quads: 1, step: 1, chunk: 1, one_chunk: true, holders: 1, ..tile };
+        Error::check_limit(
+            "shrink workgroup memory (bytes)",
+            "max_compute_workgroup_storage_size",
+            16 * u64::from(scratch),
+            u64::from(device.limits.max_compute_workgroup_storage_size),
+            "request a device with the adapter's limit",
+        )?;
+        let sums = looped(u64::from((tile.reduce * quads).div_ceil(WORKGROUP)), looped(tile.lanes.into(), 0));
+        let iterations = self.iterations_of_pass(&tile) + u64::from(tile.group) * (sums + 4);
+        device.check_loops("shrink", iterations, "use shorter rows, or another driver")?;
+        let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
+        let splits = self.source_groups.div_ceil(split_groups);
+        let tiles = self.tokens.div_ceil(4 * quads);
+        let [y, z] = fold("shrink", tiles, &device.limits)?;
+        let column_blocks = self.columns.div_ceil(tile.group);
+        let blocks = column_blocks.saturating_mul(splits);
+        let most = device.limits.max_compute_workgroups_per_dimension;
+        let limit = "max_compute_workgroups_per_dimension";
+        Error::check_limit(
+            "shrink's grid",
+            limit,
+            blocks.into(),
+            most.into(),
+            "use a smaller rank or fewer experts",
+        )?;
+        let sums = 16 * u64::from(splits) * u64::from(tiles) * u64::from(self.columns) * u64::from(quads);
+        Ok(ShrinkPlacement { tile, splits, split_groups, grid: [blocks, y, z], sums })
+    }
+
     fn most_slices(&self) -> u32 {
         self.target_groups.div_ceil(WORKGROUP)
     }
 
     /// Loop iterations of a thread's shrink and of the step for each token, at most: all but those of
     /// the innermost loops over registers, which have to be unrolled to be registers.
-    fn iterations_before_expand(&self, tile: &Tile) -> u64 {
+    fn iterations_before_expand(&self, tile: &Tile, shrink_splits: u32) -> u64 {
         let rounds = |items: u32| u64::from(items.div_ceil(WORKGROUP));
         let Config { rank, experts, router, .. } = self.config;
         let (state, backward) = (rank + experts, self.per_reduced > 0);
@@ -193,10 +274,12 @@ impl FusedProblem {
         } else {
             0
         };
-        let along = looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0);
-        let pass = looped(group, 0) + along;
+        let pass = self.iterations_of_pass(tile);
         let columns = u64::from(self.columns);
-        let shrink = if tile.shuffled > 1 {
+        let shrink = if shrink_splits > 0 {
+            let sums = looped(rounds(tile.reduce * tile.quads), looped(u64::from(shrink_splits), 0));
+            looped(columns.div_ceil(reduce), sums + absorb)
+        } else if tile.shuffled > 1 {
             let passes = looped(reduce / group, pass + looped(group, 0));
             let parts = looped(rounds(tile.reduce * tile.quads), looped(lanes / u64::from(tile.shuffled), 0));
             looped(columns.div_ceil(reduce), passes + parts + absorb)
@@ -212,6 +295,11 @@ impl FusedProblem {
         };
         let state = looped(rounds(state * tile.tokens()), 0) + looped(rounds(state * tile.quads), 0);
         shrink + route + 3 * all_experts + state
+    }
+
+    /// Loop iterations of a thread along the inner dimension.
+    fn iterations_of_pass(&self, tile: &Tile) -> u64 {
+        looped(u64::from(tile.group), 0) + looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0)
     }
 
     /// Loop iterations of a thread's expand, for each group of outputs it owns.
@@ -246,7 +334,8 @@ impl FusedProblem {
         // A tile is at most twice as long as the tokens that fill it.
         for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
             let memory_of = |reduce: u32| {
-                let choice = FusedChoice { quads, expand_quads: 1, reduce, slices: 1, held: false };
+                let (expand_quads, slices, shrink_splits, held) = (1, 1, 0, false);
+                let choice = FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
                 self.memory(&self.tile(&choice, device))
             };
             least_memory = least_memory.min(memory_of(reduces[0]));
@@ -258,11 +347,14 @@ impl FusedProblem {
                 most_reduce = reduce;
                 for expand_quads in halvings(quads.min(MOST_EXPAND_QUADS)) {
                     for slices in halvings(self.most_slices()) {
-                        for &held in ways_to_coefficients(expand_quads, device) {
-                            let choice = FusedChoice { quads, expand_quads, reduce, slices, held };
-                            match self.place(choice, device) {
-                                Ok(plan) => candidates.push(plan),
-                                Err(error) => refused = Some(error),
+                        for shrink_splits in self.ways_to_shrink(quads, device) {
+                            for &held in ways_to_coefficients(expand_quads, device) {
+                                let choice =
+                                    FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
+                                match self.place(choice, device) {
+                                    Ok(plan) => candidates.push(plan),
+                                    Err(error) => refused = Some(error),
+                                }
                             }
                         }
                     }
@@ -284,7 +376,7 @@ impl FusedProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
-        let FusedChoice { quads, expand_quads, reduce, slices, held } = choice;
+        let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS))?;
         super::check_choice(
@@ -294,6 +386,7 @@ impl FusedProblem {
         )?;
         super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
+        super::check_choice("shrink_splits", shrink_splits, shrink_splits <= self.most_shrink_splits())?;
         let ways = ways_to_coefficients(expand_quads, device);
         super::check_choice("held", u32::from(held), ways.contains(&held))?;
         let tile = self.tile(&choice, device);
@@ -310,14 +403,16 @@ impl FusedProblem {
         let rounds = u64::from(slice_groups / WORKGROUP);
         device.check_loops(
             self.kernel,
-            self.iterations_before_expand(&tile)
+            self.iterations_before_expand(&tile, shrink_splits)
                 .saturating_add(rounds.saturating_mul(self.iterations_per_round(&tile))),
             "use a smaller rank or fewer experts, or another driver",
         )?;
         let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits)?;
         let slices = self.target_groups.div_ceil(slice_groups).max(1);
-        let choice = FusedChoice { slices, ..choice };
-        Ok(FusedPlacement { choice, tile, slice_groups, grid: [slices, y, z], memory })
+        let shrink = (shrink_splits > 0).then(|| self.place_shrink(choice, tile, device)).transpose()?;
+        let shrink_splits = shrink.map_or(0, |shrink| shrink.splits);
+        let choice = FusedChoice { slices, shrink_splits, ..choice };
+        Ok(FusedPlacement { choice, shrink, tile, slice_groups, grid: [slices, y, z], memory })
     }
 
     /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
@@ -328,14 +423,26 @@ impl FusedProblem {
         let [quads, lanes, group, expand_quads] =
             [tile.quads, tile.lanes, tile.group, tile.expand_quads].map(f64::from);
         let passes = f64::from(self.columns.div_ceil(tile.group));
-        let steps = f64::from(self.source_groups.div_ceil(tile.lanes));
-        let shrink = passes * steps * ((4.0 + group) * costs.load + 4.0 * group * costs.multiply_add);
-        let sums = passes
-            * if tile.shuffled > 1 {
+        let pass = |groups: u32| {
+            let steps = f64::from(groups.div_ceil(tile.lanes));
+            let sums = if tile.shuffled > 1 {
                 group * lanes.log2() * costs.shared
             } else {
                 f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * costs.shared
             };
+            steps * ((4.0 + group) * costs.load + 4.0 * group * costs.multiply_add) + sums
+        };
+        let tiles = f64::from(self.tokens.div_ceil(tile.tokens()));
+        let (shrink, before) = match &plan.shrink {
+            None => (passes * pass(self.source_groups), 0.0),
+            Some(shrink) => {
+                let splits = f64::from(shrink.splits);
+                let workgroups = filled(tiles * passes * splits, device);
+                let items = f64::from((self.columns * tile.quads).div_ceil(WORKGROUP));
+                let before = costs.dispatch + workgroups * (costs.workgroup + pass(shrink.split_groups));
+                (items * splits * costs.load, before)
+            }
+        };
         let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
         let rows = f64::from(self.expand_rows);
         let coefficients = if choice.held {
@@ -354,8 +461,7 @@ impl FusedProblem {
             }
         };
         let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * costs.store) + stages;
-        let workgroups = f64::from(self.tokens.div_ceil(tile.tokens())) * f64::from(choice.slices);
-        filled(workgroups, device) * (costs.workgroup + shrink + sums + expand)
+        before + filled(tiles * f64::from(choice.slices), device) * (costs.workgroup + shrink + expand)
     }
 
     /// Multiply-adds of a plan, counted as two operations each, with everything that padding and
@@ -364,7 +470,8 @@ impl FusedProblem {
         let tokens = u64::from(self.tokens.div_ceil(plan.tile.tokens())) * u64::from(plan.tile.tokens());
         let columns = u64::from(self.columns.next_multiple_of(plan.tile.group));
         let rows = u64::from(self.expand_rows);
-        let shrink = 4 * u64::from(self.source_groups) * columns * u64::from(plan.choice.slices);
+        let repeated = if plan.shrink.is_some() { 1 } else { plan.choice.slices };
+        let shrink = 4 * u64::from(self.source_groups) * columns * u64::from(repeated);
         2 * tokens * (shrink + 4 * u64::from(self.target_groups) * rows)
     }
 }
@@ -397,6 +504,7 @@ mod tests {
                     target_groups: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
+                    shrink_matrix: 0,
                     config,
                 };
                 let (memory, busy, [llvmpipe, software], subgroup_lanes) = device;
@@ -414,7 +522,7 @@ mod tests {
         plan: &FusedPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let FusedPlacement { tile, slice_groups, grid: [slices, y, z], memory, choice } = *plan;
+        let FusedPlacement { tile, slice_groups, grid: [slices, y, z], memory, choice, shrink } = *plan;
         // Slices: all but the last are full, and the last is not empty.
         prop_assert_eq!(slices, choice.slices);
         prop_assert!((slices - 1) * slice_groups < problem.target_groups);
@@ -441,7 +549,8 @@ mod tests {
         prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.scratch);
         let parts = tile.lanes / tile.shuffled;
         let through_memory = parts > 1 || tile.shuffled == 1;
-        prop_assert!(!through_memory || tile.scratch >= tile.reduce * tile.quads * parts);
+        let needed = if shrink.is_some() { 1 } else { tile.reduce * tile.quads * parts };
+        prop_assert!(!through_memory || tile.scratch >= needed);
         prop_assert!(problem.staged || tile.chunk == problem.expand_rows);
         prop_assert_eq!(tile.one_chunk, tile.chunk == problem.expand_rows);
 
@@ -449,16 +558,33 @@ mod tests {
         let most = device.limits.max_compute_workgroups_per_dimension;
         prop_assert!(slices <= most && y <= most && z <= most);
         let rounds = u64::from(slice_groups.min(problem.target_groups).div_ceil(WORKGROUP));
-        let iterations =
-            problem.iterations_before_expand(&tile) + rounds * problem.iterations_per_round(&tile);
+        let iterations = problem.iterations_before_expand(&tile, choice.shrink_splits)
+            + rounds * problem.iterations_per_round(&tile);
         prop_assert!(iterations <= device.max_loop_iterations);
+
+        // A shrink of its own: splits cover the inner dimension, and none is empty; every column block and
+        // split is a workgroup.
+        prop_assert_eq!(shrink.map_or(0, |shrink| shrink.splits), choice.shrink_splits);
+        if let Some(ShrinkPlacement { tile: own, splits, split_groups, grid, sums }) = shrink {
+            prop_assert!(splits * split_groups >= problem.source_groups);
+            prop_assert!((splits - 1) * split_groups < problem.source_groups);
+            prop_assert_eq!(grid, [problem.columns.div_ceil(tile.group) * splits, y, z]);
+            prop_assert!(grid[0] <= most);
+            let expected = [splits, tiles, problem.columns, 4 * tile.quads].map(u64::from);
+            prop_assert_eq!(sums, 4 * expected.iter().product::<u64>());
+            prop_assert_eq!([own.quads, own.lanes, own.group], [tile.quads, tile.lanes, tile.group]);
+            prop_assert!(16 * own.scratch <= device.limits.max_compute_workgroup_storage_size);
+            let through_memory = parts > 1 || own.shuffled == 1;
+            prop_assert!(!through_memory || own.scratch >= own.reduce * own.quads * parts);
+        }
 
         // Work: what the layer needs, what is repeated, and nothing else.
         let [tokens, columns, rows] = [problem.tokens, problem.columns, problem.expand_rows].map(u64::from);
         let [source, target] = [problem.source_groups, problem.target_groups].map(|n| 4 * u64::from(n));
         let least = 2 * tokens * (source * columns + target * rows);
         let repeated_tokens = u64::from(tiles * tile.tokens());
-        let padded = 2 * repeated_tokens * (source * (columns + 15) * u64::from(slices) + target * rows);
+        let shrinks = if shrink.is_some() { 1 } else { slices };
+        let padded = 2 * repeated_tokens * (source * (columns + 15) * u64::from(shrinks) + target * rows);
         prop_assert!((least..=padded).contains(&problem.flops(plan)));
         prop_assert!(
             repeated_tokens < 2 * tokens.max(2) + 2,

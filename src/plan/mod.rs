@@ -5,7 +5,7 @@ mod fused;
 mod outer;
 
 pub use fused::{FusedChoice, Tile};
-pub(crate) use fused::{FusedPlacement, FusedProblem};
+pub(crate) use fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 pub use outer::OuterChoice;
 pub(crate) use outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
 

@@ -1,6 +1,6 @@
 //! The parts of `shaders/backward_input.wgsl`.
 
-use super::{Access, Parts, WriteMode, fused_parts};
+use super::{Access, Parts, ShrinkFrom, WriteMode, fused_parts};
 use crate::config::Router;
 use crate::element::Element;
 use crate::plan::Tile;
@@ -13,7 +13,7 @@ pub struct BackwardInputShader {
     pub(crate) experts: u32,
     pub(crate) router: Router,
     pub(crate) tile: Tile,
-    pub(crate) g: Access,
+    pub(crate) g: ShrinkFrom,
     /// How dx is accessed and written, where it is wanted.
     pub(crate) dx: Option<(Access, WriteMode)>,
 }
@@ -21,9 +21,9 @@ pub struct BackwardInputShader {
 impl BackwardInputShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, router, tile, g, dx } = *self;
-        let parts = fused_parts("backward_input", rank, experts, router, &tile)
-            .constant("COLUMNS", rank * experts)
-            .matrix("g", "dims.d_out", g, Role::Read)
+        let source = include_str!("../../shaders/part/source_g.wgsl");
+        let parts = fused_parts("backward_input", [rank, experts, rank * experts], router, &tile)
+            .source("g", "dims.d_out", g, &tile, source)
             .groups("parameters", Element::F32, Role::Read)
             .buffer("saved", Role::Read)
             .buffer("dstate", Role::Write)

@@ -1,6 +1,6 @@
 //! The parts of `shaders/forward.wgsl`.
 
-use super::{Access, Parts, WriteMode, fused_parts};
+use super::{Access, Parts, ShrinkFrom, WriteMode, fused_parts};
 use crate::config::Router;
 use crate::element::Element;
 use crate::plan::Tile;
@@ -13,7 +13,7 @@ pub struct ForwardShader {
     pub(crate) experts: u32,
     pub(crate) router: Router,
     pub(crate) tile: Tile,
-    pub(crate) x: Access,
+    pub(crate) x: ShrinkFrom,
     pub(crate) parameters: Element,
     pub(crate) y: Access,
     pub(crate) write: WriteMode,
@@ -24,10 +24,10 @@ impl ForwardShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, router, tile, x, parameters, y, write, save } = *self;
         let shrink_rows = router.shrink_rows(rank, experts);
-        let parts = fused_parts("forward", rank, experts, router, &tile)
-            .constant("COLUMNS", shrink_rows)
+        let source = include_str!("../../shaders/part/source_x.wgsl");
+        let parts = fused_parts("forward", [rank, experts, shrink_rows], router, &tile)
             .write_mode(write)
-            .matrix("x", "dims.d_in", x, Role::Read)
+            .source("x", "dims.d_in", x, &tile, source)
             .groups("parameters", parameters, Role::Read)
             .matrix("y", "dims.d_out", y, Role::Write)
             .text(include_str!("../../shaders/forward.wgsl"))

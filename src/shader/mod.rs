@@ -7,12 +7,14 @@ mod backward_input;
 mod backward_params;
 mod forward;
 pub(crate) mod linear;
+mod shrink;
 
 pub use adamw::AdamWShader;
 pub use backward_input::BackwardInputShader;
 pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use forward::ForwardShader;
 pub use linear::{LinearDirection, LinearShader};
+pub use shrink::ShrinkShader;
 
 use std::borrow::Cow;
 
@@ -70,6 +72,7 @@ impl WriteMode {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "one variant per kernel, named after it")]
 pub enum Shader {
+    Shrink(ShrinkShader),
     Forward(ForwardShader),
     BackwardInput(BackwardInputShader),
     BackwardParams(BackwardParamsShader),
@@ -121,6 +124,7 @@ impl Shader {
     /// Label and bindings, and what the text is put together from.
     pub(crate) fn parts(&self) -> Parts {
         match self {
+            Self::Shrink(shader) => shader.parts(),
             Self::Forward(shader) => shader.parts(),
             Self::BackwardInput(shader) => shader.parts(),
             Self::BackwardParams(shader) => shader.parts(),
@@ -242,31 +246,77 @@ impl Parts {
     }
 }
 
+/// How a fused kernel comes by its shrink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ShrinkFrom {
+    /// It reads the rows of a tensor, and shrinks them.
+    Rows(Access),
+    /// It adds up what so many splits of a dispatch before have made of them.
+    Sums(u32),
+}
+
+impl Parts {
+    /// The constants of a tile and of the products with it.
+    fn tile(self, columns: u32, tile: &Tile) -> Self {
+        self.constant("COLUMNS", columns)
+            .constant("QUADS", tile.quads)
+            .constant("TILE_TOKENS", tile.tokens())
+            .constant("REDUCE", tile.reduce)
+            .constant("SCRATCH", tile.scratch)
+            .threads(tile.shuffled > 1)
+    }
+
+    /// The shrink of a tile: `source` is the text that provides its X and M.
+    fn shrink(self, tile: &Tile, source: &'static str) -> Self {
+        self.constant("LANES", tile.lanes)
+            .constant("GROUP", tile.group)
+            .constant("SHUFFLED", tile.shuffled)
+            .constant("PARTS", tile.lanes / tile.shuffled)
+            .text(source)
+            .text(include_str!("../../shaders/part/shrink.wgsl"))
+            .text(if tile.shuffled > 1 {
+                include_str!("../../shaders/part/lanes_subgroup.wgsl")
+            } else {
+                include_str!("../../shaders/part/lanes_workgroup.wgsl")
+            })
+    }
+
+    /// The next binding of a fused kernel: the tensor `name` with its shrink, provided by `source`, or the
+    /// sums that are already made.
+    fn source(
+        self,
+        name: &'static str,
+        width: &str,
+        from: ShrinkFrom,
+        tile: &Tile,
+        source: &'static str,
+    ) -> Self {
+        match from {
+            ShrinkFrom::Rows(access) => self.matrix(name, width, access, Role::Read).shrink(tile, source),
+            ShrinkFrom::Sums(splits) => self
+                .buffer("shrink_sums", Role::Read)
+                .constant("SPLITS", splits)
+                .text(include_str!("../../shaders/part/source_sums.wgsl")),
+        }
+    }
+}
+
 /// The first parts of a fused kernel: the constants that both share, and `part/fused.wgsl`.
-fn fused_parts(label: &'static str, rank: u32, experts: u32, router: Router, tile: &Tile) -> Parts {
+fn fused_parts(
+    label: &'static str,
+    [rank, experts, columns]: [u32; 3],
+    router: Router,
+    tile: &Tile,
+) -> Parts {
     Parts::new(label, "dims")
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
         .constant("STATE", rank + experts)
         .constant("SHRINK_ROWS", router.shrink_rows(rank, experts))
-        .constant("QUADS", tile.quads)
-        .constant("TILE_TOKENS", tile.tokens())
-        .constant("LANES", tile.lanes)
-        .constant("GROUP", tile.group)
-        .constant("REDUCE", tile.reduce)
-        .constant("SCRATCH", tile.scratch)
+        .tile(columns, tile)
         .constant("EXPAND_QUADS", tile.expand_quads)
         .constant("STEP", tile.step)
         .constant("CHUNK", tile.chunk)
         .flag("ONE_CHUNK", tile.one_chunk)
         .text(include_str!("../../shaders/part/fused.wgsl"))
-        .text(include_str!("../../shaders/part/shrink.wgsl"))
-        .threads(tile.shuffled > 1)
-        .constant("SHUFFLED", tile.shuffled)
-        .constant("PARTS", tile.lanes / tile.shuffled)
-        .text(if tile.shuffled > 1 {
-            include_str!("../../shaders/part/lanes_subgroup.wgsl")
-        } else {
-            include_str!("../../shaders/part/lanes_workgroup.wgsl")
-        })
 }

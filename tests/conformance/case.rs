@@ -51,6 +51,8 @@ pub enum Planning {
     Device,
     /// That it is wide: output slices and token splits also on devices that would have none.
     Wide,
+    /// That it is software: lanes hold coefficients where there are subgroups, and kinds of blocks are apart.
+    Software,
     /// That a grid has at most 8 workgroups in a dimension: folded grids without millions of tokens.
     Narrow,
     /// Each operation as the candidate with this number, counted around.
@@ -64,7 +66,7 @@ impl Planning {
     /// What a tuning table is to hold for an operation with these choices, if anything.
     pub fn choose(self, choices: &[Choice]) -> Option<Choice> {
         match self {
-            Self::Device | Self::Wide | Self::Narrow => None,
+            Self::Device | Self::Wide | Self::Software | Self::Narrow => None,
             Self::Candidate(number) => Some(choices[number as usize % choices.len()]),
             Self::Chosen(fused, outer) => match choices[0] {
                 Choice::Fused(_) => fused.map(Choice::Fused),
@@ -316,14 +318,20 @@ impl Display for Case {
         match self.planning {
             Planning::Device => Ok(()),
             Planning::Wide => f.write_str("/wide"),
+            Planning::Software => f.write_str("/software"),
             Planning::Narrow => f.write_str("/narrow"),
             Planning::Candidate(number) => write!(f, "/candidate-{number}"),
             Planning::Chosen(fused, outer) => {
-                if let Some(FusedChoice { quads, expand_quads, reduce, slices }) = fused {
+                if let Some(FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held }) = fused
+                {
                     write!(f, "/quads{quads}_expand{expand_quads}_reduce{reduce}_slices{slices}")?;
+                    write!(f, "_shrink{shrink_splits}")?;
+                    f.write_str(if held { "_held" } else { "" })?;
                 }
-                if let Some(OuterChoice { rows, splits }) = outer {
+                if let Some(OuterChoice { rows, splits, held, apart }) = outer {
                     write!(f, "/rows{rows}_splits{splits}")?;
+                    f.write_str(if held { "_held" } else { "" })?;
+                    f.write_str(if apart { "_apart" } else { "" })?;
                 }
                 Ok(())
             }

@@ -147,6 +147,13 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         let case = Case::new(Operation::Step(router), shape).planned_for(Planning::Wide);
         cases.extend([case.clone(), case.accumulating()]);
     }
+    for (shape, router) in [
+        (Shape::new(3, [36, 28], [4, 3]), Router::Input),
+        (Shape::new(333, [37, 29], [8, 4]), Router::Latent),
+        (Shape::new(45, [36, 44], [64, 3]), Router::Input),
+    ] {
+        cases.push(Case::new(Operation::Step(router), shape).planned_for(Planning::Software));
+    }
     cases.push(
         Case::new(Operation::Step(Router::Input), Shape::new(700, [8, 12], [2, 2]))
             .planned_for(Planning::Narrow),
@@ -164,32 +171,40 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
 
 /// What no device may choose by itself, but a tuner may: every value of every knob.
 fn choices(cases: &mut Vec<Case>) {
-    let fused = |[quads, expand_quads, reduce, slices]: [u32; 4]| {
-        Some(FusedChoice { quads, expand_quads, reduce, slices })
+    let held = false;
+    let fused = |[quads, expand_quads, reduce, slices, shrink_splits]: [u32; 5]| {
+        Some(FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held })
     };
-    let outer = |[rows, splits]: [u32; 2]| Some(OuterChoice { rows, splits });
-    // Rows of 129 and 130 groups: three slices. Where tiles are long, the last has one token.
+    let outer = |[rows, splits]: [u32; 2], apart| Some(OuterChoice { rows, splits, held, apart });
+    // Rows of 129 and 130 groups: three slices or splits. Where tiles are long, the last has one token.
     let wide = Shape::new(33, [520, 516], [8, 2]);
     for (tile, block) in [
-        ([1, 1, 1, 3], [4, 1]),
-        ([2, 1, 4, 2], [12, 1]),
-        ([4, 2, 2, 3], [16, 1]),
-        ([8, 1, 8, 1], [8, 1]),
-        ([8, 4, 1, 2], [8, 1]),
+        ([1, 1, 1, 3, 0], [4, 1]),
+        ([2, 1, 4, 2, 0], [16, 1]),
+        ([4, 2, 2, 3, 3], [16, 1]),
+        ([8, 1, 8, 1, 0], [8, 1]),
+        ([8, 4, 1, 2, 1], [8, 1]),
+        ([1, 1, 8, 2, 2], [8, 1]),
     ] {
-        let planning = Planning::Chosen(fused(tile), outer(block));
+        let planning = Planning::Chosen(fused(tile), outer(block, false));
         cases.push(Case::new(Operation::Step(Router::Latent), wide).planned_for(planning));
     }
-    for block in [[4, 5], [8, 2], [12, 3]] {
-        let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(333, [36, 28], [4, 3]));
-        cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block))));
+    for (router, ranks, block, apart) in [
+        (Router::Input, [4, 3], [4, 5], false),
+        (Router::Input, [4, 3], [8, 2], true),
+        (Router::Latent, [4, 3], [12, 3], true),
+        (Router::Latent, [8, 4], [32, 1], false),
+        (Router::Latent, [8, 4], [16, 1], true),
+    ] {
+        let case = Case::new(Operation::BackwardParams(router), Shape::new(333, [36, 28], ranks));
+        cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block, apart))));
     }
     // 192 coefficients a token in chunks of 8, of 48, and of 128 but for the last; and a prime number.
     for (router, ranks, tile) in [
-        (Router::Input, [64, 3], [8, 2, 1, 1]),
-        (Router::Input, [64, 3], [8, 4, 7, 1]),
-        (Router::Latent, [64, 3], [4, 1, 8, 1]),
-        (Router::Latent, [61, 1], [8, 4, 2, 1]),
+        (Router::Input, [64, 3], [8, 2, 1, 1, 0]),
+        (Router::Input, [64, 3], [8, 4, 7, 1, 0]),
+        (Router::Latent, [64, 3], [4, 1, 8, 1, 0]),
+        (Router::Latent, [61, 1], [8, 4, 2, 1, 1]),
     ] {
         let case = Case::new(Operation::Forward(router), Shape::new(45, [36, 44], ranks));
         cases.push(case.accumulating().planned_for(Planning::Chosen(fused(tile), None)));
@@ -297,6 +312,7 @@ pub fn random() -> impl Strategy<Value = Case> {
         prop_oneof![
             1 => Just(Planning::Device),
             1 => Just(Planning::Wide),
+            1 => Just(Planning::Software),
             2 => any::<u32>().prop_map(Planning::Candidate)
         ],
         prop::sample::select(&[Element::F32, Element::F16, Element::Bf16][..]),

@@ -111,6 +111,7 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
         Planning::Device | Planning::Candidate(_) => {}
         Planning::Chosen(..) => profile.subgroup_lanes = 1,
         Planning::Wide => profile.busy_workgroups = 64,
+        Planning::Software => profile.software = true,
         Planning::Narrow => {
             profile.busy_workgroups = 1;
             profile.limits.max_compute_workgroups_per_dimension = 8;
@@ -137,7 +138,7 @@ pub struct WgpuDevice {
     pub gpu: Gpu,
     pub adapter: wgpu::Adapter,
     identity: Identity,
-    kernels: [Kernels; 4],
+    kernels: [Kernels; 5],
 }
 
 pub const ADAPTER_LIMITS: &str = "adapter-limits";
@@ -223,7 +224,8 @@ impl WgpuDevice {
             limits: limits_that_count(&device.limits()),
         };
         let profile = DeviceProfile::of(&device);
-        let kernels = [Planning::Device, Planning::Wide, Planning::Narrow, Planning::Chosen(None, None)]
+        let chosen = Planning::Chosen(None, None);
+        let kernels = [Planning::Device, Planning::Wide, Planning::Software, Planning::Narrow, chosen]
             .map(|planning| Kernels::with_profile(&device, told_profile(&profile, planning)));
         Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
     }
@@ -233,8 +235,9 @@ impl WgpuDevice {
         match planning {
             Planning::Device | Planning::Candidate(_) => &self.kernels[0],
             Planning::Wide => &self.kernels[1],
-            Planning::Narrow => &self.kernels[2],
-            Planning::Chosen(..) => &self.kernels[3],
+            Planning::Software => &self.kernels[2],
+            Planning::Narrow => &self.kernels[3],
+            Planning::Chosen(..) => &self.kernels[4],
         }
     }
 

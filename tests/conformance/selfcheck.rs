@@ -87,16 +87,23 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
             let planned = op.plan(&device)?;
             match planned.choice {
                 Some(Choice::Fused(choice)) if fused == Some(choice) => {
-                    let FusedChoice { quads, expand_quads, reduce, slices } = choice;
+                    let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, .. } = choice;
                     reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
                     reached.extend([("reduce", reduce), ("slices", slices)]);
+                    reached.insert(("shrink_splits", shrink_splits));
                 }
                 Some(Choice::Outer(choice)) if outer == Some(choice) => {
                     reached.extend([("rows", choice.rows), ("splits", choice.splits)]);
+                    reached.insert(("apart", u32::from(choice.apart)));
                 }
                 other => return Err(format!("{case} takes {other:?}").into()),
             }
-            let chunks = planned.dispatches[0].plan.shader.source().wgsl.contains("ONE_CHUNK = false;");
+            let chunks = planned.dispatches[planned.dispatches.len() - 1]
+                .plan
+                .shader
+                .source()
+                .wgsl
+                .contains("ONE_CHUNK = false;");
             reached.insert(("chunks", u32::from(chunks)));
         }
     }
@@ -105,7 +112,9 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         ("expand_quads", &[1, 2, 4]),
         ("reduce", &[1, 2, 4, 8]),
         ("slices", &[1, 2, 3]),
-        ("rows", &[4, 8, 12, 16]),
+        ("shrink_splits", &[0, 1, 2, 3]),
+        ("rows", &[4, 8, 12, 16, 32]),
+        ("apart", &[0, 1]),
         ("splits", &[1, 2, 3, 5]),
         ("chunks", &[0, 1]),
     ] {

@@ -108,7 +108,7 @@ pub fn with_subgroups() -> Vec<Shader> {
             }
         }
     }
-    shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffleXor"));
+    shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffle"));
     shaders.into_iter().collect()
 }
 
@@ -128,7 +128,7 @@ fn adapter(
     let input = BackwardInputPlan::new(config, tokens, &options, device).expect(fits);
     let options = BackwardParamsOptions { write, x, g: y };
     let params = BackwardParamsPlan::new(config, tokens, &options, device).expect(fits);
-    let dispatches = [forward.dispatch, input.dispatch].into_iter().chain(params.dispatches);
+    let dispatches = [forward.dispatches, input.dispatches, params.dispatches].into_iter().flatten();
     dispatches.map(|dispatch| dispatch.shader).collect()
 }
 

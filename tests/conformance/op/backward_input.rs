@@ -3,9 +3,7 @@
 use hydralora::device::Gpu;
 use hydralora::op::{BackwardInputOptions, BackwardInputPlan};
 use hydralora::twin::{self, Approx};
-use hydralora::{
-    BackwardInputDescriptor, Choice, Config, DeviceProfile, Error, Kernels, Operation, WriteMode,
-};
+use hydralora::{BackwardInputDescriptor, Config, DeviceProfile, Error, Kernels, Operation, WriteMode};
 
 use super::{Elements, Lookup, Op, Planned, Prepared, interleave, read, split_state, unpack};
 use crate::job::Values;
@@ -46,8 +44,7 @@ impl Op for BackwardInput {
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let plan = BackwardInputPlan::new(&self.config, self.tokens, &self.options(), device)?;
-        let planned = Planned::one(plan.dispatch, |name| (name == "x_gradient").then(|| "dx".to_owned()));
-        Ok(planned.chosen(Choice::Fused(plan.choice)))
+        Ok(Planned::fused(plan.dispatches, plan.scratch_bytes, plan.choice, "g"))
     }
 
     fn tuned(&self) -> Option<(Config, u32, Operation)> {

@@ -48,9 +48,10 @@ impl Op for BackwardParams {
         let plan = BackwardParamsPlan::new(&self.config, self.tokens, &self.options(), device)?;
         let split = plan.scratch_bytes > 0;
         let scratch = split.then_some(("copies", (plan.scratch_bytes / 4) as usize));
+        let last = plan.dispatches.len() - 1;
         let dispatches = plan.dispatches.into_iter().enumerate().map(|(index, dispatch)| {
-            // Split, the first dispatch writes its gradients to scratch memory.
-            let to_scratch = split && index == 0;
+            // Split, all but the last dispatch write their gradients to scratch memory.
+            let to_scratch = split && index < last;
             NamedDispatch::new(dispatch, |name| {
                 (to_scratch && name == "gradients").then(|| "copies".to_owned())
             })

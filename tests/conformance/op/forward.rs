@@ -3,7 +3,7 @@
 use hydralora::device::Gpu;
 use hydralora::op::{ForwardOptions, ForwardPlan};
 use hydralora::twin::{self, Output};
-use hydralora::{Choice, Config, DeviceProfile, Error, ForwardDescriptor, Kernels, Operation, WriteMode};
+use hydralora::{Config, DeviceProfile, Error, ForwardDescriptor, Kernels, Operation, WriteMode};
 
 use super::{Elements, Lookup, Op, Planned, Prepared, before, interleave, read, unpack};
 use crate::job::Values;
@@ -43,7 +43,7 @@ impl Op for Forward {
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let plan = ForwardPlan::new(&self.config, self.tokens, &self.options(), device)?;
-        Ok(Planned::one(plan.dispatch, |_| None).chosen(Choice::Fused(plan.choice)))
+        Ok(Planned::fused(plan.dispatches, plan.scratch_bytes, plan.choice, "x"))
     }
 
     fn tuned(&self) -> Option<(Config, u32, Operation)> {

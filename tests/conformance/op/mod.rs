@@ -17,8 +17,8 @@ use hydralora::device::Gpu;
 use hydralora::shader::{Binding, BindingKind};
 use hydralora::twin::{Approx, Parameters};
 use hydralora::{
-    Choice, Config, DeviceProfile, DispatchPlan, Element, Error, Kernels, Layout, Operation, Tensor,
-    WriteMode, wgpu,
+    Choice, Config, DeviceProfile, DispatchPlan, Element, Error, FusedChoice, Kernels, Layout, Operation,
+    Tensor, WriteMode, wgpu,
 };
 
 use crate::job::Values;
@@ -98,8 +98,16 @@ impl Planned {
         Self { dispatches: vec![NamedDispatch::new(plan, rename)], scratch: Vec::new(), choice: None }
     }
 
-    fn chosen(self, choice: Choice) -> Self {
-        Self { choice: Some(choice), ..self }
+    /// A fused kernel's dispatches, which may hand each other the sums of a shrink of the tensor `source`.
+    fn fused(plans: Vec<DispatchPlan>, scratch_bytes: u64, choice: FusedChoice, source: &str) -> Self {
+        let rename = |name: &str| match name {
+            "source" => Some(source.to_owned()),
+            "x_gradient" => Some("dx".to_owned()),
+            _ => None,
+        };
+        let dispatches = plans.into_iter().map(|plan| NamedDispatch::new(plan, rename)).collect();
+        let scratch = (scratch_bytes > 0).then_some(("shrink_sums", (scratch_bytes / 4) as usize));
+        Self { dispatches, scratch: scratch.into_iter().collect(), choice: Some(Choice::Fused(choice)) }
     }
 }
 

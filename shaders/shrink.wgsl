@@ -1,0 +1,55 @@
+// shrink: P = X M^T in a dispatch of its own, before forward or backward_input, where there are too few
+// tokens to keep a device busy: workgroups share a tile's columns and its inner dimension.
+//
+// Bindings (matrices row-major):
+//   0  dims        uniform
+//   1  source      tokens x source width: x or g
+//   2  parameters  the packed adapter, with M (COLUMNS x source width) in it
+//   3  shrink_sums [split][tile][column][quad], each a vec4 over four tokens (part/source_sums.wgsl)
+// Grid: x = blocks of GROUP columns, and splits of the inner dimension; y and z = token tiles (folded).
+// Workgroup: QUADS * LANES threads. Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums).
+
+struct Dims {
+    tokens: u32,
+    source_width: u32,
+    // where M starts in `parameters`, in vec4 groups
+    matrix: u32,
+    // vec4 groups of the source's row in a split
+    split_groups: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> source: array<source_element>;
+@group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
+@group(0) @binding(3) var<storage, read_write> shrink_sums: array<vec4<f32>>;
+
+const COLUMN_BLOCKS = (COLUMNS + GROUP - 1u) / GROUP;
+
+// This workgroup's.
+var<private> split: u32;
+var<private> first_sum: u32;
+
+fn source_groups() -> u32 { return (dims.source_width + 3u) / 4u; }
+fn source_begin() -> u32 { return split * dims.split_groups; }
+fn source_end() -> u32 { return min(source_begin() + dims.split_groups, source_groups()); }
+fn shrink_matrix() -> u32 { return dims.matrix; }
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) { shrink_sums[first_sum + column * QUADS + quad] = value; }
+fn absorb(first: u32, count: u32, local: u32) {}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    thread: Thread,
+) {
+    let tile = group.y + group.z * grid.y;
+    if (tile * TILE_TOKENS >= dims.tokens) {
+        return;
+    }
+    split = group.x / COLUMN_BLOCKS;
+    let tiles = (dims.tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
+    first_sum = (split * tiles + tile) * COLUMNS * QUADS;
+    let first_column = group.x % COLUMN_BLOCKS * GROUP;
+    let end_column = min(first_column + GROUP, COLUMNS);
+    shrink_columns(first_column, end_column, tile * TILE_TOKENS, dims.tokens, local_index(thread));
+}
