@@ -18,6 +18,23 @@
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4 groups
 //   load_target(row, c), store_target(row, c, value)
 
+alias ExpandSums = array<vec4<f32>, 4u * EXPAND_QUADS>;
+
+// The sums of four tokens from first_row + 4 * quad on.
+fn store_quad(quad: u32, first_row: u32, end_token: u32, c: u32, sums: ptr<function, ExpandSums>) {
+    for (var token = 0u; token < 4u; token++) {
+        let row = first_row + 4u * quad + token;
+        let sum = (*sums)[4u * quad + token];
+        if (row < end_token) {
+            if (ACCUMULATE) {
+                store_target(row, c, load_target(row, c) + sum);
+            } else {
+                store_target(row, c, sum);
+            }
+        }
+    }
+}
+
 fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local: u32) {
     let groups = target_groups();
     let matrix = expand_matrix();
@@ -29,7 +46,7 @@ fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
         for (var first_c = first_group; first_c < end_group; first_c += WORKGROUP) {
             let c = first_c + local;
-            var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
+            var sums: ExpandSums;
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
             }
@@ -58,15 +75,16 @@ fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local
                     }
                 }
             }
-            for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
-                let row = first_token + 4u * first_quad + token;
-                if (row < tokens && c < end_group) {
-                    if (ACCUMULATE) {
-                        store_target(row, c, load_target(row, c) + sums[token]);
-                    } else {
-                        store_target(row, c, sums[token]);
-                    }
-                }
+            // One by one: around what a half-precision store takes, some compilers would leave a loop.
+            let end_token = select(0u, tokens, c < end_group);
+            let first_row = first_token + 4u * first_quad;
+            store_quad(0u, first_row, end_token, c, &sums);
+            if (EXPAND_QUADS > 1u) {
+                store_quad(1u, first_row, end_token, c, &sums);
+            }
+            if (EXPAND_QUADS > 2u) {
+                store_quad(2u, first_row, end_token, c, &sums);
+                store_quad(3u, first_row, end_token, c, &sums);
             }
         }
     }

@@ -32,7 +32,7 @@ const GPU: Costs = Costs {
     multiply_add: 1.0,
     barriers: 100.0,
     workgroup: 500.0,
-    dispatch: 1000.0,
+    dispatch: 2000.0,
 };
 
 /// Measured on llvmpipe: lanes compute together, and access memory one after another.
@@ -44,7 +44,7 @@ const SOFTWARE: Costs = Costs {
     multiply_add: 1.0,
     barriers: 100.0,
     workgroup: 500.0,
-    dispatch: 1000.0,
+    dispatch: 2000.0,
 };
 
 impl Costs {
