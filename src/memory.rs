@@ -3,9 +3,10 @@
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
-use crate::op::{BackwardParamsOptions, BackwardParamsPlan};
+use crate::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
 use crate::plan::DeviceProfile;
 use crate::shader::WriteMode;
+use crate::tuning::Operation;
 
 /// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
 /// the caller's anyway. Nothing else is allocated but uniforms of less than 64 bytes each and, with
@@ -25,6 +26,9 @@ pub struct Memory {
     /// Copies of the gradients, where the tokens are split; operations that do not run at the same
     /// time may share them.
     pub scratch: u64,
+    /// The sums that shrinks leave, where few tokens give forward and the input's backward two dispatches;
+    /// each operation allocates its own.
+    pub shrink_sums: u64,
 }
 
 impl Memory {
@@ -34,8 +38,20 @@ impl Memory {
     /// A zero dimension, or a shape that does not fit the device's limits.
     pub fn new(config: &Config, tokens: u32, device: &DeviceProfile) -> Result<Self, Error> {
         let parameters = config.layout()?.bytes();
-        let options = BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
-        let backward = BackwardParamsPlan::new(config, tokens, &options, device)?;
+        let (mut scratch, mut shrink_sums) = (0, 0);
+        for operation in Operation::training_step(Element::F32, WriteMode::Overwrite) {
+            match &operation {
+                Operation::Forward(options) => {
+                    shrink_sums += ForwardPlan::new(config, tokens, options, device)?.scratch_bytes;
+                }
+                Operation::BackwardInput(options) => {
+                    shrink_sums += BackwardInputPlan::new(config, tokens, options, device)?.scratch_bytes;
+                }
+                Operation::BackwardParams(options) => {
+                    scratch += BackwardParamsPlan::new(config, tokens, options, device)?.scratch_bytes;
+                }
+            }
+        }
         let state = config.state_bytes(tokens);
         Ok(Self {
             parameters,
@@ -43,15 +59,16 @@ impl Memory {
             moments: 2 * parameters,
             saved: state,
             dstate: state,
-            scratch: backward.scratch_bytes,
+            scratch,
+            shrink_sums,
         })
     }
 
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { parameters, gradients, moments, saved, dstate, scratch } = *self;
-        parameters + gradients + moments + saved + dstate + scratch
+        let Self { parameters, gradients, moments, saved, dstate, scratch, shrink_sums } = *self;
+        parameters + gradients + moments + saved + dstate + scratch + shrink_sums
     }
 }
 
@@ -76,6 +93,7 @@ mod tests {
             saved: state,
             dstate: state,
             scratch: 0,
+            shrink_sums: 0,
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.total(), 4 * parameters + 2 * state);
@@ -85,5 +103,9 @@ mod tests {
             scratch > 0 && scratch.is_multiple_of(parameters),
             "whole copies of the gradients: {scratch}"
         );
+        // One token on a wide device: one vec4 for each column of each split.
+        let few = Memory::new(&config, 1, &DeviceProfile::new(wgpu::Limits::default(), 256));
+        let sums = few.expect("it fits").shrink_sums;
+        assert!(sums > 0 && sums.is_multiple_of(16) && sums <= 16 * 16 * (12 + 32), "{sums}");
     }
 }

@@ -220,7 +220,7 @@ fn files_that_are_no_use_are_ignored_with_a_warning() {
         ("corrupt", b"{ \"version\": 1, ]".to_vec(), "line 1"),
         ("not-text", vec![0xff; 64], "line 1"),
         ("truncated", saved[..saved.len() / 2].to_vec(), "EOF"),
-        ("other-version", edited(|file| file["version"] = json!(2)), "version 2"),
+        ("other-version", edited(|file| file["version"] = json!(1)), "version 1"),
         // Whatever else another version has.
         ("newer", br#"{ "version": 7, "plans": {} }"#.to_vec(), "version 7"),
         ("other-device", edited(|file| file["device"]["adapter"] = json!("abacus")), "abacus"),

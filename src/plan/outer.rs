@@ -239,7 +239,7 @@ mod tests {
                 let layout = config.layout().expect("below the limit on parameters");
                 let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
-                let device = DeviceProfile { max_loop_iterations, software, subgroup_lanes, ..device };
+                let device = DeviceProfile { max_loop_iterations, subgroup_lanes, software, ..device };
                 (OuterProblem { config, layout, tokens }, device)
             },
         )

@@ -94,16 +94,26 @@ pub fn permutations() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// Shaders of plans for a device whose subgroups have at least 32 threads, which are used.
+/// Shaders of plans for devices whose subgroups have at least 32 threads, which are used: where lanes read
+/// coefficients and where they hold them.
 pub fn with_subgroups() -> Vec<Shader> {
-    let device = &DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 1) };
+    let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 1) };
     let mut shaders = HashSet::new();
-    for router in [Router::Input, Router::Latent] {
-        for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
-            let config = Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
-            for tokens in [1, 20, 300] {
-                for elements in [F32, HALF[2]] {
-                    shaders.extend(adapter(&config, tokens, elements, WriteMode::Accumulate, true, device));
+    for device in [&DeviceProfile { software: true, ..device.clone() }, &device] {
+        for router in [Router::Input, Router::Latent] {
+            for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
+                let config = Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
+                for tokens in [1, 20, 300] {
+                    for elements in [F32, HALF[2]] {
+                        shaders.extend(adapter(
+                            &config,
+                            tokens,
+                            elements,
+                            WriteMode::Accumulate,
+                            true,
+                            device,
+                        ));
+                    }
                 }
             }
         }
