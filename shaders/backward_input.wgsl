@@ -1,5 +1,5 @@
 // backward_input: from g = dL/dy to dx and the per-token [dh, dl], for a tile of tokens and a slice
-// of the inputs, in one dispatch.
+// of the inputs, in one dispatch, or in one behind shrink.wgsl.
 //
 //   v_i  = s * B_i^T g
 //   dw_i = v_i . h                  dl = w * (dw - sum_i w_i dw_i)
@@ -10,7 +10,8 @@
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (part/fused.wgsl)
-//   1  g           tokens x d_out
+//   1  g           tokens x d_out (part/source_g.wgsl); or `shrink_sums`, what shrink.wgsl has made of it
+//                  (part/source_sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
 //   4  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written

@@ -77,14 +77,14 @@ fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local
             }
             // One by one: around what a half-precision store takes, some compilers would leave a loop.
             let end_token = select(0u, tokens, c < end_group);
-            let first_row = first_token + 4u * first_quad;
-            store_quad(0u, first_row, end_token, c, &sums);
+            let target_row = first_token + 4u * first_quad;
+            store_quad(0u, target_row, end_token, c, &sums);
             if (EXPAND_QUADS > 1u) {
-                store_quad(1u, first_row, end_token, c, &sums);
+                store_quad(1u, target_row, end_token, c, &sums);
             }
             if (EXPAND_QUADS > 2u) {
-                store_quad(2u, first_row, end_token, c, &sums);
-                store_quad(3u, first_row, end_token, c, &sums);
+                store_quad(2u, target_row, end_token, c, &sums);
+                store_quad(3u, target_row, end_token, c, &sums);
             }
         }
     }

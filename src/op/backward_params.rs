@@ -1,5 +1,5 @@
-//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`, in one dispatch and, where
-//! the tokens are split, one fixed-order reduction.
+//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`, in one dispatch, or in software
+//! one for each kind of block, and, where the tokens are split, one fixed-order reduction.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -57,8 +57,8 @@ pub enum Planning {
     Narrow,
     /// Each operation as the candidate with this number, counted around.
     Candidate(u32),
-    /// The fused kernels and `backward_params` exactly so, and no subgroup operations, with which a fused
-    /// choice means something else.
+    /// The fused kernels and `backward_params` exactly so, in narrow grids, and without subgroup operations,
+    /// with which a fused choice means something else.
     Chosen(Option<FusedChoice>, Option<OuterChoice>),
 }
 

@@ -109,7 +109,10 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
     let mut profile = profile.clone();
     match planning {
         Planning::Device | Planning::Candidate(_) => {}
-        Planning::Chosen(..) => profile.subgroup_lanes = 1,
+        Planning::Chosen(..) => {
+            profile.subgroup_lanes = 1;
+            profile.limits.max_compute_workgroups_per_dimension = 8;
+        }
         Planning::Wide => profile.busy_workgroups = 64,
         Planning::Software => profile.software = true,
         Planning::Narrow => {

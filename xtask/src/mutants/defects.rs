@@ -107,8 +107,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "shrink last chunk skipped",
         "part/shrink.wgsl",
-        "k < groups; k += LANES",
-        "k < groups / LANES * LANES; k += LANES",
+        "k < end; k += LANES",
+        "k < end / LANES * LANES; k += LANES",
     ),
     defect(
         "shrink column group repeated",
@@ -117,6 +117,53 @@ pub(super) const DEFECTS: &[Defect] = &[
         "min(column, COLUMNS - 1u)",
     ),
     defect("shrink tokens swapped", "part/shrink.wgsl", "dot(x2, m), dot(x3, m))", "dot(x3, m), dot(x2, m))"),
+    // shrink
+    defect("shrink splits overlap", "shrink.wgsl", "return split * dims.split_groups;", "return 0u;"),
+    defect(
+        "shrink split's end ignored",
+        "shrink.wgsl",
+        "min(source_begin() + dims.split_groups, source_groups())",
+        "source_groups()",
+    ),
+    defect(
+        "shrink of the first columns only",
+        "shrink.wgsl",
+        "let first_column = group.x % COLUMN_BLOCKS * GROUP;",
+        "let first_column = 0u;",
+    ),
+    defect("shrink of one split over another", "shrink.wgsl", "(split * tiles + tile)", "tile"),
+    defect(
+        "shrink folded grid ignored",
+        "shrink.wgsl",
+        "let tile = group.y + group.z * grid.y;",
+        "let tile = group.y;",
+    ),
+    // part/source_sums
+    defect("sums of the last split lost", "part/source_sums.wgsl", "split < SPLITS;", "split < SPLITS - 1u;"),
+    defect(
+        "sums of the first tile only",
+        "part/source_sums.wgsl",
+        "(tile * COLUMNS + first) * QUADS + item;",
+        "first * QUADS + item;",
+    ),
+    defect(
+        "sums of later columns misplaced",
+        "part/source_sums.wgsl",
+        "shrunk(first + item / QUADS,",
+        "shrunk(item / QUADS,",
+    ),
+    defect(
+        "sums barrier before they are absorbed removed",
+        "part/source_sums.wgsl",
+        "workgroupBarrier();\n        absorb",
+        "absorb",
+    ),
+    defect(
+        "sums barrier before the next columns removed",
+        "part/source_sums.wgsl",
+        "these ones' place.\n        workgroupBarrier();",
+        "these ones' place.",
+    ),
     // part/lanes_workgroup
     defect(
         "shrink last lane lost",
@@ -139,8 +186,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "shrink barrier after reduction removed",
         "part/lanes_workgroup.wgsl",
-        "workgroupBarrier();\n            if (first + chunk < COLUMNS)",
-        "if (first + chunk < COLUMNS)",
+        "workgroupBarrier();\n            if (first + chunk < end)",
+        "if (first + chunk < end)",
     ),
     defect(
         "shrink reduced chunk misplaced",
@@ -194,8 +241,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "expand accumulation ignored",
         "part/expand.wgsl",
-        "load_target(row, c) + sums[token]",
-        "sums[token]",
+        "load_target(row, c) + sum)",
+        "sum)",
     ),
     defect("expand row index transposed", "part/expand.wgsl", "at += groups;", "at += 1u;"),
     defect("expand tokens swapped", "part/expand.wgsl", "+= z.z * m;", "+= z.y * m;"),
@@ -208,8 +255,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "expand later quads stored over the first",
         "part/expand.wgsl",
-        "let row = first_token + 4u * first_quad + token;",
-        "let row = first_token + token;",
+        "let target_row = first_token + 4u * first_quad;",
+        "let target_row = first_token;",
     ),
     defect(
         "expand slice start ignored",
@@ -220,8 +267,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "expand later quads repeat the first",
         "part/expand.wgsl",
-        "coefficient(row + step, first_quad + quad)",
-        "coefficient(row + step, quad)",
+        "let base = row * QUADS + first_quad;",
+        "let base = row * QUADS;",
     ),
     defect("expand coefficients never made", "part/expand.wgsl", "stage(0u, rows, local);", ""),
     defect(
@@ -263,24 +310,68 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "expand later steps repeat the first",
         "part/expand.wgsl",
-        "coefficient(row + step,",
-        "coefficient(step,",
+        "base + step * QUADS + quad)",
+        "base + quad)",
+    ),
+    defect(
+        "expand later steps held by the first's lanes",
+        "part/expand.wgsl",
+        "held(holding, step * EXPAND_QUADS + quad,",
+        "held(holding, quad,",
+    ),
+    defect(
+        "expand lanes hold the first quad",
+        "part/expand.wgsl",
+        "own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS",
+        "own / EXPAND_QUADS * QUADS",
+    ),
+    defect(
+        "expand second quad lost",
+        "part/expand.wgsl",
+        "store_quad(1u, target_row",
+        "store_quad(0u, target_row",
+    ),
+    defect(
+        "expand outputs past the slice",
+        "part/expand.wgsl",
+        "select(0u, tokens, c < end_group)",
+        "tokens",
     ),
     defect(
         "expand last token missing",
         "part/expand.wgsl",
-        "if (row < tokens && c < end_group) {",
-        "if (row + 1u < tokens && c < end_group) {",
+        "if (row < end_token) {",
+        "if (row + 1u < end_token) {",
     ),
     Defect {
         name: "expand tail tokens unmasked",
         file: "part/expand.wgsl",
-        find: "if (row < tokens && c < end_group) {",
-        replace: "if (c < end_group) {",
+        find: "if (row < end_token) {",
+        replace: "if (0u < end_token) {",
         survives: Some(
             "bindings end with the last token, and where drivers discard writes beyond a binding nothing changes",
         ),
     },
+    // part/coefficients
+    defect(
+        "coefficients of the first lane only",
+        "part/coefficients_held.wgsl",
+        "subgroupShuffle(holding, lane)",
+        "subgroupShuffle(holding, 0u)",
+    ),
+    defect(
+        "coefficients of the next index",
+        "part/coefficients_read.wgsl",
+        "return coefficient(index);",
+        "return coefficient(index + 1u);",
+    ),
+    // part/threads_subgroup
+    defect(
+        "threads of one subgroup only",
+        "part/threads_subgroup.wgsl",
+        "thread.subgroup * thread.size + thread.invocation",
+        "thread.invocation",
+    ),
     // access
     defect("read past the row's end", "access/read_scalar.wgsl", "if (inside > 3u) {", "if (inside > 0u) {"),
     defect(
@@ -424,8 +515,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "dx from the state instead of its gradient",
         "part/input_gradient.wgsl",
-        "return dstate_tile[row * QUADS + quad];",
-        "return state[row * QUADS + quad];",
+        "return dstate_tile[index];",
+        "return state[index];",
     ),
     defect(
         "dx slice's end ignored",
@@ -461,8 +552,20 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "outer last stage skipped",
         "part/outer.wgsl",
-        "for (var first = begin; first < end; first += STAGE_TOKENS)",
-        "for (var first = begin; first < end / STAGE_TOKENS * STAGE_TOKENS; first += STAGE_TOKENS)",
+        "for (var first = begin; first < end; first +=",
+        "for (var first = begin; first < end / STAGE_TOKENS_TENSOR * STAGE_TOKENS_TENSOR; first +=",
+    ),
+    defect(
+        "outer lanes hold the first rows",
+        "part/outer.wgsl",
+        "let own = min(local % HOLDERS, ROW_QUADS_TENSOR - 1u);",
+        "let own = 0u;",
+    ),
+    defect(
+        "outer token of the stage ignored",
+        "part/outer.wgsl",
+        "let base = token * ROW_QUADS_TENSOR;",
+        "let base = 0u;",
     ),
     defect(
         "outer splits overlap",
