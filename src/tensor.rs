@@ -48,7 +48,7 @@ impl<'a> From<wgpu::BufferSlice<'a>> for Tensor<'a> {
 }
 
 /// Kernels count in u32, and their loops step past the end: 4 GiB is 2^31 elements at most.
-const MOST_BYTES: u64 = 1 << 32;
+pub(crate) const MOST_BYTES: u64 = 1 << 32;
 
 /// What a dispatch does with a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

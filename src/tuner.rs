@@ -179,7 +179,7 @@ impl Tuner {
     /// Times the plans of an operation that are not predicted to be far from the best, on random data,
     /// and notes the best for this layer and up to the next power of two of `tokens`.
     ///
-    /// Compiles up to sixteen pipelines, each of which some drivers take a second for.
+    /// Compiles the pipelines of up to sixteen plans, for each of which some drivers take a second.
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.
@@ -193,7 +193,7 @@ impl Tuner {
         let trial = Trial::new(gpu, *config, tokens, operation)?;
         let stopwatch = Stopwatch::new(gpu);
         let mut choices = operation.choices(config, tokens, trial.kernels.profile())?;
-        choices.truncate(MOST_TRIALS);
+        choices = promising(choices);
         let mut timed = Vec::new();
         for &choice in &choices {
             let prepared = trial.prepare(choice)?;
@@ -223,6 +223,20 @@ impl Tuner {
         self.tuning.set(config, tokens, operation, choice);
         Ok(Measurement { clock: stopwatch.clock(), choice, best, predicted, timed })
     }
+}
+
+/// Those of the choices that are timed: the first, the first of each other kind, and the next best.
+fn promising(choices: Vec<Choice>) -> Vec<Choice> {
+    let mut kinds = Vec::new();
+    let (mut firsts, others): (Vec<_>, Vec<_>) = choices.into_iter().partition(|choice| {
+        let kind = choice.kind();
+        let first = !kinds.contains(&kind);
+        kinds.push(kind);
+        first
+    });
+    firsts.extend(others);
+    firsts.truncate(MOST_TRIALS);
+    firsts
 }
 
 /// An operation on random data of its own.

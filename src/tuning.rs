@@ -95,6 +95,18 @@ pub enum Choice {
     Outer(OuterChoice),
 }
 
+#[cfg(feature = "tuner")]
+impl Choice {
+    /// What costs predict less well than sizes: how lanes get coefficients, and whether there are dispatches
+    /// apart.
+    pub(crate) fn kind(&self) -> [bool; 2] {
+        match *self {
+            Self::Fused(FusedChoice { held, shrink_splits, .. }) => [held, shrink_splits > 0],
+            Self::Outer(OuterChoice { held, apart, .. }) => [held, apart],
+        }
+    }
+}
+
 /// What a choice was measured for: an operation, a layer without its scaling, and a number of tokens
 /// up to the next power of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

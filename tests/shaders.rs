@@ -36,6 +36,7 @@ fn candidates() -> HashMap<Shader, Option<u64>> {
             (Router::Latent, 300, 1),
             (Router::Latent, 300, 16),
             (Router::Latent, 1, 1),
+            (Router::Latent, 1, 16),
         ] {
             let device = DeviceProfile::new(wgpu::Limits::default(), 8);
             let device = &DeviceProfile { subgroup_lanes, ..device };

@@ -20,7 +20,7 @@ fn devices() -> [DeviceProfile; 3] {
         subgroup_lanes,
         ..DeviceProfile::new(wgpu::Limits::default(), busy)
     };
-    [device(2, 8), device(64, 1), device(256, 32)]
+    [DeviceProfile { software: true, ..device(2, 8) }, device(64, 1), device(256, 32)]
 }
 
 fn steps() -> [Operation; 3] {
@@ -47,7 +47,7 @@ fn work(operation: Operation, config: &Config, tokens: u32, device: &DeviceProfi
 }
 
 /// With tokens enough for every device, only padding is added: of columns to whole groups (a sixteenth
-/// at most, since groups are equal), and of gradient rows to whole blocks of at most 16.
+/// at most, since groups are equal), and of gradient rows to fours.
 #[test]
 fn many_tokens_cost_what_they_have_to() {
     for device in devices() {
@@ -61,7 +61,7 @@ fn many_tokens_cost_what_they_have_to() {
                         let most = match operation {
                             Operation::BackwardParams(_) => {
                                 let rows = f64::from(rank + experts + rank * experts);
-                                // Each of the two blocks of rows ends in a block that is not full.
+                                // Each of the two blocks of rows is divided evenly, and filled up to fours.
                                 (rows + 2.0 * 15.0) / rows
                             }
                             _ => 1.07,
@@ -71,13 +71,15 @@ fn many_tokens_cost_what_they_have_to() {
                             (1.0..=most).contains(&ratio),
                             "{name} of {config:?}: {ratio:.3} times the operations, at most {most:.3}"
                         );
-                        // Splits write copies of the gradients and read them again; nothing else is added.
-                        let scratch = planned.bytes - least.bytes;
-                        let copies = scratch / (2 * config.layout().expect("it fits").bytes());
-                        assert!(
-                            operation.name() == "backward_params" && copies <= 8 || scratch == 0,
-                            "{name} of {config:?}: {copies} copies"
-                        );
+                        // Splits write copies of the gradients and read them again. In software a shrink may
+                        // be apart, and leave the sums of its columns. Nothing else is added.
+                        let added = planned.bytes - least.bytes;
+                        let most = match operation {
+                            Operation::BackwardParams(_) => 8 * config.layout().expect("it fits").bytes(),
+                            _ if device.software => 8192 * 4 * u64::from(rank * experts),
+                            _ => 0,
+                        };
+                        assert!(added <= 2 * most, "{name} of {config:?}: {added} bytes more");
                     }
                 }
             }

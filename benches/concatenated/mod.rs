@@ -201,7 +201,7 @@ impl Form {
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
-        let expand_quads = quads.min(4);
+        let expand_quads = quads.min(4).min(self.holders().unwrap_or(4));
         let most_step = self.holders().map_or(16, |holders| holders / expand_quads);
         let step = (1..=most_step).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let consts = [

@@ -274,11 +274,16 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn describe(choice: &Choice) -> String {
     match choice {
         Choice::Fused(choice) => format!(
-            "{} tokens, {} expanded at a time, {} columns reduced, {} slices",
+            "{} tokens, {} expanded at a time, {} columns reduced, {} slices{}{}",
             4 * choice.quads,
             4 * choice.expand_quads,
             choice.reduce,
-            choice.slices
+            choice.slices,
+            if choice.held { ", held" } else { "" },
+            match choice.shrink_splits {
+                0 => String::new(),
+                splits => format!(", shrink apart in {splits} splits"),
+            }
         ),
         Choice::Outer(choice) => format!(
             "{} rows, {} splits{}{}",

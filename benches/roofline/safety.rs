@@ -47,13 +47,13 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
     Ok(rows)
 }
 
-/// The first dispatch of each kernel.
-fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, DispatchPlan)>, Error> {
+/// The dispatches of each kernel.
+fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, Vec<DispatchPlan>)>, Error> {
     let (config, tokens) = (&config(shape), shape.tokens);
     Operation::training_step(Element::F32, WriteMode::Overwrite)
         .into_iter()
         .map(|operation| {
-            let mut plans = match &operation {
+            let plans = match &operation {
                 Operation::Forward(options) => ForwardPlan::new(config, tokens, options, device)?.dispatches,
                 Operation::BackwardInput(options) => {
                     BackwardInputPlan::new(config, tokens, options, device)?.dispatches
@@ -62,20 +62,22 @@ fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, Dis
                     BackwardParamsPlan::new(config, tokens, options, device)?.dispatches
                 }
             };
-            Ok((operation.name(), plans.swap_remove(0)))
+            Ok((operation.name(), plans))
         })
         .collect()
 }
 
-/// The plan on zeros. Every buffer has what one binding may hold, so that nothing lies outside.
-fn record(gpu: &Gpu, plan: &DispatchPlan, checks: Checks) -> Dispatches {
-    let source = plan.shader.source();
+/// The plans on zeros. Every buffer has what one binding may hold, so that nothing lies outside.
+fn record(gpu: &Gpu, plans: &[DispatchPlan], checks: Checks) -> Dispatches {
     let mut recorder = Recorder::new(gpu, checks);
-    let buffers: Vec<(BindingKind, wgpu::Buffer)> = source.bindings[1..]
-        .iter()
-        .map(|binding| (binding.kind, gpu.zeroed(binding.name, 32 << 20)))
-        .collect();
-    let bindings: Vec<_> = buffers.iter().map(|(kind, buffer)| (*kind, buffer)).collect();
-    recorder.dispatch(source.wgsl, &plan.uniform, &bindings, plan.grid);
+    for plan in plans {
+        let source = plan.shader.source();
+        let buffers: Vec<(BindingKind, wgpu::Buffer)> = source.bindings[1..]
+            .iter()
+            .map(|binding| (binding.kind, gpu.zeroed(binding.name, 32 << 20)))
+            .collect();
+        let bindings: Vec<_> = buffers.iter().map(|(kind, buffer)| (*kind, buffer)).collect();
+        recorder.dispatch(source.wgsl, &plan.uniform, &bindings, plan.grid);
+    }
     recorder.finish()
 }

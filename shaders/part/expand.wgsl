@@ -8,7 +8,7 @@
 // Before it comes a barrier behind everything that stage reads and what it overwrites.
 //
 // Consts: STEP (rows whose loads may overlap), CHUNK (a multiple of STEP), ONE_CHUNK (CHUNK holds all
-// rows: then no barrier is inside the loops), QUADS, EXPAND_QUADS (divides QUADS), WORKGROUP, ACCUMULATE;
+// rows: then no barrier is inside the loops), QUADS, EXPAND_QUADS (1, 2 or 4; divides QUADS), WORKGROUP, ACCUMULATE;
 // those of part/coefficients_*.wgsl, which gives hold and held (HOLDERS at least STEP * EXPAND_QUADS, or 1).
 // The kernel provides:
 //   expand_rows() -> u32             a multiple of STEP; not a constant, see part/fused.wgsl
@@ -17,6 +17,8 @@
 //   target_groups() -> u32           vec4 groups in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4 groups
 //   load_target(row, c), store_target(row, c, value)
+
+const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 
 alias ExpandSums = array<vec4<f32>, 4u * EXPAND_QUADS>;
 

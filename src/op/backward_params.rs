@@ -264,8 +264,8 @@ mod tests {
     fn uniforms_match() {
         let [x, g] = [Element::F32; 2];
         let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
-        let plan = BackwardParamsPlan::new(&CONFIG, 256, &options, &profile()).expect("it fits");
-        let [outer, reduce] = &plan.dispatches[..] else { panic!("256 tokens are split") };
+        let plan = BackwardParamsPlan::new(&CONFIG, 2048, &options, &profile()).expect("it fits");
+        let [outer, reduce] = &plan.dispatches[..] else { panic!("2048 tokens are split") };
         assert_uniform(
             &outer.shader,
             size_of::<Dims>(),

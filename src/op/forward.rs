@@ -147,12 +147,15 @@ impl ForwardPlan {
             })
         };
         let dispatches = parts.plan(shader)?;
+        let scratch_bytes = placed.shrink.map_or(0, |shrink| shrink.sums);
+        let least = Self::least_work(config, *tokens, &options)?;
         Ok(Self {
             dispatches,
-            scratch_bytes: placed.shrink.map_or(0, |shrink| shrink.sums),
+            scratch_bytes,
             workgroup_memory: placed.memory,
             choice: placed.choice,
-            work: Work { flops: problem.flops(placed), ..Self::least_work(config, *tokens, &options)? },
+            // The sums are written and read.
+            work: Work { bytes: least.bytes + 2 * scratch_bytes, flops: problem.flops(placed) },
         })
     }
 }

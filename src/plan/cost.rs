@@ -21,9 +21,13 @@ pub(super) struct Costs {
     pub(super) workgroup: f64,
     /// Starting a dispatch when the one before has ended.
     pub(super) dispatch: f64,
+    /// Times what a shrink takes with barriers inside its loops: there, compilers may keep sums in memory.
+    pub(super) interrupted: f64,
+    /// Times what a thread takes that keeps more than 16 vec4s: fewer threads run at a time.
+    pub(super) crowded: f64,
 }
 
-/// Lanes run together, and their neighbouring accesses are one.
+/// Lanes run together, and their neighbouring accesses are one. Estimated; no GPU has been measured yet.
 const GPU: Costs = Costs {
     load: 4.0,
     store: 4.0,
@@ -33,6 +37,8 @@ const GPU: Costs = Costs {
     barriers: 100.0,
     workgroup: 500.0,
     dispatch: 2000.0,
+    interrupted: 1.0,
+    crowded: 1.25,
 };
 
 /// Measured on llvmpipe: lanes compute together, and access memory one after another.
@@ -45,6 +51,8 @@ const SOFTWARE: Costs = Costs {
     barriers: 100.0,
     workgroup: 500.0,
     dispatch: 2000.0,
+    interrupted: 2.0,
+    crowded: 1.0,
 };
 
 impl Costs {

@@ -4,6 +4,7 @@ use super::cost::{Costs, filled};
 use super::{DeviceProfile, WORKGROUP, fold, halvings};
 use crate::config::{Config, Router};
 use crate::error::Error;
+use crate::tensor::MOST_BYTES;
 
 /// Columns of a shrink that one thread keeps in registers, four tokens each.
 const MOST_COLUMNS: u32 = 16;
@@ -78,13 +79,15 @@ impl Tile {
     }
 }
 
-/// Whether coefficients can be held, one for each quad that is expanded at a time, and whether they can not.
-fn ways_to_coefficients(expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
-    if (2..).contains(&device.holders()) && expand_quads <= device.holders() {
-        &[false, true]
-    } else {
-        &[false]
-    }
+/// Refuses a grid that is too wide in its first dimension, which does not fold.
+fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(), Error> {
+    Error::check_limit(
+        format_args!("{kernel}'s grid (workgroups)"),
+        "max_compute_workgroups_per_dimension",
+        workgroups.into(),
+        device.limits.max_compute_workgroups_per_dimension.into(),
+        "use fewer slices and splits, or narrower layers",
+    )
 }
 
 /// vec4s of workgroup memory in which lanes add their sums; that memory is free afterwards.
@@ -203,12 +206,29 @@ impl FusedProblem {
         (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
     }
 
-    /// Splits of the shrink: none, or also those of a dispatch of its own, where there are so few tiles that
-    /// slices would repeat the shrink.
-    fn ways_to_shrink(&self, quads: u32, device: &DeviceProfile) -> impl Iterator<Item = u32> {
+    /// Splits of the shrink: none, and those of a dispatch of its own where that may pay. There may be so few
+    /// tiles that slices would repeat the shrink, or more columns than can be complete at a time.
+    fn ways_to_shrink(&self, quads: u32, reduce: u32, device: &DeviceProfile) -> impl Iterator<Item = u32> {
         let few = self.tokens.div_ceil(4 * quads) <= device.busy_workgroups;
-        let apart = few.then(|| halvings(self.most_shrink_splits()));
+        let most = match (few, reduce < self.columns) {
+            (true, _) => self.most_shrink_splits(),
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        let apart = (most > 0).then(|| halvings(most));
         std::iter::once(0).chain(apart.into_iter().flatten())
+    }
+
+    /// Quads that a thread may expand at a time.
+    fn ways_to_expand(&self, quads: u32) -> impl Iterator<Item = u32> {
+        halvings(if self.target_groups > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
+    }
+
+    /// Whether coefficients can be held, one for each quad that is expanded at a time, and whether they can
+    /// not.
+    fn ways_to_coefficients(&self, expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
+        let lanes = device.holders();
+        if self.target_groups > 0 && lanes > 1 && expand_quads <= lanes { &[false, true] } else { &[false] }
     }
 
     fn most_shrink_splits(&self) -> u32 {
@@ -235,25 +255,26 @@ impl FusedProblem {
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "request a device with the adapter's limit",
         )?;
-        let sums = looped(u64::from((tile.reduce * quads).div_ceil(WORKGROUP)), looped(tile.lanes.into(), 0));
-        let iterations = self.iterations_of_pass(&tile) + u64::from(tile.group) * (sums + 4);
-        device.check_loops("shrink", iterations, "use shorter rows, or another driver")?;
         let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
         let splits = self.source_groups.div_ceil(split_groups);
+        // Adding the lanes' sums up, and around it loops over columns: at most once for each.
+        let added = looped(u64::from((reduce * quads).div_ceil(WORKGROUP)), looped(tile.lanes.into(), 0));
+        let iterations =
+            looped(tile.group.into(), added + 3) + looped(u64::from(split_groups / tile.lanes), 0);
+        device.check_loops("shrink", iterations, "use a smaller rank or fewer experts, or another driver")?;
         let tiles = self.tokens.div_ceil(4 * quads);
         let [y, z] = fold("shrink", tiles, &device.limits)?;
-        let column_blocks = self.columns.div_ceil(tile.group);
-        let blocks = column_blocks.saturating_mul(splits);
-        let most = device.limits.max_compute_workgroups_per_dimension;
-        let limit = "max_compute_workgroups_per_dimension";
-        Error::check_limit(
-            "shrink's grid",
-            limit,
-            blocks.into(),
-            most.into(),
-            "use a smaller rank or fewer experts",
-        )?;
+        let blocks = self.columns.div_ceil(tile.group).saturating_mul(splits);
+        check_grid("shrink", blocks, device)?;
         let sums = 16 * u64::from(splits) * u64::from(tiles) * u64::from(self.columns) * u64::from(quads);
+        let limits = &device.limits;
+        Error::check_limit(
+            "sums of the shrink (bytes)",
+            "max_storage_buffer_binding_size",
+            sums,
+            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MOST_BYTES),
+            "process fewer tokens at a time",
+        )?;
         Ok(ShrinkPlacement { tile, splits, split_groups, grid: [blocks, y, z], sums })
     }
 
@@ -345,15 +366,15 @@ impl FusedProblem {
                 let fits = |&&reduce: &&u32| reduce < most_reduce && memory_of(reduce) <= memory;
                 let Some(&reduce) = reduces.iter().rev().find(fits) else { continue };
                 most_reduce = reduce;
-                for expand_quads in halvings(quads.min(MOST_EXPAND_QUADS)) {
+                for expand_quads in self.ways_to_expand(quads) {
                     for slices in halvings(self.most_slices()) {
-                        for shrink_splits in self.ways_to_shrink(quads, device) {
-                            for &held in ways_to_coefficients(expand_quads, device) {
+                        for shrink_splits in self.ways_to_shrink(quads, reduce, device) {
+                            for &held in self.ways_to_coefficients(expand_quads, device) {
                                 let choice =
                                     FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
                                 match self.place(choice, device) {
                                     Ok(plan) => candidates.push(plan),
-                                    Err(error) => refused = Some(error),
+                                    Err(error) => refused = refused.or(Some(error)),
                                 }
                             }
                         }
@@ -362,8 +383,7 @@ impl FusedProblem {
             }
         }
         if !candidates.is_empty() {
-            candidates.sort_by(|a, b| self.cost(a, device).total_cmp(&self.cost(b, device)));
-            return Ok(candidates);
+            return Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)));
         }
         Err(refused.unwrap_or_else(|| Error::OverLimit {
             what: format!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
@@ -379,15 +399,12 @@ impl FusedProblem {
         let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS))?;
-        super::check_choice(
-            "expand_quads",
-            expand_quads,
-            divides(expand_quads, quads.min(MOST_EXPAND_QUADS)),
-        )?;
+        let expands = self.ways_to_expand(quads).any(|possible| possible == expand_quads);
+        super::check_choice("expand_quads", expand_quads, expands)?;
         super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
         super::check_choice("shrink_splits", shrink_splits, shrink_splits <= self.most_shrink_splits())?;
-        let ways = ways_to_coefficients(expand_quads, device);
+        let ways = self.ways_to_coefficients(expand_quads, device);
         super::check_choice("held", u32::from(held), ways.contains(&held))?;
         let tile = self.tile(&choice, device);
         let memory = self.memory(&tile);
@@ -409,6 +426,7 @@ impl FusedProblem {
         )?;
         let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits)?;
         let slices = self.target_groups.div_ceil(slice_groups).max(1);
+        check_grid(self.kernel, slices, device)?;
         let shrink = (shrink_splits > 0).then(|| self.place_shrink(choice, tile, device)).transpose()?;
         let shrink_splits = shrink.map_or(0, |shrink| shrink.splits);
         let choice = FusedChoice { slices, shrink_splits, ..choice };
@@ -434,7 +452,11 @@ impl FusedProblem {
         };
         let tiles = f64::from(self.tokens.div_ceil(tile.tokens()));
         let (shrink, before) = match &plan.shrink {
-            None => (passes * pass(self.source_groups), 0.0),
+            None => {
+                let interrupted = tile.shuffled > 1 && tile.reduce < self.columns;
+                let times = if interrupted { costs.interrupted } else { 1.0 };
+                (times * passes * pass(self.source_groups), 0.0)
+            }
             Some(shrink) => {
                 let splits = f64::from(shrink.splits);
                 let workgroups = filled(tiles * passes * splits, device);
@@ -471,8 +493,8 @@ impl FusedProblem {
         let columns = u64::from(self.columns.next_multiple_of(plan.tile.group));
         let rows = u64::from(self.expand_rows);
         let repeated = if plan.shrink.is_some() { 1 } else { plan.choice.slices };
-        let shrink = 4 * u64::from(self.source_groups) * columns * u64::from(repeated);
-        2 * tokens * (shrink + 4 * u64::from(self.target_groups) * rows)
+        let shrink = (4 * u64::from(self.source_groups) * columns).saturating_mul(repeated.into());
+        (2 * tokens).saturating_mul(shrink.saturating_add(4 * u64::from(self.target_groups) * rows))
     }
 }
 

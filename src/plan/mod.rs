@@ -165,6 +165,13 @@ fn halvings(most: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(most.max(1)), |&n| (n > 1).then_some(n / 2))
 }
 
+/// The plans in the order of their predicted costs; equal ones as they are.
+fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
+    let mut plans: Vec<_> = plans.into_iter().map(|plan| (cost(&plan), plan)).collect();
+    plans.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    plans.into_iter().map(|(_, plan)| plan).collect()
+}
+
 /// Refuses a choice that no kernel was written for, such as one from a file.
 fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Error> {
     let value = f64::from(value);

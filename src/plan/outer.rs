@@ -114,8 +114,7 @@ impl OuterProblem {
         if let (Some(error), true) = (refused, candidates.is_empty()) {
             return Err(error);
         }
-        candidates.sort_by(|a, b| self.cost(a, device).total_cmp(&self.cost(b, device)));
-        Ok(candidates)
+        Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)))
     }
 
     /// Never more splits than one binding holds copies of the gradients.
@@ -183,7 +182,8 @@ impl OuterProblem {
             // Each thread stages its share of the coefficients, four of them two loads each.
             let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
-            costs.workgroup + f64::from(plan.split_tokens) * token + store(block)
+            let crowded = if block.rows > 16 { costs.crowded } else { 1.0 };
+            costs.workgroup + crowded * f64::from(plan.split_tokens) * token + store(block)
         };
         let dispatch = |dispatch: &OuterDispatch| {
             let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
@@ -211,7 +211,7 @@ impl OuterProblem {
             u64::from(4 * WORKGROUP) * u64::from(block.rows) * u64::from(block.workgroups)
         };
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
-        2 * u64::from(self.tokens) * blocks.map(elements).sum::<u64>()
+        (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
     }
 }
 

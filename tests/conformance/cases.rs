@@ -151,6 +151,9 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         (Shape::new(3, [36, 28], [4, 3]), Router::Input),
         (Shape::new(333, [37, 29], [8, 4]), Router::Latent),
         (Shape::new(45, [36, 44], [64, 3]), Router::Input),
+        // Shrinks apart: of few tokens, and of more columns than are complete at a time.
+        (Shape::new(5, [2052, 1027], [8, 4]), Router::Latent),
+        (Shape::new(35, [516, 520], [64, 8]), Router::Latent),
     ] {
         cases.push(Case::new(Operation::Step(router), shape).planned_for(Planning::Software));
     }

@@ -85,6 +85,7 @@ pub fn permutations() -> Vec<Shader> {
                 shaders.extend(linear([8, 8, 100], elements, write, device));
             }
         }
+        shaders.extend(with_shrink_apart(&DeviceProfile::new(wgpu::Limits::default(), 8)));
         for max_norm in [None, Some(1.0)] {
             let hyper = AdamWHyper { max_norm, ..AdamWHyper::default() };
             let plan = AdamWPlan::new(64, hyper, device).expect("this fits");
@@ -94,10 +95,37 @@ pub fn permutations() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
+/// Shaders of plans whose shrink has a dispatch of its own, which the widths of all others do not make pay.
+fn with_shrink_apart(device: &DeviceProfile) -> HashSet<Shader> {
+    let mut shaders = HashSet::new();
+    for [d_in, d_out] in [[512, 512], [513, 513]] {
+        for router in [Router::Input, Router::Latent] {
+            for [rank, experts] in [[8, 4], [64, 3]] {
+                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                for [x, parameters, y] in [F32, HALF[0], HALF[2]] {
+                    if x != Element::F32 && !d_in.is_multiple_of(4) {
+                        continue;
+                    }
+                    let (write, save) = (WriteMode::Overwrite, parameters == Element::F32);
+                    let options = ForwardOptions { write, save, x, parameters, y };
+                    let plans = ForwardPlan::candidates(&config, 5, &options, device).expect("it fits");
+                    let apart = plans.into_iter().find(|plan| plan.choice.shrink_splits > 1);
+                    shaders.extend(apart.expect("few tokens").dispatches.into_iter().map(|plan| plan.shader));
+                    let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
+                    let plans = BackwardInputPlan::candidates(&config, 5, &options, device).expect("it fits");
+                    let apart = plans.into_iter().find(|plan| plan.choice.shrink_splits > 1);
+                    shaders.extend(apart.expect("few tokens").dispatches.into_iter().map(|plan| plan.shader));
+                }
+            }
+        }
+    }
+    shaders
+}
+
 /// Shaders of plans for devices whose subgroups have at least 32 threads, which are used: where lanes read
 /// coefficients and where they hold them.
 pub fn with_subgroups() -> Vec<Shader> {
-    let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 1) };
+    let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
     let mut shaders = HashSet::new();
     for device in [&DeviceProfile { software: true, ..device.clone() }, &device] {
         for router in [Router::Input, Router::Latent] {
@@ -118,6 +146,7 @@ pub fn with_subgroups() -> Vec<Shader> {
             }
         }
     }
+    shaders.extend(with_shrink_apart(&device));
     shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffle"));
     shaders.into_iter().collect()
 }

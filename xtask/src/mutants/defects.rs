@@ -238,12 +238,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         ),
     },
     // part/expand
-    defect(
-        "expand accumulation ignored",
-        "part/expand.wgsl",
-        "load_target(row, c) + sum)",
-        "sum)",
-    ),
+    defect("expand accumulation ignored", "part/expand.wgsl", "load_target(row, c) + sum)", "sum)"),
     defect("expand row index transposed", "part/expand.wgsl", "at += groups;", "at += 1u;"),
     defect("expand tokens swapped", "part/expand.wgsl", "+= z.z * m;", "+= z.y * m;"),
     defect(
