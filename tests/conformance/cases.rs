@@ -151,12 +151,16 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         (Shape::new(3, [36, 28], [4, 3]), Router::Input),
         (Shape::new(333, [37, 29], [8, 4]), Router::Latent),
         (Shape::new(45, [36, 44], [64, 3]), Router::Input),
-        // Shrinks apart: of few tokens, and of more columns than are complete at a time.
+        // Few tokens: shrinks apart.
         (Shape::new(5, [2052, 1027], [8, 4]), Router::Latent),
-        (Shape::new(35, [516, 520], [64, 8]), Router::Latent),
     ] {
         cases.push(Case::new(Operation::Step(router), shape).planned_for(Planning::Software));
     }
+    // More columns than are complete at a time: a shrink apart.
+    cases.push(
+        Case::new(Operation::BackwardInput(Router::Latent), Shape::new(35, [516, 520], [64, 8]))
+            .planned_for(Planning::Software),
+    );
     cases.push(
         Case::new(Operation::Step(Router::Input), Shape::new(700, [8, 12], [2, 2]))
             .planned_for(Planning::Narrow),
