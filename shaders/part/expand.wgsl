@@ -20,10 +20,14 @@
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 
-alias ExpandSums = array<vec4<f32>, 4u * EXPAND_QUADS>;
-
 // The sums of four tokens from first_row + 4 * quad on.
-fn store_quad(quad: u32, first_row: u32, end_token: u32, c: u32, sums: ptr<function, ExpandSums>) {
+fn store_quad(
+    quad: u32,
+    first_row: u32,
+    end_token: u32,
+    c: u32,
+    sums: ptr<function, array<vec4<f32>, 4u * EXPAND_QUADS>>,
+) {
     for (var token = 0u; token < 4u; token++) {
         let row = first_row + 4u * quad + token;
         let sum = (*sums)[4u * quad + token];
@@ -48,7 +52,7 @@ fn expand(first_token: u32, tokens: u32, first_group: u32, end_group: u32, local
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
         for (var first_c = first_group; first_c < end_group; first_c += WORKGROUP) {
             let c = first_c + local;
-            var sums: ExpandSums;
+            var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
             }
