@@ -23,8 +23,6 @@ pub(super) struct Costs {
     pub(super) dispatch: f64,
     /// Times what a shrink takes with barriers inside its loops: there, compilers may keep sums in memory.
     pub(super) interrupted: f64,
-    /// Times what a thread takes that keeps more than 16 vec4s: fewer threads run at a time.
-    pub(super) crowded: f64,
 }
 
 /// Lanes run together, and their neighbouring accesses are one. Estimated; no GPU has been measured yet.
@@ -38,7 +36,6 @@ const GPU: Costs = Costs {
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 1.0,
-    crowded: 1.25,
 };
 
 /// Measured on llvmpipe: lanes compute together, and access memory one after another.
@@ -52,7 +49,6 @@ const SOFTWARE: Costs = Costs {
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 2.0,
-    crowded: 1.0,
 };
 
 impl Costs {

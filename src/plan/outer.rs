@@ -16,7 +16,7 @@ const LEAST_SPLIT_TOKENS: u32 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 pub struct OuterChoice {
-    /// Rows of gradients that a workgroup owns at most: a multiple of four up to 32.
+    /// Rows of gradients that a workgroup owns at most: a multiple of four up to 16, in software to 32.
     pub rows: u32,
     /// Splits of the tokens; each but a single one writes a copy of the gradients, to be added up.
     pub splits: u32,
@@ -97,7 +97,7 @@ impl OuterProblem {
         let most_splits = self.most_splits(device);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
-        for rows in ROW_CHOICES {
+        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
             for splits in halvings(most_splits) {
                 for &held in ways_to_coefficients(rows, device) {
                     for apart in [false, true] {
@@ -129,8 +129,7 @@ impl OuterProblem {
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
         let OuterChoice { rows, splits, held, apart } = choice;
-        let most_rows = ROW_CHOICES[0];
-        check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows)?;
+        check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
         check_choice("held", u32::from(held), ways_to_coefficients(rows, device).contains(&held))?;
         let split_tokens = self.tokens.div_ceil(splits);
@@ -182,8 +181,7 @@ impl OuterProblem {
             // Each thread stages its share of the coefficients, four of them two loads each.
             let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
-            let crowded = if block.rows > 16 { costs.crowded } else { 1.0 };
-            costs.workgroup + crowded * f64::from(plan.split_tokens) * token + store(block)
+            costs.workgroup + f64::from(plan.split_tokens) * token + store(block)
         };
         let dispatch = |dispatch: &OuterDispatch| {
             let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
@@ -213,6 +211,11 @@ impl OuterProblem {
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
         (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
     }
+}
+
+/// More than 16 rows spill registers on some GPUs; in software they have none to spill.
+fn most_rows(device: &DeviceProfile) -> u32 {
+    if device.software { ROW_CHOICES[0] } else { 16 }
 }
 
 /// Whether the coefficients of so many rows can be held, one for every four of them, and whether they can

@@ -111,6 +111,8 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
         Planning::Device | Planning::Candidate(_) => {}
         Planning::Chosen(..) => {
             profile.subgroup_lanes = 1;
+            // In software there is the most to choose.
+            profile.software = true;
             profile.limits.max_compute_workgroups_per_dimension = 8;
         }
         Planning::Wide => profile.busy_workgroups = 64,

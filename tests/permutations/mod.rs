@@ -122,33 +122,48 @@ fn with_shrink_apart(device: &DeviceProfile) -> HashSet<Shader> {
     shaders
 }
 
-/// Shaders of plans for devices whose subgroups have at least 32 threads, which are used: where lanes read
-/// coefficients and where they hold them.
+/// Shaders of plans for a device whose subgroups have at least 32 threads, which are used: as planned, and
+/// with lanes that hold coefficients.
 pub fn with_subgroups() -> Vec<Shader> {
-    let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
+    let device = &DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
     let mut shaders = HashSet::new();
-    for device in [&DeviceProfile { software: true, ..device.clone() }, &device] {
-        for router in [Router::Input, Router::Latent] {
-            for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
-                let config = Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
-                for tokens in [1, 20, 300] {
-                    for elements in [F32, HALF[2]] {
-                        shaders.extend(adapter(
-                            &config,
-                            tokens,
-                            elements,
-                            WriteMode::Accumulate,
-                            true,
-                            device,
-                        ));
-                    }
+    for router in [Router::Input, Router::Latent] {
+        for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
+            let config = Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
+            for tokens in [1, 20, 300] {
+                for elements in [F32, HALF[2]] {
+                    let write = WriteMode::Accumulate;
+                    shaders.extend(adapter(&config, tokens, elements, write, true, device));
+                    shaders.extend(with_held(&config, tokens, elements, write, device));
                 }
             }
         }
     }
-    shaders.extend(with_shrink_apart(&device));
+    shaders.extend(with_shrink_apart(device));
     shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffle"));
     shaders.into_iter().collect()
+}
+
+/// The shaders of an adapter's training whose lanes hold coefficients: those that are predicted to be best.
+fn with_held(
+    config: &Config,
+    tokens: u32,
+    [x, parameters, y]: Elements,
+    write: WriteMode,
+    device: &DeviceProfile,
+) -> Vec<Shader> {
+    let (fits, held) = ("these shapes fit", "subgroups can hold");
+    let options = ForwardOptions { write, save: true, x, parameters, y };
+    let plans = ForwardPlan::candidates(config, tokens, &options, device).expect(fits);
+    let forward = plans.into_iter().find(|plan| plan.choice.held).expect(held);
+    let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
+    let plans = BackwardInputPlan::candidates(config, tokens, &options, device).expect(fits);
+    let input = plans.into_iter().find(|plan| plan.choice.held).expect(held);
+    let options = BackwardParamsOptions { write, x, g: y };
+    let plans = BackwardParamsPlan::candidates(config, tokens, &options, device).expect(fits);
+    let params = plans.into_iter().find(|plan| plan.choice.held).expect(held);
+    let dispatches = [forward.dispatches, input.dispatches, params.dispatches].into_iter().flatten();
+    dispatches.map(|dispatch| dispatch.shader).collect()
 }
 
 /// The shaders of an adapter; in training all outputs, otherwise as few as there can be.
