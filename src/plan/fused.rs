@@ -224,11 +224,9 @@ impl FusedProblem {
         halvings(if self.target_groups > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
     }
 
-    /// Whether coefficients can be held, one for each quad that is expanded at a time, and whether they can
-    /// not.
+    /// Whether coefficients can be held, and whether they can not: there are none where nothing is expanded.
     fn ways_to_coefficients(&self, expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
-        let lanes = device.holders();
-        if self.target_groups > 0 && lanes > 1 && expand_quads <= lanes { &[false, true] } else { &[false] }
+        if self.target_groups > 0 { device.ways_to_coefficients(expand_quads) } else { &[false] }
     }
 
     fn most_shrink_splits(&self) -> u32 {

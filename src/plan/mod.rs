@@ -87,6 +87,11 @@ impl DeviceProfile {
         self.shuffled_lanes().min(MOST_HOLDERS)
     }
 
+    /// Whether so many coefficients can be held at a time, and whether they can not.
+    pub(crate) fn ways_to_coefficients(&self, coefficients: u32) -> &'static [bool] {
+        if self.holders() > 1 && coefficients <= self.holders() { &[false, true] } else { &[false] }
+    }
+
     /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
     pub(crate) fn check_loops(&self, kernel: &str, iterations: u64, fix: &'static str) -> Result<(), Error> {
         Error::check_limit(

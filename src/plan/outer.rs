@@ -99,7 +99,7 @@ impl OuterProblem {
         let mut refused = None;
         for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
             for splits in halvings(most_splits) {
-                for &held in ways_to_coefficients(rows, device) {
+                for &held in device.ways_to_coefficients(rows / 4) {
                     for apart in [false, true] {
                         match self.place(OuterChoice { rows, splits, held, apart }, device) {
                             // Few rows are divided the same, however many are allowed.
@@ -131,7 +131,7 @@ impl OuterProblem {
         let OuterChoice { rows, splits, held, apart } = choice;
         check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
-        check_choice("held", u32::from(held), ways_to_coefficients(rows, device).contains(&held))?;
+        check_choice("held", u32::from(held), device.ways_to_coefficients(rows / 4).contains(&held))?;
         let split_tokens = self.tokens.div_ceil(splits);
         // A thread loops over a split's tokens, and once for each stage and what it stages.
         device.check_loops(
@@ -216,12 +216,6 @@ impl OuterProblem {
 /// More than 16 rows spill registers on some GPUs; in software they have none to spill.
 fn most_rows(device: &DeviceProfile) -> u32 {
     if device.software { ROW_CHOICES[0] } else { 16 }
-}
-
-/// Whether the coefficients of so many rows can be held, one for every four of them, and whether they can
-/// not.
-fn ways_to_coefficients(rows: u32, device: &DeviceProfile) -> &'static [bool] {
-    if (2..).contains(&device.holders()) && rows <= 4 * device.holders() { &[false, true] } else { &[false] }
 }
 
 #[cfg(test)]
