@@ -1,5 +1,6 @@
 // forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a
-// slice of the outputs, in one dispatch, or in one behind shrink.wgsl. l = W_g x (input router) or W_g h (latent router).
+// slice of the outputs, in one dispatch, or in one behind shrink.wgsl. l = W_g x (input router) or W_g h
+// (latent router).
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (part/fused.wgsl)

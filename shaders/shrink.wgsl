@@ -1,5 +1,6 @@
 // shrink: P = X M^T in a dispatch of its own, before forward or backward_input, where there are too few
-// tokens to keep a device busy: workgroups share a tile's columns and its inner dimension.
+// tokens to keep a device busy, or more columns than can be complete at a time: workgroups share a tile's
+// columns and its inner dimension.
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform
