@@ -13,24 +13,32 @@
 //   1  g           tokens x d_out (part/source_g.wgsl); or `shrink_sums`, what shrink.wgsl has made of it
 //                  (part/source_sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
-//   3  saved       tokens x (RANK + EXPERTS), [h, w] as forward saved them
-//   4  dstate      tokens x (RANK + EXPERTS), [dh, dl]; written
+//   3  saved       tokens x STATE, [h, w] as forward saved them; h alone for one expert
+//   4  dstate      tokens x STATE, [dh, dl], or dh alone for one expert; written
 //   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; where wanted
 //                  (part/input_gradient.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
-// ((RANK + EXPERTS) * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
+// (STATE * QUADS * 16 bytes each), `v` (REDUCE * QUADS * 16 bytes).
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dstate: array<f32>;
 
-// [h, w][quad], each a vec4 over four tokens.
+// [h, w][quad], each a vec4 over four tokens; one expert has h alone, and dh below.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 // [dh, dw then dl][quad].
 var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
 // The columns of v that are being absorbed: [column within the chunk][quad].
 var<workgroup> v: array<vec4<f32>, REDUCE * QUADS>;
+
+// w of an expert for four tokens.
+fn weight(expert: u32, quad: u32) -> vec4<f32> {
+    if (EXPERTS == 1u) {
+        return vec4<f32>(1.0);
+    }
+    return state[(RANK + expert) * QUADS + quad];
+}
 
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     v[(column % REDUCE) * QUADS + quad] = dims.scaling * value;
@@ -41,24 +49,29 @@ fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
 // written again.
 fn absorb(first: u32, count: u32, local: u32) {
     let end = first + count;
-    for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
+    // dh_j: the columns congruent to j
+    for (var item = local; item < RANK * QUADS; item += WORKGROUP) {
         let row = item / QUADS;
         let quad = item % QUADS;
         var sum = dstate_tile[item];
-        if (row < RANK) {
-            // dh_j: the columns congruent to j
-            for (var column = first + (row + RANK - first % RANK) % RANK; column < end; column += RANK) {
-                sum += state[(RANK + column / RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
-            }
-        } else {
-            // dw_i: the columns of expert i
-            let expert = row - RANK;
-            let stop = min(end, (expert + 1u) * RANK);
-            for (var column = max(first, expert * RANK); column < stop; column++) {
-                sum += state[(column % RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
-            }
+        for (var column = first + (row + RANK - first % RANK) % RANK; column < end; column += RANK) {
+            sum += weight(column / RANK, quad) * v[(column - first) * QUADS + quad];
         }
         dstate_tile[item] = sum;
+    }
+    if (EXPERTS == 1u) {
+        return;
+    }
+    // dw_i: the columns of expert i
+    for (var item = local; item < EXPERTS * QUADS; item += WORKGROUP) {
+        let expert = item / QUADS;
+        let quad = item % QUADS;
+        var sum = dstate_tile[RANK * QUADS + item];
+        let stop = min(end, (expert + 1u) * RANK);
+        for (var column = max(first, expert * RANK); column < stop; column++) {
+            sum += state[(column % RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
+        }
+        dstate_tile[RANK * QUADS + item] = sum;
     }
 }
 
@@ -106,11 +119,13 @@ fn main(
     load_state(first_token, local);
     shrink(first_token, dims.tokens, local);
     workgroupBarrier();
-    if (local < QUADS) {
-        softmax_backward(local);
+    if (EXPERTS > 1u) {
+        if (local < QUADS) {
+            softmax_backward(local);
+        }
+        workgroupBarrier();
+        route_backward(local);
     }
-    workgroupBarrier();
-    route_backward(local);
     if (group.x == 0u) {
         for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
             let token = item / STATE;

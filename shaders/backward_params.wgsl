@@ -14,8 +14,8 @@
 //   0  dims       uniform
 //   1  x          tokens x d_in
 //   2  g          tokens x d_out
-//   3  saved      tokens x (RANK + EXPERTS), [h, w]
-//   4  dstate     tokens x (RANK + EXPERTS), [dh, dl]
+//   3  saved      tokens x STATE, [h, w], or h alone for one expert
+//   4  dstate     tokens x STATE, [dh, dl], or dh alone for one expert
 //   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
 // Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
 // Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
@@ -64,7 +64,11 @@ fn factor_x(token: u32, row: u32) -> f32 {
 }
 fn factor_g(token: u32, row: u32) -> f32 {
     let inside = min(row, RANK * EXPERTS - 1u);
-    return dims.scaling * saved[token * STATE + RANK + inside / RANK] * saved[token * STATE + inside % RANK];
+    var weight = 1.0;
+    if (EXPERTS > 1u) {
+        weight = saved[token * STATE + RANK + inside / RANK];
+    }
+    return dims.scaling * weight * saved[token * STATE + inside % RANK];
 }
 fn factor_h(token: u32, row: u32) -> f32 {
     return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];

@@ -8,16 +8,24 @@
 //                  (part/source_sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  y           tokens x d_out; added to when ACCUMULATE
-//   4  saved       tokens x (RANK + EXPERTS), [h, w]; training only (part/save_state.wgsl)
+//   4  saved       tokens x STATE, [h, w], or h alone for one expert; training only (part/save_state.wgsl)
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and
-// `state`, (RANK + EXPERTS) * QUADS * 16 bytes.
+// `state`, STATE * QUADS * 16 bytes.
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
-// [h, l then w][quad], each a vec4 over four tokens.
+// [h, l then w][quad], each a vec4 over four tokens; one expert has h alone.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
+
+// w of an expert for four tokens.
+fn weight(expert: u32, quad: u32) -> vec4<f32> {
+    if (EXPERTS == 1u) {
+        return vec4<f32>(1.0);
+    }
+    return state[(RANK + expert) * QUADS + quad];
+}
 
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
@@ -28,7 +36,7 @@ fn stage(first_row: u32, count: u32, local: u32) {
     for (var item = local; item < count * QUADS; item += WORKGROUP) {
         let row = first_row + item / QUADS;
         let quad = item % QUADS;
-        scratch[item] = dims.scaling * state[(RANK + row / RANK) * QUADS + quad] * state[(row % RANK) * QUADS + quad];
+        scratch[item] = dims.scaling * weight(row / RANK, quad) * state[(row % RANK) * QUADS + quad];
     }
 }
 fn coefficient(index: u32) -> vec4<f32> { return scratch[index]; }
@@ -45,9 +53,9 @@ fn softmax(quad: u32) {
     }
     var total = vec4<f32>(0.0);
     for (var expert = 0u; expert < EXPERTS; expert++) {
-        let weight = exp(state[(RANK + expert) * QUADS + quad] - largest);
-        state[(RANK + expert) * QUADS + quad] = weight;
-        total += weight;
+        let exponential = exp(state[(RANK + expert) * QUADS + quad] - largest);
+        state[(RANK + expert) * QUADS + quad] = exponential;
+        total += exponential;
     }
     for (var expert = 0u; expert < EXPERTS; expert++) {
         state[(RANK + expert) * QUADS + quad] = state[(RANK + expert) * QUADS + quad] / total;
@@ -67,11 +75,13 @@ fn main(
         return;
     }
     shrink(first_token, dims.tokens, local);
-    route(local);
-    if (local < QUADS) {
-        softmax(local);
+    if (EXPERTS > 1u) {
+        route(local);
+        if (local < QUADS) {
+            softmax(local);
+        }
+        workgroupBarrier();
     }
-    workgroupBarrier();
     save_state(first_token, dims.tokens, group.x, local);
     let first_group = group.x * dims.slice_groups;
     expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, out_groups()), local);

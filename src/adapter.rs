@@ -1,6 +1,6 @@
 //! Fresh adapters, as the reference code initialises them.
 
-use crate::config::{Config, Router};
+use crate::config::{Config, Gate, Router};
 use crate::error::Error;
 use crate::layout::Adapter;
 
@@ -16,14 +16,15 @@ impl Adapter {
         config.layout()?;
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
-        let router_fan_in = match config.router {
-            Router::Input => d_in,
-            Router::Latent => rank,
+        let [router_rows, router_columns] = match config.gate() {
+            Gate::One => [0, 1],
+            Gate::Router(Router::Input) => [experts, d_in],
+            Gate::Router(Router::Latent) => [experts, rank],
         };
         let mut random = SplitMix64(seed);
         Ok(Self {
             a: random.kaiming_uniform(rank, d_in),
-            router: random.kaiming_uniform(experts, router_fan_in),
+            router: random.kaiming_uniform(router_rows, router_columns),
             b: vec![vec![0.0; d_out * rank]; experts],
         })
     }

@@ -13,20 +13,11 @@ pub enum Router {
     Latent,
 }
 
-impl Router {
-    /// Rows of the shrink block: A's, and the input router's.
-    pub(crate) fn shrink_rows(self, rank: u32, experts: u32) -> u32 {
-        match self {
-            Self::Input => rank + experts,
-            Self::Latent => rank,
-        }
-    }
-}
-
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
-/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is always 1.
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, whatever the router, which
+/// has no parameters, no state and no part in any kernel then.
 ///
 /// ```
 /// use hydralora::{Config, Router};
@@ -71,15 +62,14 @@ impl Config {
         alpha / (rank as f32).sqrt()
     }
 
-    /// Trainable parameters, without the layout's padding. With one expert the router has no say
-    /// (its gradient is zero) and is not counted.
+    /// Trainable parameters, without the layout's padding.
     #[must_use]
     pub fn parameter_count(&self) -> u64 {
         let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
-        let router = match self.router {
-            _ if experts == 1 => 0,
-            Router::Input => experts.saturating_mul(d_in),
-            Router::Latent => experts.saturating_mul(rank),
+        let router = match self.gate() {
+            Gate::One => 0,
+            Gate::Router(Router::Input) => experts.saturating_mul(d_in),
+            Gate::Router(Router::Latent) => experts.saturating_mul(rank),
         };
         let experts = experts.saturating_mul(rank).saturating_mul(d_out);
         rank.saturating_mul(d_in).saturating_add(experts).saturating_add(router)
@@ -94,22 +84,27 @@ impl Config {
     }
 
     /// Numbers per token that forward saves for backward, `[h, w]`, and backward hands on,
-    /// `[dh, dl]`: rank + experts.
+    /// `[dh, dl]`: rank + experts, or just rank for one expert.
     #[must_use]
     pub fn state_len(&self) -> u32 {
-        self.rank.saturating_add(self.experts)
+        self.gate().state_len(self.rank, self.experts)
     }
 
     /// Bytes of the `saved` (and of the `dstate`) tensor for `tokens` tokens:
-    /// tokens x (rank + experts) x 4.
+    /// tokens x [`Config::state_len`] x 4.
     #[must_use]
     pub fn state_bytes(&self, tokens: u32) -> u64 {
         (4 * u64::from(tokens)).saturating_mul(u64::from(self.state_len()))
     }
 
+    /// How the experts' weights come about.
+    pub(crate) fn gate(&self) -> Gate {
+        if self.experts == 1 { Gate::One } else { Gate::Router(self.router) }
+    }
+
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(&self) -> u32 {
-        self.router.shrink_rows(self.rank, self.experts)
+        self.gate().shrink_rows(self.rank, self.experts)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -125,5 +120,40 @@ impl Config {
             });
         }
         Ok(())
+    }
+}
+
+/// How the experts' weights come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Gate {
+    /// One expert, of weight 1.
+    One,
+    /// Several experts, weighted by the softmax of the router's logits.
+    Router(Router),
+}
+
+impl Gate {
+    /// Rows of the shrink block: A's, and the input router's.
+    pub(crate) fn shrink_rows(self, rank: u32, experts: u32) -> u32 {
+        match self {
+            Self::Router(Router::Input) => rank.saturating_add(experts),
+            Self::One | Self::Router(Router::Latent) => rank,
+        }
+    }
+
+    /// Rows of the latent router's own block.
+    pub(crate) fn latent_rows(self, experts: u32) -> u32 {
+        match self {
+            Self::Router(Router::Latent) => experts,
+            Self::One | Self::Router(Router::Input) => 0,
+        }
+    }
+
+    /// Numbers per token that are kept for backward: h, and the weights where there are several.
+    pub(crate) fn state_len(self, rank: u32, experts: u32) -> u32 {
+        match self {
+            Self::One => rank,
+            Self::Router(_) => rank.saturating_add(experts),
+        }
     }
 }

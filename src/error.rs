@@ -4,6 +4,45 @@ use std::fmt;
 
 use crate::element::Element;
 
+/// What bounds an operation. Most are limits that the device was requested with, and are displayed by their
+/// names in [`wgpu::Limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// `max_buffer_size`.
+    BufferSize,
+    /// `max_storage_buffer_binding_size`, or the 4 GiB that kernels can count.
+    StorageBufferBindingSize,
+    /// `max_storage_buffers_per_shader_stage`.
+    StorageBuffersPerShaderStage,
+    /// `max_compute_workgroup_storage_size`.
+    ComputeWorkgroupStorageSize,
+    /// `max_compute_invocations_per_workgroup`.
+    ComputeInvocationsPerWorkgroup,
+    /// `max_compute_workgroups_per_dimension`.
+    ComputeWorkgroupsPerDimension,
+    /// How many elements a kernel can count in 32 bits.
+    Elements,
+    /// The loop iterations after which the driver ends a thread's loops without a word
+    /// ([`DeviceProfile::max_loop_iterations`](crate::DeviceProfile::max_loop_iterations)).
+    LoopIterations,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BufferSize => "max_buffer_size",
+            Self::StorageBufferBindingSize => "max_storage_buffer_binding_size",
+            Self::StorageBuffersPerShaderStage => "max_storage_buffers_per_shader_stage",
+            Self::ComputeWorkgroupStorageSize => "max_compute_workgroup_storage_size",
+            Self::ComputeInvocationsPerWorkgroup => "max_compute_invocations_per_workgroup",
+            Self::ComputeWorkgroupsPerDimension => "max_compute_workgroups_per_dimension",
+            Self::Elements => "32-bit element count",
+            Self::LoopIterations => "driver's bound on loop iterations",
+        })
+    }
+}
+
 /// Everything the library can refuse or fail at.
 ///
 /// Mistakes in shapes, buffers and limits are found while an operation is prepared, before anything
@@ -145,8 +184,8 @@ pub enum Error {
     OverLimit {
         /// What needs it.
         what: String,
-        /// The limit's name in `wgpu::Limits`.
-        limit: &'static str,
+        /// Which limit.
+        limit: Limit,
         /// How much is needed.
         needed: u64,
         /// How much the device allows.
@@ -187,7 +226,7 @@ impl Error {
     /// Refuses `needed` over `allowed`.
     pub(crate) fn check_limit(
         what: impl fmt::Display,
-        limit: &'static str,
+        limit: Limit,
         needed: u64,
         allowed: u64,
         fix: &'static str,

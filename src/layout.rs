@@ -8,52 +8,66 @@
 //! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
 //! - for the latent router a small experts x rank block, `W_g`.
 //!
+//! One expert has no router: its shrink block is A alone.
+//!
 //! Rows are padded to a multiple of four elements; padding is zero and stays zero in training.
 
-use crate::config::{Config, Router};
-use crate::error::Error;
+use crate::config::Config;
+use crate::error::{Error, Limit};
 
 /// A row-major block of the packed buffer; all numbers are in f32 elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
-    /// Where the block starts.
-    pub offset: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// Elements in a row, without padding.
-    pub columns: usize,
-    /// From one row's start to the next: `columns` rounded up to a multiple of four.
-    pub stride: usize,
+    offset: usize,
+    rows: usize,
+    columns: usize,
 }
 
 impl Block {
-    fn after(offset: usize, rows: usize, columns: usize) -> Self {
-        Self { offset, rows, columns, stride: columns.next_multiple_of(4) }
+    /// Where the block starts.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements in a row, without padding.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// From one row's start to the next: the columns rounded up to a multiple of four.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.columns.next_multiple_of(4)
     }
 
     /// The block's end, in elements.
     #[must_use]
     pub fn end(&self) -> usize {
-        self.offset + self.rows * self.stride
+        self.offset + self.rows * self.stride()
     }
 
-    /// The elements of `row`, without padding.
+    /// The elements of `row`, without padding; beyond the last row, of nothing in this block.
     #[must_use]
     pub fn row(&self, row: usize) -> std::ops::Range<usize> {
-        let start = self.offset + row * self.stride;
-        start..start + self.columns
+        let start = self.offset.saturating_add(row.saturating_mul(self.stride()));
+        start..start.saturating_add(self.columns)
     }
 }
 
 /// The packed layout of one adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// A and, for the input router, `W_g`: rows x `d_in`.
-    pub shrink: Block,
-    /// Every `B_i`, transposed: (experts * rank) x `d_out`.
-    pub expand: Block,
-    /// The latent router's `W_g`: experts x rank.
-    pub latent_router: Option<Block>,
+    shrink: Block,
+    expand: Block,
+    latent_router: Option<Block>,
     rank: usize,
     experts: usize,
 }
@@ -63,7 +77,7 @@ pub struct Layout {
 pub struct Adapter {
     /// A: rank x `d_in`.
     pub a: Vec<f32>,
-    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router).
+    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router); empty for one expert.
     pub router: Vec<f32>,
     /// `B_i`, one per expert: `d_out` x rank.
     pub b: Vec<Vec<f32>>,
@@ -76,28 +90,45 @@ impl Layout {
             [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
         // In u128: no product of four 32-bit numbers overflows it.
         let [d_in4, d_out4, rank4] = [d_in, d_out, rank].map(|n| u128::from(n.next_multiple_of(4)));
-        let latent = if config.router == Router::Latent { u128::from(experts) * rank4 } else { 0 };
-        let shrink_rows = match config.router {
-            Router::Input => rank + experts,
-            Router::Latent => rank,
-        };
-        let elements = u128::from(shrink_rows) * d_in4 + u128::from(experts * rank) * d_out4 + latent;
+        let (shrink_rows, latent_rows) = (config.shrink_rows(), config.gate().latent_rows(config.experts));
+        let elements = u128::from(shrink_rows) * d_in4
+            + u128::from(experts * rank) * d_out4
+            + u128::from(latent_rows) * rank4;
         Error::check_limit(
             "the adapter's packed layout",
-            "(32-bit) element count",
+            Limit::Elements,
             u64::try_from(elements).unwrap_or(u64::MAX),
             1 << 30,
             "use a smaller rank or fewer experts",
         )?;
 
         let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);
-        let shrink = Block::after(0, shrink_rows as usize, d_in);
-        let expand = Block::after(shrink.end(), experts * rank, d_out);
-        let latent_router = match config.router {
-            Router::Input => None,
-            Router::Latent => Some(Block::after(expand.end(), experts, rank)),
-        };
+        let shrink = Block { offset: 0, rows: shrink_rows as usize, columns: d_in };
+        let expand = Block { offset: shrink.end(), rows: experts * rank, columns: d_out };
+        let latent_router = (latent_rows > 0).then(|| Block {
+            offset: expand.end(),
+            rows: latent_rows as usize,
+            columns: rank,
+        });
         Ok(Self { shrink, expand, latent_router, rank, experts })
+    }
+
+    /// A and, for the input router, `W_g`: rows x `d_in`.
+    #[must_use]
+    pub fn shrink(&self) -> Block {
+        self.shrink
+    }
+
+    /// Every `B_i`, transposed: (experts * rank) x `d_out`.
+    #[must_use]
+    pub fn expand(&self) -> Block {
+        self.expand
+    }
+
+    /// The latent router's `W_g`: experts x rank.
+    #[must_use]
+    pub fn latent_router(&self) -> Option<Block> {
+        self.latent_router
     }
 
     /// Elements in the packed buffer, padding included: a multiple of four.
@@ -118,6 +149,11 @@ impl Layout {
         self.shrink.row(j)
     }
 
+    /// Rows of `W_g`: none for one expert.
+    fn router_rows(&self) -> usize {
+        self.latent_router.map_or(self.shrink.rows - self.rank, |block| block.rows)
+    }
+
     /// The elements of row i of `W_g`.
     fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
         match &self.latent_router {
@@ -131,21 +167,23 @@ impl Layout {
         self.expand.row(expert * self.rank + j)
     }
 
-    /// The packed form of an adapter, padding zero.
+    /// The packed form of an adapter, padding zero. The router of one expert is left out, if there is one.
     ///
     /// # Errors
     /// A matrix with the wrong number of elements.
     pub fn pack(&self, adapter: &Adapter) -> Result<Vec<f32>, Error> {
         let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
-        let router_columns = self.router_row(0).len();
+        let (router_rows, router_columns) = (self.router_rows(), self.router_row(0).len());
         Error::check_length("A", self.rank * d_in, adapter.a.len())?;
-        Error::check_length("W_g", self.experts * router_columns, adapter.router.len())?;
+        if router_rows > 0 {
+            Error::check_length("W_g", router_rows * router_columns, adapter.router.len())?;
+        }
         Error::check_length("the list of B_i", self.experts, adapter.b.len())?;
         let mut packed = vec![0.0; self.len()];
         for (j, row) in adapter.a.chunks_exact(d_in).enumerate() {
             packed[self.a_row(j)].copy_from_slice(row);
         }
-        for (expert, row) in adapter.router.chunks_exact(router_columns).enumerate() {
+        for (expert, row) in adapter.router.chunks_exact(router_columns).take(router_rows).enumerate() {
             packed[self.router_row(expert)].copy_from_slice(row);
         }
         for (expert, b) in adapter.b.iter().enumerate() {
@@ -179,7 +217,7 @@ impl Layout {
             .collect();
         Ok(Adapter {
             a: rows(&|j| self.a_row(j), self.rank),
-            router: rows(&|expert| self.router_row(expert), self.experts),
+            router: rows(&|expert| self.router_row(expert), self.router_rows()),
             b,
         })
     }

@@ -8,6 +8,8 @@ mod config;
 pub mod device;
 mod element;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
+mod iterations;
 mod layout;
 mod memory;
 pub mod op;
@@ -24,7 +26,7 @@ pub mod twin;
 
 pub use config::{Config, Router};
 pub use element::Element;
-pub use error::Error;
+pub use error::{Error, Limit};
 pub use layout::{Adapter, Block, Layout};
 pub use memory::Memory;
 pub use op::{

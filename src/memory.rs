@@ -19,7 +19,7 @@ pub struct Memory {
     pub gradients: u64,
     /// `AdamW`'s two moments.
     pub moments: u64,
-    /// `[h, w]`, which forward saves for backward: tokens x (rank + experts) x 4.
+    /// `[h, w]`, which forward saves for backward: tokens x [`Config::state_len`] x 4.
     pub saved: u64,
     /// `[dh, dl]`, which backward hands on.
     pub dstate: u64,

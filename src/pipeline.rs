@@ -57,9 +57,11 @@ impl Kernels {
         Self::with_profile(device, DeviceProfile::of(device))
     }
 
-    /// Kernels for `device` that plan for `profile`: for devices whose width the caller knows.
+    /// Kernels for `device` that plan for `profile`: for devices whose width the caller knows. Where the
+    /// profile claims more subgroup lanes or loop iterations than the device guarantees, the device's count.
     #[must_use]
     pub fn with_profile(device: &wgpu::Device, profile: DeviceProfile) -> Self {
+        let profile = profile.within(&DeviceProfile::of(device));
         Self { device: device.clone(), profile, cache: Arc::default() }
     }
 
@@ -77,7 +79,7 @@ impl Kernels {
         &self.profile
     }
 
-    /// Compiles shaders ahead of their first use; those of a plan come from its `shaders` function.
+    /// Compiles shaders ahead of their first use; those of a plan are the `shader`s of its dispatches.
     ///
     /// # Errors
     /// The device lacks a limit or wgpu refuses the pipeline.

@@ -1,7 +1,7 @@
 //! Tensors: ranges of the caller's buffers, and the checks before they are bound.
 
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, Limit};
 
 /// A dense tensor: a range of bytes in one of the caller's buffers, and the type of its elements.
 ///
@@ -68,10 +68,12 @@ pub(crate) struct Operand<'a> {
     /// Bytes that the shape needs.
     pub(crate) bytes: u64,
     only_f32: bool,
+    /// What to change where no binding holds so many bytes.
+    fix: &'static str,
 }
 
 impl<'a> Operand<'a> {
-    /// A row-major matrix of whatever elements the tensor has.
+    /// A row-major matrix with a row for each token, of whatever elements the tensor has.
     pub(crate) fn matrix(
         name: &'static str,
         role: Role,
@@ -86,6 +88,7 @@ impl<'a> Operand<'a> {
             shape: format!("{rows} x {columns} {}", tensor.element),
             bytes: (tensor.element.bytes() * u64::from(rows)).saturating_mul(u64::from(columns)),
             only_f32: false,
+            fix: "request a device with the adapter's limit, or process fewer tokens at a time",
         }
     }
 
@@ -98,12 +101,18 @@ impl<'a> Operand<'a> {
             shape: format!("{elements} {}", tensor.element),
             bytes: elements.saturating_mul(tensor.element.bytes()),
             only_f32: false,
+            fix: "request a device with the adapter's limit, or use a smaller rank or fewer experts",
         }
     }
 
     /// The same, refused unless its elements are f32.
     pub(crate) fn only_f32(self) -> Self {
         Self { only_f32: true, ..self }
+    }
+
+    /// The same, with other advice where no binding holds it.
+    pub(crate) fn or(self, fix: &'static str) -> Self {
+        Self { fix, ..self }
     }
 
     /// Exactly the bytes that the shape needs, so that what follows in the buffer is out of reach.
@@ -141,10 +150,10 @@ impl<'a> Operand<'a> {
         }
         Error::check_limit(
             format_args!("{tensor} ({})", self.shape),
-            "max_storage_buffer_binding_size",
+            Limit::StorageBufferBindingSize,
             self.bytes,
             limits.max_storage_buffer_binding_size.min(MOST_BYTES),
-            "request a device with the adapter's limit, or process fewer tokens at a time",
+            self.fix,
         )
     }
 }

@@ -10,7 +10,7 @@ use crate::adapter::SplitMix64;
 use crate::config::Config;
 use crate::device::Gpu;
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::op::{
     BackwardInput, BackwardInputDescriptor, BackwardInputOptions, BackwardParams, BackwardParamsDescriptor,
     BackwardParamsOptions, Forward, ForwardDescriptor, ForwardOptions,
@@ -279,7 +279,7 @@ impl Trial {
         {
             let bytes = elements.saturating_mul(element.bytes());
             let most = gpu.device.limits().max_buffer_size;
-            Error::check_limit(tensor, "max_buffer_size", bytes, most, "measure fewer tokens")?;
+            Error::check_limit(tensor, Limit::BufferSize, bytes, most, "measure fewer tokens")?;
         }
         let mut random = SplitMix64(0);
         let mut buffer = |elements: u64, element: Element| {

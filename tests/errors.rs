@@ -11,7 +11,7 @@ use hydralora::op::{
 use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, Config,
-    DeviceProfile, Element, Error, Forward, ForwardDescriptor, Kernels, Linear, LinearDescriptor,
+    DeviceProfile, Element, Error, Forward, ForwardDescriptor, Kernels, Limit, Linear, LinearDescriptor,
     LinearDirection, Router, Tensor, WriteMode,
 };
 
@@ -221,21 +221,21 @@ fn one_buffer_read_and_written() {
 #[test]
 fn over_a_limit() {
     let profile = DeviceProfile::new(wgpu::Limits::default(), 8);
-    let over = |error: Error, name: &str| {
+    let over = |error: Error, expected: Limit| {
         let Error::OverLimit { limit, needed, allowed, .. } = &error else { panic!("{error:?}") };
-        assert_eq!(*limit, name);
+        assert_eq!(*limit, expected);
         assert!(needed > allowed, "{error}");
-        mentions_all(&error, &[name, &needed.to_string(), &allowed.to_string()]);
+        mentions_all(&error, &[&limit.to_string(), &needed.to_string(), &allowed.to_string()]);
     };
     // Workgroup memory holds at least four tokens' h and w: 64 bytes for each of rank + experts.
     let wide = config([8, 8, 2000, 2], Router::Input);
     over(
         ForwardPlan::new(&wide, 4, &FORWARD, &profile).expect_err("too wide"),
-        "max_compute_workgroup_storage_size",
+        Limit::ComputeWorkgroupStorageSize,
     );
     over(
         BackwardInputPlan::new(&wide, 4, &BACKWARD_INPUT, &profile).expect_err("too wide"),
-        "max_compute_workgroup_storage_size",
+        Limit::ComputeWorkgroupStorageSize,
     );
     // Two folded dimensions of 65,535 workgroups hold any u32 number of tokens; a smaller limit does not.
     let narrow = DeviceProfile {
@@ -255,13 +255,13 @@ fn over_a_limit() {
         .err(),
         LinearPlan::new(LinearDirection::Forward, [8, 1 << 16, 1], &LINEAR, &narrow).err(),
     ] {
-        over(error.expect("too many workgroups"), "max_compute_workgroups_per_dimension");
+        over(error.expect("too many workgroups"), Limit::ComputeWorkgroupsPerDimension);
     }
     let huge = config([1 << 20, 1 << 20, 1 << 10, 4], Router::Input);
-    over(huge.layout().expect_err("too many parameters"), "(32-bit) element count");
+    over(huge.layout().expect_err("too many parameters"), Limit::Elements);
     let largest = config([u32::MAX; 4], Router::Latent);
     assert_eq!((largest.parameter_count(), largest.state_len()), (u64::MAX, u32::MAX));
-    over(largest.layout().expect_err("too many parameters"), "(32-bit) element count");
+    over(largest.layout().expect_err("too many parameters"), Limit::Elements);
 }
 
 #[test]

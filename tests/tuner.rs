@@ -10,8 +10,8 @@ use hydralora::device::Gpu;
 use hydralora::op::{BackwardParamsPlan, ForwardPlan};
 use hydralora::tuner::{Measurement, Tuner};
 use hydralora::{
-    Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Operation, OuterChoice, Router,
-    Tuning, WriteMode,
+    Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Limit, Operation, OuterChoice,
+    Router, Tuning, WriteMode,
 };
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ fn what_no_device_has_room_for_is_an_error() {
     let huge = Config { d_in: 1 << 24, d_out: 1 << 24, ..CONFIG };
     for operation in *OPERATIONS {
         let refused = tuner.measure(&GPU, &huge, u32::MAX, operation);
-        assert!(matches!(refused, Err(Error::OverLimit { limit: "max_buffer_size", .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::OverLimit { limit: Limit::BufferSize, .. })), "{refused:?}");
         let refused = tuner.measure(&GPU, &CONFIG, 0, operation);
         assert_eq!(refused, Err(Error::ZeroDimension { dimension: "tokens" }));
     }

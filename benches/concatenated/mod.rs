@@ -141,25 +141,25 @@ impl Form {
     fn forward_shrink(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
         let Config { d_in, rank, experts, .. } = self.config;
         let buffers = [inputs.x, inputs.parameters, &self.outputs.logits];
-        self.shrink(recorder, quads, [d_in, rank + experts], self.layout.shrink.offset, buffers);
+        self.shrink(recorder, quads, [d_in, rank + experts], self.layout.shrink().offset(), buffers);
     }
 
     fn backward_shrink(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
         let Config { d_out, rank, experts, .. } = self.config;
         let buffers = [inputs.g, inputs.parameters, &self.outputs.v];
-        self.shrink(recorder, quads, [d_out, rank * experts], self.layout.expand.offset, buffers);
+        self.shrink(recorder, quads, [d_out, rank * experts], self.layout.expand().offset(), buffers);
     }
 
     fn forward_expand(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
         let Config { d_out, rank, experts, .. } = self.config;
         let buffers = [&self.outputs.z, inputs.parameters, &self.outputs.y];
-        self.expand(recorder, quads, [rank * experts, d_out], self.layout.expand.offset, buffers);
+        self.expand(recorder, quads, [rank * experts, d_out], self.layout.expand().offset(), buffers);
     }
 
     fn backward_expand(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
         let Config { d_in, rank, experts, .. } = self.config;
         let buffers = [&self.outputs.dstate, inputs.parameters, &self.outputs.dx];
-        self.expand(recorder, quads, [rank + experts, d_in], self.layout.shrink.offset, buffers);
+        self.expand(recorder, quads, [rank + experts, d_in], self.layout.shrink().offset(), buffers);
     }
 
     /// `buffers` are X (tokens x inner), the parameters, with M (columns x inner) at `offset`, and P.
@@ -262,8 +262,8 @@ impl Form {
         let target = if splits == 1 { gradients } else { copies };
         let copy_groups = self.layout.len() as u32 / 4;
         for (x, z, width, z_rows, offset) in [
-            (inputs.x, dstate, d_in, rank + experts, self.layout.shrink.offset),
-            (inputs.g, z, d_out, rank * experts, self.layout.expand.offset),
+            (inputs.x, dstate, d_in, rank + experts, self.layout.shrink().offset()),
+            (inputs.g, z, d_out, rank * experts, self.layout.expand().offset()),
         ] {
             let rows = z_rows.div_ceil(z_rows.div_ceil(most_rows)).next_multiple_of(4);
             let wgsl = text(

@@ -27,7 +27,7 @@ pub struct Activations {
     pub inputs: [wgpu::Buffer; 3],
     /// What fc1 and fc2 return, before gelu: tokens x `WIDTH`.
     pub outputs: [wgpu::Buffer; 2],
-    /// `[h, w]` of the adapters: tokens x (rank + experts).
+    /// `[h, w]` of the adapters: tokens x state length.
     pub saved: Option<[wgpu::Buffer; 2]>,
     /// The gradient of the mean loss at the logits, which it has replaced: tokens x `VOCABULARY`.
     pub dlogits: wgpu::Buffer,

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
 use crate::shader::{AdamWShader, Shader};
@@ -137,13 +137,7 @@ impl AdamWPlan {
                 given: elements as u64,
             });
         }
-        Error::check_limit(
-            "AdamW",
-            "(32-bit) element count",
-            elements as u64,
-            1 << 30,
-            "split the parameters",
-        )?;
+        Error::check_limit("AdamW", Limit::Elements, elements as u64, 1 << 30, "split the parameters")?;
         let groups = elements as u32 / 4;
         let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits)?;
         let clip = hyper.max_norm.is_some();

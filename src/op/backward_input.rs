@@ -1,6 +1,6 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch or two.
 
-use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops};
+use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops, running};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -28,13 +28,13 @@ pub struct BackwardInputDescriptor<'a> {
     pub g: Tensor<'a>,
     /// The packed adapter ([`Layout`](crate::Layout)), f32.
     pub parameters: Tensor<'a>,
-    /// `[h, w]` as forward saved them: T x (rank + experts), f32.
+    /// `[h, w]` as forward saved them: T x [`Config::state_len`], f32.
     pub saved: Tensor<'a>,
     /// `dL/dx`: T x `d_in`, of any [`Element`]. `None` for a layer with nothing to learn before it.
     pub dx: Option<Tensor<'a>>,
     /// Accumulate adds to dx, where the frozen layer has put `W0^T g`.
     pub write: WriteMode,
-    /// Receives `[dh, dl]` for the parameters' backward: T x (rank + experts), f32.
+    /// Receives `[dh, dl]` for the parameters' backward: T x [`Config::state_len`], f32.
     pub dstate: Tensor<'a>,
 }
 
@@ -84,7 +84,7 @@ impl BackwardInputPlan {
     ) -> Result<Self, Error> {
         let problem = problem(config, tokens, *options)?;
         let tuned = device.tuning.fused(config, tokens, Operation::BackwardInput(*options));
-        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+        problem.plan(tuned, device, |placed| Self::placed(&problem, *options, placed, device))
     }
 
     /// Every plan that fits the device; they compute the same.
@@ -99,7 +99,7 @@ impl BackwardInputPlan {
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens, *options)?;
         let placed = problem.candidates(device)?;
-        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+        running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
     /// The least that any input backward has to do: every tensor once, and no padding.
@@ -109,7 +109,7 @@ impl BackwardInputPlan {
     pub fn least_work(config: &Config, tokens: u32, options: &BackwardInputOptions) -> Result<Work, Error> {
         let BackwardInputOptions { g, dx } = *options;
         let layout = check_tokens(config, tokens)?;
-        let expand = layout.expand.rows * layout.expand.stride;
+        let expand = layout.expand().rows() * layout.expand().stride();
         let without_dx = Work {
             bytes: matrix_bytes(g, tokens, config.d_out) + 2 * config.state_bytes(tokens) + 4 * expand as u64,
             flops: 2 * u64::from(tokens) * u64::from(config.d_out) * u64::from(config.rank * config.experts),
@@ -145,7 +145,7 @@ impl BackwardInputPlan {
             Shader::BackwardInput(BackwardInputShader {
                 rank: config.rank,
                 experts: config.experts,
-                router: config.router,
+                gate: config.gate(),
                 tile: placed.tile,
                 g,
                 dx,
@@ -180,7 +180,7 @@ fn problem(config: &Config, tokens: u32, options: BackwardInputOptions) -> Resul
         target_groups: options.dx.map_or(0, |_| groups(config.d_in)),
         expand_rows: config.shrink_rows(),
         staged: false,
-        shrink_matrix: (layout.expand.offset / 4) as u32,
+        shrink_matrix: (layout.expand().offset() / 4) as u32,
         config: *config,
     })
 }

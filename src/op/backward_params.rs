@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{check_tokens, matrix_bytes, product_flops};
+use super::{check_tokens, matrix_bytes, product_flops, running};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::plan::{
     WORKGROUP, Work, fold,
 };
 use crate::shader::{Access, BackwardParamsShader, ReduceShader, Shader, WriteMode};
-use crate::tensor::{Operand, Role, Tensor};
+use crate::tensor::{Operand, Role, Tensor, check_operands};
 use crate::tuning::Operation;
 
 /// What the parameters' backward is prepared with.
@@ -31,9 +31,9 @@ pub struct BackwardParamsDescriptor<'a> {
     pub x: Tensor<'a>,
     /// `dL/dy`: T x `d_out`, of any [`Element`].
     pub g: Tensor<'a>,
-    /// `[h, w]` as forward saved them: T x (rank + experts), f32.
+    /// `[h, w]` as forward saved them: T x [`Config::state_len`], f32.
     pub saved: Tensor<'a>,
-    /// `[dh, dl]` as the input's backward wrote them: T x (rank + experts), f32.
+    /// `[dh, dl]` as the input's backward wrote them: T x [`Config::state_len`], f32.
     pub dstate: Tensor<'a>,
     /// The gradients, packed like the parameters ([`Layout`](crate::Layout)), f32.
     pub gradients: Tensor<'a>,
@@ -111,7 +111,7 @@ impl BackwardParamsPlan {
     ) -> Result<Self, Error> {
         let problem = problem(config, tokens)?;
         let tuned = device.tuning.outer(config, tokens, Operation::BackwardParams(*options));
-        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+        problem.plan(tuned, device, |placed| Self::placed(&problem, *options, placed, device))
     }
 
     /// Every plan that fits the device; they compute the same, with sums in other orders.
@@ -126,7 +126,7 @@ impl BackwardParamsPlan {
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens)?;
         let placed = problem.candidates(device)?;
-        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+        running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
     /// The least that any parameter backward has to do: every tensor once, and no padding.
@@ -167,7 +167,7 @@ impl BackwardParamsPlan {
             let shader = Shader::BackwardParams(BackwardParamsShader {
                 rank: config.rank,
                 experts: config.experts,
-                router: config.router,
+                gate: config.gate(),
                 rows: blocks.map(|block: OuterBlock| block.rows),
                 holders,
                 x: Access::new("x", x, config.d_in)?,
@@ -218,6 +218,12 @@ impl BackwardParams {
             Operand::matrix("dstate", Role::Read, dstate, tokens, config.state_len()).only_f32(),
         ];
         let gradients = Operand::vector("gradients", Role::Write, gradients, layout.len() as u64).only_f32();
+        let copies =
+            |scratch, role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4).only_f32();
+        // All together, so that what may share a buffer does not depend on the plan.
+        let scratch_operand = scratch.map(|scratch| copies(scratch, Role::Write));
+        let all: Vec<_> = inputs.iter().chain([&gradients]).chain(&scratch_operand).cloned().collect();
+        check_operands(&all, &kernels.profile().limits)?;
         let outers = |plans: &[DispatchPlan], output: &Operand<'_>| {
             let operands: Vec<_> = inputs.iter().chain([output]).cloned().collect();
             plans.iter().map(|plan| kernels.dispatch(plan, &operands)).collect::<Result<Vec<_>, _>>()
@@ -233,9 +239,8 @@ impl BackwardParams {
             owned = kernels.scratch("hydralora backward_params scratch", plan.scratch_bytes)?;
             Tensor::from(&owned)
         };
-        let copies = |role| Operand::vector("scratch", role, scratch, plan.scratch_bytes / 4).only_f32();
-        let mut dispatches = outers(split, &copies(Role::Write))?;
-        dispatches.push(kernels.dispatch(reduce, &[copies(Role::Read), gradients])?);
+        let mut dispatches = outers(split, &copies(scratch, Role::Write))?;
+        dispatches.push(kernels.dispatch(reduce, &[copies(scratch, Role::Read), gradients])?);
         Ok(Self { dispatches })
     }
 

@@ -1,6 +1,6 @@
 //! Forward: the adapter's whole contribution to y, in one dispatch or two.
 
-use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops};
+use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops, running};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -28,7 +28,7 @@ pub struct ForwardDescriptor<'a> {
     pub y: Tensor<'a>,
     /// Accumulate adds to y, where the frozen layer has put `W0 x + bias`.
     pub write: WriteMode,
-    /// Training: T x (rank + experts), f32, receives `[h, w]` for the backward operations.
+    /// Training: T x [`Config::state_len`], f32, receives `[h, w]` for the backward operations.
     pub saved: Option<Tensor<'a>>,
 }
 
@@ -83,7 +83,7 @@ impl ForwardPlan {
     ) -> Result<Self, Error> {
         let problem = problem(config, tokens)?;
         let tuned = device.tuning.fused(config, tokens, Operation::Forward(*options));
-        Self::placed(&problem, *options, &problem.plan(tuned, device)?, device)
+        problem.plan(tuned, device, |placed| Self::placed(&problem, *options, placed, device))
     }
 
     /// Every plan that fits the device; they compute the same.
@@ -98,7 +98,7 @@ impl ForwardPlan {
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens)?;
         let placed = problem.candidates(device)?;
-        placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)).collect()
+        running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
     /// The least that any forward has to do: every tensor once, and no padding.
@@ -137,7 +137,7 @@ impl ForwardPlan {
             Shader::Forward(ForwardShader {
                 rank: config.rank,
                 experts: config.experts,
-                router: config.router,
+                gate: config.gate(),
                 tile: placed.tile,
                 x,
                 parameters,

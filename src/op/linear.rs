@@ -2,12 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::groups;
+use super::{check_matrix, groups};
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, fold};
-use crate::shader::linear::{DEPTH, SIDE, THREAD_QUADS};
+use crate::plan::{DeviceProfile, DispatchPlan, first_that_runs, fold, halvings};
+use crate::shader::linear::{DEPTH, MOST_THREAD_TOKENS, SIDE, THREAD_QUADS};
 use crate::shader::{Access, LinearDirection, LinearShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
 
@@ -56,6 +56,10 @@ pub struct LinearPlan {
     pub dispatch: DispatchPlan,
 }
 
+/// What to do where no binding holds the weight.
+const SPLIT_LAYER: &str = "request a device with the adapter's limit, store the weight in half precision, or split \
+                           the layer by its outputs";
+
 /// A prepared linear layer. Recording it costs one dispatch.
 #[derive(Debug)]
 pub struct Linear {
@@ -93,7 +97,7 @@ impl LinearPlan {
         let LinearOptions { bias, write, source, weight, target } = *options;
         Error::check_dimension("d_in", d_in)?;
         Error::check_dimension("d_out", d_out)?;
-        Error::check_dimension("tokens", tokens)?;
+        check_matrix(tokens, d_in.max(d_out))?;
         let (source_width, target_width) = match direction {
             LinearDirection::Forward => (d_in, d_out),
             LinearDirection::Backward if bias => {
@@ -102,42 +106,47 @@ impl LinearPlan {
             LinearDirection::Backward => (d_out, d_in),
         };
         let (source_name, target_name) = names(direction);
-        let limits = &device.limits;
-        let thread_tokens = tokens.div_ceil(SIDE).next_power_of_two().min(8);
-        let columns = groups(target_width).div_ceil(SIDE * THREAD_QUADS);
-        Error::check_limit(
-            "linear's grid (blocks of target columns)",
-            "max_compute_workgroups_per_dimension",
-            u64::from(columns),
-            u64::from(limits.max_compute_workgroups_per_dimension),
-            "use a narrower layer",
-        )?;
-        let [y, z] = fold("linear", tokens.div_ceil(SIDE * thread_tokens), limits)?;
-        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
-        Error::check_limit(
-            "linear workgroup memory (bytes)",
-            "max_compute_workgroup_storage_size",
-            memory,
-            u64::from(limits.max_compute_workgroup_storage_size),
-            "request a device with at least WebGPU's default limits",
-        )?;
-        // For each tile along the inner dimension: loading both tiles, and its vec4s.
-        device.check_loops(
-            "linear",
-            u64::from(groups(source_width).div_ceil(DEPTH)) * u64::from(3 * DEPTH),
-            "use a narrower layer, or another driver",
-        )?;
-        let shader = Shader::Linear(LinearShader {
+        let shader = LinearShader {
             direction,
-            thread_tokens,
+            thread_tokens: 1,
             source: Access::new(source_name, source, source_width)?,
             weight: Access::new("weight", weight, d_in)?,
             target: Access::new(target_name, target, target_width)?,
             bias,
             write,
-        });
+        };
         let dims = Dims { tokens, source_width, target_width };
-        Ok(Self { dispatch: DispatchPlan::new(shader, &dims, [columns, y, z], device)? })
+        let most_tokens = tokens.div_ceil(SIDE).min(MOST_THREAD_TOKENS).next_power_of_two();
+        let thread_tokens: Vec<u32> = halvings(most_tokens).collect();
+        // They differ in how many loops compilers unroll, which is not told from here.
+        first_that_runs(
+            &thread_tokens,
+            |_| 1,
+            |&thread_tokens| Self::placed(LinearShader { thread_tokens, ..shader }, dims, device),
+        )
+    }
+
+    fn placed(shader: LinearShader, dims: Dims, device: &DeviceProfile) -> Result<Self, Error> {
+        let limits = &device.limits;
+        let thread_tokens = shader.thread_tokens;
+        let columns = groups(dims.target_width).div_ceil(SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear's grid (blocks of target columns)",
+            Limit::ComputeWorkgroupsPerDimension,
+            u64::from(columns),
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            "use a narrower layer",
+        )?;
+        let [y, z] = fold("linear", dims.tokens.div_ceil(SIDE * thread_tokens), limits)?;
+        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear workgroup memory (bytes)",
+            Limit::ComputeWorkgroupStorageSize,
+            memory,
+            u64::from(limits.max_compute_workgroup_storage_size),
+            "request a device with at least WebGPU's default limits",
+        )?;
+        Ok(Self { dispatch: DispatchPlan::new(Shader::Linear(shader), &dims, [columns, y, z], device)? })
     }
 }
 
@@ -164,7 +173,7 @@ impl Linear {
         };
         let mut operands = vec![
             Operand::matrix(source_name, Role::Read, source, tokens, source_width),
-            Operand::matrix("weight", Role::Read, weight, d_out, d_in),
+            Operand::matrix("weight", Role::Read, weight, d_out, d_in).or(SPLIT_LAYER),
             Operand::matrix(target_name, Role::Write, target, tokens, target_width),
         ];
         operands

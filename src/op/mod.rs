@@ -22,12 +22,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::config::Config;
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::layout::Layout;
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::shader::{Access, Shader, ShrinkFrom, ShrinkShader};
-use crate::tensor::{Operand, Role, Tensor, check_operands};
+use crate::tensor::{MOST_BYTES, Operand, Role, Tensor, check_operands};
 
 /// The uniform of the fused kernels (`struct Dims` in `part/fused.wgsl`).
 #[repr(C)]
@@ -111,6 +111,25 @@ fn prepare_fused(
     Ok(vec![kernels.dispatch(shrink, &first)?, kernels.dispatch(fused, &rest)?])
 }
 
+/// The plans whose loops the driver lets run, in their order; the first refusal if there are none.
+fn running<T>(plans: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
+    let mut running = Vec::new();
+    let mut refused = None;
+    for plan in plans {
+        match plan {
+            Ok(plan) => running.push(plan),
+            Err(error @ Error::OverLimit { limit: Limit::LoopIterations, .. }) => {
+                refused = refused.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match refused {
+        Some(error) if running.is_empty() => Err(error),
+        _ => Ok(running),
+    }
+}
+
 /// vec4 groups in a row of `width` elements.
 fn groups(width: u32) -> u32 {
     width.div_ceil(4)
@@ -118,19 +137,33 @@ fn groups(width: u32) -> u32 {
 
 /// Bytes of a matrix.
 fn matrix_bytes(element: Element, rows: u32, width: u32) -> u64 {
-    element.bytes() * u64::from(rows) * u64::from(width)
+    element.bytes().saturating_mul(u64::from(rows)).saturating_mul(u64::from(width))
 }
 
 /// Floating-point operations of the products with the shrink and the expand block, without padding.
 fn product_flops(config: &Config, tokens: u32) -> u64 {
     let [d_in, d_out, rows] = [config.d_in, config.d_out, config.rank * config.experts].map(u64::from);
-    2 * u64::from(tokens) * (d_in * u64::from(config.shrink_rows()) + d_out * rows)
+    let products = (d_in * u64::from(config.shrink_rows())).saturating_add(d_out * rows);
+    (2 * u64::from(tokens)).saturating_mul(products)
 }
 
 /// Checks what all operations on tokens share.
 fn check_tokens(config: &Config, tokens: u32) -> Result<Layout, Error> {
+    let layout = config.layout()?;
+    check_matrix(tokens, config.d_in.max(config.d_out).max(config.state_len()))?;
+    Ok(layout)
+}
+
+/// Refuses tokens that are none, or whose widest matrix has more elements than kernels count.
+fn check_matrix(tokens: u32, widest: u32) -> Result<(), Error> {
     Error::check_dimension("tokens", tokens)?;
-    config.layout()
+    Error::check_limit(
+        format_args!("{tokens} tokens of {widest} elements"),
+        Limit::Elements,
+        u64::from(tokens) * u64::from(widest),
+        MOST_BYTES / 2,
+        "process fewer tokens at a time",
+    )
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::cost::{Costs, filled};
 use super::{DeviceProfile, WORKGROUP, fold, halvings};
-use crate::config::{Config, Router};
-use crate::error::Error;
+use crate::config::Config;
+use crate::error::{Error, Limit};
 use crate::tensor::MOST_BYTES;
 
 /// Columns of a shrink that one thread keeps in registers, four tokens each.
@@ -83,7 +83,7 @@ impl Tile {
 fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(), Error> {
     Error::check_limit(
         format_args!("{kernel}'s grid (workgroups)"),
-        "max_compute_workgroups_per_dimension",
+        Limit::ComputeWorkgroupsPerDimension,
         workgroups.into(),
         device.limits.max_compute_workgroups_per_dimension.into(),
         "use fewer slices and splits, or narrower layers",
@@ -93,15 +93,10 @@ fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(
 /// vec4s of workgroup memory in which lanes add their sums; that memory is free afterwards.
 fn scratch_of_sums(reduce: u32, quads: u32, lanes: u32, shuffled: u32) -> u32 {
     match (shuffled, lanes / shuffled) {
-        (1, _) => reduce * WORKGROUP,
+        (1, _) => reduce.saturating_mul(WORKGROUP),
         (_, 1) => 1,
-        (_, parts) => reduce * quads * parts,
+        (_, parts) => reduce.saturating_mul(quads * parts),
     }
-}
-
-/// Iterations of a loop around others: each takes one, and so does finding that the loop is over.
-fn looped(iterations: u64, body: u64) -> u64 {
-    iterations.saturating_mul(1 + body).saturating_add(1)
 }
 
 /// What the plan of a fused kernel depends on.
@@ -201,7 +196,10 @@ impl FusedProblem {
     fn reduces(&self, device: &DeviceProfile) -> Vec<u32> {
         let group = self.group();
         if device.shuffled_lanes() > 1 {
-            return (1..=self.columns.div_ceil(group)).map(|passes| passes * group).collect();
+            // More columns than that would not fit, where they take memory at all.
+            let most = device.limits.max_compute_workgroup_storage_size / 16;
+            let passes = self.columns.div_ceil(group).min((most / group).max(1));
+            return (1..=passes).map(|passes| passes * group).collect();
         }
         (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
     }
@@ -248,27 +246,23 @@ impl FusedProblem {
             Tile { reduce, scratch, expand_quads: 1, step: 1, chunk: 1, one_chunk: true, holders: 1, ..tile };
         Error::check_limit(
             "shrink workgroup memory (bytes)",
-            "max_compute_workgroup_storage_size",
+            Limit::ComputeWorkgroupStorageSize,
             16 * u64::from(scratch),
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "request a device with the adapter's limit",
         )?;
         let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
         let splits = self.source_groups.div_ceil(split_groups);
-        // Adding the lanes' sums up, and around it loops over columns: at most once for each.
-        let added = looped(u64::from((reduce * quads).div_ceil(WORKGROUP)), looped(tile.lanes.into(), 0));
-        let iterations =
-            looped(tile.group.into(), added + 3) + looped(u64::from(split_groups / tile.lanes), 0);
-        device.check_loops("shrink", iterations, "use a smaller rank or fewer experts, or another driver")?;
         let tiles = self.tokens.div_ceil(4 * quads);
         let [y, z] = fold("shrink", tiles, &device.limits)?;
         let blocks = self.columns.div_ceil(tile.group).saturating_mul(splits);
         check_grid("shrink", blocks, device)?;
-        let sums = 16 * u64::from(splits) * u64::from(tiles) * u64::from(self.columns) * u64::from(quads);
+        let sums =
+            [splits, tiles, self.columns, quads].map(u64::from).into_iter().fold(16, u64::saturating_mul);
         let limits = &device.limits;
         Error::check_limit(
             "sums of the shrink (bytes)",
-            "max_storage_buffer_binding_size",
+            Limit::StorageBufferBindingSize,
             sums,
             limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MOST_BYTES),
             "process fewer tokens at a time",
@@ -280,70 +274,31 @@ impl FusedProblem {
         self.target_groups.div_ceil(WORKGROUP)
     }
 
-    /// Loop iterations of a thread's shrink and of the step for each token, at most: all but those of
-    /// the innermost loops over registers, which have to be unrolled to be registers.
-    fn iterations_before_expand(&self, tile: &Tile, shrink_splits: u32) -> u64 {
-        let rounds = |items: u32| u64::from(items.div_ceil(WORKGROUP));
-        let Config { rank, experts, router, .. } = self.config;
-        let (state, backward) = (rank + experts, self.per_reduced > 0);
-        let [group, reduce, lanes] = [tile.group, tile.reduce, tile.lanes].map(u64::from);
-        // Over dh and over dw; forward has nothing to absorb.
-        let absorb = if backward {
-            looped(rounds(state * tile.quads), looped(reduce, 0) + looped(reduce, 0))
-        } else {
-            0
-        };
-        let pass = self.iterations_of_pass(tile);
-        let columns = u64::from(self.columns);
-        let shrink = if shrink_splits > 0 {
-            let sums = looped(rounds(tile.reduce * tile.quads), looped(u64::from(shrink_splits), 0));
-            looped(columns.div_ceil(reduce), sums + absorb)
-        } else if tile.shuffled > 1 {
-            let passes = looped(reduce / group, pass + looped(group, 0));
-            let parts = looped(rounds(tile.reduce * tile.quads), looped(lanes / u64::from(tile.shuffled), 0));
-            looped(columns.div_ceil(reduce), passes + parts + absorb)
-        } else {
-            let sums = looped(reduce, 0) + looped(rounds(tile.reduce * tile.quads), looped(lanes, 0));
-            looped(columns.div_ceil(group), pass + looped(group / reduce, sums + absorb))
-        };
-        let [ranks, all_experts] = [rank, experts].map(|n| looped(u64::from(n), 0));
-        let route = match router {
-            Router::Input => 0,
-            Router::Latent if backward => looped(rounds(rank * tile.quads), all_experts),
-            Router::Latent => looped(rounds(experts * tile.quads), ranks),
-        };
-        let state = looped(rounds(state * tile.tokens()), 0) + looped(rounds(state * tile.quads), 0);
-        shrink + route + 3 * all_experts + state
-    }
-
-    /// Loop iterations of a thread along the inner dimension.
-    fn iterations_of_pass(&self, tile: &Tile) -> u64 {
-        looped(u64::from(tile.group), 0) + looped(u64::from(self.source_groups.div_ceil(tile.lanes)), 0)
-    }
-
-    /// Loop iterations of a thread's expand, for each group of outputs it owns.
-    fn iterations_per_round(&self, tile: &Tile) -> u64 {
-        let tokens = looped(4 * u64::from(tile.expand_quads), 0);
-        let [chunk, step] = [tile.chunk, tile.step].map(u64::from);
-        let rows = looped(chunk / step, looped(step, 0));
-        let stage = looped(u64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)), 0);
-        let chunks = looped(u64::from(self.expand_rows.div_ceil(tile.chunk)), stage + rows);
-        looped(u64::from(tile.quads / tile.expand_quads), looped(1, 2 * tokens + chunks))
-    }
-
-    /// What is chosen: what was measured to be best, if it still fits, or else what should be best.
-    pub(crate) fn plan(
+    /// Plans what was measured to be best, if it still fits, or else what should be best and fits.
+    pub(crate) fn plan<T>(
         &self,
         tuned: Option<FusedChoice>,
         device: &DeviceProfile,
-    ) -> Result<FusedPlacement, Error> {
-        if let Some(plan) = tuned.and_then(|choice| self.place(choice, device).ok()) {
-            return Ok(plan);
+        plan: impl Fn(&FusedPlacement) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let tuned = tuned.and_then(|choice| self.place(choice, device).ok());
+        if let Some(Ok(planned)) = tuned.map(|placed| plan(&placed)) {
+            return Ok(planned);
         }
-        Ok(self.candidates(device)?[0])
+        super::first_that_runs(&self.candidates(device)?, |placed| self.rounds(placed), plan)
     }
 
-    /// Every plan that fits the device, at least one; what should be best comes first.
+    /// Rounds of a thread's long loops: along the inner dimension, and over the rows of the expand.
+    fn rounds(&self, placed: &FusedPlacement) -> u64 {
+        let FusedPlacement { tile, shrink, slice_groups, .. } = placed;
+        let passes = self.columns.div_ceil(tile.group);
+        let along = if shrink.is_some() { 0 } else { self.source_groups.div_ceil(tile.lanes) };
+        let expands = slice_groups.div_ceil(WORKGROUP) * (tile.quads / tile.expand_quads);
+        let rows = self.expand_rows.div_ceil(tile.step);
+        u64::from(passes) * u64::from(along) + u64::from(expands) * u64::from(rows)
+    }
+
+    /// Every placement that fits the device's limits, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
         let reduces = self.reduces(device);
@@ -385,7 +340,7 @@ impl FusedProblem {
         }
         Err(refused.unwrap_or_else(|| Error::OverLimit {
             what: format!("{} workgroup memory (bytes, at the smallest tile)", self.kernel),
-            limit: "max_compute_workgroup_storage_size",
+            limit: Limit::ComputeWorkgroupStorageSize,
             needed: least_memory,
             allowed,
             fix: "use a smaller rank or fewer experts, or request a device with the adapter's limit",
@@ -408,20 +363,12 @@ impl FusedProblem {
         let memory = self.memory(&tile);
         Error::check_limit(
             format_args!("{} workgroup memory (bytes)", self.kernel),
-            "max_compute_workgroup_storage_size",
+            Limit::ComputeWorkgroupStorageSize,
             memory,
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "use a smaller rank or fewer experts, or request a device with the adapter's limit",
         )?;
         let slice_groups = self.target_groups.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
-        // Each slice's expand takes its share of the loop iterations, and none of the others.
-        let rounds = u64::from(slice_groups / WORKGROUP);
-        device.check_loops(
-            self.kernel,
-            self.iterations_before_expand(&tile, shrink_splits)
-                .saturating_add(rounds.saturating_mul(self.iterations_per_round(&tile))),
-            "use a smaller rank or fewer experts, or another driver",
-        )?;
         let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits)?;
         let slices = self.target_groups.div_ceil(slice_groups).max(1);
         check_grid(self.kernel, slices, device)?;
@@ -501,14 +448,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::LLVMPIPE_LOOP_ITERATIONS;
+    use crate::config::Router;
 
     /// Shapes and devices, small and large, with and without a bound on loops.
     fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
         let memory = prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]);
         let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
-        let device = (memory, 1u32..2000, any::<[bool; 2]>(), subgroup_lanes);
+        let device = (memory, 1u32..2000, any::<bool>(), subgroup_lanes);
         (config, device, 1u32..1_000_000).prop_map(
             |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
                 let router = if latent { Router::Latent } else { Router::Input };
@@ -527,12 +474,11 @@ mod tests {
                     shrink_matrix: 0,
                     config,
                 };
-                let (memory, busy, [llvmpipe, software], subgroup_lanes) = device;
+                let (memory, busy, software, subgroup_lanes) = device;
                 let limits =
                     wgpu::Limits { max_compute_workgroup_storage_size: memory, ..wgpu::Limits::default() };
-                let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
                 let profile = DeviceProfile::new(limits, busy);
-                (problem, DeviceProfile { max_loop_iterations, subgroup_lanes, software, ..profile })
+                (problem, DeviceProfile { subgroup_lanes, software, ..profile })
             },
         )
     }
@@ -577,10 +523,6 @@ mod tests {
         prop_assert!(memory <= u64::from(device.limits.max_compute_workgroup_storage_size));
         let most = device.limits.max_compute_workgroups_per_dimension;
         prop_assert!(slices <= most && y <= most && z <= most);
-        let rounds = u64::from(slice_groups.min(problem.target_groups).div_ceil(WORKGROUP));
-        let iterations = problem.iterations_before_expand(&tile, choice.shrink_splits)
-            + rounds * problem.iterations_per_round(&tile);
-        prop_assert!(iterations <= device.max_loop_iterations);
 
         // A shrink of its own: splits cover the inner dimension, and none is empty; every column block and
         // split is a workgroup.
@@ -618,24 +560,18 @@ mod tests {
 
         #[test]
         fn every_candidate_covers_every_output_once_within_limits((problem, device) in problems()) {
-            match problem.candidates(&device) {
-                Ok(plans) => {
-                    for plan in &plans {
-                        check(&problem, plan, &device)?;
-                    }
-                    prop_assert_eq!(problem.plan(None, &device), Ok(plans[0]));
-                    // A choice is taken as it is, and one that does not fit is not taken.
-                    let last = plans[plans.len() - 1];
-                    prop_assert_eq!(problem.plan(Some(last.choice), &device), Ok(last));
-                    let impossible = FusedChoice { quads: 3, ..last.choice };
-                    prop_assert_eq!(problem.plan(Some(impossible), &device), Ok(plans[0]));
-                }
-                // All fit any device's memory, but many rows may take more loops than llvmpipe allows.
-                Err(error) => {
-                    let refused = matches!(error, Error::OverLimit { limit: "driver's bound on loops", .. });
-                    prop_assert!(refused && device.max_loop_iterations < u64::MAX, "{error}");
-                }
+            // All fit any device's memory.
+            let plans = problem.candidates(&device).expect("it fits");
+            for plan in &plans {
+                check(&problem, plan, &device)?;
             }
+            let planned = |tuned| problem.plan(tuned, &device, |placed| Ok(*placed));
+            prop_assert_eq!(planned(None), Ok(plans[0]));
+            // A choice is taken as it is, and one that does not fit is not taken.
+            let last = plans[plans.len() - 1];
+            prop_assert_eq!(planned(Some(last.choice)), Ok(last));
+            let impossible = FusedChoice { quads: 3, ..last.choice };
+            prop_assert_eq!(planned(Some(impossible)), Ok(plans[0]));
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
 
 use bytemuck::Pod;
 
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::shader::{BindingKind, Parts, Shader};
 use crate::tuning::Tuning;
 
@@ -23,8 +23,8 @@ pub struct DeviceProfile {
     /// Workgroups that keep the device busy. Few tokens are spread over output slices, and parameter
     /// gradients over token splits, until about this many are in flight.
     pub busy_workgroups: u32,
-    /// Loop iterations that a thread may run, over all loops of a shader together: what some drivers
-    /// end all loops after. Loops of few and constant iterations are unrolled and do not count.
+    /// Loop iterations that a thread may run, over all loops of a shader together: some drivers end all loops
+    /// after so many. They are counted from the shader's text, as such a driver counts them.
     pub max_loop_iterations: u64,
     /// Threads that are surely in one subgroup and may add their sums by subgroup operations: the
     /// device's least subgroup size, if it was requested with `Features::SUBGROUP`, else 1.
@@ -36,9 +36,13 @@ pub struct DeviceProfile {
     pub tuning: Tuning,
 }
 
-/// Mesa's llvmpipe ends every loop of a shader after this many iterations in all
-/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong.
-const LLVMPIPE_LOOP_ITERATIONS: u64 = 65_535;
+/// Mesa's llvmpipe ends every loop of a thread after 65,535 iterations in all
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong. The rest is a margin.
+const LLVMPIPE_LOOP_ITERATIONS: u64 = 60_000;
+
+/// What keeps a software driver busy: it runs a workgroup on each core, and more slices only repeat work. Not
+/// the number of cores that the process may use: plans, and with them the order of sums, must not depend on it.
+const SOFTWARE_WORKGROUPS: u32 = 4;
 
 impl DeviceProfile {
     /// A device with these limits, without subgroup operations and with no bound on loops.
@@ -60,10 +64,7 @@ impl DeviceProfile {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let busy_workgroups = match info.device_type {
-            // A software driver runs a workgroup per core: more slices only repeat work.
-            wgpu::DeviceType::Cpu => {
-                std::thread::available_parallelism().map_or(8, |cores| cores.get().min(64) as u32)
-            }
+            wgpu::DeviceType::Cpu => SOFTWARE_WORKGROUPS,
             wgpu::DeviceType::IntegratedGpu => 64,
             _ => 256,
         };
@@ -92,15 +93,13 @@ impl DeviceProfile {
         if self.holders() > 1 && coefficients <= self.holders() { &[false, true] } else { &[false] }
     }
 
-    /// Refuses a kernel whose threads run more loop iterations than the driver lets them.
-    pub(crate) fn check_loops(&self, kernel: &str, iterations: u64, fix: &'static str) -> Result<(), Error> {
-        Error::check_limit(
-            format_args!("{kernel} (loop iterations in a thread)"),
-            "driver's bound on loops",
-            iterations,
-            self.max_loop_iterations,
-            fix,
-        )
+    /// No more than `device` guarantees, where more would be wrong results.
+    pub(crate) fn within(self, device: &Self) -> Self {
+        Self {
+            max_loop_iterations: self.max_loop_iterations.min(device.max_loop_iterations),
+            subgroup_lanes: self.subgroup_lanes.min(device.subgroup_lanes),
+            ..self
+        }
     }
 }
 
@@ -123,24 +122,50 @@ impl DispatchPlan {
         grid: [u32; 3],
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
-        let Parts { label, bindings, .. } = shader.parts();
+        let parts = shader.parts();
+        let Parts { label, ref bindings, .. } = parts;
         let storage = bindings.iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
         Error::check_limit(
             format_args!("{label} (storage buffers)"),
-            "max_storage_buffers_per_shader_stage",
+            Limit::StorageBuffersPerShaderStage,
             storage as u64,
             u64::from(device.limits.max_storage_buffers_per_shader_stage),
             "request a device with the adapter's limit",
         )?;
         Error::check_limit(
             format_args!("{label} (threads in a workgroup)"),
-            "max_compute_invocations_per_workgroup",
+            Limit::ComputeInvocationsPerWorkgroup,
             u64::from(WORKGROUP),
             u64::from(device.limits.max_compute_invocations_per_workgroup),
             "request a device with compute shaders",
         )?;
-        Ok(Self { shader, uniform: bytemuck::bytes_of(uniform).to_vec(), grid })
+        let uniform = bytemuck::bytes_of(uniform);
+        check_loops(&parts, uniform, grid, device)?;
+        Ok(Self { shader, uniform: uniform.to_vec(), grid })
     }
+}
+
+/// Refuses a dispatch whose threads run more loop iterations than the driver lets them.
+#[cfg(not(target_arch = "wasm32"))]
+fn check_loops(parts: &Parts, uniform: &[u8], grid: [u32; 3], device: &DeviceProfile) -> Result<(), Error> {
+    if device.max_loop_iterations == u64::MAX {
+        return Ok(());
+    }
+    let label = parts.label;
+    Error::check_limit(
+        format_args!("{label} (loop iterations in a thread)"),
+        Limit::LoopIterations,
+        crate::iterations::most_iterations(&parts.wgsl(), uniform, grid),
+        device.max_loop_iterations,
+        "use a narrower layer, a smaller rank or fewer experts, or another driver",
+    )
+}
+
+/// In a browser no driver with such a bound can be told.
+#[cfg(target_arch = "wasm32")]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it refuses")]
+fn check_loops(_: &Parts, _: &[u8], _: [u32; 3], _: &DeviceProfile) -> Result<(), Error> {
+    Ok(())
 }
 
 /// Threads in every workgroup: the widest subgroup of today's GPUs.
@@ -157,7 +182,7 @@ pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> R
     let second = count.div_ceil(most).max(1);
     Error::check_limit(
         format_args!("{kernel}'s grid (workgroups, folded over two dimensions)"),
-        "max_compute_workgroups_per_dimension",
+        Limit::ComputeWorkgroupsPerDimension,
         u64::from(second),
         u64::from(most),
         "process fewer tokens at a time",
@@ -166,7 +191,7 @@ pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> R
 }
 
 /// `most`, half of it, and so on down to 1.
-fn halvings(most: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn halvings(most: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(most.max(1)), |&n| (n > 1).then_some(n / 2))
 }
 
@@ -175,6 +200,29 @@ fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
     let mut plans: Vec<_> = plans.into_iter().map(|plan| (cost(&plan), plan)).collect();
     plans.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     plans.into_iter().map(|(_, plan)| plan).collect()
+}
+
+/// Placements that are tried where the driver's bound on loop iterations refuses the best.
+const MOST_TRIES: usize = 8;
+
+/// Plans the first of `placements` (best first, at least one) whose loops the driver lets run. `rounds` is about proportional
+/// to a placement's loop iterations, and tells which of the others can have few enough.
+pub(crate) fn first_that_runs<P, T>(
+    placements: &[P],
+    rounds: impl Fn(&P) -> u64,
+    plan: impl Fn(&P) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (best, others) = (&placements[0], &placements[1..]);
+    let best_planned = plan(best);
+    let Err(Error::OverLimit { limit: Limit::LoopIterations, needed, allowed, .. }) = best_planned else {
+        return best_planned;
+    };
+    let enough = u128::from(rounds(best)) * u128::from(allowed);
+    let few = |other: &&P| u128::from(rounds(other)) * u128::from(needed) <= enough;
+    let mut least: Vec<&P> = others.iter().collect();
+    least.sort_by_key(|&other| rounds(other));
+    let tried = others.iter().filter(few).take(MOST_TRIES).chain(least.into_iter().take(MOST_TRIES));
+    tried.map(plan).find(Result::is_ok).unwrap_or(best_planned)
 }
 
 /// Refuses a choice that no kernel was written for, such as one from a file.
@@ -200,6 +248,6 @@ impl std::ops::Add for Work {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { bytes: self.bytes + other.bytes, flops: self.flops + other.flops }
+        Self { bytes: self.bytes.saturating_add(other.bytes), flops: self.flops.saturating_add(other.flops) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cost::{Costs, filled};
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
-use crate::config::{Config, Router};
+use crate::config::Config;
 use crate::error::Error;
 use crate::layout::Layout;
 
@@ -11,6 +11,9 @@ const ROW_CHOICES: [u32; 5] = [32, 16, 12, 8, 4];
 
 /// Fewer tokens than this do not pay for a split's copy of the gradients.
 const LEAST_SPLIT_TOKENS: u32 = 64;
+
+/// How often the workgroups of all splits together may fill the device.
+const MOST_FILLS: u32 = 4;
 
 /// What can be chosen about `backward_params` without changing what it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,32 +70,32 @@ pub(crate) struct OuterPlacement {
 impl OuterProblem {
     /// All three blocks, with at most so many rows to a workgroup, and equally many where they are several.
     fn blocks(&self, most_rows: u32) -> [OuterBlock; 3] {
-        let Config { d_in, d_out, rank, experts, router, .. } = self.config;
+        let Config { d_in, d_out, rank, experts, .. } = self.config;
         let block = |rows: u32, width: u32| {
             let along_rows = rows.div_ceil(most_rows);
             let workgroups = along_rows * width.div_ceil(4).div_ceil(WORKGROUP);
             OuterBlock { rows: rows.div_ceil(along_rows.max(1)).next_multiple_of(4), workgroups }
         };
-        let latent = match router {
-            Router::Input => OuterBlock::default(),
-            Router::Latent => block(experts, rank),
-        };
-        [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), latent]
+        let latent = self.config.gate().latent_rows(experts);
+        [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), block(latent, rank)]
     }
 
-    /// What is chosen: what was measured to be best, if it still fits, or else what should be best.
-    pub(crate) fn plan(
+    /// Plans what was measured to be best, if it still fits, or else what should be best and fits.
+    pub(crate) fn plan<T>(
         &self,
         tuned: Option<OuterChoice>,
         device: &DeviceProfile,
-    ) -> Result<OuterPlacement, Error> {
-        if let Some(plan) = tuned.and_then(|choice| self.place(choice, device).ok()) {
-            return Ok(plan);
+        plan: impl Fn(&OuterPlacement) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let tuned = tuned.and_then(|choice| self.place(choice, device).ok());
+        if let Some(Ok(planned)) = tuned.map(|placed| plan(&placed)) {
+            return Ok(planned);
         }
-        Ok(self.candidates(device)?.swap_remove(0))
+        // A thread loops over the tokens of a split.
+        super::first_that_runs(&self.candidates(device)?, |placed| placed.split_tokens.into(), plan)
     }
 
-    /// Every plan that fits the device, at least one; what should be best comes first.
+    /// Every placement that fits the device's limits, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
         let most_splits = self.most_splits(device);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
@@ -117,12 +120,17 @@ impl OuterProblem {
         Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)))
     }
 
-    /// Never more splits than one binding holds copies of the gradients.
+    /// Never more splits than keep the device busy, whoever chooses them: each is a copy of the gradients, of
+    /// which one binding has to hold all.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
         let limits = &device.limits;
-        let copies = limits.max_storage_buffer_binding_size / self.layout.bytes();
+        let copies = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / self.layout.bytes();
+        // The fewest workgroups that a split has.
+        let workgroups: u32 = self.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
         (self.tokens / LEAST_SPLIT_TOKENS)
             .min(copies.min(u64::from(u32::MAX)) as u32)
+            .min(busy)
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1))
     }
 
@@ -133,12 +141,6 @@ impl OuterProblem {
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
         check_choice("held", u32::from(held), device.ways_to_coefficients(rows / 4).contains(&held))?;
         let split_tokens = self.tokens.div_ceil(splits);
-        // A thread loops over a split's tokens, and once for each stage and what it stages.
-        device.check_loops(
-            "backward_params",
-            2 * u64::from(split_tokens),
-            "process fewer tokens at a time",
-        )?;
         let splits = self.tokens.div_ceil(split_tokens);
         let all = self.blocks(rows);
         let dispatch = |blocks: [OuterBlock; 3]| {
@@ -223,20 +225,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::LLVMPIPE_LOOP_ITERATIONS;
+    use crate::config::Router;
 
     /// Shapes and devices, small and large, with and without a bound on loops.
     fn problems() -> impl Strategy<Value = (OuterProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<bool>());
         let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
-        (config, 1u32..200_000, 1u32..2000, any::<[bool; 2]>(), subgroup_lanes).prop_map(
-            |((d_in, d_out, rank, experts, latent), tokens, busy, [llvmpipe, software], subgroup_lanes)| {
+        (config, 1u32..200_000, 1u32..2000, any::<bool>(), subgroup_lanes).prop_map(
+            |((d_in, d_out, rank, experts, latent), tokens, busy, software, subgroup_lanes)| {
                 let router = if latent { Router::Latent } else { Router::Input };
                 let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
                 let layout = config.layout().expect("below the limit on parameters");
-                let max_loop_iterations = if llvmpipe { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
-                let device = DeviceProfile { max_loop_iterations, subgroup_lanes, software, ..device };
+                let device = DeviceProfile { subgroup_lanes, software, ..device };
                 (OuterProblem { config, layout, tokens }, device)
             },
         )
@@ -255,7 +256,7 @@ mod tests {
         prop_assert!(u64::from(splits) * u64::from(*split_tokens) >= u64::from(problem.tokens));
         // Each block is in one dispatch, and covers rows and columns with less than a block to spare in
         // each direction.
-        let latent = if problem.config.router == Router::Latent { experts } else { 0 };
+        let latent = problem.config.gate().latent_rows(experts);
         let matrices = [(problem.config.shrink_rows(), d_in), (rank * experts, d_out), (latent, rank)];
         let mut all = 0;
         for (at, (matrix_rows, width)) in matrices.into_iter().enumerate() {
@@ -288,7 +289,9 @@ mod tests {
             prop_assert!(grid[0] * grid[2] >= workgroups && grid[0] * grid[2] - workgroups < grid[2]);
             prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
         }
-        prop_assert!(2 * u64::from(*split_tokens) <= device.max_loop_iterations);
+        // Never more copies than keep the device busy.
+        let workgroups: u32 = problem.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        prop_assert!(splits == 1 || (splits - 1) * workgroups < MOST_FILLS * device.busy_workgroups);
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);
 
@@ -305,21 +308,15 @@ mod tests {
 
         #[test]
         fn every_candidate_covers_every_gradient_once_within_limits((problem, device) in problems()) {
-            match problem.candidates(&device) {
-                Ok(plans) => {
-                    for plan in &plans {
-                        check(&problem, plan, &device)?;
-                    }
-                    let last = &plans[plans.len() - 1];
-                    prop_assert_eq!(problem.plan(Some(last.choice), &device), Ok(last.clone()));
-                    let impossible = OuterChoice { rows: 5, ..last.choice };
-                    prop_assert_eq!(problem.plan(Some(impossible), &device), Ok(plans[0].clone()));
-                }
-                Err(error) => {
-                    let refused = matches!(error, Error::OverLimit { limit: "driver's bound on loops", .. });
-                    prop_assert!(refused && device.max_loop_iterations < u64::MAX, "{error}");
-                }
+            let plans = problem.candidates(&device).expect("it fits");
+            for plan in &plans {
+                check(&problem, plan, &device)?;
             }
+            let planned = |tuned| problem.plan(tuned, &device, |placed| Ok(placed.clone()));
+            let last = &plans[plans.len() - 1];
+            prop_assert_eq!(planned(Some(last.choice)), Ok(last.clone()));
+            let impossible = OuterChoice { rows: 5, ..last.choice };
+            prop_assert_eq!(planned(Some(impossible)), Ok(plans[0].clone()));
         }
     }
 }

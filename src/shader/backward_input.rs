@@ -1,7 +1,7 @@
 //! The parts of `shaders/backward_input.wgsl`.
 
 use super::{Access, Parts, ShrinkFrom, WriteMode, fused_parts};
-use crate::config::Router;
+use crate::config::{Gate, Router};
 use crate::element::Element;
 use crate::plan::Tile;
 use crate::tensor::Role;
@@ -11,7 +11,7 @@ use crate::tensor::Role;
 pub struct BackwardInputShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
-    pub(crate) router: Router,
+    pub(crate) gate: Gate,
     pub(crate) tile: Tile,
     pub(crate) g: ShrinkFrom,
     /// How dx is accessed and written, where it is wanted.
@@ -20,17 +20,21 @@ pub struct BackwardInputShader {
 
 impl BackwardInputShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, router, tile, g, dx } = *self;
+        let Self { rank, experts, gate, tile, g, dx } = *self;
         let source = include_str!("../../shaders/part/source_g.wgsl");
-        let parts = fused_parts("backward_input", [rank, experts, rank * experts], router, &tile)
+        let parts = fused_parts("backward_input", [rank, experts, rank * experts], gate, &tile)
             .source("g", "dims.d_out", g, &tile, source)
             .groups("parameters", Element::F32, Role::Read)
             .buffer("saved", Role::Read)
             .buffer("dstate", Role::Write)
             .text(include_str!("../../shaders/backward_input.wgsl"))
-            .text(match router {
-                Router::Input => include_str!("../../shaders/part/router_input_backward.wgsl"),
-                Router::Latent => include_str!("../../shaders/part/router_latent_backward.wgsl"),
+            .text(match gate {
+                Gate::One | Gate::Router(Router::Input) => {
+                    include_str!("../../shaders/part/router_input_backward.wgsl")
+                }
+                Gate::Router(Router::Latent) => {
+                    include_str!("../../shaders/part/router_latent_backward.wgsl")
+                }
             });
         match dx {
             Some((access, write)) => parts

@@ -1,7 +1,7 @@
 //! The parts of `shaders/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
 
 use super::{Access, Parts, WriteMode};
-use crate::config::Router;
+use crate::config::Gate;
 use crate::tensor::Role;
 
 /// What of a parameter backward is fixed when its shader is compiled.
@@ -9,7 +9,7 @@ use crate::tensor::Role;
 pub struct BackwardParamsShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
-    pub(crate) router: Router,
+    pub(crate) gate: Gate,
     /// Rows that a thread keeps, of the shrink block, the expand block and the latent router; 0 for what
     /// is not in the dispatch.
     pub(crate) rows: [u32; 3],
@@ -28,17 +28,13 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, router, rows, holders, x, g, write } = *self;
-        let latent_rows = match router {
-            Router::Input => 0,
-            Router::Latent => experts,
-        };
+        let Self { rank, experts, gate, rows, holders, x, g, write } = *self;
         let parts = Parts::new("backward_params", "dims")
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
-            .constant("STATE", rank + experts)
-            .constant("SHRINK_ROWS", router.shrink_rows(rank, experts))
-            .constant("LATENT_ROWS", latent_rows)
+            .constant("STATE", gate.state_len(rank, experts))
+            .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
+            .constant("LATENT_ROWS", gate.latent_rows(experts))
             .write_mode(write)
             .matrix("x", "dims.d_in", x, Role::Read)
             .matrix("g", "dims.d_out", g, Role::Read)

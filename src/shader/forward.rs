@@ -1,7 +1,7 @@
 //! The parts of `shaders/forward.wgsl`.
 
 use super::{Access, Parts, ShrinkFrom, WriteMode, fused_parts};
-use crate::config::Router;
+use crate::config::{Gate, Router};
 use crate::element::Element;
 use crate::plan::Tile;
 use crate::tensor::Role;
@@ -11,7 +11,7 @@ use crate::tensor::Role;
 pub struct ForwardShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
-    pub(crate) router: Router,
+    pub(crate) gate: Gate,
     pub(crate) tile: Tile,
     pub(crate) x: ShrinkFrom,
     pub(crate) parameters: Element,
@@ -22,10 +22,10 @@ pub struct ForwardShader {
 
 impl ForwardShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, router, tile, x, parameters, y, write, save } = *self;
-        let shrink_rows = router.shrink_rows(rank, experts);
+        let Self { rank, experts, gate, tile, x, parameters, y, write, save } = *self;
+        let shrink_rows = gate.shrink_rows(rank, experts);
         let source = include_str!("../../shaders/part/source_x.wgsl");
-        let parts = fused_parts("forward", [rank, experts, shrink_rows], router, &tile)
+        let parts = fused_parts("forward", [rank, experts, shrink_rows], gate, &tile)
             .write_mode(write)
             .source("x", "dims.d_in", x, &tile, source)
             .groups("parameters", parameters, Role::Read)
@@ -33,9 +33,11 @@ impl ForwardShader {
             .text(include_str!("../../shaders/forward.wgsl"))
             .coefficients(tile.holders)
             .text(include_str!("../../shaders/part/expand.wgsl"))
-            .text(match router {
-                Router::Input => include_str!("../../shaders/part/router_input.wgsl"),
-                Router::Latent => include_str!("../../shaders/part/router_latent.wgsl"),
+            .text(match gate {
+                Gate::One | Gate::Router(Router::Input) => {
+                    include_str!("../../shaders/part/router_input.wgsl")
+                }
+                Gate::Router(Router::Latent) => include_str!("../../shaders/part/router_latent.wgsl"),
             });
         if save {
             parts.buffer("saved", Role::Write).text(include_str!("../../shaders/part/save_state.wgsl"))

@@ -5,6 +5,8 @@ use crate::tensor::Role;
 
 /// A workgroup is 8 x 8 threads (`SIDE` in linear.wgsl).
 pub(crate) const SIDE: u32 = 8;
+/// Tokens that a thread computes at most.
+pub(crate) const MOST_THREAD_TOKENS: u32 = 8;
 /// vec4s of target columns that a thread computes.
 pub(crate) const THREAD_QUADS: u32 = 2;
 /// vec4s of the inner dimension in a tile.

@@ -18,7 +18,7 @@ pub use shrink::ShrinkShader;
 
 use std::borrow::Cow;
 
-use crate::config::Router;
+use crate::config::Gate;
 use crate::element::Element;
 use crate::error::Error;
 use crate::plan::Tile;
@@ -117,8 +117,8 @@ impl Shader {
     /// The shader's text and bindings.
     #[must_use]
     pub fn source(&self) -> Source {
-        let Parts { label, bindings, texts } = self.parts();
-        Source { label, wgsl: texts.join("\n"), bindings }
+        let parts = self.parts();
+        Source { label: parts.label, wgsl: parts.wgsl(), bindings: parts.bindings }
     }
 
     /// Label and bindings, and what the text is put together from.
@@ -149,6 +149,11 @@ impl Parts {
         let uniform = Binding { name: uniform, kind: BindingKind::Uniform };
         Self { label, bindings: vec![uniform], texts: Vec::new() }
             .constant("WORKGROUP", crate::plan::WORKGROUP)
+    }
+
+    /// The whole text.
+    pub(crate) fn wgsl(&self) -> String {
+        self.texts.join("\n")
     }
 
     pub(crate) fn constant(self, name: &str, value: u32) -> Self {
@@ -302,17 +307,12 @@ impl Parts {
 }
 
 /// The first parts of a fused kernel: the constants that both share, and `part/fused.wgsl`.
-fn fused_parts(
-    label: &'static str,
-    [rank, experts, columns]: [u32; 3],
-    router: Router,
-    tile: &Tile,
-) -> Parts {
+fn fused_parts(label: &'static str, [rank, experts, columns]: [u32; 3], gate: Gate, tile: &Tile) -> Parts {
     Parts::new(label, "dims")
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
-        .constant("STATE", rank + experts)
-        .constant("SHRINK_ROWS", router.shrink_rows(rank, experts))
+        .constant("STATE", gate.state_len(rank, experts))
+        .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
         .tile(columns, tile)
         .constant("EXPAND_QUADS", tile.expand_quads)
         .constant("STEP", tile.step)

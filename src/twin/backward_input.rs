@@ -1,7 +1,7 @@
 //! Twin of `shaders/backward_input.wgsl`.
 
 use super::{Approx, Parameters, column, dot, inner, row};
-use crate::config::{Config, Router};
+use crate::config::{Config, Gate, Router};
 
 /// What the input's backward computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,27 +43,28 @@ pub fn backward_input(
             .collect();
         let dw: Vec<Approx> = v.iter().map(|v| inner(v, h)).collect();
         let mean = inner(w, &dw);
-        let dl: Vec<Approx> = (0..experts).map(|i| w[i] * (dw[i] - mean)).collect();
+        let dl: Vec<Approx> = match config.gate() {
+            Gate::One => vec![Approx::exact(0.0)],
+            Gate::Router(_) => (0..experts).map(|i| w[i] * (dw[i] - mean)).collect(),
+        };
         let dh: Vec<Approx> = (0..rank)
             .map(|j| {
                 let through_experts = (0..experts).map(|i| (w[i], v[i][j]));
-                match config.router {
-                    Router::Input => dot(through_experts),
-                    Router::Latent => dot(through_experts.chain(dl.iter().copied().zip(column(
-                        &parameters.router,
-                        j,
-                        rank,
-                    )))),
+                match config.gate() {
+                    Gate::One | Gate::Router(Router::Input) => dot(through_experts),
+                    Gate::Router(Router::Latent) => dot(
+                        through_experts.chain(dl.iter().copied().zip(column(&parameters.router, j, rank)))
+                    ),
                 }
             })
             .collect();
         for c in 0..d_in {
             let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
-            let delta = match config.router {
-                Router::Input => {
+            let delta = match config.gate() {
+                Gate::Router(Router::Input) => {
                     dot(through_a.chain(dl.iter().copied().zip(column(&parameters.router, c, d_in))))
                 }
-                Router::Latent => dot(through_a),
+                Gate::One | Gate::Router(Router::Latent) => dot(through_a),
             };
             output.dx.push(base.map_or(delta, |base| base[token * d_in + c] + delta));
         }

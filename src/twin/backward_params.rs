@@ -1,14 +1,14 @@
 //! Twin of `shaders/backward_params.wgsl` and its reduction.
 
 use super::{Approx, column, dot};
-use crate::config::{Config, Router};
+use crate::config::{Config, Gate, Router};
 
 /// The parameters' gradients, in their natural shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParameterGradients {
     /// dA: rank x `d_in`.
     pub a: Vec<Approx>,
-    /// `dW_g`: experts x `d_in` or experts x rank.
+    /// `dW_g`: experts x `d_in` or experts x rank; empty for one expert.
     pub router: Vec<Approx>,
     /// `dB_i`: `d_out` x rank.
     pub b: Vec<Vec<Approx>>,
@@ -41,9 +41,10 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Parame
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let scaling = Approx::rounded(f64::from(config.scaling));
-    let router = match config.router {
-        Router::Input => outer(dl, experts, x, d_in),
-        Router::Latent => outer(dl, experts, h, rank),
+    let router = match config.gate() {
+        Gate::One => Vec::new(),
+        Gate::Router(Router::Input) => outer(dl, experts, x, d_in),
+        Gate::Router(Router::Latent) => outer(dl, experts, h, rank),
     };
     let b = (0..experts)
         .map(|i| {

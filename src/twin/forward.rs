@@ -1,7 +1,7 @@
 //! Twin of `shaders/forward.wgsl`.
 
 use super::{Approx, Parameters, dot, inner, row};
-use crate::config::{Config, Router};
+use crate::config::{Config, Gate, Router};
 
 /// What forward computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Output {
     pub w: Vec<Approx>,
 }
 
-/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`.
+/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`; one expert's weight is 1.
 ///
 /// `x` is tokens x `d_in`; `base`, if y is accumulated into, is what y held: tokens x `d_out`.
 ///
@@ -28,13 +28,14 @@ pub fn forward(config: &Config, parameters: &Parameters, x: &[Approx], base: Opt
     let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new() };
     for (token, x) in x.chunks_exact(d_in).enumerate() {
         let h: Vec<Approx> = (0..rank).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
-        let logits: Vec<Approx> = (0..experts)
-            .map(|i| match config.router {
-                Router::Input => inner(row(&parameters.router, i, d_in), x),
-                Router::Latent => inner(row(&parameters.router, i, rank), &h),
-            })
-            .collect();
-        let w = softmax(&logits);
+        let logit = |i| match config.router {
+            Router::Input => inner(row(&parameters.router, i, d_in), x),
+            Router::Latent => inner(row(&parameters.router, i, rank), &h),
+        };
+        let w = match config.gate() {
+            Gate::One => vec![Approx::exact(1.0)],
+            Gate::Router(_) => softmax(&(0..experts).map(logit).collect::<Vec<_>>()),
+        };
         for o in 0..d_out {
             let delta = dot((0..experts).flat_map(|i| {
                 let factor = scaling * w[i];

@@ -143,7 +143,7 @@ fn dot(products: impl Iterator<Item = (Approx, Approx)>) -> Approx {
 pub struct Parameters {
     /// A: rank x `d_in`.
     pub a: Vec<Approx>,
-    /// `W_g`: experts x `d_in` or experts x rank.
+    /// `W_g`: experts x `d_in` or experts x rank; not read for one expert.
     pub router: Vec<Approx>,
     /// `B_i`: `d_out` x rank.
     pub b: Vec<Vec<Approx>>,

@@ -239,18 +239,18 @@ impl Case {
     }
 
     fn adapter(&self, router: Router, rng: &mut StdRng) -> Job {
-        let Shape { tokens, d_in, d_out, rank, experts } = self.shape;
+        let Shape { tokens, d_in, d_out, .. } = self.shape;
         let Self { write, inputs, elements, .. } = *self;
         let config = self.shape.config(router);
         let layout = config.layout().expect("a valid configuration");
-        let (len, state) = (layout.len() as u32, rank + experts);
+        let (len, state) = (layout.len() as u32, config.state_len());
         let x = Tensor::input("x", d_in, inputs.activations(rng, tokens, d_in)).of(elements.sources);
         let g = Tensor::input("g", d_out, inputs.activations(rng, tokens, d_out)).of(elements.sources);
         let parameters =
             Tensor::input("parameters", len, inputs.parameters(rng, &config)).of(elements.parameters);
         let y = Tensor::output("y", d_out, noise(rng, tokens * d_out), write).of(elements.targets);
         let dx = Tensor::output("dx", d_in, noise(rng, tokens * d_in), write).of(elements.targets);
-        let saved = Tensor::input("saved", state, inputs.state(rng, tokens, rank, experts));
+        let saved = Tensor::input("saved", state, inputs.state(rng, tokens, &config));
         let dstate = Tensor::input("dstate", state, noise(rng, tokens * state));
         let gradients = Tensor::output("gradients", len, packed_noise(rng, &layout), write);
         let result = |name: &str| Tensor::poisoned(name, state, (tokens * state) as usize);

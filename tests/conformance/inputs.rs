@@ -109,8 +109,9 @@ impl Inputs {
         config.layout().and_then(|layout| layout.pack(&adapter)).expect("matching shapes")
     }
 
-    /// `[h, w]` as a forward could have saved them: w is positive and adds up to 1.
-    pub fn state(self, rng: &mut StdRng, tokens: u32, rank: u32, experts: u32) -> Vec<f32> {
+    /// `[h, w]` as a forward could have saved them: w is positive and adds up to 1, and one expert has none.
+    pub fn state(self, rng: &mut StdRng, tokens: u32, config: &Config) -> Vec<f32> {
+        let Config { rank, experts, .. } = *config;
         let spread = match self {
             Self::Saturated => 400.0,
             Self::Indifferent => 0.0,
@@ -119,6 +120,9 @@ impl Inputs {
         let mut state = Vec::new();
         for _ in 0..tokens {
             state.extend(noise(rng, rank).iter().map(|h| h * self.scale()));
+            if experts == 1 {
+                continue;
+            }
             let logits: Vec<f32> = noise(rng, experts).iter().map(|logit| logit * spread).collect();
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
@@ -126,7 +130,7 @@ impl Inputs {
             state.extend(exponentials.iter().map(|e| e / total));
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(tokens)) {
-            state[(token * (rank + experts)) as usize] = poison;
+            state[(token * config.state_len()) as usize] = poison;
         }
         state
     }
@@ -135,8 +139,9 @@ impl Inputs {
 /// Noise in the packed layout, padding zero: gradients to accumulate into.
 pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
     let mut packed = vec![0.0; layout.len()];
-    for block in [Some(layout.shrink), Some(layout.expand), layout.latent_router].into_iter().flatten() {
-        for row in 0..block.rows {
+    for block in [Some(layout.shrink()), Some(layout.expand()), layout.latent_router()].into_iter().flatten()
+    {
+        for row in 0..block.rows() {
             let range = block.row(row);
             let len = range.len() as u32;
             packed[range].copy_from_slice(&noise(rng, len));

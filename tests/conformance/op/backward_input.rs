@@ -54,7 +54,7 @@ impl Op for BackwardInput {
     fn twin(&self, values: &mut Values) {
         let layout = self.config.layout().expect("a valid configuration");
         let parameters = unpack(&self.config, &layout, read(values, "parameters"));
-        let (h, w) = split_state(&self.config, read(values, "saved"));
+        let (h, w) = split_state(&self.config, read(values, "saved"), 1.0);
         let dx_before: Option<&[Approx]> =
             (self.dx && self.write == WriteMode::Accumulate).then(|| read(values, "dx"));
         let gradient = twin::backward_input(&self.config, &parameters, &h, &w, read(values, "g"), dx_before);

@@ -69,8 +69,8 @@ impl Op for BackwardParams {
 
     fn twin(&self, values: &mut Values) {
         let layout = self.config.layout().expect("a valid configuration");
-        let (h, w) = split_state(&self.config, read(values, "saved"));
-        let (dh, dl) = split_state(&self.config, read(values, "dstate"));
+        let (h, w) = split_state(&self.config, read(values, "saved"), 1.0);
+        let (dh, dl) = split_state(&self.config, read(values, "dstate"), 0.0);
         let (x, g) = (read(values, "x"), read(values, "g"));
         let activations = Activations { x, g, h: &h, w: &w, dh: &dh, dl: &dl };
         let gradients = twin::backward_params(&self.config, &activations);

@@ -121,15 +121,21 @@ fn before<'a>(values: &'a Values, name: &str, write: WriteMode) -> Option<&'a [A
     (write == WriteMode::Accumulate).then(|| read(values, name))
 }
 
-/// Rows `[first, second]`, as kernels keep per-token state.
+/// Rows `[first, second]`, as kernels keep per-token state; for one expert the first alone.
 fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Approx> {
+    if config.experts == 1 {
+        return first.to_vec();
+    }
     let (rank, experts) = (config.rank as usize, config.experts as usize);
     first.chunks(rank).zip(second.chunks(experts)).flat_map(|(a, b)| [a, b].concat()).collect()
 }
 
-/// The two parts of rows `[first, second]`.
-fn split_state(config: &Config, state: &[Approx]) -> (Vec<Approx>, Vec<Approx>) {
+/// The two parts of rows `[first, second]`; one expert's second is `only`.
+fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Vec<Approx>) {
     let rank = config.rank as usize;
+    if config.experts == 1 {
+        return (state.to_vec(), vec![Approx::exact(only); state.len() / rank]);
+    }
     let rows = state.chunks(rank + config.experts as usize);
     rows.fold(Default::default(), |(mut first, mut second): (Vec<_>, Vec<_>), row| {
         first.extend(&row[..rank]);
@@ -138,42 +144,45 @@ fn split_state(config: &Config, state: &[Approx]) -> (Vec<Approx>, Vec<Approx>) 
     })
 }
 
+/// The elements of the router's row i, where there is a router.
+fn router_row(config: &Config, layout: &Layout, expert: usize) -> Option<std::ops::Range<usize>> {
+    let shared = || layout.shrink().row(config.rank as usize + expert);
+    (config.experts > 1).then(|| layout.latent_router().map_or_else(shared, |block| block.row(expert)))
+}
+
 /// The matrices in a packed buffer.
 pub fn unpack(config: &Config, layout: &Layout, packed: &[Approx]) -> Parameters {
     let (rank, experts) = (config.rank as usize, config.experts as usize);
     let row = |range: std::ops::Range<usize>| packed[range].to_vec();
-    let router = match &layout.latent_router {
-        Some(block) => (0..experts).flat_map(|expert| row(block.row(expert))).collect(),
-        None => (0..experts).flat_map(|expert| row(layout.shrink.row(rank + expert))).collect(),
-    };
+    let router = (0..experts).filter_map(|expert| router_row(config, layout, expert)).flat_map(row).collect();
     let b = (0..experts)
         .map(|expert| {
-            let column = |j: usize| layout.expand.row(expert * rank + j).start;
-            (0..layout.expand.columns).flat_map(|o| (0..rank).map(move |j| packed[column(j) + o])).collect()
+            let column = |j: usize| layout.expand().row(expert * rank + j).start;
+            (0..layout.expand().columns())
+                .flat_map(|o| (0..rank).map(move |j| packed[column(j) + o]))
+                .collect()
         })
         .collect();
-    Parameters { a: (0..rank).flat_map(|j| row(layout.shrink.row(j))).collect(), router, b }
+    Parameters { a: (0..rank).flat_map(|j| row(layout.shrink().row(j))).collect(), router, b }
 }
 
 /// The packed form of matrices; padding is exactly zero.
 pub fn pack(config: &Config, layout: &Layout, matrices: &Parameters) -> Vec<Approx> {
     let rank = config.rank as usize;
     let mut packed = vec![Approx::exact(0.0); layout.len()];
-    for (j, row) in matrices.a.chunks_exact(layout.shrink.columns).enumerate() {
-        packed[layout.shrink.row(j)].copy_from_slice(row);
+    for (j, row) in matrices.a.chunks_exact(layout.shrink().columns()).enumerate() {
+        packed[layout.shrink().row(j)].copy_from_slice(row);
     }
-    let columns = matrices.router.len() / config.experts as usize;
+    let columns = (matrices.router.len() / config.experts as usize).max(1);
     for (expert, row) in matrices.router.chunks_exact(columns).enumerate() {
-        let range = match &layout.latent_router {
-            Some(block) => block.row(expert),
-            None => layout.shrink.row(rank + expert),
-        };
-        packed[range].copy_from_slice(row);
+        if let Some(range) = router_row(config, layout, expert) {
+            packed[range].copy_from_slice(row);
+        }
     }
     for (expert, b) in matrices.b.iter().enumerate() {
         for (o, row) in b.chunks_exact(rank).enumerate() {
             for (j, &value) in row.iter().enumerate() {
-                packed[layout.expand.row(expert * rank + j).start + o] = value;
+                packed[layout.expand().row(expert * rank + j).start + o] = value;
             }
         }
     }
