@@ -33,15 +33,20 @@ impl Operation {
         }
     }
 
-    /// Forward and both backward operations of a training step: activations of one type, parameters and
-    /// gradients in f32.
+    /// Forward and both backward operations of a training step, as the crate's front page has it: y and dx
+    /// are added to what the frozen layer made of them, and gradients are overwritten. Activations are of one
+    /// type, parameters and gradients in f32.
+    ///
+    /// [`Tuner::measure_step`](crate::tuner::Tuner::measure_step) measures these operations. A step that
+    /// writes otherwise has operations of its own, to be measured and counted one by one.
     #[must_use]
-    pub fn training_step(activations: Element, write: WriteMode) -> [Self; 3] {
+    pub fn training_step(activations: Element) -> [Self; 3] {
         let (x, y, g) = (activations, activations, activations);
+        let (add, overwrite) = (WriteMode::Accumulate, WriteMode::Overwrite);
         [
-            Self::Forward(ForwardOptions { write, save: true, x, parameters: Element::F32, y }),
-            Self::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)) }),
-            Self::BackwardParams(BackwardParamsOptions { write, x, g }),
+            Self::Forward(ForwardOptions { write: add, save: true, x, parameters: Element::F32, y }),
+            Self::BackwardInput(BackwardInputOptions { g, dx: Some((x, add)) }),
+            Self::BackwardParams(BackwardParamsOptions { write: overwrite, x, g }),
         ]
     }
 
