@@ -236,10 +236,16 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
-    let temporary = path.with_file_name(temporary);
-    let mut file = std::fs::File::create_new(&temporary)?;
+    let (temporary, mut file) = loop {
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+        let temporary = path.with_file_name(temporary);
+        match std::fs::File::create_new(&temporary) {
+            // Of a process that was killed, or on another machine.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => break (temporary, created?),
+        }
+    };
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     drop(file);
     written.and_then(|()| std::fs::rename(&temporary, &path)).inspect_err(|_| {
