@@ -27,7 +27,8 @@ fn main() {
             std::process::exit(1);
         }
     };
-    let (kernels, stopwatch) = (Kernels::new(&gpu.device), Stopwatch::new(&gpu));
+    let kernels = Kernels::new(&gpu.device);
+    let stopwatch = Stopwatch::new(&gpu).expect("the device runs");
     println!("{}, {}", gpu.describe(), stopwatch.clock());
     let shapes = if std::env::args().any(|argument| argument == "--test") {
         vec![Shape { tokens: 64, d_in: 256, d_out: 256, ..grid::REFERENCE }]

@@ -13,9 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     adapter.b.iter_mut().flatten().for_each(|b| *b = 0.01);
 
     // Your tensors: the layer's input, and what the frozen layer made of it.
-    let x = gpu.upload("x", &vec![0.1; (tokens * d_in) as usize]);
-    let y = gpu.upload("y", &vec![1.0; (tokens * d_out) as usize]);
-    let parameters = gpu.upload("adapter", &config.layout()?.pack(&adapter)?);
+    let x = gpu.upload("x", &vec![0.1; (tokens * d_in) as usize])?;
+    let y = gpu.upload("y", &vec![1.0; (tokens * d_out) as usize])?;
+    let parameters = gpu.upload("adapter", &config.layout()?.pack(&adapter)?)?;
 
     // Once: check, compile and bind.
     let kernels = Kernels::new(&device);

@@ -2,11 +2,14 @@
 //! else in the library depends on them. These, and only these, create devices, submit and wait.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, Limit};
+use crate::scope::{Scopes, ready_now, scoped};
 
 /// A device with its queue: [`Gpu::from_env`] makes one, and an application can put its own in.
 #[derive(Debug, Clone)]
@@ -89,117 +92,187 @@ impl Gpu {
     }
 
     /// A storage buffer with `data` in it, which can also be copied from and to.
-    #[must_use]
-    pub fn upload(&self, label: &str, data: &[f32]) -> wgpu::Buffer {
-        let buffer = self.zeroed(label, data.len());
-        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(data));
-        buffer
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn upload(&self, label: &str, data: &[f32]) -> Result<wgpu::Buffer, Error> {
+        self.upload_as(label, data, Element::F32)
     }
 
     /// A storage buffer with `data` in it as elements of another type, padded to whole 32-bit words.
     /// [`Gpu::read_as_blocking`] reads it back.
-    #[must_use]
-    pub fn upload_as(&self, label: &str, data: &[f32], element: Element) -> wgpu::Buffer {
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn upload_as(&self, label: &str, data: &[f32], element: Element) -> Result<wgpu::Buffer, Error> {
+        let buffer = self.zeroed_as(label, data.len(), element)?;
         let mut bytes = element.encode(data);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        let buffer = self.zeroed(label, bytes.len() / 4);
-        self.queue.write_buffer(&buffer, 0, &bytes);
-        buffer
+        bytes.resize(buffer.size() as usize, 0);
+        scoped(&self.device, &format!("filling the buffer {label}"), || {
+            self.queue.write_buffer(&buffer, 0, &bytes);
+        })?;
+        Ok(buffer)
     }
 
     /// A storage buffer of `elements` zeros, which can also be copied from and to.
-    #[must_use]
-    pub fn zeroed(&self, label: &str, elements: usize) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: 4 * elements as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn zeroed(&self, label: &str, elements: usize) -> Result<wgpu::Buffer, Error> {
+        self.zeroed_as(label, elements, Element::F32)
+    }
+
+    /// Like [`Gpu::zeroed`], of elements of another type, padded to whole 32-bit words.
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn zeroed_as(&self, label: &str, elements: usize, element: Element) -> Result<wgpu::Buffer, Error> {
+        let size = self.buffer_size(label, elements as u64, element)?;
+        scoped(&self.device, &format!("creating the buffer {label}"), || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
         })
     }
 
-    /// Records into a new compute pass and submits it. Does not wait.
-    pub fn submit(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> wgpu::SubmissionIndex {
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-        self.queue.submit([encoder.finish()])
+    /// Bytes of a buffer for `elements` elements, in whole 32-bit words.
+    pub(crate) fn buffer_size(&self, label: &str, elements: u64, element: Element) -> Result<u64, Error> {
+        let size = whole_words(elements, element);
+        Error::check_limit(
+            format_args!("the buffer {label}"),
+            Limit::BufferSize,
+            size,
+            self.device.limits().max_buffer_size,
+            "request a device with the adapter's limit, or split what the buffer holds",
+        )?;
+        Ok(size)
     }
 
-    /// Copies a buffer out, submits, and resolves when the copy has arrived. On native platforms
+    /// Records into a new compute pass and submits it. Does not wait.
+    ///
+    /// # Errors
+    /// wgpu refuses what was recorded, or the device was lost.
+    pub fn submit(
+        &self,
+        record: impl FnOnce(&mut wgpu::ComputePass<'_>),
+    ) -> Result<wgpu::SubmissionIndex, Error> {
+        self.submit_commands("submitting a compute pass", |encoder| {
+            record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        })
+    }
+
+    /// Records into a new encoder and submits it.
+    pub(crate) fn submit_commands(
+        &self,
+        action: &str,
+        record: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex, Error> {
+        scoped(&self.device, action, || {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(&mut encoder);
+            self.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Copies a buffer of f32 out, submits, and resolves when the copy has arrived. On native platforms
     /// somebody has to poll the device meanwhile; [`Gpu::read_blocking`] does.
     ///
     /// # Errors
-    /// The buffer lacks `COPY_SRC`, or the device fails while the copy is mapped.
+    /// Those of [`Gpu::read_as`]; also a size that is no multiple of four bytes.
     pub fn read(&self, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
-        let copied = self.copy_out(buffer);
+        self.read_as(buffer, Element::F32, buffer.size().div_ceil(Element::F32.bytes()) as usize)
+    }
+
+    /// Like [`Gpu::read`], of the first `elements` elements of another type.
+    ///
+    /// # Errors
+    /// The buffer lacks `COPY_SRC`, is shorter than that in whole 32-bit words, was destroyed, is mapped
+    /// or belongs to another device; too little memory, or a lost device.
+    pub fn read_as(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
+        let copied = self.copy_out(buffer, element, elements);
         async move {
-            let (staging, mapping) = copied?;
-            let failed = |message| Error::Device { action: "reading a buffer back".to_owned(), message };
-            std::future::poll_fn(|context| {
-                let mut mapping = mapping.lock().unwrap_or_else(PoisonError::into_inner);
-                mapping.waker = Some(context.waker().clone());
-                mapping.result.take().map_or(Poll::Pending, Poll::Ready)
-            })
-            .await
-            .map_err(failed)?;
+            let (staging, reported, mapped) = copied?;
+            // A copy that was refused leaves zeros to be mapped.
+            reported.await?;
+            let failed = |message| Error::Device { action: READING.to_owned(), message };
+            mapped.await.map_err(|error| failed(error.to_string()))?;
             let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-            Ok(view
-                .chunks_exact(4)
-                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-                .collect())
+            let mut values = element.decode(&view);
+            values.truncate(elements);
+            Ok(values)
         }
     }
 
-    /// Submits a copy of a buffer and asks for it to be mapped.
-    fn copy_out(&self, buffer: &wgpu::Buffer) -> Result<(wgpu::Buffer, Arc<Mutex<Mapping>>), Error> {
+    /// Submits a copy of a buffer and asks for it to be mapped: the copy, what wgpu says of it, and
+    /// whether it was mapped.
+    #[expect(clippy::type_complexity, reason = "two futures that have no names")]
+    fn copy_out(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> Result<
+        (
+            wgpu::Buffer,
+            impl Future<Output = Result<(), Error>> + use<>,
+            impl Future<Output = Result<(), wgpu::BufferAsyncError>> + use<>,
+        ),
+        Error,
+    > {
+        let tensor = "the buffer to read";
         if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
-            return Err(Error::MissingUsage { tensor: "the buffer to read", missing: "COPY_SRC" });
+            return Err(Error::MissingUsage { tensor, missing: "COPY_SRC" });
         }
+        let (needed, given) = (whole_words(elements as u64, element), buffer.size());
+        if given < needed {
+            let shape = format!("{elements} {element} in whole 32-bit words");
+            return Err(Error::TooSmall { tensor, shape, needed, given });
+        }
+        let scopes = Scopes::push(&self.device, READING);
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("hydralora read"),
-            size: buffer.size(),
+            size: needed,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, needed);
         self.queue.submit([encoder.finish()]);
-        let mapping = Arc::new(Mutex::new(Mapping::default()));
-        let finished = Arc::clone(&mapping);
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let mut mapping = finished.lock().unwrap_or_else(PoisonError::into_inner);
-            mapping.result = Some(result.map_err(|error| error.to_string()));
-            if let Some(waker) = mapping.waker.take() {
-                waker.wake();
-            }
-        });
-        Ok((staging, mapping))
+        let (call, mapped) = callback();
+        staging.map_async(wgpu::MapMode::Read, .., call);
+        Ok((staging, scopes.pop(), mapped))
     }
 
-    /// Copies a buffer out, submits, waits for the device and returns the copy. Not for the web,
+    /// Copies a buffer of f32 out, submits, waits for the device and returns the copy. Not for the web,
     /// where nothing may block.
     ///
     /// # Errors
-    /// The device was lost or fails while the copy is mapped.
+    /// Those of [`Gpu::read`].
     pub fn read_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, Error> {
-        let mut read = std::pin::pin!(self.read(buffer));
-        loop {
-            self.wait()?;
-            let mut context = std::task::Context::from_waker(Waker::noop());
-            if let Poll::Ready(result) = read.as_mut().poll(&mut context) {
-                return result;
-            }
-            // Another thread polled the device and is about to run this mapping's callback.
-            std::thread::yield_now();
-        }
+        self.finish(READING, self.read(buffer))?
     }
 
-    /// Like [`Gpu::read_blocking`], of elements of another type.
+    /// Like [`Gpu::read_blocking`], of the first `elements` elements of another type.
     ///
     /// # Errors
-    /// The device was lost or fails while the copy is mapped.
-    pub fn read_as_blocking(&self, buffer: &wgpu::Buffer, element: Element) -> Result<Vec<f32>, Error> {
-        Ok(element.decode(bytemuck::cast_slice(&self.read_blocking(buffer)?)))
+    /// Those of [`Gpu::read_as`].
+    pub fn read_as_blocking(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> Result<Vec<f32>, Error> {
+        self.finish(READING, self.read_as(buffer, element, elements))?
     }
 
     /// Waits until everything submitted has finished. Not for the web.
@@ -207,11 +280,64 @@ impl Gpu {
     /// # Errors
     /// The device was lost.
     pub fn wait(&self) -> Result<(), Error> {
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map(drop).map_err(|error| Error::Device {
-            action: "waiting for the device".to_owned(),
-            message: error.to_string(),
-        })
+        let (call, finished) = callback();
+        self.queue.on_submitted_work_done(move || call(()));
+        self.finish("waiting for the device", finished)
     }
+
+    /// Drives the device until the future is ready.
+    ///
+    /// It does so by submitting nothing now and then, which makes wgpu look for what has finished. Polling
+    /// does that too, but panics where the driver says that the device is lost, while a submission only
+    /// fails.
+    fn finish<T>(&self, action: &str, future: impl Future<Output = T>) -> Result<T, Error> {
+        let mut future = pin!(future);
+        let begin = Instant::now();
+        loop {
+            if let Some(value) = ready_now(future.as_mut()) {
+                return Ok(value);
+            }
+            scoped(&self.device, action, || self.queue.submit([]))?;
+            if let Some(value) = ready_now(future.as_mut()) {
+                return Ok(value);
+            }
+            // A small part of what was waited already: nobody waits much longer than the device takes.
+            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
+        }
+    }
+}
+
+/// What reading a buffer is called in errors.
+const READING: &str = "reading a buffer back";
+
+/// Between two looks at what has finished.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+
+/// Bytes of `elements` elements in whole 32-bit words, which is what wgpu copies.
+fn whole_words(elements: u64, element: Element) -> u64 {
+    elements.saturating_mul(element.bytes()).checked_next_multiple_of(4).unwrap_or(u64::MAX)
+}
+
+/// A function for wgpu to call back, and what it is called with.
+fn callback<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, impl Future<Output = T> + use<T>) {
+    let shared = Arc::new(Mutex::new((None, None::<Waker>)));
+    let caller = Arc::clone(&shared);
+    let call = move |value| {
+        let mut shared = caller.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.0 = Some(value);
+        let waker = shared.1.take();
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    };
+    let called = std::future::poll_fn(move |context| {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.1 = Some(context.waker().clone());
+        shared.0.take().map_or(Poll::Pending, Poll::Ready)
+    });
+    (call, called)
 }
 
 /// An adapter's name, kind, backend and driver in one line.
@@ -219,11 +345,4 @@ impl Gpu {
 pub fn describe(info: &wgpu::AdapterInfo) -> String {
     let wgpu::AdapterInfo { name, device_type, backend, driver, driver_info, .. } = info;
     format!("{name} ({device_type:?}, {backend:?}, {driver} {driver_info})")
-}
-
-/// Where a mapping's result is handed over.
-#[derive(Default)]
-struct Mapping {
-    result: Option<Result<(), String>>,
-    waker: Option<Waker>,
 }

@@ -30,17 +30,18 @@ impl Element {
         }
     }
 
-    /// Numbers as bytes, rounded to nearest, ties to even: what a buffer is filled with.
+    /// Numbers as bytes, rounded to nearest, ties to even: what a buffer is filled with. Little-endian on
+    /// every host, as WebGPU's buffers are.
     #[must_use]
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
-            Self::F32 => bytemuck::cast_slice(values).to_vec(),
+            Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
             Self::Bf16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         }
     }
 
-    /// The numbers in a buffer's bytes; bytes after the last whole element are ignored.
+    /// The numbers in a buffer's bytes, which are little-endian; bytes after the last whole element are ignored.
     #[must_use]
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let halves = || bytes.as_chunks().0.iter();

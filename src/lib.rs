@@ -15,6 +15,7 @@ mod memory;
 pub mod op;
 mod pipeline;
 mod plan;
+mod scope;
 pub mod shader;
 pub mod stopwatch;
 mod tensor;

@@ -1,11 +1,9 @@
 //! How many bytes an adapter takes.
 
 use crate::config::Config;
-use crate::element::Element;
 use crate::error::Error;
 use crate::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
 use crate::plan::DeviceProfile;
-use crate::shader::WriteMode;
 use crate::tuning::Operation;
 
 /// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
@@ -23,8 +21,8 @@ pub struct Memory {
     pub saved: u64,
     /// `[dh, dl]`, which backward hands on.
     pub dstate: u64,
-    /// Copies of the gradients, where the tokens are split; operations that do not run at the same
-    /// time may share them.
+    /// Copies of the gradients, where the tokens are split. Each operation allocates its own, unless it is
+    /// given scratch memory, which operations that do not run at the same time may share.
     pub scratch: u64,
     /// The sums that shrinks leave, where few tokens give forward and the input's backward two dispatches;
     /// each operation allocates its own.
@@ -32,15 +30,21 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The bytes for `tokens` tokens a step.
+    /// The bytes for `tokens` tokens a step of these operations, planned for `device` with its tuning:
+    /// [`Operation::training_step`] has those of the usual step.
     ///
     /// # Errors
     /// A zero dimension, or a shape that does not fit the device's limits.
-    pub fn new(config: &Config, tokens: u32, device: &DeviceProfile) -> Result<Self, Error> {
+    pub fn new(
+        config: &Config,
+        tokens: u32,
+        operations: &[Operation],
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
         let parameters = config.layout()?.bytes();
         let (mut scratch, mut shrink_sums) = (0, 0);
-        for operation in Operation::training_step(Element::F32, WriteMode::Overwrite) {
-            match &operation {
+        for operation in operations {
+            match operation {
                 Operation::Forward(options) => {
                     shrink_sums += ForwardPlan::new(config, tokens, options, device)?.scratch_bytes;
                 }
@@ -76,6 +80,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::config::Router;
+    use crate::element::Element;
 
     #[test]
     fn a_projection_of_llama_2_7b() {
@@ -83,7 +88,8 @@ mod tests {
             Config { d_in: 4096, d_out: 4096, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
         // One workgroup is busy enough: no splits.
         let device = DeviceProfile::new(wgpu::Limits::default(), 1);
-        let memory = Memory::new(&config, 1024, &device).expect("it fits");
+        let step = Operation::training_step(Element::F32);
+        let memory = Memory::new(&config, 1024, &step, &device).expect("it fits");
         let parameters = 4 * ((8 + 4) * 4096 + 4 * 8 * 4096);
         let state = 1024 * (8 + 4) * 4;
         let expected = Memory {
@@ -97,14 +103,14 @@ mod tests {
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.total(), 4 * parameters + 2 * state);
-        let wide = Memory::new(&config, 1024, &DeviceProfile::new(wgpu::Limits::default(), 256));
+        let wide = Memory::new(&config, 1024, &step, &DeviceProfile::new(wgpu::Limits::default(), 256));
         let scratch = wide.expect("it fits").scratch;
         assert!(
             scratch > 0 && scratch.is_multiple_of(parameters),
             "whole copies of the gradients: {scratch}"
         );
         // One token on a wide device: one vec4 for each column of each split.
-        let few = Memory::new(&config, 1, &DeviceProfile::new(wgpu::Limits::default(), 256));
+        let few = Memory::new(&config, 1, &step, &DeviceProfile::new(wgpu::Limits::default(), 256));
         let sums = few.expect("it fits").shrink_sums;
         assert!(sums > 0 && sums.is_multiple_of(16) && sums <= 16 * 16 * (12 + 32), "{sums}");
     }

@@ -1,13 +1,11 @@
 //! Compiled pipelines, cached by their typed key, and dispatches prepared from them.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use crate::error::Error;
 use crate::plan::{DeviceProfile, DispatchPlan};
+use crate::scope::scoped;
 use crate::shader::{BindingKind, Shader};
 use crate::tensor::{Operand, check_operands};
 use crate::tuning::Tuning;
@@ -111,7 +109,7 @@ impl Kernels {
     fn compile(&self, shader: &Shader) -> Result<Pipeline, Error> {
         let source = shader.source();
         log::debug!("hydralora: compiling {}", source.label);
-        self.scoped(&format!("compiling {}", source.label), || {
+        scoped(&self.device, &format!("compiling {}", source.label), || {
             let module = trusted_module(&self.device, source.label, source.wgsl);
             let entries: Vec<_> =
                 (0..).zip(&source.bindings).map(|(at, binding)| layout_entry(at, binding.kind)).collect();
@@ -161,7 +159,7 @@ impl Kernels {
                 .zip(operands)
                 .map(|(binding, operand)| wgpu::BindGroupEntry { binding, resource: operand.binding() }),
         );
-        let bind_group = self.scoped("binding the tensors of an operation", || {
+        let bind_group = scoped(&self.device, "binding the tensors of an operation", || {
             self.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("hydralora"),
                 layout: &pipeline.layout,
@@ -175,24 +173,28 @@ impl Kernels {
     pub(crate) fn uniform(&self, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
         // Devices without arbitrary binding sizes want whole 16-byte units.
         let size = (bytes.len() as u64).next_multiple_of(16);
-        self.scoped("creating a uniform buffer", || {
+        let action = "creating a uniform buffer";
+        scoped(&self.device, action, || {
             let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("hydralora uniform"),
                 size,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: true,
             });
-            if let Ok(mut view) = buffer.get_mapped_range_mut(..bytes.len() as u64) {
-                view.copy_from_slice(bytes);
-            }
+            // Without its contents a kernel would see no tokens and do nothing.
+            buffer.get_mapped_range_mut(..bytes.len() as u64)?.copy_from_slice(bytes);
             buffer.unmap();
-            buffer
+            Ok(buffer)
+        })?
+        .map_err(|error: wgpu::MapRangeError| Error::Device {
+            action: action.to_owned(),
+            message: error.to_string(),
         })
     }
 
     /// A storage buffer of the library's own.
     pub(crate) fn scratch(&self, label: &'static str, bytes: u64) -> Result<wgpu::Buffer, Error> {
-        self.scoped("creating a scratch buffer", || {
+        scoped(&self.device, "creating a scratch buffer", || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size: bytes,
@@ -201,36 +203,11 @@ impl Kernels {
             })
         })
     }
-
-    /// Runs `create` and turns what wgpu reports into a typed error. Where wgpu reports later
-    /// (WebGPU in a browser), errors go to the device's own handler instead: nothing here waits.
-    fn scoped<T>(&self, action: &str, create: impl FnOnce() -> T) -> Result<T, Error> {
-        let scopes =
-            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
-                .map(|filter| self.device.push_error_scope(filter));
-        let created = create();
-        let mut reported = None;
-        for scope in scopes.into_iter().rev() {
-            reported = reported.or(ready_now(scope.pop()).flatten());
-        }
-        match reported {
-            None => Ok(created),
-            Some(error) => Err(Error::Device { action: action.to_owned(), message: error.to_string() }),
-        }
-    }
 }
 
 /// The lock, whatever happened to a thread that held it: what it guards is always whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The future's value, if it is there without waiting.
-fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
 }
 
 fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::device::Gpu;
 use crate::error::Error;
+use crate::scope::scoped;
 
 /// Measures device time where the device has timestamp queries, otherwise wall-clock time.
 #[derive(Debug)]
@@ -43,24 +44,28 @@ struct Timestamps {
 
 impl Stopwatch {
     /// A stopwatch for `gpu`, whose device should have been requested with `TIMESTAMP_QUERY`.
-    #[must_use]
-    pub fn new(gpu: &Gpu) -> Self {
+    ///
+    /// # Errors
+    /// Too little memory, or a lost device.
+    pub fn new(gpu: &Gpu) -> Result<Self, Error> {
         let timestamped = gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        let timestamps = timestamped.then(|| Timestamps {
-            queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("stopwatch"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2,
-            }),
-            resolved: gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("stopwatch"),
-                size: 16,
-                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            }),
-            period: f64::from(gpu.queue.get_timestamp_period()),
-        });
-        Self { gpu: gpu.clone(), timestamps }
+        let timestamps = scoped(&gpu.device, "creating a stopwatch", || {
+            timestamped.then(|| Timestamps {
+                queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: Some("stopwatch"),
+                    ty: wgpu::QueryType::Timestamp,
+                    count: 2,
+                }),
+                resolved: gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("stopwatch"),
+                    size: 16,
+                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: false,
+                }),
+                period: f64::from(gpu.queue.get_timestamp_period()),
+            })
+        })?;
+        Ok(Self { gpu: gpu.clone(), timestamps })
     }
 
     /// What the times are.
@@ -72,23 +77,28 @@ impl Stopwatch {
     /// Records into a pass, submits it, waits, and tells how long it took.
     ///
     /// # Errors
-    /// The device was lost.
+    /// wgpu refuses what was recorded, or the device was lost.
     pub fn time(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Duration, Error> {
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let timestamp_writes = self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
             query_set: &timestamps.queries,
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         });
-        record(
-            &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }),
-        );
-        if let Some(timestamps) = &self.timestamps {
-            encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
-        }
-        let commands = encoder.finish();
-        let begin = Instant::now();
-        self.gpu.queue.submit([commands]);
+        let Gpu { device, queue } = &self.gpu;
+        let begin = scoped(device, "timing a compute pass", || {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(
+                &mut encoder
+                    .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }),
+            );
+            if let Some(timestamps) = &self.timestamps {
+                encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
+            }
+            let commands = encoder.finish();
+            let begin = Instant::now();
+            queue.submit([commands]);
+            begin
+        })?;
         self.gpu.wait()?;
         let wall = begin.elapsed();
         let Some(timestamps) = &self.timestamps else { return Ok(wall) };

@@ -1,7 +1,9 @@
 //! Timing every plan of an operation on a device, and files of what was best. For programs of their
 //! own, or an application's settings page: measuring submits and waits. Not for the web.
 
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use crate::adapter::SplitMix64;
 use crate::config::Config;
 use crate::device::Gpu;
 use crate::element::Element;
-use crate::error::{Error, Limit};
+use crate::error::Error;
 use crate::op::{
     BackwardInput, BackwardInputDescriptor, BackwardInputOptions, BackwardParams, BackwardParamsDescriptor,
     BackwardParamsOptions, Forward, ForwardDescriptor, ForwardOptions,
@@ -116,7 +118,7 @@ impl Tuner {
                 Ok(tuning) => tuner.tuning = tuning,
                 Err(why) => ignored(&why),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => ignored(&error.to_string()),
         }
         tuner
@@ -139,7 +141,8 @@ impl Tuner {
         Ok(file.tuning)
     }
 
-    /// Writes everything measured into a file.
+    /// Writes everything measured into a file, whole or not at all: a file beside it takes its name when it
+    /// is complete.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -147,8 +150,8 @@ impl Tuner {
         let path = path.as_ref();
         let file = File { version: VERSION, device: self.device.clone(), tuning: self.tuning.clone() };
         serde_json::to_vec_pretty(&file)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| std::fs::write(path, bytes))
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(path, &bytes))
             .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })
     }
 
@@ -158,7 +161,7 @@ impl Tuner {
         &self.tuning
     }
 
-    /// Measures forward and both backward operations of an f32 training step that adds to y and dx.
+    /// Measures the operations of an f32 training step: [`Operation::training_step`].
     ///
     /// # Errors
     /// Those of [`Tuner::measure`].
@@ -168,7 +171,7 @@ impl Tuner {
         config: &Config,
         tokens: u32,
     ) -> Result<[Measurement; 3], Error> {
-        let [forward, input, params] = Operation::training_step(Element::F32, WriteMode::Accumulate);
+        let [forward, input, params] = Operation::training_step(Element::F32);
         Ok([
             self.measure(gpu, config, tokens, forward)?,
             self.measure(gpu, config, tokens, input)?,
@@ -190,12 +193,16 @@ impl Tuner {
         tokens: u32,
         operation: Operation,
     ) -> Result<Measurement, Error> {
-        let trial = Trial::new(gpu, *config, tokens, operation)?;
-        let stopwatch = Stopwatch::new(gpu);
-        let mut choices = operation.choices(config, tokens, trial.kernels.profile())?;
-        choices = promising(choices);
+        let kernels = Kernels::new(&gpu.device);
+        let mut choices = promising(operation.choices(config, tokens, kernels.profile())?);
+        let trial = Trial::new(gpu, kernels, *config, tokens, operation)?;
+        let stopwatch = Stopwatch::new(gpu)?;
+        let predicted = operation.choice(config, tokens, trial.kernels.profile())?;
+        // A driver's bound on loops may refuse what fits its limits.
+        choices.retain(|&choice| choice != predicted && trial.takes(choice));
+        choices.insert(0, predicted);
         let mut timed = Vec::new();
-        for &choice in &choices {
+        for choice in choices {
             let prepared = trial.prepare(choice)?;
             // Some drivers compile a pipeline when it first runs.
             time(&stopwatch, &prepared)?;
@@ -205,24 +212,50 @@ impl Tuner {
             }
             timed.push((choice, fastest));
         }
-        let (mut choice, _) = *timed.iter().min_by_key(|(_, time)| *time).unwrap_or(&timed[0]);
-        let [best, predicted] = [choice, choices[0]].map(|choice| trial.prepare(choice));
-        let (best, predicted) = (best?, predicted?);
+        let fastest = timed.iter().min_by_key(|(_, time)| *time);
+        let mut choice = fastest.map_or(predicted, |&(choice, _)| choice);
+        let pair = [trial.prepare(choice)?, trial.prepare(predicted)?];
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..PAIRS {
-            times[0].push(time(&stopwatch, &best)?);
-            times[1].push(time(&stopwatch, &predicted)?);
+            for (prepared, times) in pair.iter().zip(&mut times) {
+                times.push(time(&stopwatch, prepared)?);
+            }
         }
-        let [mut best, predicted] = times.map(|mut times| {
+        let [mut best, of_predicted] = times.map(|mut times| {
             times.sort();
             times[PAIRS / 2]
         });
-        if predicted.as_secs_f64() < WORTH_IT * best.as_secs_f64() {
-            (choice, best) = (choices[0], predicted);
+        if of_predicted.as_secs_f64() < WORTH_IT * best.as_secs_f64() {
+            (choice, best) = (predicted, of_predicted);
         }
         self.tuning.set(config, tokens, operation, choice);
-        Ok(Measurement { clock: stopwatch.clock(), choice, best, predicted, timed })
+        Ok(Measurement { clock: stopwatch.clock(), choice, best, predicted: of_predicted, timed })
     }
+}
+
+/// Puts `bytes` in the place of a file, or of the one that a link there leads to.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Tells apart what several threads write.
+    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    let (temporary, mut file) = loop {
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+        let temporary = path.with_file_name(temporary);
+        match std::fs::File::create_new(&temporary) {
+            // Of a process that was killed, or on another machine.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => break (temporary, created?),
+        }
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    written.and_then(|()| std::fs::rename(&temporary, &path)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
 }
 
 /// Those of the choices that are timed: the first, the first of each other kind, and the next best.
@@ -253,6 +286,33 @@ struct Trial {
     gradients: wgpu::Buffer,
 }
 
+/// Random data.
+struct Noise<'a> {
+    gpu: &'a Gpu,
+    random: SplitMix64,
+}
+
+impl Noise<'_> {
+    /// A buffer of numbers that repeat after a while, so that the host needs little memory.
+    fn buffer(&mut self, name: &str, elements: u64, element: Element) -> Result<wgpu::Buffer, Error> {
+        const PERIOD: u64 = 1 << 18;
+        let label = format!("hydralora tuner {name}");
+        let values: Vec<f32> = (0..elements.min(PERIOD)).map(|_| self.random.uniform()).collect();
+        if elements <= PERIOD {
+            return self.gpu.upload_as(&label, &values, element);
+        }
+        let buffer = self.gpu.zeroed_as(&label, usize::try_from(elements).unwrap_or(usize::MAX), element)?;
+        let period = self.gpu.upload_as(&label, &values, element)?;
+        self.gpu.submit_commands("filling a buffer with random numbers", |encoder| {
+            for offset in (0..buffer.size()).step_by(period.size() as usize) {
+                let size = period.size().min(buffer.size() - offset);
+                encoder.copy_buffer_to_buffer(&period, 0, &buffer, offset, size);
+            }
+        })?;
+        Ok(buffer)
+    }
+}
+
 /// One of several sets of inputs.
 struct Inputs {
     x: wgpu::Buffer,
@@ -268,54 +328,71 @@ enum Prepared {
 }
 
 impl Trial {
-    fn new(gpu: &Gpu, config: Config, tokens: u32, operation: Operation) -> Result<Self, Error> {
-        let layout = config.layout()?;
+    fn new(
+        gpu: &Gpu,
+        kernels: Kernels,
+        config: Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<Self, Error> {
         let [x, parameters, y, g, dx] = operation.elements();
-        let [x_len, y_len] = [config.d_in, config.d_out].map(|width| u64::from(tokens) * u64::from(width));
-        let parameters_len = layout.len() as u64;
-        // Preparing checks bindings; a buffer that no device can make comes before that.
-        for (tensor, elements, element) in
-            [("x", x_len, x), ("y", y_len, y), ("g", y_len, g), ("dx", x_len, dx)]
-        {
-            let bytes = elements.saturating_mul(element.bytes());
-            let most = gpu.device.limits().max_buffer_size;
-            Error::check_limit(tensor, Limit::BufferSize, bytes, most, "measure fewer tokens")?;
+        let [x_len, y_len, state] =
+            [config.d_in, config.d_out, config.state_len()].map(|width| u64::from(tokens) * u64::from(width));
+        let parameters_len = config.layout()?.len() as u64;
+        let f32 = Element::F32;
+        for (name, elements, element) in [
+            ("x", x_len, x),
+            ("g", y_len, g),
+            ("parameters", parameters_len, parameters),
+            ("y", y_len, y),
+            ("dx", x_len, dx),
+            ("saved and dstate", state, f32),
+            ("gradients", parameters_len, f32),
+        ] {
+            gpu.buffer_size(name, elements, element)?;
         }
-        let mut random = SplitMix64(0);
-        let mut buffer = |elements: u64, element: Element| {
-            // What is written before it is read need not be random, but costs the same.
-            let values: Vec<f32> = (0..elements).map(|_| random.uniform()).collect();
-            gpu.upload_as("hydralora tuner", &values, element)
-        };
-        let bytes = x_len * x.bytes() + parameters_len * parameters.bytes();
+        // What is written before it is read need not be random, but costs the same.
+        let mut noise = Noise { gpu, random: SplitMix64(0) };
+        let bytes = x_len.saturating_mul(x.bytes()).saturating_add(parameters_len * parameters.bytes());
         let inputs = (0..ROTATED_BYTES.div_ceil(bytes).clamp(1, MOST_COPIES))
-            .map(|_| Inputs {
-                x: buffer(x_len, x),
-                g: buffer(y_len, g),
-                parameters: buffer(parameters_len, parameters),
+            .map(|_| {
+                Ok(Inputs {
+                    x: noise.buffer("x", x_len, x)?,
+                    g: noise.buffer("g", y_len, g)?,
+                    parameters: noise.buffer("parameters", parameters_len, parameters)?,
+                })
             })
-            .collect();
-        let state = config.state_bytes(tokens) / 4;
+            .collect::<Result<_, Error>>()?;
         Ok(Self {
-            kernels: Kernels::new(&gpu.device),
             config,
             tokens,
             operation,
             inputs,
-            y: buffer(y_len, y),
-            dx: buffer(x_len, dx),
-            saved: buffer(state, Element::F32),
-            dstate: buffer(state, Element::F32),
-            gradients: buffer(parameters_len, Element::F32),
+            y: noise.buffer("y", y_len, y)?,
+            dx: noise.buffer("dx", x_len, dx)?,
+            saved: noise.buffer("saved", state, f32)?,
+            dstate: noise.buffer("dstate", state, f32)?,
+            gradients: noise.buffer("gradients", parameters_len, f32)?,
+            kernels,
         })
+    }
+
+    /// Kernels that prefer `choice`.
+    fn choosing(&self, choice: Choice) -> Kernels {
+        let mut tuning = Tuning::default();
+        tuning.set(&self.config, self.tokens, self.operation, choice);
+        self.kernels.with_tuning(tuning)
+    }
+
+    /// Whether the operation is planned as chosen.
+    fn takes(&self, choice: Choice) -> bool {
+        self.operation.choice(&self.config, self.tokens, self.choosing(choice).profile()) == Ok(choice)
     }
 
     /// The operation as chosen, for each set of inputs.
     fn prepare(&self, choice: Choice) -> Result<Vec<Prepared>, Error> {
         let (config, tokens) = (self.config, self.tokens);
-        let mut tuning = Tuning::default();
-        tuning.set(&config, tokens, self.operation, choice);
-        let kernels = &self.kernels.with_tuning(tuning);
+        let kernels = &self.choosing(choice);
         let (saved, dstate) = ((&self.saved).into(), (&self.dstate).into());
         let [x_type, parameters_type, y_type, g_type, dx_type] = self.operation.elements();
         let y = Tensor::from(&self.y).of(y_type);

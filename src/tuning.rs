@@ -33,42 +33,60 @@ impl Operation {
         }
     }
 
-    /// Forward and both backward operations of a training step: activations of one type, parameters and
-    /// gradients in f32.
+    /// Forward and both backward operations of a training step, as the crate's front page has it: y and dx
+    /// are added to what the frozen layer made of them, and gradients are overwritten. Activations are of one
+    /// type, parameters and gradients in f32.
+    ///
+    /// [`Tuner::measure_step`](crate::tuner::Tuner::measure_step) measures these operations. A step that
+    /// writes otherwise has operations of its own, to be measured and counted one by one.
     #[must_use]
-    pub fn training_step(activations: Element, write: WriteMode) -> [Self; 3] {
+    pub fn training_step(activations: Element) -> [Self; 3] {
         let (x, y, g) = (activations, activations, activations);
+        let (add, overwrite) = (WriteMode::Accumulate, WriteMode::Overwrite);
         [
-            Self::Forward(ForwardOptions { write, save: true, x, parameters: Element::F32, y }),
-            Self::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)) }),
-            Self::BackwardParams(BackwardParamsOptions { write, x, g }),
+            Self::Forward(ForwardOptions { write: add, save: true, x, parameters: Element::F32, y }),
+            Self::BackwardInput(BackwardInputOptions { g, dx: Some((x, add)) }),
+            Self::BackwardParams(BackwardParamsOptions { write: overwrite, x, g }),
         ]
     }
 
-    /// Every choice that fits the device, what is predicted to be best first.
+    /// Every choice that fits the device's limits, what is predicted to be best first. A driver's bound on loop
+    /// iterations may still refuse one; [`Operation::choice`] tells.
     ///
     /// # Errors
-    /// The operation's plan does not fit the device at all.
+    /// No choice fits the device's limits.
     pub fn choices(
         &self,
         config: &Config,
         tokens: u32,
         device: &DeviceProfile,
     ) -> Result<Vec<Choice>, Error> {
-        Ok(match self {
-            Self::Forward(options) => ForwardPlan::candidates(config, tokens, options, device)?
-                .iter()
-                .map(|plan| Choice::Fused(plan.choice))
-                .collect(),
-            Self::BackwardInput(options) => BackwardInputPlan::candidates(config, tokens, options, device)?
-                .iter()
-                .map(|plan| Choice::Fused(plan.choice))
-                .collect(),
-            Self::BackwardParams(options) => BackwardParamsPlan::candidates(config, tokens, options, device)?
-                .iter()
-                .map(|plan| Choice::Outer(plan.choice))
-                .collect(),
-        })
+        let fused = |choices: Vec<FusedChoice>| choices.into_iter().map(Choice::Fused).collect();
+        let outer = |choices: Vec<OuterChoice>| choices.into_iter().map(Choice::Outer).collect();
+        match self {
+            Self::Forward(_) => ForwardPlan::choices(config, tokens, device).map(fused),
+            Self::BackwardInput(options) => {
+                BackwardInputPlan::choices(config, tokens, options, device).map(fused)
+            }
+            Self::BackwardParams(_) => BackwardParamsPlan::choices(config, tokens, device).map(outer),
+        }
+    }
+
+    /// What is chosen for the device: what its tuning prefers, if that fits, or else what is predicted to be best.
+    ///
+    /// # Errors
+    /// The operation does not fit the device.
+    pub fn choice(&self, config: &Config, tokens: u32, device: &DeviceProfile) -> Result<Choice, Error> {
+        match self {
+            Self::Forward(options) => {
+                ForwardPlan::new(config, tokens, options, device).map(|plan| Choice::Fused(plan.choice))
+            }
+            Self::BackwardInput(options) => {
+                BackwardInputPlan::new(config, tokens, options, device).map(|plan| Choice::Fused(plan.choice))
+            }
+            Self::BackwardParams(options) => BackwardParamsPlan::new(config, tokens, options, device)
+                .map(|plan| Choice::Outer(plan.choice)),
+        }
     }
 
     /// The elements of x, parameters, y, g and dx; f32 where the operation has no such tensor.
@@ -131,7 +149,8 @@ impl Key {
 
 /// A table of choices. Empty by default; [`Tuner`](crate::tuner::Tuner) measures, saves and loads them.
 ///
-/// A choice that does not fit a device is not used, so a table cannot do harm.
+/// A choice that does not fit a device is not used, and none can ask for more scratch memory than the planner
+/// itself may take. What a table can do is make operations slow, and change the order of their sums.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "tuner", serde(from = "Vec<(Key, Choice)>", into = "Vec<(Key, Choice)>"))]

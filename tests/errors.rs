@@ -1,13 +1,15 @@
 //! Every mistake is a typed error with the numbers in it, before anything is recorded. Without an
 //! adapter these tests fail and say how to get one.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use hydralora::device::Gpu;
+use hydralora::device::{Gpu, adapters_from_env};
 use hydralora::op::{
     BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
     ForwardPlan, LinearOptions, LinearPlan,
 };
+use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, Config,
@@ -51,6 +53,10 @@ fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
     Config { d_in, d_out, rank, experts, scaling: 1.0, router }
 }
 
+fn zeroed(label: &str, elements: usize) -> wgpu::Buffer {
+    GPU.zeroed(label, elements).expect("it fits")
+}
+
 struct Buffers {
     x: wgpu::Buffer,
     parameters: wgpu::Buffer,
@@ -62,10 +68,10 @@ impl Buffers {
     fn new() -> Self {
         let layout = CONFIG.layout().expect("a valid configuration");
         Self {
-            x: GPU.zeroed("x", 1024),
-            parameters: GPU.zeroed("parameters", layout.len()),
-            y: GPU.zeroed("y", 1024),
-            saved: GPU.zeroed("saved", 16),
+            x: zeroed("x", 1024),
+            parameters: zeroed("parameters", layout.len()),
+            y: zeroed("y", 1024),
+            saved: zeroed("saved", 16),
         }
     }
 
@@ -183,6 +189,180 @@ fn reading_back_needs_a_flag() {
     assert_eq!(error, Err(Error::MissingUsage { tensor: "the buffer to read", missing: "COPY_SRC" }));
 }
 
+fn adapter() -> wgpu::Adapter {
+    pollster::block_on(adapters_from_env()).swap_remove(0)
+}
+
+/// A device of its own, and the errors that reach the application's handler, where it has one.
+fn own_gpu(adapter: &wgpu::Adapter, handled: bool) -> (Gpu, Arc<AtomicUsize>) {
+    let gpu = pollster::block_on(Gpu::from_adapter(adapter)).expect("the device under test");
+    let errors = Arc::new(AtomicUsize::new(0));
+    if handled {
+        let counted = Arc::clone(&errors);
+        gpu.device.on_uncaptured_error(Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+    }
+    (gpu, errors)
+}
+
+/// Every way to read a buffer.
+fn reads(gpu: &Gpu, buffer: &wgpu::Buffer) -> [Result<Vec<f32>, Error>; 4] {
+    [
+        gpu.read_blocking(buffer),
+        gpu.read_as_blocking(buffer, Element::F16, 3),
+        // Nobody polls the device meanwhile: these have to know at once.
+        pollster::block_on(gpu.read(buffer)),
+        pollster::block_on(gpu.read_as(buffer, Element::Bf16, 1)),
+    ]
+}
+
+#[test]
+fn a_copy_that_is_refused_is_an_error_and_no_zeros() {
+    // wgpu tells devices of one instance apart.
+    let adapter = &adapter();
+    for handled in [false, true] {
+        let (gpu, errors) = own_gpu(adapter, handled);
+        let (other, _) = own_gpu(adapter, handled);
+        let ones = || gpu.upload("ones", &[1.0; 16]).expect("it fits");
+        let destroyed = ones();
+        destroyed.destroy();
+        let in_use = ones();
+        gpu.submit(|_| ()).expect("an empty pass");
+        in_use.destroy();
+        let mapped = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("mapped"),
+            size: 64,
+            usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        let elsewhere = other.zeroed("elsewhere", 16).expect("it fits");
+        for (buffer, mention) in
+            [(&destroyed, "destroyed"), (&in_use, "destroyed"), (&mapped, "mapped"), (&elsewhere, "Device")]
+        {
+            for read in reads(&gpu, buffer) {
+                let error = read.expect_err(mention);
+                assert!(matches!(error, Error::Device { .. }), "{error:?}");
+                mentions_all(&error, &["reading a buffer back", mention]);
+            }
+        }
+        // The device goes on.
+        mapped.unmap();
+        assert_eq!(gpu.read_blocking(&mapped), Ok(vec![0.0; 16]));
+        assert_eq!(gpu.read_blocking(&ones()), Ok(vec![1.0; 16]));
+        assert_eq!(errors.load(Ordering::Relaxed), 0, "what is returned is not raised as well");
+    }
+}
+
+#[test]
+fn work_that_is_refused_is_an_error() {
+    for handled in [false, true] {
+        let (gpu, errors) = own_gpu(&adapter(), handled);
+        let kernels = Kernels::new(&gpu.device);
+        let buffer = |elements| gpu.zeroed("buffer", elements).expect("it fits");
+        let (x, parameters, y, saved) = (buffer(1024), buffer(1024), buffer(1024), buffer(16));
+        let buffers = Buffers { x, parameters, y, saved };
+        let forward = Forward::prepare(&kernels, &buffers.forward()).expect("it fits");
+        let stopwatch = Stopwatch::new(&gpu).expect("it fits");
+        stopwatch.time(|pass| forward.encode(pass)).expect("it runs");
+        buffers.x.destroy();
+        let submitted = gpu.submit(|pass| forward.encode(pass)).map(drop);
+        let timed = stopwatch.time(|pass| forward.encode(pass)).map(drop);
+        for refused in [submitted, timed] {
+            let error = refused.expect_err("x is gone");
+            assert!(matches!(error, Error::Device { .. }), "{error:?}");
+            mentions_all(&error, &["destroyed"]);
+        }
+        gpu.wait().expect("the device goes on");
+        assert_eq!(errors.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn only_what_is_there_can_be_read() {
+    let bytes = |size| {
+        GPU.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage: wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    };
+    let short = |read: Result<Vec<f32>, Error>, bytes: [u64; 2]| {
+        let error = read.expect_err("it is too short");
+        let Error::TooSmall { needed, given, .. } = error else { panic!("{error:?}") };
+        assert_eq!([needed, given], bytes, "{error}");
+    };
+    // wgpu copies whole words, which these sizes are not.
+    for size in [1, 2, 3, 6, 9] {
+        short(GPU.read_blocking(&bytes(size)), [size.next_multiple_of(4), size]);
+        short(pollster::block_on(GPU.read(&bytes(size))), [size.next_multiple_of(4), size]);
+    }
+    short(GPU.read_as_blocking(&bytes(6), Element::F16, 3), [8, 6]);
+    short(GPU.read_as_blocking(&bytes(8), Element::F16, 5), [12, 8]);
+    short(GPU.read_as_blocking(&bytes(8), Element::F32, 3), [12, 8]);
+    short(GPU.read_as_blocking(&bytes(8), Element::F32, usize::MAX), [u64::MAX, 8]);
+    assert_eq!(GPU.read_as_blocking(&bytes(6), Element::F16, 2), Ok(vec![0.0; 2]), "a whole word of it");
+    assert_eq!(GPU.read_blocking(&bytes(0)), Ok(Vec::new()));
+}
+
+#[test]
+fn as_many_come_back_as_went_in() {
+    for element in [Element::F32, Element::F16, Element::Bf16] {
+        for count in 0..=9 {
+            let values: Vec<f32> = (0..count).map(|value| value as f32 - 3.5).collect();
+            let buffer = GPU.upload_as("values", &values, element).expect("it fits");
+            assert_eq!(GPU.read_as_blocking(&buffer, element, count), Ok(values), "{count} {element}");
+            let zeros = GPU.zeroed_as("zeros", count, element).expect("it fits");
+            assert_eq!(zeros.size(), buffer.size());
+            assert_eq!(GPU.read_as_blocking(&zeros, element, count), Ok(vec![0.0; count]));
+        }
+    }
+    // Bits as they are, the first element in the low half of a word.
+    let bits = [0x7f80_0001, 0xffc0_1234, 1, 0x8000_0000];
+    let buffer = GPU.upload("bits", &bits.map(f32::from_bits)).expect("it fits");
+    assert_eq!(
+        GPU.read_blocking(&buffer).map(|read| read.into_iter().map(f32::to_bits).collect()),
+        Ok(bits.to_vec())
+    );
+    let buffer = GPU.upload_as("halves", &[1.0, -2.0], Element::Bf16).expect("it fits");
+    assert_eq!(GPU.read_blocking(&buffer).map(|read| read[0].to_bits()), Ok(0xc000_3f80));
+    assert_eq!(Element::F32.encode(&[1.0]), [0, 0, 0x80, 0x3f]);
+}
+
+#[test]
+fn more_than_a_buffer_may_have() {
+    let over = |created: Result<wgpu::Buffer, Error>, bytes: u64| {
+        let error = created.expect_err("it is over the limit");
+        let Error::OverLimit { needed, allowed, .. } = error else { panic!("{error:?}") };
+        assert!(needed == bytes && needed > allowed, "{error}");
+        mentions_all(&error, &["hoard", "max_buffer_size", &needed.to_string(), &allowed.to_string()]);
+    };
+    let most = GPU.device.limits().max_buffer_size;
+    over(GPU.zeroed("hoard", most as usize / 4 + 1), (most / 4 + 1) * 4);
+    over(GPU.zeroed("hoard", usize::MAX), u64::MAX);
+    over(
+        GPU.zeroed_as("hoard", most as usize / 2 + 2, Element::F16),
+        (2 * (most / 2 + 2)).next_multiple_of(4),
+    );
+    // A device that allows little.
+    let limits = wgpu::Limits {
+        max_buffer_size: 1024,
+        max_storage_buffer_binding_size: 1024,
+        ..wgpu::Limits::downlevel_defaults()
+    };
+    let adapter = adapter();
+    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        required_limits: limits.or_worse_values_from(&adapter.limits()),
+        ..Default::default()
+    });
+    let (device, queue) = pollster::block_on(request).expect("every device has as much");
+    let gpu = Gpu { device, queue };
+    over(gpu.upload("hoard", &[0.0; 257]), 1028);
+    over(gpu.upload_as("hoard", &[0.0; 513], Element::Bf16), 1028);
+    gpu.upload("all of it", &[0.0; 256]).expect("as much as is allowed");
+}
+
 #[test]
 fn half_precision_has_its_conditions() {
     let buffers = Buffers::new();
@@ -285,7 +465,7 @@ fn too_few_storage_buffers() {
 #[test]
 fn every_operation_checks_its_tensors() {
     let buffers = Buffers::new();
-    let small = GPU.zeroed("small", 4);
+    let small = zeroed("small", 4);
     let whole = |buffer| Tensor::from(buffer);
     let error = BackwardInput::prepare(
         &KERNELS,
@@ -328,7 +508,7 @@ fn every_operation_checks_its_tensors() {
 
 #[test]
 fn adamw_checks_its_numbers() {
-    let buffer = || GPU.zeroed("adamw", 16);
+    let buffer = || zeroed("adamw", 16);
     let (parameters, gradients, moments) = (buffer(), buffer(), buffer());
     let prepare = |elements, hyper| {
         AdamW::prepare(

@@ -221,7 +221,7 @@ fn a_recorded_step_trains() {
     let mut before = read();
     for number in 1..=2 {
         step.set(&gpu.queue, number, RATE);
-        gpu.submit(|pass| step.encode(pass));
+        gpu.submit(|pass| step.encode(pass)).expect("the device runs");
         let after = read();
         // Down a steady gradient, AdamW goes a whole learning rate a step.
         let moved = before.iter().zip(&after).filter(|(before, after)| (*before - *after).abs() > RATE / 2.0);

@@ -4,14 +4,17 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Once};
 
-use hydralora::device::Gpu;
-use hydralora::op::{BackwardParamsPlan, ForwardPlan};
+use hydralora::device::{Gpu, adapters_from_env};
+use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
+use hydralora::shader::Shader;
 use hydralora::tuner::{Measurement, Tuner};
 use hydralora::{
-    Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Limit, Operation, OuterChoice,
-    Router, Tuning, WriteMode,
+    BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Choice, Config,
+    DeviceProfile, DispatchPlan, Element, Error, Forward, ForwardDescriptor, FusedChoice, Kernels, Limit,
+    Memory, Operation, OuterChoice, Router, Tuning, WriteMode, wgpu,
 };
 use serde_json::{Value, json};
 
@@ -27,7 +30,7 @@ const TOKENS: u32 = 8;
 
 /// An operation of either kind of choice.
 static OPERATIONS: LazyLock<[Operation; 2]> = LazyLock::new(|| {
-    let [forward, _, params] = Operation::training_step(Element::F32, WriteMode::Overwrite);
+    let [forward, _, params] = Operation::training_step(Element::F32);
     [forward, params]
 });
 
@@ -84,6 +87,116 @@ fn what_was_measured_is_what_plans_take() {
     assert_eq!(planned, [measurements[0].choice, measurements[1].choice]);
 }
 
+/// A layer whose tokens are split, and with more choices about everything.
+const SPLIT: Config =
+    Config { d_in: 128, d_out: 96, rank: 4, experts: 3, scaling: 2.0, router: Router::Input };
+const SPLIT_TOKENS: u32 = 300;
+
+/// What is chosen and compiled for an operation, and the scratch memory.
+fn planned(operation: Operation, device: &DeviceProfile) -> (Choice, Vec<Shader>, u64) {
+    let shaders = |plans: Vec<DispatchPlan>| plans.into_iter().map(|plan| plan.shader).collect();
+    match operation {
+        Operation::Forward(options) => {
+            let plan = ForwardPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
+            (Choice::Fused(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
+        }
+        Operation::BackwardInput(options) => {
+            let plan = BackwardInputPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
+            (Choice::Fused(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
+        }
+        Operation::BackwardParams(options) => {
+            let plan = BackwardParamsPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
+            (Choice::Outer(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
+        }
+    }
+}
+
+/// The step of the crate's front page.
+fn prepare_step(kernels: &Kernels) -> (Forward, BackwardInput, BackwardParams) {
+    let zeroed = |elements: u32| GPU.zeroed("step", elements as usize).expect("it fits");
+    let [x, dx] = [SPLIT_TOKENS * SPLIT.d_in; 2].map(zeroed);
+    let [y, g] = [SPLIT_TOKENS * SPLIT.d_out; 2].map(zeroed);
+    let [saved, dstate] = [SPLIT_TOKENS * SPLIT.state_len(); 2].map(zeroed);
+    let [parameters, gradients] = [SPLIT.parameter_count() as u32; 2].map(zeroed);
+    let (config, tokens) = (SPLIT, SPLIT_TOKENS);
+    let forward = ForwardDescriptor {
+        config,
+        tokens,
+        x: (&x).into(),
+        parameters: (&parameters).into(),
+        y: (&y).into(),
+        write: WriteMode::Accumulate,
+        saved: Some((&saved).into()),
+    };
+    let backward_input = BackwardInputDescriptor {
+        config,
+        tokens,
+        g: (&g).into(),
+        parameters: (&parameters).into(),
+        saved: (&saved).into(),
+        dx: Some((&dx).into()),
+        write: WriteMode::Accumulate,
+        dstate: (&dstate).into(),
+    };
+    let backward_params = BackwardParamsDescriptor {
+        config,
+        tokens,
+        x: (&x).into(),
+        g: (&g).into(),
+        saved: (&saved).into(),
+        dstate: (&dstate).into(),
+        gradients: (&gradients).into(),
+        write: WriteMode::Overwrite,
+        scratch: None,
+    };
+    (
+        Forward::prepare(kernels, &forward).expect("it fits"),
+        BackwardInput::prepare(kernels, &backward_input).expect("it fits"),
+        BackwardParams::prepare(kernels, &backward_params).expect("it fits"),
+    )
+}
+
+#[test]
+fn a_tuned_step_uses_what_was_tuned() {
+    let step = Operation::training_step(Element::F32);
+    let mut tuner = Tuner::new(&GPU.device);
+    let measured = tuner.measure_step(&GPU, &CONFIG, TOKENS).expect("it fits");
+    assert_eq!(tuner.tuning().len(), 3);
+    for (operation, measured) in step.into_iter().zip(measured) {
+        assert_eq!(tuner.tuning().get(&CONFIG, TOKENS, operation), Some(measured.choice));
+    }
+    // Choices that nothing but the table would make.
+    let predicted = DeviceProfile::of(&GPU.device);
+    let mut tuning = Tuning::default();
+    for operation in step {
+        let choices = operation.choices(&SPLIT, SPLIT_TOKENS, &predicted).expect("it fits");
+        let (_, usual, _) = planned(operation, &predicted);
+        let unusual = choices.into_iter().rev().find(|&choice| {
+            tuning.set(&SPLIT, SPLIT_TOKENS, operation, choice);
+            let tuned = DeviceProfile { tuning: tuning.clone(), ..predicted.clone() };
+            let (planned, shaders, _) = planned(operation, &tuned);
+            let split = !matches!(choice, Choice::Outer(OuterChoice { splits: 1, .. }));
+            planned == choice && split && shaders.iter().all(|shader| !usual.contains(shader))
+        });
+        let unusual = unusual.expect("some choice compiles other shaders");
+        assert_eq!(tuning.get(&SPLIT, SPLIT_TOKENS, operation), Some(unusual));
+    }
+    let kernels = Kernels::new(&GPU.device).with_tuning(tuning);
+    prepare_step(&kernels);
+    let shaders: HashSet<Shader> =
+        step.into_iter().flat_map(|operation| planned(operation, kernels.profile()).1).collect();
+    let compiled = kernels.compiled();
+    kernels.warm(shaders.clone()).expect("they compile");
+    assert_eq!([compiled, kernels.compiled()], [shaders.len(); 2], "the table's shaders, and no others");
+
+    let memory = Memory::new(&SPLIT, SPLIT_TOKENS, &step, kernels.profile()).expect("it fits");
+    let [forward, backward_input, backward_params] =
+        step.map(|operation| planned(operation, kernels.profile()).2);
+    assert!(backward_params > 0, "the tokens are split");
+    assert_eq!(memory.scratch, backward_params);
+    assert_eq!(memory.shrink_sums, forward + backward_input);
+}
+
 #[test]
 fn a_choice_holds_up_to_a_power_of_two_of_tokens() {
     for operation in *OPERATIONS {
@@ -116,12 +229,33 @@ fn what_no_device_has_room_for_is_an_error() {
     let mut tuner = Tuner::new(&GPU.device);
     let huge = Config { d_in: 1 << 24, d_out: 1 << 24, ..CONFIG };
     for operation in *OPERATIONS {
+        // One has no plan, the other a plan and no buffers.
         let refused = tuner.measure(&GPU, &huge, u32::MAX, operation);
+        assert!(matches!(refused, Err(Error::OverLimit { .. })), "{refused:?}");
+        let refused = tuner.measure(&GPU, &CONFIG, 1 << 30, operation);
         assert!(matches!(refused, Err(Error::OverLimit { limit: Limit::BufferSize, .. })), "{refused:?}");
         let refused = tuner.measure(&GPU, &CONFIG, 0, operation);
         assert_eq!(refused, Err(Error::ZeroDimension { dimension: "tokens" }));
     }
     assert_eq!(tuner, Tuner::new(&GPU.device), "nothing is noted");
+}
+
+#[test]
+fn parameters_over_a_limit_are_an_error() {
+    // 320 MiB of parameters where a buffer may have 256.
+    let adapter = pollster::block_on(adapters_from_env()).swap_remove(0);
+    let request = adapter.request_device(&wgpu::DeviceDescriptor::default());
+    let (device, queue) = pollster::block_on(request).expect("every device has WebGPU's default limits");
+    let gpu = Gpu { device, queue };
+    let wide = Config { d_out: 20_000, rank: 64, experts: 64, ..CONFIG };
+    let mut tuner = Tuner::new(&gpu.device);
+    for operation in Operation::training_step(Element::F32) {
+        let refused = tuner.measure(&gpu, &wide, TOKENS, operation);
+        let Err(Error::OverLimit { needed, allowed, .. }) = refused else { panic!("{refused:?}") };
+        assert!(needed > allowed);
+    }
+    assert!(matches!(tuner.measure_step(&gpu, &wide, TOKENS), Err(Error::OverLimit { .. })));
+    assert_eq!(tuner, Tuner::new(&gpu.device), "nothing is noted");
 }
 
 #[test]
@@ -157,6 +291,19 @@ impl Folder {
         let path = self.0.join(name);
         std::fs::write(&path, contents).expect("the folder can be written");
         path
+    }
+
+    /// What is in it, in order.
+    fn names(&self) -> Vec<String> {
+        Self::names_in(&self.0)
+    }
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("it is there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("it is there").file_name().display().to_string()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -277,4 +424,68 @@ fn where_nothing_can_be_written_saving_fails() {
     let error = Tuner::new(&GPU.device).save(&path).expect_err("the folder does not exist");
     assert!(matches!(&error, Error::File { path: named, .. } if *named == path.display().to_string()));
     assert!(error.to_string().contains("no such folder"), "{error}");
+}
+
+#[test]
+fn whoever_loads_sees_a_whole_file() {
+    let folder = &Folder::new("whole");
+    let path = &folder.file("tuning.json", &saved(folder));
+    let begun = &AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let savers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    while !begun.load(Ordering::Relaxed) {}
+                    (0..200).for_each(|_| MEASURED.0.save(path).expect("the folder can be written"));
+                })
+            })
+            .collect();
+        let loader = scope.spawn(move || {
+            begun.store(true, Ordering::Relaxed);
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(load(path), (MEASURED.0.clone(), Vec::new()));
+            }
+        });
+        for saver in savers {
+            saver.join().expect("it saved");
+        }
+        done.store(true, Ordering::Relaxed);
+        loader.join().expect("it loaded");
+    });
+    assert_eq!(folder.names(), ["saved.json", "tuning.json"]);
+}
+
+#[test]
+fn what_cannot_be_replaced_stays_as_it_is() {
+    let folder = &Folder::new("stays");
+    let tuner = Tuner::new(&GPU.device);
+    // A folder is where the file should be.
+    let taken = folder.0.join("taken");
+    std::fs::create_dir(&taken).expect("the folder can be written");
+    let error = tuner.save(&taken).expect_err("it is a folder");
+    assert!(matches!(&error, Error::File { path, .. } if *path == taken.display().to_string()), "{error}");
+    for nameless in ["", "/", ".."] {
+        assert!(matches!(tuner.save(nameless), Err(Error::File { .. })), "{nameless:?}");
+    }
+    assert_eq!(folder.names(), ["taken"]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let permit = |mode| std::fs::set_permissions(&taken, std::fs::Permissions::from_mode(mode));
+        permit(0o555).expect("the folder is ours");
+        // Nobody keeps an administrator from writing.
+        let writable = std::fs::write(taken.join("anything"), "").is_ok();
+        let outcome = tuner.save(taken.join("tuning.json"));
+        permit(0o755).expect("the folder is ours");
+        assert_eq!(outcome.is_ok(), writable, "{outcome:?}");
+        let names = if writable { &["anything", "tuning.json"][..] } else { &[] };
+        assert_eq!(Folder::names_in(&taken), names);
+        // A link leads to the file that is replaced.
+        let (link, target) = (folder.0.join("link.json"), folder.file("target.json", b"old"));
+        std::os::unix::fs::symlink(&target, &link).expect("the folder can be written");
+        tuner.save(&link).expect("the folder can be written");
+        assert!(link.is_symlink());
+        assert_eq!(load(&target), (tuner, Vec::new()));
+    }
 }

@@ -24,7 +24,7 @@ fn devices() -> [DeviceProfile; 3] {
 }
 
 fn steps() -> [Operation; 3] {
-    Operation::training_step(Element::F32, WriteMode::Overwrite)
+    Operation::training_step(Element::F32)
 }
 
 /// What is planned, and the least there is to do.

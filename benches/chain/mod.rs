@@ -103,10 +103,12 @@ impl LayerChain {
         g: &wgpu::Buffer,
     ) -> Self {
         let Config { d_in, d_out, rank, experts, scaling, .. } = *config;
-        let matrix = |rows: u32, columns: u32| gpu.zeroed("chain", (rows * columns) as usize);
-        let a = gpu.upload("A", &adapter.a);
-        let router = gpu.upload("W_g", &adapter.router);
-        let b: Vec<_> = adapter.b.iter().map(|b| gpu.upload("B", b)).collect();
+        let matrix = |rows: u32, columns: u32| {
+            gpu.zeroed("chain", (rows * columns) as usize).expect("the device has room")
+        };
+        let a = gpu.upload("A", &adapter.a).expect("the device has room");
+        let router = gpu.upload("W_g", &adapter.router).expect("the device has room");
+        let b: Vec<_> = adapter.b.iter().map(|b| gpu.upload("B", b).expect("the device has room")).collect();
 
         let mut record = Operations::new(gpu);
         let (logits, w) = (matrix(tokens, experts), matrix(tokens, experts));
@@ -166,7 +168,7 @@ impl LayerChain {
 pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> Dispatches {
     let columns = 4096;
     assert_eq!(elements % columns, 0, "the bench's shapes are multiples of {columns}");
-    let buffer = |label| gpu.upload(label, &vec![0.5; elements as usize]);
+    let buffer = |label| gpu.upload(label, &vec![0.5; elements as usize]).expect("the device has room");
     let (parameters, gradients, m, v, denominator) =
         (buffer("parameters"), buffer("gradients"), buffer("m"), buffer("v"), buffer("denominator"));
     let mut record = Operations::new(gpu);

@@ -79,15 +79,15 @@ impl Form {
         let outer = BackwardParamsPlan::new(&config, tokens, &options, &profile)?.choice;
         let matrix = |width: u32| gpu.zeroed("concatenated", tokens as usize * width as usize);
         let outputs = Outputs {
-            y: matrix(config.d_out),
-            dx: matrix(config.d_in),
-            gradients: gpu.zeroed("concatenated", layout.len()),
-            logits: matrix(config.state_len()),
-            saved: matrix(config.state_len()),
-            dstate: matrix(config.state_len()),
-            z: matrix(config.rank * config.experts),
-            v: matrix(config.rank * config.experts),
-            copies: gpu.zeroed("concatenated", layout.len() * outer.splits as usize),
+            y: matrix(config.d_out)?,
+            dx: matrix(config.d_in)?,
+            gradients: gpu.zeroed("concatenated", layout.len())?,
+            logits: matrix(config.state_len())?,
+            saved: matrix(config.state_len())?,
+            dstate: matrix(config.state_len())?,
+            z: matrix(config.rank * config.experts)?,
+            v: matrix(config.rank * config.experts)?,
+            copies: gpu.zeroed("concatenated", layout.len() * outer.splits as usize)?,
         };
         Ok(Self { config, tokens, layout, outer, profile, outputs })
     }

@@ -93,18 +93,19 @@ impl Ours {
         let packed = layout.pack(&adapter)?;
         let bytes = (x_len + y_len) as u64 * element.bytes() + layout.bytes();
         let sets: Vec<_> = (0..ROTATED_BYTES.div_ceil(bytes).clamp(1, MOST_SETS))
-            .map(|_| Set {
-                x: gpu.upload_as("x", &random(x_len, rng), element),
-                g: gpu.upload_as("g", &random(y_len, rng), element),
-                parameters: gpu.upload("parameters", &packed),
+            .map(|_| {
+                Ok(Set {
+                    x: gpu.upload_as("x", &random(x_len, rng), element)?,
+                    g: gpu.upload_as("g", &random(y_len, rng), element)?,
+                    parameters: gpu.upload("parameters", &packed)?,
+                })
             })
-            .collect();
-        let halves = |len: usize| len * element.bytes() as usize / 4;
-        let (y, dx) = (gpu.zeroed("y", halves(y_len)), gpu.zeroed("dx", halves(x_len)));
-        let gradients = gpu.zeroed("gradients", layout.len());
-        let moments = gpu.zeroed("moments", 2 * layout.len());
+            .collect::<Result<_, Error>>()?;
+        let (y, dx) = (gpu.zeroed_as("y", y_len, element)?, gpu.zeroed_as("dx", x_len, element)?);
+        let gradients = gpu.zeroed("gradients", layout.len())?;
+        let moments = gpu.zeroed("moments", 2 * layout.len())?;
         let state = |label| gpu.zeroed(label, (tokens * config.state_len()) as usize);
-        let (saved, dstate) = (state("saved"), state("dstate"));
+        let (saved, dstate) = (state("saved")?, state("dstate")?);
         let layers = sets
             .iter()
             .map(|set| {
@@ -203,7 +204,7 @@ impl Contest {
             ours.layers[0].0.encode(pass);
             concatenated[0].forward.encode(pass);
             concatenated[0].backward.encode(pass);
-        });
+        })?;
         let read = |buffer| gpu.read_blocking(buffer);
         let unpack = |gradients| layout.unpack(&read(gradients)?);
         let (packed, also_packed) = (unpack(&ours.gradients)?, unpack(&form.outputs().gradients)?);

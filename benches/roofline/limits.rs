@@ -23,7 +23,8 @@ const ROUNDS: usize = 7;
 impl Limits {
     pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch) -> Result<Self, Error> {
         let mut recorder = Recorder::new(gpu, Checks::OURS);
-        let [from, to] = ["from", "to"].map(|label| gpu.upload(label, &vec![1.0; COPIED as usize / 4]));
+        let buffer = |label| gpu.upload(label, &vec![1.0; COPIED as usize / 4]);
+        let (from, to) = (buffer("from")?, buffer("to")?);
         let mut fastest = |wgsl: &str, grid: u32| -> Result<f64, Error> {
             let groups = [(COPIED / 16) as u32];
             let bindings = [(Read, &from), (Write, &to)];

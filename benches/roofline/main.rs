@@ -32,7 +32,7 @@ use grid::Shape;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
-use hydralora::{Choice, Element, Kernels, Operation, WriteMode};
+use hydralora::{Choice, Element, Kernels, Operation};
 use kernel::Kernel;
 use limits::Limits;
 use report::{ContestRow, EntrantRow, KernelRow, Report, StepRow, TuningRow};
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let gpu = pollster::block_on(Gpu::from_env())?;
-    let stopwatch = Stopwatch::new(&gpu);
+    let stopwatch = Stopwatch::new(&gpu)?;
     let kernels = Kernels::new(&gpu.device);
     let limits = Limits::measure(&gpu, &stopwatch)?;
     println!(
@@ -193,7 +193,7 @@ impl Measure<'_> {
         }
         if options.also.contains(&Also::Tuning) {
             let mut tuner = Tuner::new(&gpu.device);
-            for operation in Operation::training_step(Element::F32, WriteMode::Overwrite) {
+            for operation in Operation::training_step(Element::F32) {
                 let measured = tuner.measure(gpu, &contest::config(shape), shape.tokens, operation)?;
                 let (predicted, best) = (measured.predicted.as_secs_f64(), measured.best.as_secs_f64());
                 let operation = operation.name().to_owned();

@@ -4,7 +4,7 @@ use hydralora::device::Gpu;
 use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
 use hydralora::shader::BindingKind;
 use hydralora::stopwatch::Stopwatch;
-use hydralora::{DeviceProfile, DispatchPlan, Element, Error, Operation, WriteMode, wgpu};
+use hydralora::{DeviceProfile, DispatchPlan, Element, Error, Operation, wgpu};
 
 use crate::contest::config;
 use crate::grid::{REFERENCE, Shape};
@@ -24,9 +24,9 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
     let mut rows = Vec::new();
     for shape in [REFERENCE, Shape { tokens: 16, ..REFERENCE }] {
         for (kernel, plans) in plans(&shape, device)? {
-            let ours = record(gpu, &plans, Checks::OURS);
+            let ours = record(gpu, &plans, Checks::OURS)?;
             for (check, checks) in CHECKS {
-                let other = record(gpu, &plans, checks);
+                let other = record(gpu, &plans, checks)?;
                 let time = |dispatches: &Dispatches| stopwatch.time(|pass| dispatches.encode(pass));
                 for dispatches in [&ours, &other] {
                     time(dispatches)?;
@@ -50,7 +50,7 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
 /// The dispatches of each kernel.
 fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, Vec<DispatchPlan>)>, Error> {
     let (config, tokens) = (&config(shape), shape.tokens);
-    Operation::training_step(Element::F32, WriteMode::Overwrite)
+    Operation::training_step(Element::F32)
         .into_iter()
         .map(|operation| {
             let plans = match &operation {
@@ -68,16 +68,16 @@ fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, Vec
 }
 
 /// The plans on zeros. Every buffer has what one binding may hold, so that nothing lies outside.
-fn record(gpu: &Gpu, plans: &[DispatchPlan], checks: Checks) -> Dispatches {
+fn record(gpu: &Gpu, plans: &[DispatchPlan], checks: Checks) -> Result<Dispatches, Error> {
     let mut recorder = Recorder::new(gpu, checks);
     for plan in plans {
         let source = plan.shader.source();
-        let buffers: Vec<(BindingKind, wgpu::Buffer)> = source.bindings[1..]
+        let buffers = source.bindings[1..]
             .iter()
-            .map(|binding| (binding.kind, gpu.zeroed(binding.name, 32 << 20)))
-            .collect();
+            .map(|binding| Ok((binding.kind, gpu.zeroed(binding.name, 32 << 20)?)))
+            .collect::<Result<Vec<(BindingKind, wgpu::Buffer)>, Error>>()?;
         let bindings: Vec<_> = buffers.iter().map(|(kind, buffer)| (*kind, buffer)).collect();
         recorder.dispatch(source.wgsl, &plan.uniform, &bindings, plan.grid);
     }
-    recorder.finish()
+    Ok(recorder.finish())
 }

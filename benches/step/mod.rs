@@ -13,7 +13,7 @@ use hydralora::op::{
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
     BackwardParamsDescriptor, Config, DeviceProfile, DispatchPlan, Element, Error, Forward,
-    ForwardDescriptor, Kernels, Router, Tensor, WriteMode, wgpu,
+    ForwardDescriptor, Kernels, Operation, Router, Tensor, WriteMode, wgpu,
 };
 
 /// Recordings that are timed.
@@ -22,19 +22,18 @@ const ROUNDS: usize = 51;
 /// Bytes at whose multiples every device lets a binding start.
 const ALIGNMENT: u64 = 256;
 
-const FORWARD: ForwardOptions = ForwardOptions {
-    write: WriteMode::Accumulate,
-    save: true,
-    x: Element::F32,
-    parameters: Element::F32,
-    y: Element::F32,
-};
-
-const BACKWARD_INPUT: BackwardInputOptions =
-    BackwardInputOptions { g: Element::F32, dx: Some((Element::F32, WriteMode::Accumulate)) };
-
-const BACKWARD_PARAMS: BackwardParamsOptions =
-    BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
+/// The step of each adapter.
+fn operations() -> (ForwardOptions, BackwardInputOptions, BackwardParamsOptions) {
+    let [
+        Operation::Forward(forward),
+        Operation::BackwardInput(backward_input),
+        Operation::BackwardParams(backward_params),
+    ] = Operation::training_step(Element::F32)
+    else {
+        unreachable!("these are the operations, in this order")
+    };
+    (forward, backward_input, backward_params)
+}
 
 /// A model as its adapters see it: each layer has one on each of three projections.
 #[derive(Debug, Clone, Copy)]
@@ -92,13 +91,14 @@ impl Model {
     /// The dispatches of a step, in the order that [`Step::encode`] records them.
     pub fn plans(&self, device: &DeviceProfile) -> Result<Vec<DispatchPlan>, Error> {
         let packs = self.packs(device)?;
+        let (forward, backward_input, backward_params) = operations();
         let mut plans = Vec::new();
         for Place { config, .. } in packs.iter().flatten() {
-            plans.extend(ForwardPlan::new(config, self.tokens, &FORWARD, device)?.dispatches);
+            plans.extend(ForwardPlan::new(config, self.tokens, &forward, device)?.dispatches);
         }
         for Place { config, .. } in packs.iter().flatten().rev() {
-            plans.extend(BackwardInputPlan::new(config, self.tokens, &BACKWARD_INPUT, device)?.dispatches);
-            plans.extend(BackwardParamsPlan::new(config, self.tokens, &BACKWARD_PARAMS, device)?.dispatches);
+            plans.extend(BackwardInputPlan::new(config, self.tokens, &backward_input, device)?.dispatches);
+            plans.extend(BackwardParamsPlan::new(config, self.tokens, &backward_params, device)?.dispatches);
         }
         for pack in &packs {
             plans.extend(AdamWPlan::new(elements(pack), AdamWHyper::default(), device)?.dispatches);
@@ -108,7 +108,8 @@ impl Model {
 
     /// Bytes of scratch memory that suffice for each adapter in turn.
     fn scratch_bytes(&self, device: &DeviceProfile) -> Result<u64, Error> {
-        let plan = |config| BackwardParamsPlan::new(&config, self.tokens, &BACKWARD_PARAMS, device);
+        let (_, _, options) = operations();
+        let plan = |config| BackwardParamsPlan::new(&config, self.tokens, &options, device);
         self.adapters().try_fold(4, |most, config| Ok(plan(config)?.scratch_bytes.max(most)))
     }
 }
@@ -138,21 +139,21 @@ impl Step {
         let places = model.packs(kernels.profile())?;
         let widest = model.projections.into_iter().flatten().max().unwrap_or_default();
         let activation = |label, value| gpu.upload(label, &vec![value; (tokens * widest) as usize]);
-        let [x, g] = [activation("x", 0.5), activation("g", 0.1)];
-        let [y, dx] = [activation("y", 0.0), activation("dx", 0.0)];
+        let [x, g] = [activation("x", 0.5)?, activation("g", 0.1)?];
+        let [y, dx] = [activation("y", 0.0)?, activation("dx", 0.0)?];
         let zeroed = |label, bytes: u64| gpu.zeroed(label, bytes as usize / 4);
         let state_bytes = model.adapters().map(|config| config.state_bytes(tokens)).max().unwrap_or_default();
         let state_stride = state_bytes.next_multiple_of(ALIGNMENT);
-        let saved = zeroed("saved", state_stride * model.adapters().count() as u64);
-        let dstate = zeroed("dstate", state_bytes);
-        let scratch = zeroed("scratch", model.scratch_bytes(kernels.profile())?);
+        let saved = zeroed("saved", state_stride * model.adapters().count() as u64)?;
+        let dstate = zeroed("dstate", state_bytes)?;
+        let scratch = zeroed("scratch", model.scratch_bytes(kernels.profile())?)?;
 
         let (mut adapters, mut packs) = (Vec::new(), Vec::new());
         for pack in &places {
             let elements = elements(pack);
-            let parameters = gpu.zeroed("parameters", elements);
-            let gradients = gpu.zeroed("gradients", elements);
-            let moments = gpu.zeroed("moments", 2 * elements);
+            let parameters = gpu.zeroed("parameters", elements)?;
+            let gradients = gpu.zeroed("gradients", elements)?;
+            let moments = gpu.zeroed("moments", 2 * elements)?;
             for &Place { config, offset, bytes } in pack {
                 let saved = Tensor::new(&saved, state_stride * adapters.len() as u64, state_bytes);
                 let (x, g, dstate) = ((&x).into(), (&g).into(), (&dstate).into());
@@ -162,7 +163,7 @@ impl Step {
                     x,
                     parameters: Tensor::new(&parameters, offset, bytes),
                     y: (&y).into(),
-                    write: FORWARD.write,
+                    write: WriteMode::Accumulate,
                     saved: Some(saved),
                 };
                 let backward_input = BackwardInputDescriptor {
@@ -183,7 +184,7 @@ impl Step {
                     saved,
                     dstate,
                     gradients: Tensor::new(&gradients, offset, bytes),
-                    write: BACKWARD_PARAMS.write,
+                    write: WriteMode::Overwrite,
                     scratch: Some((&scratch).into()),
                 };
                 adapters.push((
@@ -243,7 +244,7 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
     let step = Step::prepare(gpu, &LLAMA_2_7B)?;
     let dispatches = LLAMA_2_7B.plans(&DeviceProfile::of(&gpu.device))?.len();
     // Buffers that nobody has written to cost more to record: wgpu has to zero them.
-    gpu.submit(|pass| step.encode(pass));
+    gpu.submit(|pass| step.encode(pass))?;
     gpu.wait()?;
     let mut costs: Vec<StepCost> = (1..=ROUNDS)
         .map(|number| {

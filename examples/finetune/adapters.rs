@@ -87,7 +87,7 @@ impl Adapters {
             packed.extend(packing.layout.pack(adapter)?);
             packed.resize((layer + 1) * packing.stride(), 0.0);
         }
-        Ok(Self { packing, parameters: gpu.upload("adapters", &packed) })
+        Ok(Self { packing, parameters: gpu.upload("adapters", &packed)? })
     }
 
     pub fn download(&self, gpu: &Gpu) -> Result<[Adapter; 2]> {

@@ -40,10 +40,10 @@ impl Backward {
             return Err("backward needs a model with adapters".into());
         };
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
-        let gradients = gpu.zeroed("gradients", packing.elements());
+        let gradients = gpu.zeroed("gradients", packing.elements())?;
         // Gradients at `Activations::inputs` but the first. gelu's backward works in place, so the one at fc2's
         // input becomes the one at fc1's output.
-        let dinputs = ["fc2 input", "head input"].map(|name| buffer(name, WIDTH));
+        let dinputs = [buffer("fc2 input", WIDTH)?, buffer("head input", WIDTH)?];
 
         let linear = |layer: &Frozen, d_out, source: &wgpu::Buffer, target: &wgpu::Buffer| {
             Linear::prepare(
@@ -65,7 +65,7 @@ impl Backward {
             let (dx, g) = (layer.checked_sub(1).map(|before| &dinputs[before]), &dinputs[layer]);
             // Nothing before fc1 learns, so its input's gradient is not wanted.
             let frozen = dx.map(|dx| linear(&base.hidden[layer], WIDTH, g, dx)).transpose()?;
-            let dstate = buffer("dstate", packing.config.state_len());
+            let dstate = buffer("dstate", packing.config.state_len())?;
             let input = BackwardInput::prepare(
                 kernels,
                 &BackwardInputDescriptor {

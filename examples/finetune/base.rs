@@ -59,7 +59,7 @@ impl Base {
             let values: Vec<f32> =
                 tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
             parameters += values.len() as u64;
-            Ok(gpu.upload(name, &values))
+            Ok(gpu.upload(name, &values)?)
         };
         let embedding = upload("embed.weight", &[VOCABULARY, EMBEDDING])?;
         let mut frozen = |name: &str, outputs: u32| -> Result<Frozen> {

@@ -59,7 +59,7 @@ pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) 
 /// Runs one batch; `owners` are the texts that its windows belong to.
 fn add_batch(gpu: &Gpu, model: &Model, windows: &[u32], owners: &[usize], sums: &mut [Sums]) -> Result<()> {
     model.load(&gpu.queue, windows);
-    gpu.submit(|pass| model.encode(pass));
+    gpu.submit(|pass| model.encode(pass))?;
     let losses = gpu.read_blocking(&model.activations.losses)?;
     for (&owner, loss) in owners.iter().zip(losses) {
         sums[owner].tokens += 1;

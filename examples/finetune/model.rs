@@ -4,7 +4,7 @@ use hydralora::{Forward, ForwardDescriptor, Linear, LinearDescriptor, LinearDire
 
 use crate::Result;
 use crate::adapters::Adapters;
-use crate::base::{ADAPTED, Frozen, VOCABULARY, WIDTH};
+use crate::base::{Frozen, VOCABULARY, WIDTH};
 use crate::corpus::WINDOW;
 use crate::runtime::Runtime;
 use crate::shader::Dispatch;
@@ -47,16 +47,19 @@ impl Model {
         let Runtime { gpu, kernels, shaders, base } = runtime;
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
         let wide = |name| buffer(name, WIDTH);
-        let windows = buffer("windows", WINDOW as u32);
+        let windows = buffer("windows", WINDOW as u32)?;
         let activations = Activations {
-            inputs: [wide("fc1 input"), wide("fc2 input"), wide("head input")],
-            outputs: [wide("fc1 output"), wide("fc2 output")],
-            saved: adapters.map(|adapters| {
-                let columns = adapters.packing.config.state_len();
-                ADAPTED.map(|_| buffer("saved", columns))
-            }),
-            dlogits: buffer("logits", VOCABULARY),
-            losses: buffer("losses", 1),
+            inputs: [wide("fc1 input")?, wide("fc2 input")?, wide("head input")?],
+            outputs: [wide("fc1 output")?, wide("fc2 output")?],
+            saved: match adapters {
+                None => None,
+                Some(adapters) => {
+                    let saved = || buffer("saved", adapters.packing.config.state_len());
+                    Some([saved()?, saved()?])
+                }
+            },
+            dlogits: buffer("logits", VOCABULARY)?,
+            losses: buffer("losses", 1)?,
         };
         let Activations { inputs, outputs, saved, dlogits, losses } = &activations;
 

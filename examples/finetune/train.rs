@@ -40,7 +40,7 @@ pub fn train(
     let gpu = &runtime.gpu;
     let adapters = Adapters::initialise(gpu, config, seed)?;
     let elements = adapters.packing.elements();
-    let moments = gpu.zeroed("moments", 2 * elements);
+    let moments = gpu.zeroed("moments", 2 * elements)?;
     let model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
     let backward = Backward::prepare(runtime, &model, &adapters)?;
     let optimiser = AdamW::prepare(
@@ -54,7 +54,7 @@ pub fn train(
         },
     )?;
     // The losses of the steps since the last look.
-    let history = gpu.zeroed("loss history", (LOOK_EVERY * TOKENS) as usize);
+    let history = gpu.zeroed("loss history", (LOOK_EVERY * TOKENS) as usize)?;
 
     let mut sampler = Sampler::new(texts, seed);
     let mut curve = Vec::new();

@@ -28,14 +28,14 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
     let layout = config.layout()?;
     let kernels = Kernels::new(&gpu.device);
     let rows = |label, columns| gpu.zeroed(label, (tokens * columns) as usize);
-    let (y, dx) = (rows("y", config.d_out), rows("dx", config.d_in));
-    let (saved, dstate) = (rows("saved", config.state_len()), rows("dstate", config.state_len()));
-    let g = gpu.upload("g", &vec![1.0; (tokens * config.d_out) as usize]);
-    let parameters = gpu.upload("parameters", &layout.pack(adapter)?);
-    let packed = gpu.zeroed("gradients", layout.len());
+    let (y, dx) = (rows("y", config.d_out)?, rows("dx", config.d_in)?);
+    let (saved, dstate) = (rows("saved", config.state_len())?, rows("dstate", config.state_len())?);
+    let g = gpu.upload("g", &vec![1.0; (tokens * config.d_out) as usize])?;
+    let parameters = gpu.upload("parameters", &layout.pack(adapter)?)?;
+    let packed = gpu.zeroed("gradients", layout.len())?;
 
     let record = |x: &Vec<f32>| -> Outcome<Recording> {
-        let (x, write) = (gpu.upload("x", x), WriteMode::Overwrite);
+        let (x, write) = (gpu.upload("x", x)?, WriteMode::Overwrite);
         let (x, parameters, y) = ((&x).into(), (&parameters).into(), (&y).into());
         if !training {
             let descriptor = ForwardDescriptor { config, tokens, x, parameters, y, write, saved: None };
@@ -62,7 +62,7 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
 
 impl Pass for Fused {
     fn run(&mut self, input: usize) -> Outcome<()> {
-        self.gpu.submit(&self.recordings[input]);
+        self.gpu.submit(&self.recordings[input])?;
         Ok(self.gpu.wait()?)
     }
 

@@ -102,6 +102,17 @@ impl BackwardInputPlan {
         running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
+    /// The choices of every plan that fits the device's limits.
+    pub(crate) fn choices(
+        config: &Config,
+        tokens: u32,
+        options: &BackwardInputOptions,
+        device: &DeviceProfile,
+    ) -> Result<Vec<FusedChoice>, Error> {
+        let placed = problem(config, tokens, *options)?.candidates(device)?;
+        Ok(placed.iter().map(|placed| placed.choice).collect())
+    }
+
     /// The least that any input backward has to do: every tensor once, and no padding.
     ///
     /// # Errors

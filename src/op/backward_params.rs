@@ -129,6 +129,16 @@ impl BackwardParamsPlan {
         running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
+    /// The choices of every plan that fits the device's limits.
+    pub(crate) fn choices(
+        config: &Config,
+        tokens: u32,
+        device: &DeviceProfile,
+    ) -> Result<Vec<OuterChoice>, Error> {
+        let placed = problem(config, tokens)?.candidates(device)?;
+        Ok(placed.iter().map(|placed| placed.choice).collect())
+    }
+
     /// The least that any parameter backward has to do: every tensor once, and no padding.
     ///
     /// # Errors

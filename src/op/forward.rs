@@ -101,6 +101,16 @@ impl ForwardPlan {
         running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
     }
 
+    /// The choices of every plan that fits the device's limits.
+    pub(crate) fn choices(
+        config: &Config,
+        tokens: u32,
+        device: &DeviceProfile,
+    ) -> Result<Vec<FusedChoice>, Error> {
+        let placed = problem(config, tokens)?.candidates(device)?;
+        Ok(placed.iter().map(|placed| placed.choice).collect())
+    }
+
     /// The least that any forward has to do: every tensor once, and no padding.
     ///
     /// # Errors

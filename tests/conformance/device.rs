@@ -253,7 +253,7 @@ impl WgpuDevice {
         memory: &Memory,
         planning: Planning,
     ) -> Result<(Vec<wgpu::Buffer>, Vec<Prepared>), Failure> {
-        let buffers = memory.upload(&self.gpu);
+        let buffers = memory.upload(&self.gpu)?;
         let tensor = |name: &str| memory.place(name).tensor(&buffers);
         let kernels = self.kernels(planning);
         let kernels = kernels.with_tuning(tuning(kernels.profile(), planning, job));
@@ -294,7 +294,7 @@ impl Device for WgpuDevice {
                     record(pass);
                 }
             }
-        });
+        })?;
         let read = |buffer| words(&self.gpu, buffer).map_err(|error| Failure::Failed(error.to_string()));
         buffers.iter().map(read).collect()
     }
@@ -309,8 +309,9 @@ impl Device for WgpuDevice {
         let (_buffers, prepared) = self.prepare(job, memory, planning)?;
         let once = || {
             let begin = Instant::now();
-            self.gpu.submit(|pass| prepared.iter().for_each(|record| record(pass)));
-            self.gpu.wait().map(|()| begin.elapsed()).map_err(|error| Failure::Failed(error.to_string()))
+            self.gpu.submit(|pass| prepared.iter().for_each(|record| record(pass)))?;
+            self.gpu.wait()?;
+            Ok(begin.elapsed())
         };
         // Some drivers compile a pipeline when it first runs.
         once()?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use hydralora::device::Gpu;
 use hydralora::twin::{self, Approx};
-use hydralora::{Element, WriteMode, wgpu};
+use hydralora::{Element, Error, WriteMode, wgpu};
 
 use crate::op::Op;
 
@@ -132,7 +132,8 @@ impl Place {
     }
 
     fn decode(&self, words: &[u32]) -> Vec<f32> {
-        let mut values = self.element.decode(bytemuck::cast_slice(&words[self.range()]));
+        let bytes: Vec<u8> = words[self.range()].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut values = self.element.decode(&bytes);
         values.truncate(self.elements);
         values
     }
@@ -190,7 +191,7 @@ impl Memory {
     }
 
     /// The buffers on a device.
-    pub fn upload(&self, gpu: &Gpu) -> Vec<wgpu::Buffer> {
+    pub fn upload(&self, gpu: &Gpu) -> Result<Vec<wgpu::Buffer>, Error> {
         self.buffers
             .iter()
             .map(|contents| gpu.upload("conformance", bytemuck::cast_slice(contents)))

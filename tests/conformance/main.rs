@@ -10,6 +10,7 @@ mod cases;
 mod compare;
 mod dawn;
 mod device;
+mod driver;
 mod goldens;
 mod inputs;
 mod job;

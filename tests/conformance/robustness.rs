@@ -2,7 +2,7 @@
 //! Each surfaces as an error or not at all; nothing panics, hangs or leaks. Most trials
 //! have a device of their own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use hydralora::device::{Gpu, instance_from_env};
 use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
+use hydralora::stopwatch::Stopwatch;
+use hydralora::tuner::Tuner;
 use hydralora::{
     AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
-    Element, Error, Forward, ForwardDescriptor, Kernels, Router, Tensor, WriteMode, wgpu,
+    Element, Error, Forward, ForwardDescriptor, Kernels, Operation, Router, Tensor, WriteMode, wgpu,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::case::{Case, Operation, Planning, Shape};
+use crate::case::{Case, Operation as CaseOperation, Planning, Shape};
 use crate::compare::Distribution;
 use crate::device::{Device, Failure, WgpuDevice, words};
+use crate::driver::{Driver, breakable_gpu, set_driver};
 use crate::inputs::noise;
 use crate::job::{Memory, Placement};
 use crate::modes;
@@ -30,8 +33,10 @@ type Misfortune = fn(&WgpuDevice) -> Result<(), Failure>;
 
 /// The trials on a device; only wgpu's can be broken this way.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let misfortunes: [(&str, Misfortune); 7] = [
+    let misfortunes: [(&str, Misfortune); 9] = [
         ("a-device-lost-in-mid-use", a_device_lost_in_mid_use),
+        ("a-device-lost-by-its-driver", a_device_lost_by_its_driver),
+        ("a-driver-without-memory", a_driver_without_memory),
         ("out-of-memory", out_of_memory),
         ("a-refused-pipeline", a_refused_pipeline),
         ("a-panic-while-compiling", a_panic_while_compiling),
@@ -103,13 +108,12 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(gpu: &Gpu, config: &Config) -> Self {
-        let layout = config.layout().expect("a valid configuration");
-        Self {
-            x: gpu.zeroed("x", config.d_in as usize),
-            parameters: gpu.zeroed("parameters", layout.len()),
-            y: gpu.zeroed("y", config.d_out as usize),
-        }
+    fn new(gpu: &Gpu, config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            x: gpu.zeroed("x", config.d_in as usize)?,
+            parameters: gpu.zeroed("parameters", config.layout()?.len())?,
+            y: gpu.zeroed("y", config.d_out as usize)?,
+        })
     }
 
     fn forward(&self, config: Config) -> ForwardDescriptor<'_> {
@@ -139,32 +143,153 @@ fn scratch_bytes(config: &Config, tokens: u32, kernels: &Kernels) -> Result<u64,
     Ok(BackwardParamsPlan::new(config, tokens, &options, kernels.profile())?.scratch_bytes)
 }
 
+/// A device in use.
+struct Use {
+    gpu: Gpu,
+    kernels: Kernels,
+    buffers: Buffers,
+    forward: Forward,
+    stopwatch: Stopwatch,
+}
+
+impl Use {
+    fn new(gpu: Gpu) -> Result<Self, Error> {
+        let kernels = Kernels::new(&gpu.device);
+        let buffers = Buffers::new(&gpu, &CONFIG)?;
+        let forward = Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
+        let stopwatch = Stopwatch::new(&gpu)?;
+        Ok(Self { gpu, kernels, buffers, forward, stopwatch })
+    }
+
+    fn prepare(&self, config: Config) -> Result<(), Error> {
+        Forward::prepare(&self.kernels, &self.buffers.forward(config)).map(drop)
+    }
+}
+
+/// Something to ask of a device.
+#[derive(Clone, Copy)]
+struct Call {
+    name: &'static str,
+    /// Whether it needs memory for a buffer.
+    creates: bool,
+    /// Whether the driver has a part in it that may lose the device.
+    submits: bool,
+    ask: fn(&Use) -> Result<(), Error>,
+}
+
+const CALLS: [Call; 14] = {
+    const fn creating(name: &'static str, ask: fn(&Use) -> Result<(), Error>) -> Call {
+        Call { name, creates: true, submits: false, ask }
+    }
+    const fn submitting(name: &'static str, ask: fn(&Use) -> Result<(), Error>) -> Call {
+        Call { name, creates: false, submits: true, ask }
+    }
+    const fn both(name: &'static str, ask: fn(&Use) -> Result<(), Error>) -> Call {
+        Call { name, creates: true, submits: true, ask }
+    }
+    [
+        creating("zeroed", |used| used.gpu.zeroed("zeros", 4).map(drop)),
+        creating("upload", |used| used.gpu.upload("numbers", &[1.0; 4]).map(drop)),
+        creating("upload_as", |used| used.gpu.upload_as("halves", &[1.0; 3], Element::F16).map(drop)),
+        creating("Forward::prepare, compiled", |used| used.prepare(CONFIG)),
+        creating("Forward::prepare, not compiled", |used| {
+            used.prepare(Config { router: Router::Latent, ..CONFIG })
+        }),
+        creating("Stopwatch::new", |used| Stopwatch::new(&used.gpu).map(drop)),
+        submitting("wait", |used| used.gpu.wait()),
+        submitting("submit", |used| used.gpu.submit(|pass| used.forward.encode(pass)).map(drop)),
+        submitting("Stopwatch::time", |used| used.stopwatch.time(|pass| used.forward.encode(pass)).map(drop)),
+        both("read", |used| pollster::block_on(used.gpu.read(&used.buffers.y)).map(drop)),
+        both("read_blocking", |used| used.gpu.read_blocking(&used.buffers.y).map(drop)),
+        both("read_as_blocking", |used| {
+            used.gpu.read_as_blocking(&used.buffers.y, Element::F16, 3).map(drop)
+        }),
+        both("Tuner::measure", |used| {
+            let [_, _, backward_params] = Operation::training_step(Element::F32);
+            Tuner::new(&used.gpu.device).measure(&used.gpu, &CONFIG, 1, backward_params).map(drop)
+        }),
+        both("Tuner::measure_step", |used| {
+            Tuner::new(&used.gpu.device).measure_step(&used.gpu, &CONFIG, 1).map(drop)
+        }),
+    ]
+};
+
+/// Asks for everything, on a device of its own each time, which is lost while it works.
+fn ask_lost(
+    new: impl Fn() -> Result<Gpu, Failure>,
+    lose: impl Fn(&Use, Call) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for call in CALLS {
+        let used = Use::new(new()?)?;
+        used.gpu.submit(|pass| used.forward.encode(pass))?;
+        lose(&used, call)?;
+        for time in ["first", "second"] {
+            let outcome = (call.ask)(&used);
+            let told = matches!(&outcome, Err(Error::Device { message, .. }) if message.contains("lost"));
+            ensure(told, || {
+                format!("{}, asked for the {time} time of a lost device, gave {outcome:?}", call.name)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
+    let destroy = |used: &Use, _| {
+        used.gpu.device.destroy();
+        Ok(())
+    };
+    // Whether or not the application handles errors.
+    ask_lost(|| own_gpu(device), destroy)?;
+    let errors = RefCell::new(Vec::new());
+    let handling = || {
+        let gpu = own_gpu(device)?;
+        errors.borrow_mut().push(count_errors(&gpu));
+        Ok(gpu)
+    };
+    ask_lost(handling, destroy)?;
+    let reached: usize = errors.take().iter().map(|errors| errors.load(Ordering::Relaxed)).sum();
+    ensure(reached == 0, || format!("{reached} errors also reached the application's handler"))?;
+    // The loss itself is the application's to hear of.
     let gpu = own_gpu(device)?;
-    count_errors(&gpu);
     let losses = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&losses);
     gpu.device.set_device_lost_callback(move |_, _| {
         counted.fetch_add(1, Ordering::Relaxed);
     });
-    let kernels = Kernels::new(&gpu.device);
-    let buffers = Buffers::new(&gpu, &CONFIG);
-    let forward = Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
-    gpu.submit(|pass| forward.encode(pass));
-    gpu.read_blocking(&buffers.y)?;
+    let y = gpu.upload("y", &[1.0])?;
     gpu.device.destroy();
-    // What was prepared before can still be recorded.
-    gpu.submit(|pass| forward.encode(pass));
-    let read = gpu.read_blocking(&buffers.y);
+    let read = gpu.read_blocking(&y);
     ensure(matches!(read, Err(Error::Device { .. })), || {
         format!("reading from a lost device gave {read:?}")
     })?;
-    ensure(losses.load(Ordering::Relaxed) == 1, || "the application was not told of the loss".to_owned())?;
-    for config in [CONFIG, Config { rank: 3, ..CONFIG }] {
-        // A pipeline from the cache, and one to compile.
-        let prepared = Forward::prepare(&kernels, &Buffers::new(&gpu, &config).forward(config));
-        ensure(matches!(prepared, Err(Error::Device { .. })), || {
-            format!("preparing on a lost device gave {prepared:?}")
+    gpu.device.poll(wgpu::PollType::Poll).map_err(|error| error.to_string())?;
+    ensure(losses.load(Ordering::Relaxed) == 1, || "the application was not told of the loss".to_owned())
+}
+
+/// wgpu learns of this loss from what it asks the driver for.
+fn a_device_lost_by_its_driver(device: &WgpuDevice) -> Result<(), Failure> {
+    let lose = |used: &Use, call: Call| {
+        set_driver(Driver::Lost);
+        if call.submits {
+            return Ok(());
+        }
+        let waited = used.gpu.wait();
+        ensure(waited.is_err(), || "waiting for a lost device succeeded".to_owned())
+    };
+    ask_lost(|| breakable_gpu(&device.adapter), lose)
+}
+
+/// Whatever needs a buffer says that there is no memory, which is the cause, and not what came of it.
+fn a_driver_without_memory(device: &WgpuDevice) -> Result<(), Failure> {
+    for call in CALLS.into_iter().filter(|call| call.creates) {
+        let used = Use::new(breakable_gpu(&device.adapter)?)?;
+        set_driver(Driver::OutOfMemory);
+        let outcome = (call.ask)(&used);
+        set_driver(Driver::Healthy);
+        let told = |message: &str| message.to_lowercase().contains("memory");
+        ensure(matches!(&outcome, Err(Error::Device { message, .. }) if told(message)), || {
+            format!("{} without memory gave {outcome:?}", call.name)
         })?;
     }
     Ok(())
@@ -213,9 +338,11 @@ pub fn exhaust_memory() -> Result<(), String> {
     let scratch = scratch_bytes(&config, tokens, &kernels).map_err(|error| error.to_string())?;
     let state = (tokens * config.state_len()) as usize;
     let layout = config.layout().map_err(|error| error.to_string())?;
-    let [x, g] = ["x", "g"].map(|name| gpu.zeroed(name, (tokens * config.d_in) as usize));
-    let [saved, dstate] = ["saved", "dstate"].map(|name| gpu.zeroed(name, state));
-    let gradients = gpu.zeroed("gradients", layout.len());
+    let zeroed = |name, elements| gpu.zeroed(name, elements).map_err(|error: Error| error.to_string());
+    let x = zeroed("x", (tokens * config.d_in) as usize)?;
+    let g = zeroed("g", (tokens * config.d_out) as usize)?;
+    let (saved, dstate) = (zeroed("saved", state)?, zeroed("dstate", state)?);
+    let gradients = zeroed("gradients", layout.len())?;
     let descriptor = backward_params(config, tokens, [&x, &g, &saved, &dstate, &gradients]);
     let mut hoard = Vec::new();
     let mut size = LARGEST;
@@ -261,7 +388,7 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
     let profile = DeviceProfile::of(&gpu.device);
     let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..profile.limits.clone() };
     let kernels = Kernels::with_profile(&gpu.device, DeviceProfile { limits, ..profile });
-    let buffers = Buffers::new(&gpu, &CONFIG);
+    let buffers = Buffers::new(&gpu, &CONFIG)?;
     for attempt in ["first", "second"] {
         let prepared = Forward::prepare(&kernels, &buffers.forward(CONFIG));
         ensure(matches!(prepared, Err(Error::Device { .. })), || {
@@ -314,7 +441,7 @@ pub fn install_logger() {
 fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     let kernels = Kernels::new(&gpu.device);
-    let buffers = Buffers::new(&gpu, &CONFIG);
+    let buffers = Buffers::new(&gpu, &CONFIG)?;
     PANIC.set(true);
     let prepared =
         catch_unwind(AssertUnwindSafe(|| Forward::prepare(&kernels, &buffers.forward(CONFIG)).map(drop)));
@@ -336,18 +463,18 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     ensure(bytes > 0, || "nothing is split".to_owned())?;
     let rng = &mut StdRng::seed_from_u64(1);
     let mut random = |name: &str, len: u32| gpu.upload(name, &noise(rng, len));
-    let (x, g) = (random("x", tokens * CONFIG.d_in), random("g", tokens * CONFIG.d_out));
+    let (x, g) = (random("x", tokens * CONFIG.d_in)?, random("g", tokens * CONFIG.d_out)?);
     let state = tokens * CONFIG.state_len();
-    let (saved, dstate) = (random("saved", state), random("dstate", state));
+    let (saved, dstate) = (random("saved", state)?, random("dstate", state)?);
     let layout = CONFIG.layout()?;
-    let scratch = gpu.zeroed("scratch", (bytes / 4) as usize);
+    let scratch = gpu.zeroed("scratch", (bytes / 4) as usize)?;
     let short = Tensor::new(&scratch, 0, bytes - 4);
     let run = |scratch: Option<Tensor<'_>>| -> Result<Vec<f32>, Failure> {
-        let gradients = gpu.upload("gradients", &vec![f32::NAN; layout.len()]);
+        let gradients = gpu.upload("gradients", &vec![f32::NAN; layout.len()])?;
         let descriptor = backward_params(CONFIG, tokens, [&x, &g, &saved, &dstate, &gradients]);
         let backward =
             BackwardParams::prepare(&kernels, &BackwardParamsDescriptor { scratch, ..descriptor })?;
-        gpu.submit(|pass| backward.encode(pass));
+        gpu.submit(|pass| backward.encode(pass))?;
         Ok(gpu.read_blocking(&gradients)?)
     };
     let (own, given) = (run(None)?, run(Some((&scratch).into()))?);
@@ -389,15 +516,15 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = pollster::block_on(Gpu::from_adapter(&adapter))?;
     let kernels = Kernels::new(&gpu.device);
     // Every operation: a step with split tokens, and an optimiser with clipping.
-    let case = Case::new(Operation::Step(Router::Input), Shape::new(130, [8, 8], [2, 2]))
+    let case = Case::new(CaseOperation::Step(Router::Input), Shape::new(130, [8, 8], [2, 2]))
         .planned_for(Planning::Wide);
     let job = case.job();
     let memory = Memory::new(&job, Placement::Separate);
-    let buffers = memory.upload(&gpu);
+    let buffers = memory.upload(&gpu)?;
     let tensor = |name: &str| memory.place(name).tensor(&buffers);
     let layout = case.shape.config(Router::Input).layout()?;
-    let moments = gpu.zeroed("moments", 2 * layout.len());
-    let parameters = gpu.zeroed("parameters", layout.len());
+    let moments = gpu.zeroed("moments", 2 * layout.len())?;
+    let parameters = gpu.zeroed("parameters", layout.len())?;
     let live = || -> Result<(), Failure> {
         let prepared =
             job.ops.iter().map(|op| op.prepare(&gpu, &kernels, &tensor)).collect::<Result<Vec<_>, _>>()?;
@@ -416,7 +543,7 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
                 record(pass);
             }
             adamw.encode(pass);
-        });
+        })?;
         Ok(gpu.wait()?)
     };
     live()?;
@@ -435,7 +562,7 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
     const THREADS: u64 = 8;
     let cases = (0..THREADS).map(|thread| Case {
         seed: Some(thread),
-        ..Case::new(Operation::Step(Router::Latent), Shape::new(21, [36, 28], [4, 3]))
+        ..Case::new(CaseOperation::Step(Router::Latent), Shape::new(21, [36, 28], [4, 3]))
     });
     // All prepare at once on one set of kernels, which have compiled nothing yet.
     let gpu = device.gpu.clone();
@@ -447,11 +574,11 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
                 scope.spawn(move || {
                     let job = case.job();
                     let memory = Memory::new(&job, case.placement);
-                    let buffers = memory.upload(gpu);
+                    let buffers = memory.upload(gpu)?;
                     let tensor = |name: &str| memory.place(name).tensor(&buffers);
                     for op in &job.ops {
                         let record = op.prepare(gpu, kernels, &tensor)?;
-                        gpu.submit(|pass| record(pass));
+                        gpu.submit(|pass| record(pass))?;
                     }
                     let after =
                         buffers.iter().map(|buffer| words(gpu, buffer)).collect::<Result<Vec<_>, _>>()?;
