@@ -38,7 +38,7 @@ impl fmt::Display for Limit {
             Self::ComputeInvocationsPerWorkgroup => "max_compute_invocations_per_workgroup",
             Self::ComputeWorkgroupsPerDimension => "max_compute_workgroups_per_dimension",
             Self::Elements => "32-bit element count",
-            Self::LoopIterations => "driver's bound on loop iterations",
+            Self::LoopIterations => "bound on loop iterations",
         })
     }
 }

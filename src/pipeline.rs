@@ -210,7 +210,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
+pub(crate) fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
     let ty = match kind {
         BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
         BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
@@ -229,7 +229,7 @@ fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
 /// The countdown bounds loops that might not end. It costs: an unrolled loop keeps its exit in every
 /// copy (compiled for AMD gfx1100, the forward kernel has 208 branches with it and 26 without).
 #[allow(unsafe_code)]
-fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: String) -> wgpu::ShaderModule {
+pub(crate) fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: String) -> wgpu::ShaderModule {
     let descriptor =
         wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     let checks =

@@ -203,7 +203,7 @@ fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
 }
 
 /// Placements that are tried where the driver's bound on loop iterations refuses the best.
-const MOST_TRIES: usize = 8;
+const MOST_TRIES: usize = 4;
 
 /// Plans the first of `placements` (best first, at least one) whose loops the driver lets run. `rounds` is about proportional
 /// to a placement's loop iterations, and tells which of the others can have few enough.
