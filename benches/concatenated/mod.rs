@@ -292,18 +292,10 @@ impl Form {
                     &coefficients,
                 ],
             );
+            let dims =
+                [self.tokens, width, offset as u32 / 4, self.tokens.div_ceil(splits), z_rows, copy_groups];
             let blocks = width.div_ceil(4 * WORKGROUP) * z_rows.div_ceil(rows);
-            let dims = [
-                self.tokens,
-                width,
-                offset as u32 / 4,
-                self.tokens.div_ceil(splits),
-                z_rows,
-                copy_groups,
-                blocks,
-            ];
-            let [grid_x, grid_z] = fold(blocks);
-            record(recorder, &wgsl, &dims, [x, z, target], [grid_x, splits, grid_z]);
+            record(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
             let reduce = include_str!("../../shaders/backward_params_reduce.wgsl");
