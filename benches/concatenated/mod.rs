@@ -2,16 +2,14 @@
 //! each step of the formula. Its matrix products are made of the library's own parts, take the same
 //! packed parameters, and get the tile that is fastest on the device.
 
-use std::time::Duration;
-
 use bytemuck::Pod;
 use hydralora::device::Gpu;
 use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
-use hydralora::shader::BindingKind::{Read, Write};
+use hydralora::shader::BindingKind::{self, Read, Write};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{Config, DeviceProfile, Element, Layout, OuterChoice, WriteMode, wgpu};
 
-use crate::recorder::{Dispatches, Recorder};
+use crate::recorder::{Dispatches, Recorder, fold};
 
 const WORKGROUP: u32 = 64;
 const SHRINK: &str = include_str!("../../shaders/part/shrink.wgsl");
@@ -43,7 +41,7 @@ pub struct Outputs {
     pub y: wgpu::Buffer,
     pub dx: wgpu::Buffer,
     pub gradients: wgpu::Buffer,
-    /// Shrink's result, then with softmax in place of the logits: tokens x (rank + experts).
+    /// Shrink's result, then with softmax in place of the logits: tokens x rows of the shrink block.
     logits: wgpu::Buffer,
     saved: wgpu::Buffer,
     dstate: wgpu::Buffer,
@@ -97,37 +95,51 @@ impl Form {
     }
 
     /// The fastest tile of each product.
-    pub fn tune(&self, recorder: &mut Recorder<'_>, stopwatch: &Stopwatch, inputs: Inputs<'_>) -> Tiles {
+    pub fn tune(
+        &self,
+        recorder: &mut Recorder<'_>,
+        stopwatch: &Stopwatch,
+        inputs: Inputs<'_>,
+    ) -> Result<Tiles, hydralora::Error> {
         type Product = fn(&Form, &mut Recorder<'_>, Inputs<'_>, u32);
         let mut fastest = |product: Product| {
-            let time = |quads: &u32| {
-                product(self, recorder, inputs, *quads);
+            let mut times = Vec::new();
+            for quads in [1, 2, 4, 8].into_iter().filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
+                product(self, recorder, inputs, quads);
                 let dispatches = recorder.finish();
-                let run = || stopwatch.time(|pass| dispatches.encode(pass)).unwrap_or(Duration::MAX);
-                run();
-                (0..3).map(|_| run()).min()
-            };
-            [1, 2, 4, 8].into_iter().filter(|&quads| self.fits(quads)).min_by_key(time).unwrap_or(1)
+                let run = || stopwatch.time(|pass| dispatches.encode(pass));
+                run()?;
+                times.push((run()?.min(run()?).min(run()?), quads));
+            }
+            Ok(times.into_iter().min().map_or(1, |(_, quads)| quads))
         };
-        Tiles {
-            forward_shrink: fastest(Self::forward_shrink),
-            forward_expand: fastest(Self::forward_expand),
-            backward_shrink: fastest(Self::backward_shrink),
-            backward_expand: fastest(Self::backward_expand),
-        }
+        Ok(Tiles {
+            forward_shrink: fastest(Self::forward_shrink)?,
+            forward_expand: fastest(Self::forward_expand)?,
+            backward_shrink: fastest(Self::backward_shrink)?,
+            backward_expand: fastest(Self::backward_expand)?,
+        })
     }
 
-    /// Whether the expand's coefficients fit 16 KiB of workgroup memory.
-    fn fits(&self, quads: u32) -> bool {
-        16 * quads * self.config.rank * self.config.experts <= 16384
-            && (quads == 1 || 2 * quads < self.tokens)
+    /// Columns of the shrink block's product, and of what it leaves: A's, and the router's if there is one.
+    fn state(&self) -> u32 {
+        self.layout.shrink().rows() as u32
+    }
+
+    /// The experts that a router weighs: none where the layer has no router.
+    fn routed(&self) -> u32 {
+        self.state() - self.config.rank
     }
 
     pub fn record(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, tiles: &Tiles) -> Concatenated {
         let Config { experts, rank, .. } = self.config;
         let Outputs { logits, saved, z, v, dstate, .. } = &self.outputs;
         self.forward_shrink(recorder, inputs, tiles.forward_shrink);
-        self.per_token(recorder, "softmax", 1, [logits, logits, saved]);
+        // Without a router the shrink leaves all that there is.
+        let saved = if self.routed() > 0 { saved } else { logits };
+        if self.routed() > 0 {
+            self.per_token(recorder, "softmax", 1, [logits, logits, saved]);
+        }
         self.per_token(recorder, "scale", experts * rank, [saved, saved, z]);
         self.forward_expand(recorder, inputs, tiles.forward_expand);
         let forward = recorder.finish();
@@ -139,9 +151,9 @@ impl Form {
     }
 
     fn forward_shrink(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
-        let Config { d_in, rank, experts, .. } = self.config;
         let buffers = [inputs.x, inputs.parameters, &self.outputs.logits];
-        self.shrink(recorder, quads, [d_in, rank + experts], self.layout.shrink().offset(), buffers);
+        let matrix = [self.config.d_in, self.state()];
+        self.shrink(recorder, quads, matrix, self.layout.shrink().offset(), buffers);
     }
 
     fn backward_shrink(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
@@ -157,23 +169,23 @@ impl Form {
     }
 
     fn backward_expand(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>, quads: u32) {
-        let Config { d_in, rank, experts, .. } = self.config;
         let buffers = [&self.outputs.dstate, inputs.parameters, &self.outputs.dx];
-        self.expand(recorder, quads, [rank + experts, d_in], self.layout.shrink().offset(), buffers);
+        let matrix = [self.state(), self.config.d_in];
+        self.expand(recorder, quads, matrix, self.layout.shrink().offset(), buffers);
     }
 
-    /// `buffers` are X (tokens x inner), the parameters, with M (columns x inner) at `offset`, and P.
+    /// `buffers` are X (tokens x width), the parameters, with M (columns x width) at `offset`, and P.
     fn shrink(
         &self,
         recorder: &mut Recorder<'_>,
         quads: u32,
-        [inner, columns]: [u32; 2],
+        [width, columns]: [u32; 2],
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
         let group = columns.div_ceil(columns.div_ceil(16));
         let lanes = WORKGROUP / quads;
-        let shuffled = lanes.min(self.profile.subgroup_lanes);
+        let shuffled = lanes.min(self.shuffled_lanes());
         let parts = lanes / shuffled;
         let consts = [
             ("QUADS", quads),
@@ -186,46 +198,50 @@ impl Form {
         ];
         let [threads, lanes] =
             if shuffled > 1 { [THREADS_SUBGROUP, LANES_SUBGROUP] } else { [THREADS_LOCAL, LANES_WORKGROUP] };
-        let wgsl = text(&consts, &[include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
-        let dims = [self.tokens, inner / 4, offset as u32 / 4, columns];
-        let tiles = self.tokens.div_ceil(4 * quads);
-        record(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), tiles, 1]);
+        let x = access("x", width, Read);
+        let wgsl = text(&consts, &[&x, include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
+        let dims = [self.tokens, width, offset as u32 / 4, columns];
+        let [y, z] = fold(self.tokens.div_ceil(4 * quads));
+        record(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), y, z]);
     }
 
-    /// `buffers` are Z (tokens x rows), the parameters, with M (rows x outputs) at `offset`, and Y.
+    /// `buffers` are Z (tokens x rows), the parameters, with M (rows x width) at `offset`, and Y.
     fn expand(
         &self,
         recorder: &mut Recorder<'_>,
         quads: u32,
-        [rows, outputs]: [u32; 2],
+        [rows, width]: [u32; 2],
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
         let expand_quads = quads.min(4).min(self.holders().unwrap_or(4));
         let most_step = self.holders().map_or(16, |holders| holders / expand_quads);
-        let step = (1..=most_step).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
-        let consts = [
-            ("ROWS", rows),
-            ("STEP", step),
-            ("CHUNK", rows),
-            ("QUADS", quads),
-            ("EXPAND_QUADS", expand_quads),
-        ];
-        let flags = "const ACCUMULATE = false; const ONE_CHUNK = true;";
-        let coefficients = self.coefficients();
-        let wgsl = text(&consts, &[flags, include_str!("expand.wgsl"), EXPAND, &coefficients]);
-        let groups = outputs / 4;
+        // The rows whose coefficients fit workgroup memory.
+        let room = rows.min(self.profile.limits.max_compute_workgroup_storage_size / (16 * quads));
+        let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let chunk = room / step * step;
+        let consts = [("STEP", step), ("CHUNK", chunk), ("QUADS", quads), ("EXPAND_QUADS", expand_quads)];
+        let flags = format!("const ACCUMULATE = false; const ONE_CHUNK = {};", chunk == rows);
+        let (y, coefficients) = (access("y", width, Write), self.coefficients());
+        let wgsl = text(&consts, &[&flags, &y, include_str!("expand.wgsl"), EXPAND, &coefficients]);
+        let groups = width.div_ceil(4);
         let tiles = self.tokens.div_ceil(4 * quads);
         // Slices repeat nothing here: enough of them to keep the device busy.
         let slices = (4 * self.profile.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
         let slice_groups = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
-        let dims = [self.tokens, groups, offset as u32 / 4, slice_groups, rows];
-        record(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), tiles, 1]);
+        let dims = [self.tokens, width, offset as u32 / 4, slice_groups, rows];
+        let [y, z] = fold(tiles);
+        record(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), y, z]);
+    }
+
+    /// Lanes that may add their sums by shuffles: a power of two.
+    fn shuffled_lanes(&self) -> u32 {
+        1 << self.profile.subgroup_lanes.max(1).ilog2()
     }
 
     /// Lanes that hold coefficients, if the library's own outer products have them held.
     fn holders(&self) -> Option<u32> {
-        self.outer.held.then(|| 8.min(1 << self.profile.subgroup_lanes.ilog2()))
+        self.outer.held.then(|| self.shuffled_lanes().min(8))
     }
 
     /// How lanes get coefficients.
@@ -245,12 +261,12 @@ impl Form {
         buffers: [&wgpu::Buffer; 3],
     ) {
         let Config { rank, experts, scaling, .. } = self.config;
-        let consts = [("RANK", rank), ("EXPERTS", experts), ("ROWS_PER_TOKEN", rows)];
+        let consts =
+            [("RANK", rank), ("EXPERTS", experts), ("ROUTED", self.routed()), ("ROWS_PER_TOKEN", rows)];
         let body = include_str!("tokens.wgsl").replace("OPERATION", operation);
         let dims = [self.tokens, scaling.to_bits()];
-        let workgroups = (self.tokens * rows).div_ceil(WORKGROUP);
-        let second = workgroups.div_ceil(32768);
-        record(recorder, &text(&consts, &[&body]), &dims, buffers, [workgroups.div_ceil(second), second, 1]);
+        let [x, y] = fold((self.tokens * rows).div_ceil(WORKGROUP));
+        record(recorder, &text(&consts, &[&body]), &dims, buffers, [x, y, 1]);
     }
 
     fn parameter_gradients(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>) {
@@ -262,36 +278,61 @@ impl Form {
         let target = if splits == 1 { gradients } else { copies };
         let copy_groups = self.layout.len() as u32 / 4;
         for (x, z, width, z_rows, offset) in [
-            (inputs.x, dstate, d_in, rank + experts, self.layout.shrink().offset()),
+            (inputs.x, dstate, d_in, self.state(), self.layout.shrink().offset()),
             (inputs.g, z, d_out, rank * experts, self.layout.expand().offset()),
         ] {
             let rows = z_rows.div_ceil(z_rows.div_ceil(most_rows)).next_multiple_of(4);
             let wgsl = text(
                 &[("ROWS_x", rows)],
-                &["const ACCUMULATE = false;", include_str!("outer.wgsl"), &part, &coefficients],
+                &[
+                    "const ACCUMULATE = false;",
+                    &access("x", width, Read),
+                    include_str!("outer.wgsl"),
+                    &part,
+                    &coefficients,
+                ],
             );
-            let dims = [
-                self.tokens,
-                width / 4,
-                offset as u32 / 4,
-                self.tokens.div_ceil(splits),
-                z_rows,
-                copy_groups,
-            ];
-            let blocks = (width / 4).div_ceil(WORKGROUP) * z_rows.div_ceil(rows);
+            let dims =
+                [self.tokens, width, offset as u32 / 4, self.tokens.div_ceil(splits), z_rows, copy_groups];
+            let blocks = width.div_ceil(4 * WORKGROUP) * z_rows.div_ceil(rows);
             record(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
             let reduce = include_str!("../../shaders/backward_params_reduce.wgsl");
             let wgsl = text(&[("WORKGROUP", WORKGROUP)], &["const ACCUMULATE = false;", reduce]);
+            let [x, y] = fold(copy_groups.div_ceil(WORKGROUP));
             recorder.dispatch(
                 wgsl,
                 bytemuck::bytes_of(&[copy_groups, splits]),
                 &[(Read, copies), (Write, gradients)],
-                [copy_groups.div_ceil(WORKGROUP), 1, 1],
+                [x, y, 1],
             );
         }
     }
+}
+
+/// `load_<name>` and, of what is written, `store_<name>` of the dense f32 matrix `name` with rows of `width`
+/// elements, as the library has them.
+fn access(name: &str, width: u32, kind: BindingKind) -> String {
+    let (read, write) = if width.is_multiple_of(4) {
+        (
+            [
+                include_str!("../../shaders/access/f32.wgsl"),
+                include_str!("../../shaders/access/read_rows.wgsl"),
+            ],
+            [
+                include_str!("../../shaders/access/write_f32.wgsl"),
+                include_str!("../../shaders/access/write_rows.wgsl"),
+            ],
+        )
+    } else {
+        (
+            [include_str!("../../shaders/access/read_scalar.wgsl"), ""],
+            [include_str!("../../shaders/access/write_scalar.wgsl"), ""],
+        )
+    };
+    let parts = if kind == Write { [read, write].concat() } else { read.to_vec() };
+    text(&[], &parts).replace("TENSOR", name).replace("WIDTH", "dims.width")
 }
 
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {

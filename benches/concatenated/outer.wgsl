@@ -1,9 +1,9 @@
 // G = Z^T X for one block of the gradients, with the library's own outer.
-// Bindings: 0 dims, 1 x (tokens x inner), 2 z (tokens x z_width), 3 gradients (copies of the layout).
+// Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout).
 // Grid: x = blocks, y = token splits.
-struct Dims { tokens: u32, groups: u32, matrix: u32, split_tokens: u32, rows: u32, copy_groups: u32 }
+struct Dims { tokens: u32, width: u32, matrix: u32, split_tokens: u32, rows: u32, copy_groups: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> z: array<f32>;
 @group(0) @binding(3) var<storage, read_write> gradients: array<vec4<f32>>;
 
@@ -11,10 +11,10 @@ var<workgroup> coefficients: array<vec4<f32>, WORKGROUP>;
 
 fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 
-fn load_x(token: u32, column: u32) -> vec4<f32> { return x[token * dims.groups + column]; }
 fn factor_x(token: u32, row: u32) -> f32 { return z[token * dims.rows + min(row, dims.rows - 1u)]; }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
-    outer_x(group.x, dims.groups, dims.rows, group.y * dims.copy_groups + dims.matrix, group.y, local_index(thread));
+    let matrix = group.y * dims.copy_groups + dims.matrix;
+    outer_x(group.x, (dims.width + 3u) / 4u, dims.rows, matrix, group.y, local_index(thread));
 }

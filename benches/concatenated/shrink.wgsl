@@ -1,9 +1,9 @@
 // P = X M^T: one of the concatenated form's two matrix products, with the library's own shrink.
-// Bindings: 0 dims, 1 x (tokens x inner), 2 parameters, 3 p (tokens x columns).
+// Bindings: 0 dims, 1 x (tokens x width), 2 parameters, 3 p (tokens x columns).
 // Grid: x = groups of GROUP columns, y and z = token tiles (folded).
-struct Dims { tokens: u32, groups: u32, matrix: u32, columns: u32 }
+struct Dims { tokens: u32, width: u32, matrix: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> p: array<f32>;
 
@@ -12,11 +12,11 @@ var<private> first_column: u32;
 var<private> first_token: u32;
 
 fn group_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
-fn load_source(row: u32, k: u32) -> vec4<f32> { return x[row * dims.groups + k]; }
-fn source_groups() -> u32 { return dims.groups; }
+fn load_source(row: u32, k: u32) -> vec4<f32> { return load_x(row, k); }
+fn source_groups() -> u32 { return (dims.width + 3u) / 4u; }
 fn source_begin() -> u32 { return 0u; }
-fn source_end() -> u32 { return dims.groups; }
-fn shrink_matrix() -> u32 { return dims.matrix + first_column * dims.groups; }
+fn source_end() -> u32 { return source_groups(); }
+fn shrink_matrix() -> u32 { return dims.matrix + first_column * source_groups(); }
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     if (first_column + column < dims.columns) {
         for (var token = 0u; token < 4u; token++) {

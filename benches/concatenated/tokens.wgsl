@@ -1,30 +1,37 @@
 // What lies between the concatenated form's products, each a dispatch of its own.
 // Bindings: 0 dims, 1 and 2 what is read, 3 what is written.
-// Grid: x = rows of the result / 64.
+// Grid: x and y = rows of the result / 64 (folded).
 struct Dims { tokens: u32, scaling: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> left: array<f32>;
 @group(0) @binding(2) var<storage, read> right: array<f32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
 
-const STATE = RANK + EXPERTS;
+// ROUTED is EXPERTS, or 0 where a layer has no router.
+const STATE = RANK + ROUTED;
+
+// right = [h, w], of which `row` is a token's.
+fn weight(row: u32, expert: u32) -> f32 {
+    if (ROUTED == 0u) { return 1.0; }
+    return right[row + RANK + expert];
+}
 
 // left = [h, l]; result = [h, w]. One thread per token.
 fn softmax(token: u32) {
     let row = token * STATE;
     var largest = left[row + RANK];
-    for (var i = 1u; i < EXPERTS; i++) { largest = max(largest, left[row + RANK + i]); }
+    for (var i = 1u; i < ROUTED; i++) { largest = max(largest, left[row + RANK + i]); }
     var total = 0.0;
-    for (var i = 0u; i < EXPERTS; i++) { total += exp(left[row + RANK + i] - largest); }
-    for (var i = 0u; i < EXPERTS; i++) { result[row + RANK + i] = exp(left[row + RANK + i] - largest) / total; }
+    for (var i = 0u; i < ROUTED; i++) { total += exp(left[row + RANK + i] - largest); }
+    for (var i = 0u; i < ROUTED; i++) { result[row + RANK + i] = exp(left[row + RANK + i] - largest) / total; }
     for (var j = 0u; j < RANK; j++) { result[row + j] = left[row + j]; }
 }
 
-// left = [h, w]; result = s w_i h_j. One thread per element.
+// right = [h, w]; result = s w_i h_j. One thread per element.
 fn scale(item: u32) {
     let row = item / (EXPERTS * RANK) * STATE;
     let column = item % (EXPERTS * RANK);
-    result[item] = dims.scaling * left[row + RANK + column / RANK] * left[row + column % RANK];
+    result[item] = dims.scaling * weight(row, column / RANK) * right[row + column % RANK];
 }
 
 // left = v / s, right = [h, w]; result = [dh, dl]. One thread per token.
@@ -32,24 +39,24 @@ fn backward(token: u32) {
     let row = token * STATE;
     let v = token * EXPERTS * RANK;
     var mean = 0.0;
-    for (var i = 0u; i < EXPERTS; i++) {
+    for (var i = 0u; i < ROUTED; i++) {
         var dw = 0.0;
         for (var j = 0u; j < RANK; j++) { dw += left[v + i * RANK + j] * right[row + j]; }
         result[row + RANK + i] = dims.scaling * dw;
-        mean += right[row + RANK + i] * dims.scaling * dw;
+        mean += weight(row, i) * dims.scaling * dw;
     }
-    for (var i = 0u; i < EXPERTS; i++) {
-        result[row + RANK + i] = right[row + RANK + i] * (result[row + RANK + i] - mean);
+    for (var i = 0u; i < ROUTED; i++) {
+        result[row + RANK + i] = weight(row, i) * (result[row + RANK + i] - mean);
     }
     for (var j = 0u; j < RANK; j++) {
         var sum = 0.0;
-        for (var i = 0u; i < EXPERTS; i++) { sum += right[row + RANK + i] * left[v + i * RANK + j]; }
+        for (var i = 0u; i < EXPERTS; i++) { sum += weight(row, i) * left[v + i * RANK + j]; }
         result[row + j] = dims.scaling * sum;
     }
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
-    let item = id.y * 64u * grid.x + id.x;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let item = (group.x + group.y * grid.x) * 64u + local;
     if (item < dims.tokens * ROWS_PER_TOKEN) { OPERATION(item); }
 }

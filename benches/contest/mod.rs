@@ -5,14 +5,14 @@ use std::rc::Rc;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Adapter, Config, Element, Error, Kernels, Layout, Router, Tensor,
-    WriteMode, wgpu,
+    AdamW, AdamWDescriptor, AdamWHyper, Adapter, Config, DeviceProfile, Element, Error, Kernels, Layout,
+    Router, Tensor, WriteMode, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::chain::{self, LayerChain};
-use crate::concatenated::{self, Concatenated, Form};
+use crate::concatenated::{self, Concatenated, Form, Outputs};
 use crate::grid::Shape;
 use crate::layer::{Layer, Tensors, Writes};
 use crate::recorder::{Checks, Dispatches, Recorder};
@@ -21,6 +21,38 @@ use crate::recorder::{Checks, Dispatches, Recorder};
 const ROTATED_BYTES: u64 = 64 << 20;
 /// ... unless that takes more sets than this.
 const MOST_SETS: u64 = 16;
+
+/// Elements of two results are this part of the largest apart at most.
+const TOLERANCE: f32 = 1e-4;
+
+/// Why nothing is measured at a shape.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The library refuses, or the device fails.
+    #[error(transparent)]
+    Library(#[from] Error),
+    /// An alternative is out of the device's reach.
+    #[error("{what} needs {needed}, and this device has {allowed}: measure a smaller shape")]
+    OverLimit { what: &'static str, needed: u64, allowed: u64 },
+    /// A comparison of two things that compute something else is worth nothing.
+    #[error("{name}: {one} and {other} differ by {apart} where the largest element is {largest}")]
+    Disagree { name: &'static str, one: &'static str, other: &'static str, apart: f32, largest: f32 },
+}
+
+impl Failure {
+    fn check_limit(what: &'static str, needed: u64, allowed: u64) -> Result<(), Self> {
+        if needed <= allowed { Ok(()) } else { Err(Self::OverLimit { what, needed, allowed }) }
+    }
+
+    /// Whether the shape is no shape, or too much for the device: nothing is wrong.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Library(error) => !matches!(error, Error::Device { .. }),
+            Self::OverLimit { .. } => true,
+            Self::Disagree { .. } => false,
+        }
+    }
+}
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,16 +106,28 @@ pub fn config(shape: &Shape) -> Config {
     Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input }
 }
 
+/// Refuses a tensor that no binding holds, before the host fills it.
+fn check_room(gpu: &Gpu, what: &'static str, bytes: u64) -> Result<(), Failure> {
+    let limits = gpu.device.limits();
+    let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    Failure::check_limit(what, bytes, most)
+}
+
 fn random(len: usize, rng: &mut StdRng) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
 impl Ours {
     /// Activations are of type `element`, everything else is f32.
-    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, element: Element) -> Result<Self, Error> {
+    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, element: Element) -> Result<Self, Failure> {
         let (config, tokens) = (config(shape), shape.tokens);
         let rng = &mut StdRng::seed_from_u64(0);
         let layout = config.layout()?;
+        let widest = u64::from(config.d_in.max(config.d_out));
+        let activation = (u64::from(tokens) * element.bytes()).saturating_mul(widest);
+        check_room(gpu, "the wider activation (bytes of a buffer)", activation)?;
+        check_room(gpu, "the saved state (bytes of a buffer)", config.state_bytes(tokens))?;
+        check_room(gpu, "AdamW's moments (bytes of a buffer)", 2 * layout.bytes())?;
         let [d_in, d_out, rank] = [config.d_in, config.d_out, config.rank].map(|n| n as usize);
         let adapter = Adapter {
             b: (0..config.experts).map(|_| random(d_out * rank, rng)).collect(),
@@ -104,7 +148,7 @@ impl Ours {
         let (y, dx) = (gpu.zeroed_as("y", y_len, element)?, gpu.zeroed_as("dx", x_len, element)?);
         let gradients = gpu.zeroed("gradients", layout.len())?;
         let moments = gpu.zeroed("moments", 2 * layout.len())?;
-        let state = |label| gpu.zeroed(label, (tokens * config.state_len()) as usize);
+        let state = |label| gpu.zeroed(label, config.state_bytes(tokens) as usize / 4);
         let (saved, dstate) = (state("saved")?, state("dstate")?);
         let layers = sets
             .iter()
@@ -186,15 +230,20 @@ pub struct Contest {
 
 impl Contest {
     /// Prepares everything, and sees that all compute the same.
-    pub fn new(gpu: &Gpu, stopwatch: &Stopwatch, ours: Ours) -> Result<Self, Error> {
+    pub fn new(gpu: &Gpu, stopwatch: &Stopwatch, ours: Ours) -> Result<Self, Failure> {
         let Ours { config, tokens, layout, sets, adapter, .. } = &ours;
         let first = &sets[0];
-        let chain = LayerChain::new(gpu, config, *tokens, adapter, &first.x, &first.g);
+        let loops = LayerChain::loop_iterations(config, *tokens);
+        let most_loops = DeviceProfile::of(&gpu.device).max_loop_iterations;
+        Failure::check_limit("a thread of the chain (loop iterations)", loops, most_loops)?;
+        let expanded = 4 * u64::from(*tokens) * layout.expand().rows() as u64;
+        check_room(gpu, "the concatenated form's coefficients (bytes of a buffer)", expanded)?;
+        let chain = LayerChain::new(gpu, config, layout, *tokens, adapter, &first.x, &first.g)?;
         let elements = (layout.len() as u32).next_multiple_of(4096);
-        let chain_adamw = chain::adamw(gpu, elements, &AdamWHyper::default(), 1e-3);
+        let chain_adamw = chain::adamw(gpu, elements, &AdamWHyper::default(), 1e-3)?;
         let form = Form::new(gpu, *config, *tokens)?;
         let recorder = &mut Recorder::new(gpu, Checks::OURS);
-        let tiles = form.tune(recorder, stopwatch, first.inputs());
+        let tiles = form.tune(recorder, stopwatch, first.inputs())?;
         let concatenated: Vec<_> =
             sets.iter().map(|set| form.record(recorder, set.inputs(), &tiles)).collect();
 
@@ -205,27 +254,15 @@ impl Contest {
             concatenated[0].forward.encode(pass);
             concatenated[0].backward.encode(pass);
         })?;
-        let read = |buffer| gpu.read_blocking(buffer);
-        let unpack = |gradients| layout.unpack(&read(gradients)?);
-        let (packed, also_packed) = (unpack(&ours.gradients)?, unpack(&form.outputs().gradients)?);
-        for (name, buffers) in
-            [("y", [&chain.y, &ours.y, &form.outputs().y]), ("dx", [&chain.dx, &ours.dx, &form.outputs().dx])]
-        {
-            let [chain, ours, concatenated] = buffers.map(read);
-            let chain = chain?;
-            assert_agree(name, &chain, &ours?);
-            assert_agree(name, &chain, &concatenated?);
-        }
-        for ((chain, ours), concatenated) in chain.db.iter().zip(&packed.b).zip(&also_packed.b) {
-            let chain = read(chain)?;
-            assert_agree("dB", &chain, ours);
-            assert_agree("dB", &chain, concatenated);
-        }
-        assert_agree("dA", &also_packed.a, &packed.a);
-        // A single expert's router has no gradient.
-        if config.experts > 1 {
-            assert_agree("dW_g", &also_packed.router, &packed.router);
-        }
+        let results = [
+            Results::of_chain(gpu, &chain)?,
+            Results::of_packed(gpu, layout, &ours.y, &ours.dx, &ours.gradients)?,
+            {
+                let Outputs { y, dx, gradients, .. } = form.outputs();
+                Results::of_packed(gpu, layout, y, dx, gradients)?
+            },
+        ];
+        check_agree(&results, config)?;
         Ok(Self { ours, chain, chain_adamw, concatenated })
     }
 
@@ -282,9 +319,71 @@ impl Contest {
     }
 }
 
-/// A comparison of two things that compute something else is worth nothing.
-fn assert_agree(name: &str, one: &[f32], other: &[f32]) {
-    let largest = one.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let apart = one.iter().zip(other).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
-    assert!(largest > 0.0 && apart < 1e-4 * largest, "{name}: the two differ by {apart} of {largest}");
+/// What a way computes.
+struct Results {
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    gradients: Adapter,
+}
+
+impl Results {
+    fn of_chain(gpu: &Gpu, chain: &LayerChain) -> Result<Self, Error> {
+        let read = |buffer| gpu.read_blocking(buffer);
+        let gradients = Adapter {
+            a: read(&chain.da)?,
+            router: chain.drouter.as_ref().map(read).transpose()?.unwrap_or_default(),
+            b: chain.db.iter().map(read).collect::<Result<_, _>>()?,
+        };
+        Ok(Self { y: read(&chain.y)?, dx: read(&chain.dx)?, gradients })
+    }
+
+    fn of_packed(
+        gpu: &Gpu,
+        layout: &Layout,
+        y: &wgpu::Buffer,
+        dx: &wgpu::Buffer,
+        gradients: &wgpu::Buffer,
+    ) -> Result<Self, Error> {
+        let gradients = layout.unpack(&gpu.read_blocking(gradients)?)?;
+        Ok(Self { y: gpu.read_blocking(y)?, dx: gpu.read_blocking(dx)?, gradients })
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        let Self { y, dx, gradients: Adapter { a, router, b } } = self;
+        let named = [("y", y), ("dx", dx), ("dA", a), ("dW_g", router)];
+        named.into_iter().chain(b.iter().map(|b| ("dB", b))).map(|(name, values)| (name, &values[..]))
+    }
+}
+
+/// Refuses results of the chain, the library and the concatenated form that are not the same.
+fn check_agree([chain, ours, concatenated]: &[Results; 3], config: &Config) -> Result<(), Failure> {
+    for (other, others) in [("hydralora", ours), ("concatenated", concatenated)] {
+        let (one, count) = ("chain", chain.tensors().count());
+        assert_eq!(count, others.tensors().count(), "the ways have the same tensors");
+        for ((name, expected), (_, values)) in chain.tensors().zip(others.tensors()) {
+            // A single expert's router has no gradient, if there is a router.
+            if config.experts == 1 && name == "dW_g" {
+                continue;
+            }
+            let (largest, apart) = apart(expected, values);
+            // What is not a number differs.
+            if !(largest > 0.0 && apart < TOLERANCE * largest) {
+                return Err(Failure::Disagree { name, one, other, apart, largest });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The largest of the expected elements, and how far the two are apart at most: infinitely if they are not
+/// equally many. NaN is the largest of all.
+fn apart(expected: &[f32], values: &[f32]) -> (f32, f32) {
+    let most = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(f32::abs).max_by(f32::total_cmp).unwrap_or_default()
+    };
+    let largest = most(&mut expected.iter().copied());
+    if expected.len() != values.len() {
+        return (largest, f32::INFINITY);
+    }
+    (largest, most(&mut expected.iter().zip(values).map(|(a, b)| a - b)))
 }

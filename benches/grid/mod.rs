@@ -23,16 +23,24 @@ const TOKENS: [u32; 5] = [1, 16, 128, 1024, 4096];
 /// The shape that the project's targets are stated for.
 pub const REFERENCE: Shape = Shape { tokens: 2048, d_in: 4096, d_out: 4096, rank: 8, experts: 4 };
 
-/// From the reference in each direction: tokens, widths, rank and experts.
+/// What the products leave out: odd rows and experts, plain LoRA at a large rank, and a projection of
+/// LLaMA-2-13B with six experts.
+const OTHERS: [Shape; 3] = [
+    Shape { tokens: 33, d_in: 4097, d_out: 4099, rank: 7, experts: 5 },
+    Shape { tokens: 128, rank: 64, experts: 1, ..REFERENCE },
+    Shape { tokens: 16, d_in: 5120, d_out: 13824, rank: 16, experts: 6 },
+];
+
+/// From the reference in each direction: tokens, widths, rank and experts; and the others.
 pub fn small() -> Vec<Shape> {
     let tokens = [1, 4, 16, 64, 128].map(|tokens| Shape { tokens, ..REFERENCE });
     let widths = WIDTHS[1..].iter().map(|&[d_in, d_out]| Shape { tokens: 128, d_in, d_out, ..REFERENCE });
-    let adapters = [(4, 1), (8, 1), (8, 3), (16, 4), (32, 4), (32, 8)];
+    let adapters = [(4, 1), (8, 1), (16, 1), (8, 3), (16, 4), (32, 4), (32, 8)];
     let adapters = adapters.map(|(rank, experts)| Shape { tokens: 128, rank, experts, ..REFERENCE });
-    tokens.into_iter().chain(widths).chain(adapters).chain([REFERENCE]).collect()
+    tokens.into_iter().chain(widths).chain(adapters).chain(OTHERS).chain([REFERENCE]).collect()
 }
 
-/// Every combination of the shapes that people train.
+/// Every combination of the shapes that people train, and the others.
 pub fn full() -> Vec<Shape> {
     let mut shapes = vec![REFERENCE];
     for [d_in, d_out] in WIDTHS {
@@ -42,6 +50,7 @@ pub fn full() -> Vec<Shape> {
             }
         }
     }
+    shapes.extend(OTHERS);
     shapes
 }
 
@@ -57,10 +66,10 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Vec<u32> = text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-        let [tokens, d_in, d_out, rank, experts] = numbers[..] else {
-            return Err(format!("{text:?} is no shape: write TOKENS,D_IN,D_OUT,RANK,EXPERTS"));
-        };
-        Ok(Self { tokens, d_in, d_out, rank, experts })
+        let numbers: Result<Vec<u32>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+        match numbers.as_deref() {
+            Ok(&[tokens, d_in, d_out, rank, experts]) => Ok(Self { tokens, d_in, d_out, rank, experts }),
+            _ => Err(format!("{text:?} is no shape: write TOKENS,D_IN,D_OUT,RANK,EXPERTS")),
+        }
     }
 }

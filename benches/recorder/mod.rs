@@ -43,6 +43,13 @@ impl Checks {
     pub const OURS: Self = Self { bounds: true, loops: false, zeroing: false };
 }
 
+/// Spreads workgroups over two dimensions of a grid, since one has 65,535 at most. The second dimension may
+/// make it more of them, so shaders check their index.
+pub fn fold(workgroups: u32) -> [u32; 2] {
+    let second = workgroups.div_ceil(65535).max(1);
+    [workgroups.div_ceil(second), second]
+}
+
 /// Puts dispatches together; pipelines of the same text are compiled once.
 pub struct Recorder<'a> {
     pub gpu: &'a Gpu,

@@ -22,12 +22,13 @@ mod safety;
 mod step;
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{Parser, ValueEnum};
-use contest::{Contest, Ours, Task};
+use contest::{Contest, Failure, Ours, Task};
 use grid::Shape;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
@@ -51,9 +52,9 @@ struct Options {
     /// Elements of the activations; alternatives run in f32
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_element, default_values = ["f32", "f16", "bf16"])]
     element: Vec<Element>,
-    /// Runs of each alternative in turn with the library
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    rounds: usize,
+    /// Runs of each alternative in turn with the library, at least one
+    #[arg(long, value_name = "N", default_value = "5")]
+    rounds: NonZeroUsize,
     /// What to measure besides the kernels
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "step"])]
     also: Vec<Also>,
@@ -133,16 +134,25 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let also = |part| options.also.contains(&part);
     let measure = Measure { gpu: &gpu, stopwatch: &stopwatch, kernels: &kernels, options };
+    let mut wrong = false;
     for shape in &shapes {
         for &element in &options.element {
-            if let Err(error) = measure.shape(shape, element, &mut report) {
-                println!("{shape} {element}: {error}");
-                report.refused.push(format!("{shape} {element}: {error}"));
+            if let Err(failure) = measure.shape(shape, element, &mut report) {
+                eprintln!("{shape} {element}: {failure}");
+                report.refused.push(format!("{shape} {element}: {failure}"));
+                // A device may be too small for a part of the grid, and half precision has no odd rows; but
+                // what was asked for is measured.
+                let left_out = options.shape.is_empty() && failure.is_refusal();
+                let half_rows = matches!(failure, Failure::Library(hydralora::Error::HalfRows { .. }));
+                wrong |= !left_out && !half_rows;
             }
         }
     }
+    if report.kernels.is_empty() {
+        return Err("no shape was measured".into());
+    }
     if also(Also::Safety) {
-        report.safety = safety::measure(&gpu, &stopwatch, options.rounds)?;
+        report.safety = safety::measure(&gpu, &stopwatch, options.rounds.get())?;
     }
     if also(Also::Step) {
         let step::StepCost { adapters, dispatches, record, finish } = step::record_cost(&gpu)?;
@@ -154,7 +164,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     std::fs::write(options.out.join("report.md"), report.markdown())?;
     plot::roofline(&options.out.join("roofline.png"), &report)?;
     println!("\n{}\nwritten to {}", report.markdown(), options.out.display());
-    Ok(())
+    if wrong { Err("not everything was measured (see above)".into()) } else { Ok(()) }
 }
 
 /// What every measurement needs.
@@ -166,7 +176,7 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    fn shape(&self, shape: &Shape, element: Element, report: &mut Report) -> Result<(), hydralora::Error> {
+    fn shape(&self, shape: &Shape, element: Element, report: &mut Report) -> Result<(), Failure> {
         let Self { gpu, stopwatch, kernels, options } = *self;
         let ours = Ours::new(gpu, kernels, shape, element)?;
         for kernel in Kernel::ALL {
@@ -222,7 +232,7 @@ impl Measure<'_> {
         // Some drivers compile a pipeline when it first runs.
         run()?;
         let mut times = Vec::new();
-        for _ in 0..self.options.rounds {
+        for _ in 0..self.options.rounds.get() {
             times.push(run()?.as_secs_f64() / f64::from(ours.sets()));
         }
         let work = kernel.least_work(ours, element)?;
@@ -247,7 +257,7 @@ impl Measure<'_> {
             entrant.time(self.stopwatch)?;
         }
         let mut times = [const { Vec::new() }; 3];
-        for _ in 0..self.options.rounds {
+        for _ in 0..self.options.rounds.get() {
             for (entrant, times) in entrants.iter().zip(&mut times) {
                 times.push(entrant.time(self.stopwatch)?);
             }
