@@ -38,6 +38,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     typical(&mut cases);
     token_counts(&mut cases);
+    long_loops(&mut cases);
     row_lengths(&mut cases);
     ranks_and_experts(&mut cases);
     numbers(&mut cases);
@@ -66,9 +67,6 @@ fn typical(cases: &mut Vec<Case>) {
 }
 
 fn token_counts(cases: &mut Vec<Case>) {
-    // More tokens, and nearly longer rows, than some drivers let a thread's loops have iterations.
-    cases.push(Case::new(Operation::BackwardParams(Router::Input), Shape::new(70_000, [4, 5], [1, 2])));
-    cases.push(Case::new(LINEAR[1], Shape::new(3, [80_000, 4], [1, 1])));
     for tokens in TOKENS {
         let shape = Shape::new(tokens, [36, 28], [4, 3]);
         for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardParams] {
@@ -78,6 +76,31 @@ fn token_counts(cases: &mut Vec<Case>) {
         cases.push(Case::new(LINEAR[0], Shape::new(tokens, [64, 68], [1, 1])));
         cases.push(Case::new(LINEAR[1], Shape::new(tokens, [15, 129], [1, 1])).accumulating());
         cases.push(Case::new(LINEAR[2], Shape::new(tokens, [15, 129], [1, 1])).accumulating());
+    }
+}
+
+/// Loops about as long as some drivers let all loops of a thread together be (65,535 iterations), and longer, as
+/// planned and as chosen.
+fn long_loops(cases: &mut Vec<Case>) {
+    let params = |tokens, widths| {
+        Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, widths, [1, 2]))
+    };
+    cases.extend([params(70_000, [4, 5]), params(39_000, [4, 4])]);
+    for (rows, tokens) in [(4, 58_000), (16, 48_000)] {
+        let choice = OuterChoice { rows, splits: 1, held: false, apart: true };
+        cases.push(params(tokens, [4, 4]).planned_for(Planning::Chosen(None, Some(choice))));
+    }
+    // Rank and experts that make the expand, and backward's shrink, long.
+    let shapes = [(40, [384, 152], [265, 192]), (228, [8, 8], [265, 192]), (70, [8, 8], [96, 100])];
+    for (tokens, widths, ranks) in shapes {
+        let case = Case::new(Operation::Inference(Router::Input), Shape::new(tokens, widths, ranks));
+        cases.push(Case { beyond_defaults: true, ..case });
+    }
+    let case = Case::new(Operation::BackwardInput(Router::Input), Shape::new(70, [8, 8], [96, 100]));
+    cases.push(Case { beyond_defaults: true, ..case });
+    for (tokens, width) in [(3, 80_000), (64, 84_000), (64, 73_000), (64, 75_000), (20, 90_000)] {
+        cases.push(Case::new(LINEAR[1], Shape::new(tokens, [width, 4], [1, 1])));
+        cases.push(Case::new(LINEAR[2], Shape::new(tokens, [4, width], [1, 1])));
     }
 }
 
