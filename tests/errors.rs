@@ -414,8 +414,7 @@ fn adamw_checks_every_step() {
     }
     let error = plan(hyper).uniform(0, 1e-3).expect_err("the first is 1");
     assert!(matches!(error, Error::InvalidNumber { name: "step", .. }), "{error}");
-    // f32 cannot hold the last one over 1 - 0.9, nor 1e30 times the weight decay, nor what its product with
-    // the largest bias correction is.
+    // f32 holds neither 3e38 / (1 - 0.9), nor 1e30 * 1e30, nor 1e32 with the largest bias correction, 2^24.
     let slow = 1.0f32.next_down();
     for (hyper, rate) in [
         (hyper, f32::NAN),

@@ -288,6 +288,28 @@ mod tests {
     use crate::op::tests::{assert_uniform, profile};
 
     #[test]
+    fn buffers_match() {
+        let source = Shader::GradientNormReduce.source();
+        let module = naga::front::wgsl::parse_str(&source.wgsl).expect("valid WGSL");
+        let layout = |wanted: &str| {
+            let (_, ty) =
+                module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(wanted)).expect(wanted);
+            let naga::TypeInner::Struct { members, span } = &ty.inner else {
+                panic!("{wanted} is no struct")
+            };
+            let members = members.iter().map(|member| (member.name.clone(), member.offset as usize));
+            (members.collect::<Vec<_>>(), *span as usize)
+        };
+        let member = |name: &str, offset| (Some(name.to_owned()), offset);
+        let status = vec![
+            member("norm", offset_of!(AdamWStatus, norm)),
+            member("skipped", offset_of!(AdamWStatus, skipped)),
+        ];
+        assert_eq!(layout("Status"), (status, size_of::<AdamWStatus>()));
+        assert_eq!(layout("Squares").1 as u64, SQUARES_BYTES);
+    }
+
+    #[test]
     fn uniforms_match() {
         let hyper = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
         for dispatch in AdamWPlan::new(64, hyper, &profile()).expect("it fits").dispatches {
