@@ -1,6 +1,7 @@
 // adamw: one step of AdamW (decoupled weight decay, Loshchilov and Hutter 2019; PyTorch's order of
 // operations) over the packed parameters.
 //
+//   g = clipped gradient (part/clip_norm.wgsl, part/clip_none.wgsl)
 //   parameter *= 1 - lr * weight_decay
 //   m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
 //   parameter -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)

@@ -6,13 +6,15 @@
 //   1  gradients  the packed layout
 //   2  squares    WORKGROUP partial sums, one per workgroup
 // Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
-// Workgroup memory: `thread_squares`, WORKGROUP * 16 bytes.
+// Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
 
 @group(0) @binding(0) var<uniform> hyper: Hyper;
 @group(0) @binding(1) var<storage, read> gradients: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> squares: array<Squares>;
 
-var<workgroup> thread_squares: array<Squares, WORKGROUP>;
+// small, middle, large
+var<workgroup> thread_sums: array<vec3<f32>, WORKGROUP>;
+var<workgroup> thread_largest: array<u32, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -36,18 +38,20 @@ fn main(
         large += select(zero, square, is_large);
         largest = max(largest, bitcast<vec4<u32>>(gradient) & vec4<u32>(0x7fffffffu));
     }
-    thread_squares[local] = Squares(
+    thread_sums[local] = vec3<f32>(
         (small.x + small.y) + (small.z + small.w),
         (middle.x + middle.y) + (middle.z + middle.w),
         (large.x + large.y) + (large.z + large.w),
-        max(max(largest.x, largest.y), max(largest.z, largest.w)),
     );
+    thread_largest[local] = max(max(largest.x, largest.y), max(largest.z, largest.w));
     workgroupBarrier();
     if (local == 0u) {
-        var total = thread_squares[0];
-        for (var thread = 1u; thread < WORKGROUP; thread++) {
-            total = add_squares(total, thread_squares[thread]);
+        var sums = vec3<f32>(0.0);
+        var largest_of_all = 0u;
+        for (var thread = 0u; thread < WORKGROUP; thread++) {
+            sums += thread_sums[thread];
+            largest_of_all = max(largest_of_all, thread_largest[thread]);
         }
-        squares[group.x] = total;
+        squares[group.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
     }
 }

@@ -1,5 +1,5 @@
-// gradient_norm_reduce: the gradients' norm from gradient_norm's partial sums, added up in order. A norm
-// that f32 cannot hold, or that is none, is counted: adamw then leaves everything as it is.
+// gradient_norm_reduce: the gradients' norm from gradient_norm's partial sums, added up in order. A step
+// whose norm is NaN, infinite or too large for f32 is counted: adamw then leaves everything as it is.
 //
 // Bindings:
 //   0  hyper    uniform (shared with adamw.wgsl; not read)
@@ -14,9 +14,13 @@
 
 @compute @workgroup_size(1)
 fn main() {
-    var total = squares[0];
-    for (var group = 1u; group < WORKGROUP; group++) {
-        total = add_squares(total, squares[group]);
+    var total = Squares(0.0, 0.0, 0.0, 0u);
+    for (var group = 0u; group < WORKGROUP; group++) {
+        let part = squares[group];
+        total.small += part.small;
+        total.middle += part.middle;
+        total.large += part.large;
+        total.largest = max(total.largest, part.largest);
     }
     let norm = norm_bits(total);
     status.norm = norm;

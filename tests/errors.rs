@@ -328,6 +328,7 @@ fn every_operation_checks_its_tensors() {
 
 #[test]
 fn adamw_checks_its_numbers() {
+    type Set = fn(f32) -> AdamWHyper;
     let buffer = || GPU.zeroed("adamw", 16);
     let (parameters, gradients, moments, status) = (buffer(), buffer(), buffer(), buffer());
     let prepare_with = |elements, status, hyper| {
@@ -373,7 +374,6 @@ fn adamw_checks_its_numbers() {
     };
     // Devices may take what is smaller than the normal numbers to be zero.
     let [nan, infinity, denormal] = [f32::NAN, f32::INFINITY, 1e-39];
-    type Set = fn(f32) -> AdamWHyper;
     let invalid: [(&str, Set, &[f32]); 5] = [
         ("beta1", |beta1| AdamWHyper { beta1, ..AdamWHyper::default() }, &[1.0, -0.1, nan]),
         ("beta2", |beta2| AdamWHyper { beta2, ..AdamWHyper::default() }, &[1.0, -0.1, nan]),

@@ -258,7 +258,9 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
     for (number, poison) in (1..).zip([None, Some(f32::NAN), None, Some(f32::INFINITY), Some(3e38), None]) {
         let mut given = values.clone();
         // Two of them: f32 holds the norm of one.
-        [1, ELEMENTS - 1].iter().for_each(|&at| given[at] = poison.unwrap_or(given[at]));
+        for at in [1, ELEMENTS - 1] {
+            given[at] = poison.unwrap_or(given[at]);
+        }
         gpu.queue.write_buffer(&gradients, 0, bytemuck::cast_slice(&given));
         adamw.set_step(&gpu.queue, number, 1e-2).expect("a valid step");
         let before: Vec<u32> = state().collect();

@@ -30,7 +30,3 @@ struct Status {
     // steps whose norm was infinite or NaN
     skipped: u32,
 }
-
-fn add_squares(a: Squares, b: Squares) -> Squares {
-    return Squares(a.small + b.small, a.middle + b.middle, a.large + b.large, max(a.largest, b.largest));
-}

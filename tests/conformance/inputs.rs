@@ -153,7 +153,9 @@ pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
     let mut steps = Vec::new();
     let poisoned = |rng: &mut StdRng, poisons: &[(usize, f32)]| {
         let mut gradients = noise(rng, len);
-        poisons.iter().for_each(|&(at, poison)| gradients[at] = poison);
+        for &(at, poison) in poisons {
+            gradients[at] = poison;
+        }
         gradients
     };
     let least_nan = f32::from_bits(0x7f80_0001);
@@ -166,7 +168,9 @@ pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
     }
     let at = |places: &[usize], number: f32| {
         let mut gradients = vec![0.0; len as usize];
-        places.iter().for_each(|&at| gradients[at] = number);
+        for &at in places {
+            gradients[at] = number;
+        }
         gradients
     };
     let scaled = |rng: &mut StdRng, scale: f32| noise(rng, len).iter().map(|n| n * scale).collect();
