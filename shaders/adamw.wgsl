@@ -1,6 +1,7 @@
 // adamw: one step of AdamW (decoupled weight decay, Loshchilov and Hutter 2019; PyTorch's order of
 // operations) over the packed parameters.
 //
+//   g = clipped gradient (part/clip_norm.wgsl, part/clip_none.wgsl)
 //   parameter *= 1 - lr * weight_decay
 //   m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
 //   parameter -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
@@ -10,9 +11,9 @@
 //   1  parameters  updated
 //   2  gradients
 //   3  moments     m, then v: twice the layout; updated
-//   4  squares     gradient_norm's partial sums; only when clipping (part/clip_norm.wgsl)
+//   4  status      the gradients' norm; only when clipping (part/clip_norm.wgsl)
 // Grid: x and y = vec4 groups of the layout (folded). Workgroup: WORKGROUP threads.
-// Workgroup memory: none, or `group_squares` when clipping.
+// Workgroup memory: none.
 
 @group(0) @binding(0) var<uniform> hyper: Hyper;
 @group(0) @binding(1) var<storage, read_write> parameters: array<vec4<f32>>;
@@ -25,12 +26,11 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let clip = clip_factor(local);
     let at = (group.x + group.y * grid.x) * WORKGROUP + local;
-    if (at >= hyper.groups) {
+    if (at >= hyper.groups || skipped()) {
         return;
     }
-    let gradient = clip * gradients[at];
+    let gradient = clip(gradients[at]);
     let first = hyper.beta1 * moments[at] + (1.0 - hyper.beta1) * gradient;
     let second = hyper.beta2 * moments[hyper.groups + at] + (1.0 - hyper.beta2) * gradient * gradient;
     moments[at] = first;

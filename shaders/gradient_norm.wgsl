@@ -6,30 +6,52 @@
 //   1  gradients  the packed layout
 //   2  squares    WORKGROUP partial sums, one per workgroup
 // Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
-// Workgroup memory: `thread_squares`, WORKGROUP * 4 bytes.
+// Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
 
 @group(0) @binding(0) var<uniform> hyper: Hyper;
 @group(0) @binding(1) var<storage, read> gradients: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(2) var<storage, read_write> squares: array<Squares>;
 
-var<workgroup> thread_squares: array<f32, WORKGROUP>;
+// small, middle, large
+var<workgroup> thread_sums: array<vec3<f32>, WORKGROUP>;
+var<workgroup> thread_largest: array<u32, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    var sum = vec4<f32>(0.0);
+    let zero = vec4<f32>(0.0);
+    var small = zero;
+    var middle = zero;
+    var large = zero;
+    var largest = vec4<u32>(0u);
     for (var at = group.x * WORKGROUP + local; at < hyper.groups; at += WORKGROUP * WORKGROUP) {
-        sum += gradients[at] * gradients[at];
+        let gradient = gradients[at];
+        let is_small = abs(gradient) < vec4<f32>(SMALL);
+        let is_large = abs(gradient) >= vec4<f32>(LARGE);
+        let unit = select(select(vec4<f32>(1.0), vec4<f32>(UP), is_small), vec4<f32>(DOWN), is_large);
+        let scaled = gradient * unit;
+        let square = scaled * scaled;
+        small += select(zero, square, is_small);
+        middle += select(square, zero, is_small | is_large);
+        large += select(zero, square, is_large);
+        largest = max(largest, bitcast<vec4<u32>>(gradient) & vec4<u32>(0x7fffffffu));
     }
-    thread_squares[local] = (sum.x + sum.y) + (sum.z + sum.w);
+    thread_sums[local] = vec3<f32>(
+        (small.x + small.y) + (small.z + small.w),
+        (middle.x + middle.y) + (middle.z + middle.w),
+        (large.x + large.y) + (large.z + large.w),
+    );
+    thread_largest[local] = max(max(largest.x, largest.y), max(largest.z, largest.w));
     workgroupBarrier();
     if (local == 0u) {
-        var total = 0.0;
+        var sums = vec3<f32>(0.0);
+        var largest_of_all = 0u;
         for (var thread = 0u; thread < WORKGROUP; thread++) {
-            total += thread_squares[thread];
+            sums += thread_sums[thread];
+            largest_of_all = max(largest_of_all, thread_largest[thread]);
         }
-        squares[group.x] = total;
+        squares[group.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
     }
 }

@@ -58,7 +58,7 @@ pub enum Error {
     },
 
     /// A number that must be finite is not, or lies outside its range.
-    #[error("{name} is {value}: it must be {expected}")]
+    #[error("{name} is {value:?}: it must be {expected}")]
     InvalidNumber {
         /// Which number.
         name: &'static str,

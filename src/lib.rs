@@ -31,7 +31,7 @@ pub use error::{Error, Limit};
 pub use layout::{Adapter, Block, Layout};
 pub use memory::Memory;
 pub use op::{
-    AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
+    AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, BackwardInput, BackwardInputDescriptor, BackwardParams,
     BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,
 };
 pub use pipeline::Kernels;

@@ -8,7 +8,7 @@ use crate::tuning::Operation;
 
 /// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
 /// the caller's anyway. Nothing else is allocated but uniforms of less than 64 bytes each and, with
-/// clipping, 256 bytes for the optimiser.
+/// clipping, about a KiB for the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// The packed parameters, f32.

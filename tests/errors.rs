@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use hydralora::device::{Gpu, adapters_from_env};
 use hydralora::op::{
-    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
-    ForwardPlan, LinearOptions, LinearPlan,
+    AdamWPlan, BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan,
+    ForwardOptions, ForwardPlan, LinearOptions, LinearPlan,
 };
 use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
@@ -508,9 +508,10 @@ fn every_operation_checks_its_tensors() {
 
 #[test]
 fn adamw_checks_its_numbers() {
+    type Set = fn(f32) -> AdamWHyper;
     let buffer = || zeroed("adamw", 16);
-    let (parameters, gradients, moments) = (buffer(), buffer(), buffer());
-    let prepare = |elements, hyper| {
+    let (parameters, gradients, moments, status) = (buffer(), buffer(), buffer(), buffer());
+    let prepare_with = |elements, status, hyper| {
         AdamW::prepare(
             &KERNELS,
             &AdamWDescriptor {
@@ -518,26 +519,99 @@ fn adamw_checks_its_numbers() {
                 parameters: (&parameters).into(),
                 gradients: (&gradients).into(),
                 moments: (&moments).into(),
+                status,
                 hyper,
             },
         )
     };
+    let prepare = |elements, hyper| prepare_with(elements, None, hyper);
     let valid = AdamWHyper::default();
     prepare(8, valid).expect("valid numbers");
+    let clipping = AdamWHyper { max_norm: Some(1.0), ..valid };
+    prepare_with(8, Some((&status).into()), clipping).expect("valid numbers");
+    assert!(matches!(
+        prepare_with(8, Some((&status).into()), valid),
+        Err(Error::UnusedTensor { tensor: "status", .. })
+    ));
+    assert!(matches!(
+        prepare_with(8, Some(Tensor::new(&status, 0, 4)), clipping),
+        Err(Error::TooSmall { tensor: "status", needed: 8, given: 4, .. })
+    ));
+    assert!(matches!(
+        prepare_with(8, Some(Tensor::new(&parameters, 0, 8)), clipping),
+        Err(Error::Aliased { written: "parameters", other: "status" })
+    ));
     assert_eq!(prepare(0, valid).err(), Some(Error::ZeroDimension { dimension: "elements" }));
     assert!(matches!(prepare(6, valid), Err(Error::WrongLength { needed: 8, given: 6, .. })));
     assert!(matches!(prepare(16, valid), Err(Error::TooSmall { tensor: "moments", .. })));
-    let invalid = [
-        ("beta1", AdamWHyper { beta1: 1.0, ..valid }),
-        ("beta2", AdamWHyper { beta2: -0.1, ..valid }),
-        ("epsilon", AdamWHyper { epsilon: 0.0, ..valid }),
-        ("weight_decay", AdamWHyper { weight_decay: f32::NAN, ..valid }),
-        ("max_norm", AdamWHyper { max_norm: Some(0.0), ..valid }),
-    ];
-    for (expected, hyper) in invalid {
-        let error = prepare(8, hyper).expect_err("must be refused");
-        assert!(matches!(error, Error::InvalidNumber { name, .. } if name == expected), "{error}");
+    for elements in [usize::MAX, usize::MAX - 3, (1 << 30) + 4] {
+        let error = prepare(elements, valid).expect_err("too many");
+        assert!(matches!(error, Error::OverLimit { needed, .. } if needed == elements as u64), "{error}");
     }
+    let refused = |error: Error, name: &str, value: f32| {
+        let Error::InvalidNumber { name: named, value: given, .. } = error else { panic!("{error}") };
+        assert_eq!((named, given.to_bits()), (name, f64::from(value).to_bits()), "{error}");
+    };
+    // Devices may take what is smaller than the normal numbers to be zero.
+    let [nan, infinity, denormal] = [f32::NAN, f32::INFINITY, 1e-39];
+    let invalid: [(&str, Set, &[f32]); 5] = [
+        ("beta1", |beta1| AdamWHyper { beta1, ..AdamWHyper::default() }, &[1.0, -0.1, nan]),
+        ("beta2", |beta2| AdamWHyper { beta2, ..AdamWHyper::default() }, &[1.0, -0.1, nan]),
+        (
+            "epsilon",
+            |epsilon| AdamWHyper { epsilon, ..AdamWHyper::default() },
+            &[0.0, -1e-8, denormal, f32::MIN_POSITIVE.next_down(), infinity, nan],
+        ),
+        (
+            "weight_decay",
+            |weight_decay| AdamWHyper { weight_decay, ..AdamWHyper::default() },
+            &[-0.1, infinity, nan],
+        ),
+        (
+            "max_norm",
+            |max_norm| AdamWHyper { max_norm: Some(max_norm), ..AdamWHyper::default() },
+            &[0.0, -1.0, denormal, infinity, nan],
+        ),
+    ];
+    for (name, hyper, values) in invalid {
+        for &value in values {
+            refused(prepare(8, hyper(value)).expect_err("must be refused"), name, value);
+        }
+    }
+    let smallest = f32::MIN_POSITIVE;
+    prepare(8, AdamWHyper { epsilon: smallest, max_norm: Some(smallest), weight_decay: 0.0, ..valid })
+        .expect("the smallest numbers that every device has");
+    let error = prepare(8, AdamWHyper { epsilon: denormal, ..valid }).expect_err("must be refused");
+    mentions_all(&error, &["epsilon", "e-39", "1.2e-38"]);
+}
+
+#[test]
+fn adamw_checks_every_step() {
+    let plan = |hyper| AdamWPlan::new(8, hyper, KERNELS.profile()).expect("valid numbers");
+    let hyper = AdamWHyper::default();
+    for (step, rate) in [(1, 1e-3), (u32::MAX, 1e-3), (1, 0.0), (1, 1e-40), (1, 3e37)] {
+        plan(hyper).uniform(step, rate).expect("a valid step");
+    }
+    let error = plan(hyper).uniform(0, 1e-3).expect_err("the first is 1");
+    assert!(matches!(error, Error::InvalidNumber { name: "step", .. }), "{error}");
+    // f32 holds neither 3e38 / (1 - 0.9), nor 1e30 * 1e30, nor 1e32 with the largest bias correction, 2^24.
+    let slow = 1.0f32.next_down();
+    for (hyper, rate) in [
+        (hyper, f32::NAN),
+        (hyper, f32::INFINITY),
+        (hyper, -1e-3),
+        (hyper, 3e38),
+        (AdamWHyper { weight_decay: 1e30, ..hyper }, 1e30),
+        (AdamWHyper { beta1: slow, ..hyper }, 1e32),
+    ] {
+        let error = plan(hyper).uniform(1, rate).expect_err("must be refused");
+        let Error::InvalidNumber { name: "learning_rate", value, .. } = error else { panic!("{error}") };
+        assert_eq!(value.to_bits(), f64::from(rate).to_bits());
+    }
+    // Betas next to 1 still have a bias correction.
+    let uniform = plan(AdamWHyper { beta1: slow, beta2: slow, ..hyper }).uniform(1, 1e-3).expect("it fits");
+    let words: [f32; 8] = bytemuck::cast(uniform);
+    assert!(words[1..].iter().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::collections::HashMap;
 
 use hydralora::device::{Gpu, instance_from_env};
 use hydralora::op::AdamWPlan;
-use hydralora::{AdamWHyper, DeviceProfile, DispatchPlan, wgpu};
+use hydralora::{
+    AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, DeviceProfile, DispatchPlan, Kernels, wgpu,
+};
 use step::{LLAMA_2_7B, Model, Pack, Step};
 
 /// A model of which a software driver runs whole steps in no time.
@@ -179,7 +181,7 @@ fn recording_allocates_nothing() {
     }
     // What AdamW::set_step hands to Queue::write_buffer.
     let adamw = AdamWPlan::new(64, AdamWHyper::default(), &profile).expect("it fits");
-    assert_eq!(allocations(|| _ = std::hint::black_box(adamw.uniform(1, 1e-3))), 0);
+    assert_eq!(allocations(|| _ = std::hint::black_box(adamw.uniform(1, 1e-3)).expect("a valid step")), 0);
 }
 
 #[test]
@@ -220,7 +222,7 @@ fn a_recorded_step_trains() {
     };
     let mut before = read();
     for number in 1..=2 {
-        step.set(&gpu.queue, number, RATE);
+        step.set(&gpu.queue, number, RATE).expect("a valid step");
         gpu.submit(|pass| step.encode(pass)).expect("the device runs");
         let after = read();
         // Down a steady gradient, AdamW goes a whole learning rate a step.
@@ -228,5 +230,53 @@ fn a_recorded_step_trains() {
         let (moved, all) = (moved.count(), before.len());
         assert!(10 * moved > 9 * all, "step {number} moved {moved} of {all} parameters");
         before = after;
+    }
+}
+
+#[test]
+fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
+    const ELEMENTS: usize = 4 * 64 * 3;
+    let gpu = &gpu();
+    let values: Vec<f32> = (0..ELEMENTS).map(|at| (at as f32).sin()).collect();
+    let [parameters, gradients] =
+        ["parameters", "gradients"].map(|name| gpu.upload(name, &values).expect("there is room"));
+    let [moments, status] =
+        [2 * ELEMENTS, 2].map(|len| gpu.zeroed("moments or status", len).expect("there is room"));
+    let adamw = AdamW::prepare(
+        &Kernels::new(&gpu.device),
+        &AdamWDescriptor {
+            elements: ELEMENTS,
+            parameters: (&parameters).into(),
+            gradients: (&gradients).into(),
+            moments: (&moments).into(),
+            status: Some((&status).into()),
+            hyper: AdamWHyper { max_norm: Some(f32::MAX), ..AdamWHyper::default() },
+        },
+    )
+    .expect("it fits");
+    let read = |buffer| gpu.read_blocking(buffer).expect("the device runs");
+    let state = || [read(&parameters), read(&moments)].concat().into_iter().map(f32::to_bits);
+    let mut skipped = 0;
+    for (number, poison) in (1..).zip([None, Some(f32::NAN), None, Some(f32::INFINITY), Some(3e38), None]) {
+        let mut given = values.clone();
+        // Two of them: f32 holds the norm of one.
+        for at in [1, ELEMENTS - 1] {
+            given[at] = poison.unwrap_or(given[at]);
+        }
+        gpu.queue.write_buffer(&gradients, 0, bytemuck::cast_slice(&given));
+        adamw.set_step(&gpu.queue, number, 1e-2).expect("a valid step");
+        let before: Vec<u32> = state().collect();
+        gpu.submit(|pass| adamw.encode(pass)).expect("the device runs");
+        let changed = before.into_iter().zip(state()).filter(|(before, after)| before != after).count();
+        let AdamWStatus { norm, skipped: counted } = bytemuck::cast_slice(&read(&status))[0];
+        if poison.is_some() {
+            skipped += 1;
+            assert_eq!(changed, 0, "step {number} was to change nothing");
+            assert!(!norm.is_finite(), "the norm of step {number} is {norm}");
+        } else {
+            assert!(changed > 2 * ELEMENTS, "step {number} changed {changed} of {}", 3 * ELEMENTS);
+            assert!((norm - (ELEMENTS as f32 / 2.0).sqrt()).abs() < 0.1, "{norm}");
+        }
+        assert_eq!(counted, skipped, "after step {number}");
     }
 }

@@ -170,11 +170,12 @@ impl Ours {
                     parameters: (&set.parameters).into(),
                     gradients: (&gradients).into(),
                     moments: (&moments).into(),
+                    status: None,
                     hyper: AdamWHyper::default(),
                 };
                 let adamw = AdamW::prepare(kernels, &descriptor)?;
                 // Parameters stay what they are: every run computes the same.
-                adamw.set_step(&gpu.queue, 1, 0.0);
+                adamw.set_step(&gpu.queue, 1, 0.0)?;
                 Ok((layer, adamw))
             })
             .collect::<Result<_, Error>>()?;

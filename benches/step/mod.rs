@@ -198,6 +198,7 @@ impl Step {
                 parameters: (&parameters).into(),
                 gradients: (&gradients).into(),
                 moments: (&moments).into(),
+                status: None,
                 hyper: AdamWHyper::default(),
             };
             let adamw = AdamW::prepare(kernels, &adamw)?;
@@ -207,10 +208,8 @@ impl Step {
     }
 
     /// To be called before each step is submitted.
-    pub fn set(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) {
-        for pack in &self.packs {
-            pack.adamw.set_step(queue, step, learning_rate);
-        }
+    pub fn set(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
+        self.packs.iter().try_for_each(|pack| pack.adamw.set_step(queue, step, learning_rate))
     }
 
     /// Records all forwards, then from the last adapter to the first their backwards, then AdamW.
@@ -249,7 +248,7 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
     let mut costs: Vec<StepCost> = (1..=ROUNDS)
         .map(|number| {
             let begin = Instant::now();
-            step.set(&gpu.queue, number as u32, 0.0);
+            step.set(&gpu.queue, number as u32, 0.0)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             let record = begin.elapsed();
@@ -259,9 +258,9 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
             drop(commands);
             // The writes of `set` wait for a submission.
             gpu.queue.submit([]);
-            StepCost { adapters: step.adapters.len(), dispatches, record, finish }
+            Ok(StepCost { adapters: step.adapters.len(), dispatches, record, finish })
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     costs.sort_by_key(|cost| cost.record + cost.finish);
     Ok(costs[ROUNDS / 2])
 }

@@ -3,7 +3,7 @@
 use std::f64::consts::{LN_2, PI};
 use std::time::{Duration, Instant};
 
-use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, Config, wgpu};
+use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, Config, wgpu};
 
 use crate::Result;
 use crate::adapters::Adapters;
@@ -41,6 +41,7 @@ pub fn train(
     let adapters = Adapters::initialise(gpu, config, seed)?;
     let elements = adapters.packing.elements();
     let moments = gpu.zeroed("moments", 2 * elements)?;
+    let status = gpu.zeroed("status", 2)?;
     let model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
     let backward = Backward::prepare(runtime, &model, &adapters)?;
     let optimiser = AdamW::prepare(
@@ -50,6 +51,7 @@ pub fn train(
             parameters: (&adapters.parameters).into(),
             gradients: (&backward.gradients).into(),
             moments: (&moments).into(),
+            status: Some((&status).into()),
             hyper: AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..AdamWHyper::default() },
         },
     )?;
@@ -62,7 +64,7 @@ pub fn train(
     let started = Instant::now();
     for step in 1..=steps {
         model.load(&gpu.queue, &sampler.draw(TOKENS as usize));
-        optimiser.set_step(&gpu.queue, step, learning_rate(step, steps));
+        optimiser.set_step(&gpu.queue, step, learning_rate(step, steps))?;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -88,6 +90,14 @@ pub fn train(
         }
     }
     progress.finish();
+    let status: AdamWStatus = bytemuck::cast_slice(&gpu.read_blocking(&status)?)[0];
+    if status.skipped > 0 {
+        return Err(format!(
+            "{name}: {} steps were skipped, as their gradients are not finite",
+            status.skipped
+        )
+        .into());
+    }
     Ok(Run { adapters, curve, time: started.elapsed() })
 }
 

@@ -1,3 +1,5 @@
-// No clipping.
+// No clipping, and no norm by which to skip a step.
 
-fn clip_factor(local: u32) -> f32 { return 1.0; }
+fn skipped() -> bool { return false; }
+
+fn clip(gradient: vec4<f32>) -> vec4<f32> { return gradient; }

@@ -1,16 +1,16 @@
-// Global-norm clipping: gradients are scaled by min(1, max_norm / (norm + 1e-6)). Every workgroup
-// adds up gradient_norm's partial sums itself, in the same order.
+// Global-norm clipping: gradients are scaled by min(1, max_norm / (norm + 1e-6)), and a step whose norm
+// is not finite is skipped.
 
-@group(0) @binding(4) var<storage, read> squares: array<f32>;
+@group(0) @binding(4) var<storage, read> status: Status;
 
-var<workgroup> group_squares: array<f32, WORKGROUP>;
+fn skipped() -> bool { return status.norm >= INFINITY; }
 
-fn clip_factor(local: u32) -> f32 {
-    group_squares[local] = squares[local];
-    workgroupBarrier();
-    var total = 0.0;
-    for (var group = 0u; group < WORKGROUP; group++) {
-        total += group_squares[group];
+fn clip(gradient: vec4<f32>) -> vec4<f32> {
+    let norm = bitcast<f32>(status.norm) + 1e-6;
+    if (norm <= hyper.max_norm) {
+        return gradient;
     }
-    return min(1.0, hyper.max_norm / (sqrt(total) + 1e-6));
+    // In two steps where the norm is so large that one factor could be too small for f32.
+    let unit = select(1.0, 0x1p-64f, norm > 0x1p64f);
+    return (hyper.max_norm / (norm * unit)) * (gradient * unit);
 }

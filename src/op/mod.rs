@@ -10,7 +10,7 @@ mod backward_params;
 mod forward;
 mod linear;
 
-pub use adamw::{AdamW, AdamWDescriptor, AdamWHyper, AdamWPlan};
+pub use adamw::{AdamW, AdamWDescriptor, AdamWHyper, AdamWPlan, AdamWStatus};
 pub use backward_input::{BackwardInput, BackwardInputDescriptor, BackwardInputOptions, BackwardInputPlan};
 pub use backward_params::{
     BackwardParams, BackwardParamsDescriptor, BackwardParamsOptions, BackwardParamsPlan,

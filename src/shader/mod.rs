@@ -79,6 +79,7 @@ pub enum Shader {
     BackwardParamsReduce(ReduceShader),
     Linear(LinearShader),
     GradientNorm,
+    GradientNormReduce,
     AdamW(AdamWShader),
 }
 
@@ -131,6 +132,7 @@ impl Shader {
             Self::BackwardParamsReduce(shader) => shader.parts(),
             Self::Linear(shader) => shader.parts(),
             Self::GradientNorm => adamw::gradient_norm_parts(),
+            Self::GradientNormReduce => adamw::gradient_norm_reduce_parts(),
             Self::AdamW(shader) => shader.parts(),
         }
     }

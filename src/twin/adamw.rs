@@ -1,6 +1,6 @@
-//! Twin of `shaders/adamw.wgsl` and `shaders/gradient_norm.wgsl`.
+//! Twin of `shaders/adamw.wgsl`, `shaders/gradient_norm.wgsl` and its reduce.
 
-use super::{Approx, dot};
+use super::{Approx, C, U};
 use crate::op::AdamWHyper;
 
 /// AdamW's moments, one of each per parameter.
@@ -12,17 +12,37 @@ pub struct Moments {
     pub second: Vec<Approx>,
 }
 
-/// What global-norm clipping multiplies gradients by: `min(1, max_norm / (norm + 1e-6))`, or 1.
+/// The gradients' norm as f32 holds it: exactly NaN where a gradient is, and exactly infinite where one is
+/// or where it is too large.
 #[must_use]
-pub fn clip_factor(max_norm: Option<f32>, gradients: &[Approx]) -> Approx {
-    let one = Approx::exact(1.0);
-    let Some(max_norm) = max_norm else { return one };
-    let norm = dot(gradients.iter().map(|&g| (g, g))).sqrt();
-    let factor = Approx::exact(f64::from(max_norm)).divide(norm + Approx::rounded(1e-6));
-    if factor.value < 1.0 { factor } else { one }
+pub fn gradient_norm(gradients: &[Approx]) -> Approx {
+    // Float64 holds the square of any f32.
+    let length = |of: fn(&Approx) -> f64| gradients.iter().map(|g| of(g).powi(2)).sum::<f64>().sqrt();
+    let value = length(|gradient| gradient.value);
+    if value.is_nan() || value > f64::from(f32::MAX) {
+        return Approx::exact(if value.is_nan() { value } else { f64::INFINITY });
+    }
+    // What gradients are off by changes the norm by their own norm at most (the triangle inequality). The
+    // root halves the relative error of the sum, which no square is too large or too small for.
+    let sum = C * U * (gradients.len() as f64).sqrt() * value / 2.0;
+    Approx { value, bound: length(|gradient| gradient.bound) + sum }.with_rounding(10.0)
 }
 
-/// Step number `step` (the first is 1): updates parameters and moments.
+/// A gradient times `min(1, max_norm / (norm + 1e-6))`.
+fn clip(max_norm: f32, norm: Approx, gradient: Approx) -> Approx {
+    let norm = norm + Approx::rounded(1e-6);
+    let max_norm = f64::from(max_norm);
+    if norm.value + norm.bound <= max_norm {
+        return gradient;
+    }
+    // As the shader does it, so that what it flushes to zero is small beside the result.
+    let unit = Approx::exact(if norm.value > 2f64.powi(64) { 2f64.powi(-64) } else { 1.0 });
+    let clipped = Approx::exact(max_norm).divide(norm * unit) * (gradient * unit);
+    if norm.value > max_norm { clipped } else { Approx { value: gradient.value, ..clipped } }
+}
+
+/// Step number `step` (the first is 1): updates parameters and moments. With clipping it gives the norm;
+/// where that is not finite, the step is skipped.
 ///
 /// # Panics
 /// When the arrays differ in length.
@@ -33,7 +53,13 @@ pub fn adamw(
     parameters: &mut [Approx],
     gradients: &[Approx],
     moments: &mut Moments,
-) {
+) -> Option<Approx> {
+    let norm = hyper.max_norm.map(|max_norm| (max_norm, gradient_norm(gradients)));
+    if let Some((_, norm)) = norm
+        && !norm.value.is_finite()
+    {
+        return Some(norm);
+    }
     let [beta1, beta2] = [hyper.beta1, hyper.beta2].map(f64::from);
     let exponent = f64::from(step);
     let learning_rate = f64::from(learning_rate);
@@ -42,9 +68,9 @@ pub fn adamw(
     let second_scale = Approx::rounded((1.0 - beta2.powf(exponent)).sqrt().recip());
     let one = Approx::exact(1.0);
     let [beta1, beta2] = [beta1, beta2].map(Approx::exact);
-    let clip = clip_factor(hyper.max_norm, gradients);
     for (at, parameter) in parameters.iter_mut().enumerate() {
-        let gradient = clip * gradients[at];
+        let gradient = gradients[at];
+        let gradient = norm.map_or(gradient, |(max_norm, norm)| clip(max_norm, norm, gradient));
         let first = beta1 * moments.first[at] + (one - beta1) * gradient;
         let second = beta2 * moments.second[at] + (one - beta2) * gradient * gradient;
         moments.first[at] = first;
@@ -52,4 +78,5 @@ pub fn adamw(
         let denominator = second.sqrt() * second_scale + Approx::exact(f64::from(hyper.epsilon));
         *parameter = decay * *parameter - (step_size * first).divide(denominator);
     }
+    norm.map(|(_, norm)| norm)
 }

@@ -18,7 +18,7 @@ mod backward_params;
 mod forward;
 mod linear;
 
-pub use adamw::{Moments, adamw, clip_factor};
+pub use adamw::{Moments, adamw, gradient_norm};
 pub use backward_input::{InputGradient, backward_input};
 pub use backward_params::{Activations, ParameterGradients, backward_params};
 pub use forward::{Output, forward};

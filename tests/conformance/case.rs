@@ -9,7 +9,7 @@ use hydralora::{
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::inputs::{Inputs, noise, packed_noise};
+use crate::inputs::{Inputs, difficult_gradients, noise, packed_noise};
 use crate::job::{Job, Placement, Tensor};
 use crate::op::{AdamWStep, BackwardInput, BackwardParams, Elements, Forward, Linear, Op};
 
@@ -32,6 +32,8 @@ pub enum Operation {
     Linear { direction: LinearDirection, bias: bool },
     /// Several steps of the optimiser.
     AdamW { clip: bool },
+    /// Steps of the optimiser, clipping gradients whose norm is none or hard to compute.
+    AdamWNorms,
 }
 
 /// The shape of a case. `AdamW` has as many elements as the adapter's packed layout.
@@ -116,7 +118,7 @@ impl Operation {
             | Self::BackwardState(router)
             | Self::BackwardParams(router)
             | Self::Step(router) => Some(router),
-            Self::Linear { .. } | Self::AdamW { .. } => None,
+            Self::Linear { .. } | Self::AdamW { .. } | Self::AdamWNorms => None,
         }
     }
 
@@ -128,7 +130,7 @@ impl Operation {
             Self::BackwardParams(_) => "backward_params",
             Self::Step(_) => "step",
             Self::Linear { .. } => "linear",
-            Self::AdamW { .. } => "adamw",
+            Self::AdamW { .. } | Self::AdamWNorms => "adamw",
         }
     }
 }
@@ -189,7 +191,15 @@ impl Case {
         let rng = &mut StdRng::seed_from_u64(self.seed());
         match self.operation {
             Operation::Linear { direction, bias } => self.linear(direction, bias, rng),
-            Operation::AdamW { clip } => self.adamw(clip, rng),
+            Operation::AdamW { clip } => {
+                let len = self.adamw_elements();
+                let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, len)).collect();
+                Self::adamw(clip.then_some(1.0), gradients, rng)
+            }
+            // Over the largest norms this is too small for f32.
+            Operation::AdamWNorms => {
+                Self::adamw(Some(1e-3), difficult_gradients(rng, self.adamw_elements()), rng)
+            }
             Operation::Inference(router)
             | Operation::Forward(router)
             | Operation::BackwardInput(router)
@@ -219,10 +229,13 @@ impl Case {
         Job::new(tensors, vec![Box::new(Linear { direction, d_in, d_out, tokens, bias, write, elements })])
     }
 
-    fn adamw(&self, clip: bool, rng: &mut StdRng) -> Job {
-        let layout = self.shape.config(Router::Input).layout().expect("a valid configuration");
-        let elements = layout.len();
-        let max_norm = clip.then_some(1.0);
+    fn adamw_elements(&self) -> u32 {
+        self.shape.config(Router::Input).layout().expect("a valid configuration").len() as u32
+    }
+
+    /// A step for each of `gradients`.
+    fn adamw(max_norm: Option<f32>, gradients: Vec<Vec<f32>>, rng: &mut StdRng) -> Job {
+        let elements = gradients[0].len();
         let hyper = AdamWHyper { max_norm, weight_decay: 0.05, beta1: 0.8, ..AdamWHyper::default() };
         let len = elements as u32;
         let mut tensors = vec![
@@ -230,9 +243,13 @@ impl Case {
             Tensor::update("moments", len, vec![0.0; 2 * elements]),
         ];
         let mut ops: Vec<Box<dyn Op>> = Vec::new();
-        for step in 1..=ADAMW_STEPS {
+        for (step, gradients) in (1..).zip(gradients) {
             let op = AdamWStep { elements, hyper, step, learning_rate: 0.01 / step as f32 };
-            tensors.push(Tensor::input(op.gradients(), len, self.inputs.activations(rng, 1, len)));
+            tensors.push(Tensor::input(op.gradients(), len, gradients));
+            if max_norm.is_some() {
+                // As if as many steps had been skipped before.
+                tensors.push(Tensor::update(&op.status(), 2, vec![-1.0, f32::from_bits(step)]));
+            }
             ops.push(Box::new(op));
         }
         Job::new(tensors, ops)
@@ -291,6 +308,7 @@ impl Display for Case {
             Operation::Linear { direction: LinearDirection::Backward, .. } => "linear/backward",
             Operation::AdamW { clip: true } => "adamw/clip",
             Operation::AdamW { clip: false } => "adamw/no-clip",
+            Operation::AdamWNorms => "adamw/norms",
             operation => operation.kernel(),
         };
         f.write_str(name)?;

@@ -303,7 +303,12 @@ fn optimiser(cases: &mut Vec<Case>) {
             cases.push(Case::new(operation, Shape::new(1, [36, 28], [4, 3])).with_inputs(inputs));
         }
     }
-    // More than one round of the norm's strided sum.
+    // The last two are more than one round of the norm's strided sum.
+    for shape in
+        [Shape::new(1, [1, 1], [1, 1]), Shape::new(1, [37, 27], [3, 4]), Shape::new(1, [700, 900], [8, 4])]
+    {
+        cases.push(Case::new(Operation::AdamWNorms, shape));
+    }
     cases.push(Case::new(Operation::AdamW { clip: true }, Shape::new(1, [700, 900], [8, 4])));
 }
 

@@ -23,7 +23,7 @@ pub struct Distribution {
 
 impl Ratios {
     /// Holds a tensor to the twin: finite, and within the bound. Outputs start as NaN, so an element
-    /// that nobody wrote is not finite.
+    /// that nobody wrote is not finite. Where the twin is sure of infinity or NaN, it is held to that.
     ///
     /// # Errors
     /// The first element that is not.
@@ -33,6 +33,13 @@ impl Ratios {
         }
         for (at, (&actual, expected)) in actual.iter().zip(expected).enumerate() {
             let Approx { value, bound } = *expected;
+            if !value.is_finite() && bound == 0.0 {
+                if f64::from(actual) != value && !(actual.is_nan() && value.is_nan()) {
+                    return Err(format!("{name}[{at}] is {actual:e}, expected {value}"));
+                }
+                self.seen.push(0.0);
+                continue;
+            }
             if !value.is_finite() || !bound.is_finite() {
                 return Err(format!("{name}[{at}]: the twin gives {value} with a bound of {bound}"));
             }

@@ -150,6 +150,54 @@ pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
     packed
 }
 
+/// Gradients of one step after another, whose norm is NaN or infinite, too large for f32, or fits f32
+/// although sums of squares do not; and gradients as usual, in between and at the end.
+pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
+    let last = len as usize - 1;
+    let middle = last / 2;
+    let mut steps = Vec::new();
+    let poisoned = |rng: &mut StdRng, poisons: &[(usize, f32)]| {
+        let mut gradients = noise(rng, len);
+        for &(at, poison) in poisons {
+            gradients[at] = poison;
+        }
+        gradients
+    };
+    let least_nan = f32::from_bits(0x7f80_0001);
+    for poison in [f32::NAN, -f32::NAN, least_nan, f32::INFINITY, f32::NEG_INFINITY] {
+        steps.extend([0, 1, 2, 3, middle, last].map(|at| poisoned(rng, &[(at, poison)])));
+        steps.push(noise(rng, len));
+    }
+    for pair in [[f32::INFINITY, f32::NEG_INFINITY], [f32::NAN, f32::INFINITY], [f32::INFINITY, f32::NAN]] {
+        steps.push(poisoned(rng, &[(0, pair[0]), (last, pair[1])]));
+    }
+    let at = |places: &[usize], number: f32| {
+        let mut gradients = vec![0.0; len as usize];
+        for &at in places {
+            gradients[at] = number;
+        }
+        gradients
+    };
+    let scaled = |rng: &mut StdRng, scale: f32| noise(rng, len).iter().map(|n| n * scale).collect();
+    steps.extend([
+        // One fits, two do not.
+        at(&[last], 3e38),
+        at(&[0], -3e38),
+        at(&[0, last], 3e38),
+        vec![3e38; len as usize],
+        vec![1e20; len as usize],
+        vec![1e-30; len as usize],
+        scaled(rng, 2f32.powi(110)),
+        // Numbers of two classes, of which neither is negligible.
+        scaled(rng, 2f32.powi(49)),
+        scaled(rng, 2f32.powi(-47)),
+        at(&[middle], f32::MIN_POSITIVE),
+        at(&[], 0.0),
+        noise(rng, len),
+    ]);
+    steps
+}
+
 /// Numbers in -1..1.
 pub fn noise(rng: &mut StdRng, len: u32) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()

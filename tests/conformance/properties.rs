@@ -1,5 +1,5 @@
 //! What holds whatever the numbers are: micro-batches add up, one expert is plain LoRA, a fresh
-//! adapter changes nothing, halves survive.
+//! adapter changes nothing, halves survive, a gradient that is no number spoils nothing else.
 
 use std::sync::Arc;
 
@@ -18,12 +18,13 @@ type Property = fn(&dyn Device) -> Result<Option<Distribution>, Failure>;
 
 /// The properties' trials on a device.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let properties: [(&str, Property); 5] = [
+    let properties: [(&str, Property); 6] = [
         ("micro-batches-add-up", micro_batches_add_up),
         ("one-expert-is-plain-lora", one_expert_is_plain_lora),
         ("a-fresh-adapter-changes-nothing", a_fresh_adapter_changes_nothing),
         ("every-half-survives", every_half_survives),
         ("half-stores-round-as-promised", half_stores_round_as_promised),
+        ("a-bad-gradient-stays-in-its-element", a_bad_gradient_stays_in_its_element),
     ];
     properties
         .into_iter()
@@ -192,6 +193,36 @@ fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribut
         let y = run_identity(device, &identity(1, Element::F32, element, WriteMode::Overwrite), &x, None)?;
         if !y.iter().all(|y| y.is_nan()) {
             return Err(Failure::Failed(format!("NaN was stored as {element} {y:?}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Without clipping the optimiser has no norm, so that no element knows of another.
+fn a_bad_gradient_stays_in_its_element(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
+    let case = Case::new(Operation::AdamW { clip: false }, Shape::new(1, [36, 28], [4, 3]));
+    let clean = modes::run(device, &case, &case.job(), 1)?;
+    let elements = clean["parameters"].len();
+    for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for poisoned in [0, elements / 2, elements - 1] {
+            let mut job = case.job();
+            let gradients = job.tensors.iter_mut().find(|tensor| tensor.name == "gradients of step 3");
+            gradients.expect("the third step's gradients").data[poisoned] = poison;
+            let results = modes::run(device, &case, &job, 1)?;
+            for name in ["parameters", "moments"] {
+                for (at, (before, after)) in clean[name].iter().zip(&results[name]).enumerate() {
+                    let wrong = if at % elements == poisoned {
+                        name == "moments" && after.is_finite()
+                    } else {
+                        before.to_bits() != after.to_bits()
+                    };
+                    if wrong {
+                        return Err(Failure::Failed(format!(
+                            "{name}[{at}] is {after}, and {before} without {poison} at {poisoned}"
+                        )));
+                    }
+                }
+            }
         }
     }
     Ok(None)

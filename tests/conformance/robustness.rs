@@ -535,6 +535,7 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
                 parameters: (&parameters).into(),
                 gradients: tensor("gradients"),
                 moments: (&moments).into(),
+                status: None,
                 hyper: AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() },
             },
         )?;

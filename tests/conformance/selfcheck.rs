@@ -41,6 +41,15 @@ fn wrong_numbers_are_noticed() -> Result<(), Failed> {
     ensure(verdict(&[]).is_err(), "a missing result passes")?;
     let exact = Ratios::default().compare("y", &[1e-30], &[Approx::exact(0.0)]);
     ensure(exact.is_err(), "padding that is not zero passes")?;
+    for certain in [f64::INFINITY, f64::NAN] {
+        let verdict =
+            |actual, bound| Ratios::default().compare("norm", &[actual], &[Approx { value: certain, bound }]);
+        ensure(verdict(certain as f32, 0.0).is_ok(), "what the twin is sure of is refused")?;
+        for other in [1.0, f32::NEG_INFINITY, if certain.is_nan() { f32::INFINITY } else { f32::NAN }] {
+            ensure(verdict(other, 0.0).is_err(), "another number than the twin is sure of passes")?;
+        }
+        ensure(verdict(certain as f32, f64::INFINITY).is_err(), "a twin that overflowed passes")?;
+    }
     ensure(Ratios::default().distribution().is_err(), "comparing nothing passes")
 }
 

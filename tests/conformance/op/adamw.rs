@@ -2,7 +2,7 @@
 
 use hydralora::device::Gpu;
 use hydralora::op::AdamWPlan;
-use hydralora::twin::{self, Moments};
+use hydralora::twin::{self, Approx, Moments};
 use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, DeviceProfile, Error, Kernels};
 
 use super::{Lookup, NamedDispatch, Op, Planned, Prepared, read};
@@ -20,6 +20,11 @@ impl AdamWStep {
     pub fn gradients(&self) -> String {
         format!("gradients of step {}", self.step)
     }
+
+    /// The tensor of what it leaves when it clips.
+    pub fn status(&self) -> String {
+        format!("status of step {}", self.step)
+    }
 }
 
 impl Op for AdamWStep {
@@ -31,20 +36,25 @@ impl Op for AdamWStep {
                 parameters: tensor("parameters"),
                 gradients: tensor(&self.gradients()),
                 moments: tensor("moments"),
+                status: self.hyper.max_norm.map(|_| tensor(&self.status())),
                 hyper: self.hyper,
             },
         )?;
-        adamw.set_step(&gpu.queue, self.step, self.learning_rate);
+        adamw.set_step(&gpu.queue, self.step, self.learning_rate)?;
         Ok(Box::new(move |pass| adamw.encode(pass)))
     }
 
     fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
         let mut plan = AdamWPlan::new(self.elements, self.hyper, device)?;
-        let uniform = plan.uniform(self.step, self.learning_rate);
+        let uniform = plan.uniform(self.step, self.learning_rate)?;
         plan.dispatches.iter_mut().for_each(|dispatch| dispatch.uniform = uniform.to_vec());
         let scratch = (plan.scratch_bytes > 0).then_some(("squares", (plan.scratch_bytes / 4) as usize));
         let dispatches = plan.dispatches.into_iter().map(|dispatch| {
-            NamedDispatch::new(dispatch, |name| (name == "gradients").then(|| self.gradients()))
+            NamedDispatch::new(dispatch, |name| match name {
+                "gradients" => Some(self.gradients()),
+                "status" => Some(self.status()),
+                _ => None,
+            })
         });
         Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect(), choice: None })
     }
@@ -54,7 +64,19 @@ impl Op for AdamWStep {
         let mut parameters = read(values, "parameters").to_vec();
         let (first, second) = read(values, "moments").split_at(self.elements);
         let mut moments = Moments { first: first.to_vec(), second: second.to_vec() };
-        twin::adamw(&self.hyper, self.step, self.learning_rate, &mut parameters, &gradients, &mut moments);
+        let norm = twin::adamw(
+            &self.hyper,
+            self.step,
+            self.learning_rate,
+            &mut parameters,
+            &gradients,
+            &mut moments,
+        );
+        if let Some(norm) = norm {
+            let status = values.get_mut(&self.status()).expect("a step that clips has a status");
+            let skipped = (status[1].value as f32).to_bits() + u32::from(!norm.value.is_finite());
+            *status = vec![norm, Approx::exact(f64::from(f32::from_bits(skipped)))];
+        }
         values.insert("parameters".to_owned(), parameters);
         values.insert("moments".to_owned(), [moments.first, moments.second].concat());
     }
