@@ -222,3 +222,37 @@ impl Layout {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Router;
+
+    #[test]
+    fn one_expert_has_no_router() {
+        for router in [Router::Input, Router::Latent] {
+            let config = Config { d_in: 8, d_out: 12, rank: 16, experts: 1, scaling: 1.0, router };
+            let layout = config.layout().expect("a valid configuration");
+            assert_eq!((layout.shrink().rows(), layout.latent_router()), (16, None));
+            assert_eq!((layout.len() as u64, config.state_len()), (config.parameter_count(), 16));
+            let adapter = Adapter::initialise(&config, 1).expect("a valid configuration");
+            let packed = layout.pack(&adapter);
+            assert_eq!(layout.unpack(packed.as_ref().expect("it fits")).as_ref(), Ok(&adapter));
+            // One that comes along, as in the released code's checkpoints, has no part, whatever is in it.
+            let routed = Adapter { router: vec![f32::INFINITY; 8], ..adapter };
+            assert_eq!(layout.pack(&routed), packed);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_empty_of_everything() {
+        let config = Config { d_in: 9, d_out: 5, rank: 3, experts: 2, scaling: 1.0, router: Router::Latent };
+        let layout = config.layout().expect("a valid configuration");
+        let blocks = [layout.shrink(), layout.expand(), layout.latent_router().expect("a latent router")];
+        let ends = blocks.map(|block| (block.offset(), block.stride(), block.end()));
+        assert_eq!(ends, [(0, 12, 36), (36, 8, 84), (84, 4, 92)]);
+        assert_eq!(blocks[1].row(1), 44..49);
+        // No row is there, and none of them panics.
+        assert!(blocks.iter().all(|block| block.row(usize::MAX).start >= block.end()));
+    }
+}

@@ -12,9 +12,10 @@ use hydralora::op::{
 use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, Config,
-    DeviceProfile, Element, Error, Forward, ForwardDescriptor, Kernels, Limit, Linear, LinearDescriptor,
-    LinearDirection, Router, Tensor, WriteMode,
+    AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, BackwardParams,
+    BackwardParamsDescriptor, Choice, Config, DeviceProfile, Element, Error, Forward, ForwardDescriptor,
+    Kernels, Limit, Linear, LinearDescriptor, LinearDirection, Operation, OuterChoice, Router, Tensor,
+    Tuning, WriteMode,
 };
 
 static GPU: LazyLock<Gpu> = LazyLock::new(|| {
@@ -639,4 +640,195 @@ fn a_device_error_is_an_error_and_not_a_panic() {
     gpu.device.destroy();
     let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
     assert!(matches!(error, Error::Device { .. }), "{error}");
+}
+
+/// Every kind of plan, and the least work that there is.
+fn plans(config: &Config, tokens: u32, device: &DeviceProfile) -> Vec<Option<Error>> {
+    let linear =
+        |direction| LinearPlan::new(direction, [config.d_in, config.d_out, tokens], &LINEAR, device).err();
+    vec![
+        ForwardPlan::new(config, tokens, &FORWARD, device).err(),
+        ForwardPlan::candidates(config, tokens, &FORWARD, device).err(),
+        ForwardPlan::least_work(config, tokens, &FORWARD).err(),
+        BackwardInputPlan::new(config, tokens, &BACKWARD_INPUT, device).err(),
+        BackwardInputPlan::candidates(config, tokens, &BACKWARD_INPUT, device).err(),
+        BackwardInputPlan::least_work(config, tokens, &BACKWARD_INPUT).err(),
+        BackwardParamsPlan::new(config, tokens, &BACKWARD_PARAMS, device).err(),
+        BackwardParamsPlan::candidates(config, tokens, &BACKWARD_PARAMS, device).err(),
+        BackwardParamsPlan::least_work(config, tokens, &BACKWARD_PARAMS).err(),
+        linear(LinearDirection::Forward),
+        linear(LinearDirection::Backward),
+    ]
+}
+
+#[test]
+fn no_number_of_tokens_overflows() {
+    let unlimited = wgpu::Limits {
+        max_storage_buffer_binding_size: u64::MAX,
+        max_buffer_size: u64::MAX,
+        max_compute_workgroup_storage_size: u32::MAX,
+        max_compute_workgroups_per_dimension: u32::MAX,
+        ..wgpu::Limits::default()
+    };
+    for limits in [wgpu::Limits::default(), unlimited] {
+        for busy in [0, 256, u32::MAX] {
+            for subgroup_lanes in [1, 32] {
+                let device = DeviceProfile { subgroup_lanes, ..DeviceProfile::new(limits.clone(), busy) };
+                for shape in [[1, 1, 1, 1], [8, 8, 2, 2], [4096, 11008, 16, 4], [1 << 20, 1 << 20, 2, 2]] {
+                    for tokens in [1, 1 << 31, u32::MAX - 1, u32::MAX] {
+                        let config = config(shape, Router::Latent);
+                        let errors = plans(&config, tokens, &device);
+                        // More elements than kernels can count in a tensor, whatever the device can do.
+                        if u64::from(tokens) * u64::from(shape[0]) > 1 << 31 {
+                            assert!(
+                                errors.iter().all(|error| matches!(error, Some(Error::OverLimit { .. }))),
+                                "{errors:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let buffers = Buffers::new();
+    refused(
+        &ForwardDescriptor { tokens: u32::MAX, ..buffers.forward() },
+        &["4294967295 tokens", "fewer tokens"],
+    );
+}
+
+#[test]
+fn a_refusal_takes_no_time() {
+    // The packed layout of the first is as large as can be; the second's loops no plan makes short enough.
+    let bounded = DeviceProfile {
+        max_loop_iterations: 60_000,
+        subgroup_lanes: 8,
+        software: true,
+        ..DeviceProfile::new(wgpu::Limits::default(), 4)
+    };
+    let free = DeviceProfile { max_loop_iterations: u64::MAX, ..bounded.clone() };
+    for (shape, device) in [([4, 4, 16_383, 16_383], &free), ([4, 4, 400, 400], &bounded)] {
+        let config = config(shape, Router::Input);
+        let begin = std::time::Instant::now();
+        let refused = BackwardInputPlan::new(&config, 16, &BACKWARD_INPUT, device);
+        assert!(matches!(refused, Err(Error::OverLimit { .. })), "{refused:?}");
+        // Milliseconds; seconds on a machine as busy as can be, but not what looking at every plan took.
+        assert!(begin.elapsed().as_secs_f64() < 1.0, "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn odd_claims_of_subgroups_do_no_harm() {
+    let guaranteed = DeviceProfile::of(&GPU.device);
+    for subgroup_lanes in [0, 2, 3, 5, 7, 31, 33, 65, 1 << 31, u32::MAX] {
+        let device = DeviceProfile { subgroup_lanes, ..DeviceProfile::new(wgpu::Limits::default(), 64) };
+        for shape in [[64, 64, 8, 4], [8, 8, 1, 1], [5, 7, 300, 120], [4, 4, 16_383, 16_383]] {
+            plans(&config(shape, Router::Input), 33, &device);
+        }
+        // Whoever runs the plans gets no more than the device guarantees.
+        let claimed = DeviceProfile { subgroup_lanes, max_loop_iterations: u64::MAX, ..guaranteed.clone() };
+        let kernels = Kernels::with_profile(&GPU.device, claimed);
+        assert_eq!(kernels.profile().subgroup_lanes, subgroup_lanes.min(guaranteed.subgroup_lanes));
+        assert_eq!(kernels.profile().max_loop_iterations, guaranteed.max_loop_iterations);
+    }
+}
+
+#[test]
+fn what_may_share_a_buffer_does_not_depend_on_the_plan() {
+    let config = config([8, 8, 2, 2], Router::Input);
+    let tokens = 300;
+    let len = config.layout().expect("a valid configuration").len();
+    let state = tokens as usize * config.state_len() as usize;
+    let [x, g] = [tokens as usize * 8 + len + 64; 2].map(|elements| zeroed("x or g", elements));
+    let (saved, dstate) = (zeroed("saved", state), zeroed("dstate", state));
+    // Behind x, where no range overlaps.
+    let behind = Tensor::new(&x, (4 * tokens as u64 * 8).next_multiple_of(256), 4 * len as u64);
+    let own = zeroed("gradients", len);
+    let operation = Operation::BackwardParams(BACKWARD_PARAMS);
+    let choices = operation.choices(&config, tokens, KERNELS.profile()).expect("it fits");
+    let splits = |choice: &Choice| matches!(choice, Choice::Outer(OuterChoice { splits: 2.., .. }));
+    let [split, whole] = [true, false].map(|wanted| {
+        choices.iter().copied().find(|choice| splits(choice) == wanted).expect("tokens may be split or not")
+    });
+    for choice in [split, whole] {
+        let mut tuning = Tuning::default();
+        tuning.set(&config, tokens, operation, choice);
+        let kernels = KERNELS.with_tuning(tuning);
+        let prepare = |gradients, scratch| {
+            let descriptor = BackwardParamsDescriptor {
+                config,
+                tokens,
+                x: Tensor::new(&x, 0, 4 * u64::from(tokens) * 8),
+                g: (&g).into(),
+                saved: (&saved).into(),
+                dstate: (&dstate).into(),
+                gradients,
+                write: WriteMode::Overwrite,
+                scratch,
+            };
+            BackwardParams::prepare(&kernels, &descriptor).map(drop)
+        };
+        assert_eq!(prepare((&own).into(), None), Ok(()), "{choice:?}");
+        assert_eq!(
+            prepare(behind, None),
+            Err(Error::Aliased { written: "gradients", other: "x" }),
+            "{choice:?}"
+        );
+        let shared = prepare((&own).into(), Some((&g).into()));
+        assert_eq!(shared, Err(Error::Aliased { written: "scratch", other: "g" }), "{choice:?}");
+    }
+}
+
+#[test]
+fn a_table_asks_for_no_more_scratch_than_the_planner() {
+    let device = DeviceProfile::new(wgpu::Limits::default(), 64);
+    let config = config([512, 512, 8, 4], Router::Input);
+    let tokens = 1 << 20;
+    let copies = config.layout().expect("a valid configuration").bytes();
+    let most = BackwardParamsPlan::candidates(&config, tokens, &BACKWARD_PARAMS, &device).expect("it fits");
+    let most = most.iter().map(|plan| plan.scratch_bytes).max().expect("there are plans");
+    // A few times what fills the device, and far from what a binding would hold.
+    assert!((2..=4 * 64).contains(&(most / copies)), "{most}");
+    for splits in [2, 64, 300, 1000, 10_000, u32::MAX] {
+        let choice = Choice::Outer(OuterChoice { rows: 16, splits, held: false, apart: false });
+        let mut tuned = device.clone();
+        tuned.tuning.set(&config, tokens, Operation::BackwardParams(BACKWARD_PARAMS), choice);
+        let plan = BackwardParamsPlan::new(&config, tokens, &BACKWARD_PARAMS, &tuned).expect("it fits");
+        assert!(plan.scratch_bytes <= most, "{splits} splits take {} bytes", plan.scratch_bytes);
+    }
+}
+
+#[test]
+fn a_device_of_any_width_has_one_plan() {
+    // What a process may change from run to run has no part: not the cores that it may use, for example.
+    let profile = DeviceProfile::of(&GPU.device);
+    if profile.software {
+        assert_eq!(profile.busy_workgroups, 4);
+    }
+    assert_eq!(profile, DeviceProfile::of(&GPU.device));
+}
+
+#[test]
+fn the_cause_of_an_unusable_weight_is_no_number_of_tokens() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
+    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let buffers = Buffers::new();
+    let linear = LinearDescriptor {
+        direction: LinearDirection::Forward,
+        d_in: 8,
+        d_out: 8,
+        tokens: 1,
+        source: (&buffers.x).into(),
+        weight: (&buffers.y).into(),
+        bias: None,
+        target: (&buffers.saved).into(),
+        write: WriteMode::Overwrite,
+    };
+    let error = Linear::prepare(&kernels, &linear).expect_err("64 elements are over the limit");
+    mentions_all(&error, &["weight (8 x 8 f32)", "256", "100", "split the layer"]);
+    assert!(!error.to_string().contains("tokens"), "{error}");
+    let one = ForwardDescriptor { tokens: 1, ..buffers.forward() };
+    let error = Forward::prepare(&kernels, &one).expect_err("the parameters are over the limit");
+    mentions_all(&error, &["parameters", "rank"]);
+    assert!(!error.to_string().contains("tokens"), "{error}");
 }
