@@ -1,14 +1,16 @@
-//! Lists the adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` leave, best first. Exits with 2
-//! where there is none.
+//! Lists the adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` leave, the best first: kind, backend,
+//! name and driver, with tabs between them. Exits with 2 where there is none.
 
 use std::process::ExitCode;
 
-use hydralora::device::{adapters_from_env, describe};
+use hydralora::device::adapters_from_env;
 
 fn main() -> ExitCode {
     let adapters = pollster::block_on(adapters_from_env());
     for adapter in &adapters {
-        println!("{}", describe(&adapter.get_info()));
+        let info = adapter.get_info();
+        let (kind, backend) = (info.device_type, info.backend);
+        println!("{kind:?}\t{backend:?}\t{}\t{} {}", info.name, info.driver, info.driver_info);
     }
     if adapters.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }

@@ -32,20 +32,30 @@ pub fn instance_from_env() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-/// The adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` (a part of the name, in any case) leave,
-/// discrete GPUs first, software drivers last.
+/// The adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` (a part of the name, in any case) leave, the
+/// best first: hardware before software drivers, among either any other backend before GL, and discrete
+/// GPUs before integrated ones.
 pub async fn adapters_from_env() -> Vec<wgpu::Adapter> {
     let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
     let mut adapters = instance_from_env().enumerate_adapters(wgpu::Backends::all()).await;
     adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        preference(info.device_type, info.backend)
+    });
+    adapters
+}
+
+/// The less, the better. GL comes before the kind, since wgpu guesses that from a name there.
+fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy {
+    let kind = match kind {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    });
-    adapters
+    };
+    (kind == 4, backend == wgpu::Backend::Gl, kind)
 }
 
 impl Gpu {
@@ -345,4 +355,41 @@ fn callback<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, impl Futur
 pub fn describe(info: &wgpu::AdapterInfo) -> String {
     let wgpu::AdapterInfo { name, device_type, backend, driver, driver_info, .. } = info;
     format!("{name} ({device_type:?}, {backend:?}, {driver} {driver_info})")
+}
+
+#[cfg(test)]
+mod tests {
+    use wgpu::Backend::{Dx12, Gl, Metal, Vulkan};
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+
+    use super::preference;
+
+    #[test]
+    fn hardware_comes_first_and_gl_last_of_either() {
+        let best_first = [
+            &[(DiscreteGpu, Vulkan), (DiscreteGpu, Dx12), (DiscreteGpu, Metal)][..],
+            &[(IntegratedGpu, Vulkan), (IntegratedGpu, Dx12), (IntegratedGpu, Metal)],
+            &[(VirtualGpu, Vulkan)],
+            &[(DiscreteGpu, Gl)],
+            &[(IntegratedGpu, Gl)],
+            // What wgpu takes AMD's and NVIDIA's GPUs for.
+            &[(Other, Gl)],
+            &[(Cpu, Vulkan), (Cpu, Dx12)],
+            &[(Cpu, Gl)],
+        ];
+        for (place, better) in best_first.iter().enumerate() {
+            for &(kind, backend) in *better {
+                let key = preference(kind, backend);
+                for &(other_kind, other_backend) in *better {
+                    assert!(key == preference(other_kind, other_backend), "{kind:?} {backend:?}");
+                }
+                for &(other_kind, other_backend) in best_first[place + 1..].iter().copied().flatten() {
+                    assert!(
+                        key < preference(other_kind, other_backend),
+                        "{kind:?} {backend:?} after {other_kind:?} {other_backend:?}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hydralora::shader::{Shader, Source};
 
 use crate::device::Device;
-use crate::permutations::translate::{translate, translate_to_spir_v, validate};
+use crate::permutations::translate::{translate, validate};
 use crate::permutations::{permutations, with_subgroups};
 use crate::suite::Plan;
 
@@ -32,16 +32,16 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader, and `.spv` alone for
-/// those with subgroup operations.
+/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader; the names of those with
+/// subgroup operations, which not every compiler knows, have `_subgroups_` in them.
 pub fn write(folder: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let save = |name: &str, extension: &str, contents: &[u8]| {
         let file = folder.join(format!("{name}.{extension}"));
         std::fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))
     };
-    let (plain, subgroups) = (named(permutations(), ""), named(with_subgroups(), "_subgroups"));
-    for (name, shader) in &plain {
+    let shaders = [named(permutations(), ""), named(with_subgroups(), "_subgroups")].concat();
+    for (name, shader) in &shaders {
         let wgsl = shader.source().wgsl;
         save(name, "wgsl", wgsl.as_bytes())?;
         let translations = validate(&wgsl).and_then(|valid| translate(&valid));
@@ -49,9 +49,5 @@ pub fn write(folder: &Path) -> Result<usize, String> {
             save(name, extension, &contents)?;
         }
     }
-    for (name, shader) in &subgroups {
-        let spir_v = validate(&shader.source().wgsl).and_then(|valid| translate_to_spir_v(&valid));
-        save(name, "spv", &spir_v.map_err(|error| format!("{name}: {error}"))?)?;
-    }
-    Ok(plain.len() + subgroups.len())
+    Ok(shaders.len())
 }

@@ -21,16 +21,10 @@ pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// A shader as SPIR-V: where it has subgroup operations, the other languages need newer versions.
-pub fn translate_to_spir_v((module, info): &(Module, ModuleInfo)) -> Result<Vec<u8>, String> {
-    spir_v(module, info).map_err(|error| failed("SPIR-V", &error))
-}
-
 /// The extension of each language's files, and what the shader is in it.
-pub fn translate(shader: &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
-    let (module, info) = shader;
+pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
     Ok([
-        ("spv", translate_to_spir_v(shader)?),
+        ("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?),
         ("hlsl", hlsl(module, info).map_err(|error| failed("HLSL", &error))?.into_bytes()),
         ("comp", glsl(module, info).map_err(|error| failed("GLSL", &error))?.into_bytes()),
         ("metal", msl(module, info).map_err(|error| failed("MSL", &error))?.into_bytes()),
@@ -61,8 +55,11 @@ fn spir_v(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>, spv::Error> {
 
 fn hlsl(module: &Module, info: &ModuleInfo) -> Result<String, hlsl::Error> {
     let options = hlsl::Options {
+        // naga writes these shaders no differently for model 6.0, which DXC is given.
         shader_model: hlsl::ShaderModel::V5_1,
         restrict_indexing: true,
+        // Where wgpu puts the size of the grid, for which HLSL has no word.
+        special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
         zero_initialize_workgroup_memory: false,
         force_loop_bounding: false,
         ..Default::default()

@@ -132,10 +132,6 @@ fn cargo(arguments: &[&str], more: &[OsString]) -> Result<(), String> {
 fn cargo_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
-    // Mesa and Wayland print an error for every process where it is missing, as in containers.
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
-    }
     command
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::translate::Compiler;
+use super::translate::{Compiler, Verdict};
 use super::{command, dawn, debian};
 
 /// Wine's loader where Debian's wine64 puts it, outside the path.
@@ -62,25 +62,26 @@ impl Hlsl {
         Ok(Compiler { version, check: Box::new(|files| Ok(self.compile(library, files)?.0)) })
     }
 
-    /// What is wrong with each file, and the compiler's version. A file that the compiler does not
-    /// survive costs it a new start.
-    fn compile(&self, library: &Library, files: &[PathBuf]) -> Result<(Vec<Option<String>>, String), String> {
-        let mut messages = Vec::new();
+    /// What the compiler says of each file, and its version. A file that it does not survive costs it a new
+    /// start.
+    fn compile(&self, library: &Library, files: &[PathBuf]) -> Result<(Vec<Verdict>, String), String> {
+        let mut verdicts = Vec::new();
         loop {
-            let run = Run::start(self, library, &files[messages.len()..])?;
+            let run = Run::start(self, library, &files[verdicts.len()..])?;
             let version = match run.lines.recv_timeout(PATIENCE) {
                 Ok(version) if version.starts_with(|first: char| first.is_ascii_digit()) => version,
                 Ok(error) => return Err(format!("{} could not be loaded: {error}", library.file)),
                 Err(_) => return Err(format!("the driver of {} does not start under Wine", library.file)),
             };
             loop {
-                if messages.len() == files.len() {
-                    return Ok((messages, version));
+                if verdicts.len() == files.len() {
+                    return Ok((verdicts, version));
                 }
                 let line = match run.lines.recv_timeout(PATIENCE) {
                     Ok(line) => line,
                     Err(RecvTimeoutError::Timeout) => {
-                        messages.push(Some(format!("not compiled after {} seconds", PATIENCE.as_secs())));
+                        let message = format!("not compiled after {} seconds", PATIENCE.as_secs());
+                        verdicts.push(Verdict::Refused(message));
                         break;
                     }
                     Err(RecvTimeoutError::Disconnected) => {
@@ -90,11 +91,11 @@ impl Hlsl {
                 match line.split_once('\t') {
                     // The name comes before compiling, the rest after.
                     Some((_, "")) | None => {
-                        messages.push(Some("the compiler crashed".to_owned()));
+                        verdicts.push(Verdict::Refused("the compiler crashed".to_owned()));
                         break;
                     }
-                    Some((_, "OK")) => messages.push(None),
-                    Some((_, error)) => messages.push(Some(unescape(error))),
+                    Some((_, "OK")) => verdicts.push(Verdict::Accepted),
+                    Some((_, error)) => verdicts.push(Verdict::Refused(unescape(error))),
                 }
             }
         }

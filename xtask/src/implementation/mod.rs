@@ -7,6 +7,7 @@ mod debian;
 mod gl;
 mod hlsl;
 mod lavapipe;
+mod spirv;
 mod swiftshader;
 mod translate;
 mod validation;
