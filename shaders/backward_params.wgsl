@@ -78,9 +78,9 @@ fn factor_h(token: u32, row: u32) -> f32 {
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    thread: Thread,
+    THREAD_ARGUMENTS,
 ) {
-    let local = local_index(thread);
+    let local = local_index(THREAD_NAMES);
     let block = group.x + group.z * grid.x;
     if (block >= dims.end) {
         return;

@@ -66,9 +66,9 @@ fn softmax(quad: u32) {
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    thread: Thread,
+    THREAD_ARGUMENTS,
 ) {
-    let local = local_index(thread);
+    let local = local_index(THREAD_NAMES);
     let tile = group.y + group.z * grid.y;
     let first_token = tile * TILE_TOKENS;
     if (first_token >= dims.tokens) {

@@ -41,7 +41,7 @@ fn absorb(first: u32, count: u32, local: u32) {}
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    thread: Thread,
+    THREAD_ARGUMENTS,
 ) {
     let tile = group.y + group.z * grid.y;
     if (tile * TILE_TOKENS >= dims.tokens) {
@@ -52,5 +52,5 @@ fn main(
     first_sum = (split * tiles + tile) * COLUMNS * QUADS;
     let first_column = group.x % COLUMN_BLOCKS * GROUP;
     let end_column = min(first_column + GROUP, COLUMNS);
-    shrink_columns(first_column, end_column, tile * TILE_TOKENS, dims.tokens, local_index(thread));
+    shrink_columns(first_column, end_column, tile * TILE_TOKENS, dims.tokens, local_index(THREAD_NAMES));
 }

@@ -14,7 +14,8 @@ use hydralora::shader::{Binding, BindingKind, Shader};
 use hydralora::{Config, DeviceProfile, DispatchPlan, Element, Router, WriteMode, wgpu};
 use naga::valid::ModuleInfo;
 use naga::{
-    AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Module, Statement, StorageAccess,
+    AddressSpace, BinaryOperator, Block, BuiltIn, Expression, Function, Handle, Module, Statement,
+    StorageAccess, TypeInner,
 };
 use permutations::translate::{translate, validate};
 use permutations::{permutations, with_subgroups};
@@ -80,6 +81,33 @@ fn every_shader_translates_to_every_backend() {
         let translations = translate(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?} to {error}"));
         for (extension, contents) in translations {
             assert!(!contents.is_empty(), "{shader:?} is nothing in .{extension}");
+        }
+    }
+}
+
+/// naga's HLSL overlooks the others, and DX12 then refuses the shader.
+#[test]
+fn subgroup_built_ins_are_arguments_by_themselves() {
+    let is_subgroups = |binding: &Option<naga::Binding>| {
+        let Some(naga::Binding::BuiltIn(built_in)) = binding else { return false };
+        matches!(
+            built_in,
+            BuiltIn::NumSubgroups
+                | BuiltIn::SubgroupId
+                | BuiltIn::SubgroupInvocationId
+                | BuiltIn::SubgroupSize
+        )
+    };
+    for shader in with_subgroups() {
+        let (module, _) = valid(&shader);
+        let arguments = &module.entry_points[0].function.arguments;
+        let mut found = arguments.iter().filter(|argument| is_subgroups(&argument.binding));
+        assert!(found.next().is_some(), "{shader:?} does not know its subgroup");
+        for argument in arguments {
+            if let TypeInner::Struct { members, .. } = &module.types[argument.ty].inner {
+                let hidden = members.iter().find(|member| is_subgroups(&member.binding));
+                assert!(hidden.is_none(), "{shader:?}: {hidden:?}");
+            }
         }
     }
 }

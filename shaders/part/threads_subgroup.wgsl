@@ -1,10 +1,4 @@
 // Threads are numbered by their subgroups, which need not follow the workgroup's own numbers: neighbours
 // are in one subgroup.
 
-struct Thread {
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_size) size: u32,
-    @builtin(subgroup_invocation_id) invocation: u32,
-}
-
-fn local_index(thread: Thread) -> u32 { return thread.subgroup * thread.size + thread.invocation; }
+fn local_index(subgroup: u32, size: u32, invocation: u32) -> u32 { return subgroup * size + invocation; }

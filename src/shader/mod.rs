@@ -143,19 +143,29 @@ pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
     texts: Vec<Cow<'static, str>>,
+    thread: Thread,
+}
+
+/// What a thread's number is made of: `THREAD_ARGUMENTS` of the entry point, and `THREAD_NAMES`, their names.
+/// No struct holds them: in one, naga's HLSL overlooks those of subgroups, and DX12 refuses the shader.
+#[derive(Default)]
+struct Thread {
+    arguments: &'static str,
+    names: &'static str,
 }
 
 impl Parts {
     /// Starts with the uniform, the variable `uniform` at binding 0.
     pub(crate) fn new(label: &'static str, uniform: &'static str) -> Self {
         let uniform = Binding { name: uniform, kind: BindingKind::Uniform };
-        Self { label, bindings: vec![uniform], texts: Vec::new() }
+        Self { label, bindings: vec![uniform], texts: Vec::new(), thread: Thread::default() }
             .constant("WORKGROUP", crate::plan::WORKGROUP)
     }
 
     /// The whole text.
     pub(crate) fn wgsl(&self) -> String {
-        self.texts.join("\n")
+        let Thread { arguments, names } = self.thread;
+        self.texts.join("\n").replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
     }
 
     pub(crate) fn constant(self, name: &str, value: u32) -> Self {
@@ -228,12 +238,19 @@ impl Parts {
     }
 
     /// How threads are numbered.
-    fn threads(self, by_subgroups: bool) -> Self {
-        self.text(if by_subgroups {
-            include_str!("../../shaders/part/threads_subgroup.wgsl")
+    fn threads(mut self, by_subgroups: bool) -> Self {
+        let (thread, text) = if by_subgroups {
+            let arguments = "@builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) size: u32,
+    @builtin(subgroup_invocation_id) invocation: u32";
+            let thread = Thread { arguments, names: "subgroup, size, invocation" };
+            (thread, include_str!("../../shaders/part/threads_subgroup.wgsl"))
         } else {
-            include_str!("../../shaders/part/threads_local.wgsl")
-        })
+            let thread = Thread { arguments: "@builtin(local_invocation_index) index: u32", names: "index" };
+            (thread, include_str!("../../shaders/part/threads_local.wgsl"))
+        };
+        self.thread = thread;
+        self.text(text)
     }
 
     /// How lanes get the coefficients that all of them want: `holders` lanes hold one each, or every lane

@@ -364,8 +364,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "threads of one subgroup only",
         "part/threads_subgroup.wgsl",
-        "thread.subgroup * thread.size + thread.invocation",
-        "thread.invocation",
+        "return subgroup * size + invocation;",
+        "return invocation;",
     ),
     // access
     defect("read past the row's end", "access/read_scalar.wgsl", "if (inside > 3u) {", "if (inside > 0u) {"),
