@@ -17,12 +17,12 @@ const fn defect(name: &'static str, file: &'static str, find: &'static str, repl
 
 pub(super) const DEFECTS: &[Defect] = &[
     // forward
-    defect("forward scale dropped", "forward.wgsl", "= dims.scaling * state", "= state"),
+    defect("forward scale dropped", "forward.wgsl", "= dims.scaling * weight", "= weight"),
     defect(
         "forward experts swapped",
         "forward.wgsl",
-        "state[(RANK + row / RANK) * QUADS + quad]",
-        "state[(RANK + (row / RANK + 1u) % EXPERTS) * QUADS + quad]",
+        "weight(row / RANK, quad)",
+        "weight((row / RANK + 1u) % EXPERTS, quad)",
     ),
     defect(
         "forward with another h",
@@ -55,12 +55,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "largest = largest;",
     ),
     defect("softmax not normalised", "forward.wgsl", "* QUADS + quad] / total;", "* QUADS + quad];"),
-    defect("softmax total of weights but the last", "forward.wgsl", "total += weight;", "total = weight;"),
+    defect("softmax total of weights but the last", "forward.wgsl", "total += exponential;", "total = exponential;"),
     defect(
         "forward barrier after softmax removed",
         "forward.wgsl",
-        "workgroupBarrier();\n    save_state",
-        "save_state",
+        "workgroupBarrier();\n    }\n    save_state",
+        "}\n    save_state",
     ),
     defect(
         "forward slice ignored",
@@ -474,8 +474,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "dh weighted by another expert",
         "backward_input.wgsl",
-        "state[(RANK + column / RANK) * QUADS + quad]",
-        "state[(RANK + column % EXPERTS) * QUADS + quad]",
+        "weight(column / RANK, quad)",
+        "weight(column % EXPERTS, quad)",
     ),
     defect(
         "dh chunk offset ignored",
@@ -489,6 +489,43 @@ pub(super) const DEFECTS: &[Defect] = &[
         "sum += state[(column % RANK) * QUADS + quad]",
         "sum += state[(column / EXPERTS % RANK) * QUADS + quad]",
     ),
+    defect(
+        "dw added to dh",
+        "backward_input.wgsl",
+        "dstate_tile[RANK * QUADS + item] = sum;",
+        "dstate_tile[item] = sum;",
+    ),
+    defect(
+        "dw of earlier chunks lost",
+        "backward_input.wgsl",
+        "var sum = dstate_tile[RANK * QUADS + item];",
+        "var sum = vec4<f32>(0.0);",
+    ),
+    defect(
+        "the only expert's dw computed",
+        "backward_input.wgsl",
+        "if (EXPERTS == 1u) {\n        return;\n    }\n    // dw_i",
+        "// dw_i",
+    ),
+    defect(
+        "the only expert weighted by its state in backward",
+        "backward_input.wgsl",
+        "if (EXPERTS == 1u) {\n        return vec4<f32>(1.0);",
+        "if (EXPERTS == 0u) {\n        return vec4<f32>(1.0);",
+    ),
+    defect(
+        "the only expert weighted by its state in the gradients",
+        "backward_params.wgsl",
+        "if (EXPERTS > 1u) {\n        weight",
+        "if (EXPERTS > 0u) {\n        weight",
+    ),
+    defect(
+        "the only expert weighted by its state",
+        "forward.wgsl",
+        "if (EXPERTS == 1u) {",
+        "if (EXPERTS == 0u) {",
+    ),
+    defect("the only expert softmaxed", "forward.wgsl", "if (EXPERTS > 1u) {", "if (EXPERTS > 0u) {"),
     defect(
         "dw of the chunk's end lost",
         "backward_input.wgsl",
@@ -504,8 +541,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "backward barrier before softmax removed",
         "backward_input.wgsl",
-        "workgroupBarrier();\n    if (local < QUADS)",
-        "if (local < QUADS)",
+        "workgroupBarrier();\n    if (EXPERTS > 1u)",
+        "if (EXPERTS > 1u)",
     ),
     defect(
         "dx from the state instead of its gradient",
@@ -523,8 +560,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "dB scale dropped",
         "backward_params.wgsl",
-        "return dims.scaling * saved[token * STATE + RANK + inside / RANK]",
-        "return saved[token * STATE + RANK + inside / RANK]",
+        "return dims.scaling * weight",
+        "return weight",
     ),
     defect(
         "dB expert and column swapped",
