@@ -44,6 +44,9 @@ impl Plan {
 pub struct Suite {
     identities: Vec<Identity>,
     records: Mutex<Vec<Record>>,
+    /// Held while a trial runs on GL: wgpu panics where a thread waits a second for the one GL context, which
+    /// another may need longer to compile.
+    gl: Mutex<()>,
     begin: Instant,
     fail_fast: bool,
 }
@@ -51,7 +54,7 @@ pub struct Suite {
 impl Suite {
     pub fn new(devices: &[Arc<dyn Device>], fail_fast: bool) -> Self {
         let identities = devices.iter().map(|device| device.identity().clone()).collect();
-        Self { identities, records: Mutex::default(), begin: Instant::now(), fail_fast }
+        Self { identities, records: Mutex::default(), gl: Mutex::default(), begin: Instant::now(), fail_fast }
     }
 
     pub fn report(&self) -> Report {
@@ -64,6 +67,8 @@ impl Suite {
         let Plan { name, kernel, seed, refusable, run } = plan;
         let identity = device.identity();
         let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
+        let alone = || self.gl.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = identity.adapter.starts_with("Gl/").then(alone);
         let begin = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);

@@ -55,7 +55,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "largest = largest;",
     ),
     defect("softmax not normalised", "forward.wgsl", "* QUADS + quad] / total;", "* QUADS + quad];"),
-    defect("softmax total of weights but the last", "forward.wgsl", "total += exponential;", "total = exponential;"),
+    defect(
+        "softmax total of weights but the last",
+        "forward.wgsl",
+        "total += exponential;",
+        "total = exponential;",
+    ),
     defect(
         "forward barrier after softmax removed",
         "forward.wgsl",
@@ -557,12 +562,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let first_group = 0u;",
     ),
     // backward_params
-    defect(
-        "dB scale dropped",
-        "backward_params.wgsl",
-        "return dims.scaling * weight",
-        "return weight",
-    ),
+    defect("dB scale dropped", "backward_params.wgsl", "return dims.scaling * weight", "return weight"),
     defect(
         "dB expert and column swapped",
         "backward_params.wgsl",
