@@ -414,14 +414,14 @@ impl<'a> Interpreter<'a> {
             self.statement(frame, statement);
         }
         let bound = self.number(frame, bound);
-        let distance = self.minus(&bound, &first);
+        let distance = minus(&bound, &first);
         let Some(distance) = self.most(&distance) else { return Count::ENDLESS };
-        let trips = u64::try_from(distance.max(0)).unwrap_or(0).div_ceil(step);
+        let trips = distance.max(0).unsigned_abs().div_ceil(step.unsigned_abs());
 
         let constant = first.known == Known::Yes && bound.known == Known::Yes && trips <= MOST_UNROLLED;
         self.depth += 1;
-        let passed = self.between(0, (trips.max(1) as i64 - 1).saturating_mul(step as i64), false);
-        let mut at = self.plus(&first, &passed);
+        let passed = self.between(0, (distance.max(1) - 1) / step * step, false);
+        let mut at = plus(&first, &passed);
         at.upper.extend(bound.upper.iter().map(|form| form.plus(&Form::constant(1), -1)));
         let known = if constant { Known::Unrolled(self.depth) } else { Known::No };
         frame.locals.insert(counter, Number { varying: first.varying, known, ..limited(at) });
@@ -477,7 +477,7 @@ impl Interpreter<'_> {
             },
             Expression::Unary { op: UnaryOperator::LogicalNot, expr } => {
                 let operand = self.number(frame, expr);
-                self.minus(&Number::constant(1), &operand)
+                minus(&Number::constant(1), &operand)
             }
             Expression::Binary { op, left, right } => {
                 let (left, right) = (self.number(frame, left), self.number(frame, right));
@@ -529,8 +529,8 @@ impl Interpreter<'_> {
         let varying = left.varying || right.varying;
         let fixed = self.fixed(right);
         let number = match op {
-            BinaryOperator::Add => self.plus(left, right),
-            BinaryOperator::Subtract => self.minus(left, right),
+            BinaryOperator::Add => plus(left, right),
+            BinaryOperator::Subtract => minus(left, right),
             BinaryOperator::Multiply => match (self.fixed(left), fixed) {
                 (Some(times), _) => times_constant(right, times),
                 (_, Some(times)) => times_constant(left, times),
@@ -564,7 +564,7 @@ impl Interpreter<'_> {
 
     /// 1 where `left < right`.
     fn less(&mut self, left: &Number, right: &Number) -> Number {
-        let distance = self.minus(right, left);
+        let distance = minus(right, left);
         if self.least_signed(&distance) > 0 {
             Number::constant(1)
         } else if self.most(&distance).is_some_and(|most| most <= 0) {
@@ -577,7 +577,7 @@ impl Interpreter<'_> {
     /// 1 where not `left < right`.
     fn negated_less(&mut self, left: &Number, right: &Number) -> Number {
         let less = self.less(left, right);
-        self.minus(&Number::constant(1), &less)
+        minus(&Number::constant(1), &less)
     }
 
     fn extreme(&mut self, fun: MathFunction, one: Number, other: Number) -> Number {
@@ -614,30 +614,6 @@ impl Interpreter<'_> {
         }
     }
 
-    fn plus(&self, one: &Number, other: &Number) -> Number {
-        let sums = |one: &[Form], other: &[Form]| pairs(one, other, 1);
-        self.number_of(sums(&one.lower, &other.lower), sums(&one.upper, &other.upper), one, other)
-    }
-
-    fn minus(&self, one: &Number, other: &Number) -> Number {
-        let differences = |one: &[Form], other: &[Form]| pairs(one, other, -1);
-        self.number_of(
-            differences(&one.lower, &other.upper),
-            differences(&one.upper, &other.lower),
-            one,
-            other,
-        )
-    }
-
-    fn number_of(&self, lower: Vec<Form>, upper: Vec<Form>, one: &Number, other: &Number) -> Number {
-        limited(Number {
-            lower,
-            upper,
-            varying: one.varying || other.varying,
-            known: one.known.and(other.known),
-        })
-    }
-
     /// The greatest number that it surely reaches.
     fn least(&self, number: &Number) -> i64 {
         self.least_signed(number).max(0)
@@ -666,6 +642,19 @@ impl Interpreter<'_> {
                 sum.saturating_add(times.saturating_mul(self.ranges[counter]))
             })
     }
+}
+
+fn plus(one: &Number, other: &Number) -> Number {
+    combined(one, other, pairs(&one.lower, &other.lower, 1), pairs(&one.upper, &other.upper, 1))
+}
+
+fn minus(one: &Number, other: &Number) -> Number {
+    combined(one, other, pairs(&one.lower, &other.upper, -1), pairs(&one.upper, &other.lower, -1))
+}
+
+fn combined(one: &Number, other: &Number, lower: Vec<Form>, upper: Vec<Form>) -> Number {
+    let (varying, known) = (one.varying || other.varying, one.known.and(other.known));
+    limited(Number { lower, upper, varying, known })
 }
 
 fn times_constant(number: &Number, times: i64) -> Number {
@@ -723,7 +712,7 @@ fn counted(
     function: &Function,
     body: &Block,
     continuing: &Block,
-) -> Option<(Handle<LocalVariable>, Handle<Expression>, u64)> {
+) -> Option<(Handle<LocalVariable>, Handle<Expression>, i64)> {
     let expressions = &function.expressions;
     let Some(Statement::If { condition, .. }) =
         body.iter().find(|statement| !matches!(statement, Statement::Emit(_)))
@@ -742,7 +731,7 @@ fn counted(
     let Expression::Binary { op: BinaryOperator::Add, right: step, .. } = expressions[increment] else {
         return None;
     };
-    let step = literal(module, expressions, step).and_then(|step| u64::try_from(step).ok())?;
+    let step = literal(module, expressions, step)?;
     (step > 0).then_some((counter, bound, step))
 }
 

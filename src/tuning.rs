@@ -66,7 +66,7 @@ impl Operation {
         match self {
             Self::Forward(_) => ForwardPlan::choices(config, tokens, device).map(fused),
             Self::BackwardInput(options) => {
-                BackwardInputPlan::choices(config, tokens, options, device).map(fused)
+                BackwardInputPlan::choices(config, tokens, *options, device).map(fused)
             }
             Self::BackwardParams(_) => BackwardParamsPlan::choices(config, tokens, device).map(outer),
         }

@@ -106,10 +106,10 @@ impl BackwardInputPlan {
     pub(crate) fn choices(
         config: &Config,
         tokens: u32,
-        options: &BackwardInputOptions,
+        options: BackwardInputOptions,
         device: &DeviceProfile,
     ) -> Result<Vec<FusedChoice>, Error> {
-        let placed = problem(config, tokens, *options)?.candidates(device)?;
+        let placed = problem(config, tokens, options)?.candidates(device)?;
         Ok(placed.iter().map(|placed| placed.choice).collect())
     }
 
