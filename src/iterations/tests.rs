@@ -1,0 +1,247 @@
+//! The count held to snippets counted by hand, and to the driver.
+
+use wgpu::util::DeviceExt as _;
+
+use super::most_iterations;
+use crate::device::Gpu;
+use crate::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearOptions, LinearPlan};
+use crate::shader::{Binding, BindingKind};
+use crate::{
+    AdamWHyper, Config, DeviceProfile, DispatchPlan, Element, LinearDirection, Operation, Router, WriteMode,
+};
+
+/// The count of a shader whose uniform says `n = 5, m = 7` and whose grid is 3 x 1 x 1.
+fn count(functions: &str, body: &str) -> u64 {
+    let wgsl = format!(
+        "struct Dims {{ n: u32, m: u32 }}
+        @group(0) @binding(0) var<uniform> dims: Dims;
+        @group(0) @binding(1) var<storage, read_write> out: array<u32>;
+        {functions}
+        @compute @workgroup_size(64)
+        fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {{
+            {body}
+        }}"
+    );
+    most_iterations(&wgsl, bytemuck::bytes_of(&[5u32, 7]), [3, 1, 1])
+}
+
+#[test]
+fn loops_count_as_llvmpipe_counts_them() {
+    let write = "out[local] += 1u;";
+    let cases = [
+        // The body runs once more, idle.
+        ("for (var i = 0u; i < dims.n; i++) { WRITE }", 5 + 1),
+        ("for (var i = 1u; i < dims.n; i += 3u) { WRITE }", 2 + 1),
+        ("for (var i = 9u; i < dims.n; i++) { WRITE }", 1),
+        // So does the loop inside it.
+        (
+            "for (var i = 0u; i < dims.n; i++) { for (var j = 0u; j < dims.m; j++) { WRITE } }",
+            5 * (1 + 8) + 2,
+        ),
+        // The lanes start apart: the first takes the most.
+        ("for (var i = local; i < 100u; i += 64u) { WRITE }", 2 + 1),
+        // Both ends move with the outer loop.
+        (
+            "for (var i = 0u; i < 100u; i += 10u) {
+                for (var j = i + local; j < min(i + 10u, 95u); j++) { WRITE }
+            }",
+            10 * (1 + 11) + 2,
+        ),
+        // The workgroup's first group is its own.
+        ("for (var i = group.x * dims.n; i < (group.x + 1u) * dims.n; i++) { WRITE }", 5 + 1),
+        // Few and constant iterations of little are unrolled; many, or of much, are not.
+        ("for (var i = 0u; i < 8u; i++) { WRITE }", 0),
+        ("for (var i = 0u; i < 33u; i++) { WRITE }", 33 + 1),
+        (
+            "for (var i = 0u; i < 32u; i++) {
+                WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE
+            }",
+            32 + 1,
+        ),
+        // An untaken branch idles: all lanes take one, or each its own.
+        (
+            "if (group.x > 1u) { for (var i = 0u; i < dims.n; i++) { WRITE } }
+            else { for (var i = 0u; i < dims.m; i++) { WRITE } }",
+            8 + 1,
+        ),
+        (
+            "if (local > 1u) { for (var i = 0u; i < dims.n; i++) { WRITE } }
+            else { for (var i = 0u; i < dims.m; i++) { WRITE } }",
+            8 + 6,
+        ),
+        ("let n = bound(group.x); for (var i = 0u; i < n; i++) { WRITE }", 7 + 1),
+        // What is stored in memory may be anything.
+        ("for (var i = 0u; i < out[0]; i++) { WRITE }", u64::MAX),
+        (
+            "var n = 1u;
+            for (var i = 0u; i < 99u; i++) { n += 1u; }
+            for (var i = 0u; i < n; i++) { WRITE }",
+            u64::MAX,
+        ),
+    ];
+    let functions = "fn bound(n: u32) -> u32 { return min(3u * n + 1u, dims.m); }";
+    for (body, expected) in cases {
+        assert_eq!(count(functions, &body.replace("WRITE", write)), expected, "{body}");
+    }
+}
+
+/// A dispatch that first burns as many loop iterations as its uniform says.
+struct Burning<'a> {
+    gpu: &'a Gpu,
+    plan: &'a DispatchPlan,
+    pipeline: wgpu::ComputePipeline,
+    tensors: Vec<(wgpu::Buffer, BindingKind)>,
+    numbers: Vec<f32>,
+}
+
+impl<'a> Burning<'a> {
+    fn new(gpu: &'a Gpu, plan: &'a DispatchPlan, elements: usize) -> Self {
+        let source = plan.shader.source();
+        let begin = source.wgsl.rfind("fn main(").expect("an entry point");
+        let begin = begin + source.wgsl[begin..].find(") {").expect("its body") + 3;
+        let (before, after) = source.wgsl.split_at(begin);
+        let wgsl = format!(
+            "@group(1) @binding(0) var<uniform> burn: vec4<u32>;
+            var<workgroup> burnt: u32;
+            {before} for (var i = 0u; i < burn.x; i++) {{ burnt = i; }} {after}"
+        );
+        let layout = |bindings: &[BindingKind]| {
+            let entries: Vec<_> =
+                (0..).zip(bindings).map(|(at, &kind)| crate::pipeline::layout_entry(at, kind)).collect();
+            gpu.device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+        };
+        let kinds: Vec<_> = source.bindings.iter().map(|binding| binding.kind).collect();
+        let layouts = [layout(&kinds), layout(&[BindingKind::Uniform])];
+        let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            bind_group_layouts: &layouts.each_ref().map(Some),
+            ..Default::default()
+        });
+        let module = crate::pipeline::trusted_module(&gpu.device, source.label, wgsl);
+        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let tensor =
+            |Binding { kind, .. }: &Binding| (gpu.zeroed("tensor", elements).expect("memory"), *kind);
+        let mut random = crate::adapter::SplitMix64(1);
+        Self {
+            gpu,
+            plan,
+            pipeline,
+            tensors: source.bindings[1..].iter().map(tensor).collect(),
+            numbers: (0..elements).map(|_| random.uniform()).collect(),
+        }
+    }
+
+    /// What the dispatch writes.
+    fn run(&self, burn: u64) -> Vec<Vec<u32>> {
+        let Self { gpu: Gpu { device, queue }, plan, pipeline, tensors, numbers, .. } = self;
+        let uniform = |contents: &[u8]| {
+            let usage = wgpu::BufferUsages::UNIFORM;
+            device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: None, contents, usage })
+        };
+        let mut bytes = plan.uniform.clone();
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let uniforms = [uniform(&bytes), uniform(bytemuck::bytes_of(&[burn as u32, 0, 0, 0]))];
+        for (tensor, _) in tensors {
+            queue.write_buffer(tensor, 0, bytemuck::cast_slice(numbers));
+        }
+        let group = |at: u32, buffers: &[&wgpu::Buffer]| {
+            let entries: Vec<_> = (0..)
+                .zip(buffers)
+                .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: buffer.as_entire_binding(),
+                })
+                .collect();
+            let layout = &pipeline.get_bind_group_layout(at);
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
+        };
+        let bound: Vec<_> =
+            [&uniforms[0]].into_iter().chain(tensors.iter().map(|(tensor, _)| tensor)).collect();
+        let groups = [group(0, &bound), group(1, &[&uniforms[1]])];
+        let [x, y, z] = plan.grid;
+        let record = |pass: &mut wgpu::ComputePass<'_>| {
+            pass.set_pipeline(pipeline);
+            for (at, group) in (0..).zip(&groups) {
+                pass.set_bind_group(at, group, &[]);
+            }
+            pass.dispatch_workgroups(x, y, z);
+        };
+        self.gpu.submit(record).expect("a working device");
+        let written = tensors.iter().filter(|(_, kind)| *kind == BindingKind::Write);
+        let bits = |(tensor, _): &(wgpu::Buffer, _)| {
+            let values = self.gpu.read_blocking(tensor).expect("a working device");
+            values.into_iter().map(f32::to_bits).collect()
+        };
+        written.map(bits).collect()
+    }
+}
+
+/// Burns what a plan leaves of the driver's 65,535 iterations: its results must not change. Where no loops
+/// are ended this says nothing; on llvmpipe it also sees that more than all of them do change results.
+#[test]
+fn no_plan_counts_fewer_iterations_than_the_driver() {
+    const ALL: u64 = 65_535;
+    let gpu = pollster::block_on(Gpu::from_env()).expect("a GPU or a software driver");
+    let device = DeviceProfile { max_loop_iterations: u64::MAX, ..DeviceProfile::of(&gpu.device) };
+    let alone = DeviceProfile { subgroup_lanes: 1, ..device.clone() };
+    let mut plans: Vec<DispatchPlan> = Vec::new();
+    let mut add = |dispatches: &[DispatchPlan]| plans.extend_from_slice(dispatches);
+    for ([tokens, d_in, d_out, rank, experts], router) in
+        [([20, 256, 192, 8, 4], Router::Latent), ([228, 384, 152, 65, 12], Router::Input)]
+    {
+        let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+        let fits = "these shapes fit";
+        for operation in Operation::training_step(Element::F32) {
+            for device in [&device, &alone] {
+                let choices = operation.choices(&config, tokens, device).expect(fits);
+                for choice in [choices[0], choices[choices.len() - 1]] {
+                    let mut tuned = device.clone();
+                    tuned.tuning.set(&config, tokens, operation, choice);
+                    match operation {
+                        Operation::Forward(options) => {
+                            add(&ForwardPlan::new(&config, tokens, &options, &tuned).expect(fits).dispatches);
+                        }
+                        Operation::BackwardInput(options) => {
+                            let plan = BackwardInputPlan::new(&config, tokens, &options, &tuned);
+                            add(&plan.expect(fits).dispatches);
+                        }
+                        Operation::BackwardParams(options) => {
+                            let plan = BackwardParamsPlan::new(&config, tokens, &options, &tuned);
+                            add(&plan.expect(fits).dispatches);
+                        }
+                    }
+                }
+            }
+        }
+        for direction in [LinearDirection::Forward, LinearDirection::Backward] {
+            let [source, weight, target] = [Element::F32; 3];
+            let options = LinearOptions { bias: false, write: WriteMode::Overwrite, source, weight, target };
+            let plan = LinearPlan::new(direction, [d_in, d_out, tokens], &options, &device);
+            add(&[plan.expect(fits).dispatch]);
+        }
+    }
+    let hyper = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
+    add(&AdamWPlan::new(400_000, hyper, &device).expect("it fits").dispatches);
+    plans.sort_by_key(|plan| format!("{plan:?}"));
+    plans.dedup();
+    assert!(plans.len() > 20, "only {} dispatches", plans.len());
+
+    let mut ended = 0;
+    for plan in &plans {
+        let counted = most_iterations(&plan.shader.source().wgsl, &plan.uniform, plan.grid);
+        let burning = Burning::new(&gpu, plan, 600_000);
+        let right = burning.run(0);
+        assert!(burning.run(ALL - 1 - counted) == right, "{plan:?}: more than {counted} iterations");
+        ended += usize::from(burning.run(ALL + 1) != right);
+    }
+    if DeviceProfile::of(&gpu.device).max_loop_iterations < u64::MAX {
+        assert!(2 * ended > plans.len(), "only {ended} of {} dispatches were ended", plans.len());
+    }
+}
