@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::element::Element;
 
-/// What bounds an operation. Most are limits that the device was requested with, and are displayed by their
+/// What bounds an operation. Most are limits that the device was requested with, and are displayed with their
 /// names in [`wgpu::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -31,14 +31,14 @@ pub enum Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::BufferSize => "max_buffer_size",
-            Self::StorageBufferBindingSize => "max_storage_buffer_binding_size",
-            Self::StorageBuffersPerShaderStage => "max_storage_buffers_per_shader_stage",
-            Self::ComputeWorkgroupStorageSize => "max_compute_workgroup_storage_size",
-            Self::ComputeInvocationsPerWorkgroup => "max_compute_invocations_per_workgroup",
-            Self::ComputeWorkgroupsPerDimension => "max_compute_workgroups_per_dimension",
-            Self::Elements => "32-bit element count",
-            Self::LoopIterations => "bound on loop iterations",
+            Self::BufferSize => "the device's max_buffer_size",
+            Self::StorageBufferBindingSize => "the device's max_storage_buffer_binding_size",
+            Self::StorageBuffersPerShaderStage => "the device's max_storage_buffers_per_shader_stage",
+            Self::ComputeWorkgroupStorageSize => "the device's max_compute_workgroup_storage_size",
+            Self::ComputeInvocationsPerWorkgroup => "the device's max_compute_invocations_per_workgroup",
+            Self::ComputeWorkgroupsPerDimension => "the device's max_compute_workgroups_per_dimension",
+            Self::Elements => "the kernels' 32-bit element count",
+            Self::LoopIterations => "the driver's bound on loop iterations",
         })
     }
 }
@@ -180,7 +180,7 @@ pub enum Error {
     },
 
     /// The operation needs more than the device allows.
-    #[error("{what} needs {needed}, over the device's {limit} of {allowed}: {fix}")]
+    #[error("{what} needs {needed}, over {limit} of {allowed}: {fix}")]
     OverLimit {
         /// What needs it.
         what: String,

@@ -99,7 +99,7 @@ impl Layout {
             Limit::Elements,
             u64::try_from(elements).unwrap_or(u64::MAX),
             1 << 30,
-            "use a smaller rank or fewer experts",
+            "use a smaller rank, fewer experts or a narrower layer",
         )?;
 
         let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);

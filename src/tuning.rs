@@ -142,6 +142,8 @@ struct Key {
 impl Key {
     fn new(config: &Config, tokens: u32, operation: Operation) -> Self {
         let Config { d_in, d_out, rank, experts, router, scaling: _ } = *config;
+        // One expert has no router, whatever its configuration says.
+        let router = if experts == 1 { Router::Input } else { router };
         let tokens = tokens.checked_next_power_of_two().unwrap_or(u32::MAX);
         Self { operation, d_in, d_out, rank, experts, router, tokens }
     }

@@ -36,9 +36,9 @@ fn store_target(row: u32, c: u32, value: vec4<f32>) { store_y(row, c, value); }
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    thread: Thread,
+    THREAD_ARGUMENTS,
 ) {
-    let local = local_index(thread);
+    let local = local_index(THREAD_NAMES);
     first_token = (group.y + group.z * grid.y) * 4u * QUADS;
     if (first_token >= dims.tokens) { return; }
     let begin = group.x * dims.slice_groups;

@@ -338,7 +338,14 @@ fn access(name: &str, width: u32, kind: BindingKind) -> String {
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {
     let mut lines: Vec<_> = consts.iter().map(|(name, value)| format!("const {name} = {value}u;")).collect();
     lines.extend(parts.iter().map(|part| (*part).to_owned()));
-    lines.join("\n")
+    let (arguments, names) = if parts.contains(&THREADS_SUBGROUP) {
+        let arguments = "@builtin(subgroup_id) subgroup: u32, @builtin(subgroup_size) size: u32, \
+                         @builtin(subgroup_invocation_id) invocation: u32";
+        (arguments, "subgroup, size, invocation")
+    } else {
+        ("@builtin(local_invocation_index) index: u32", "index")
+    };
+    lines.join("\n").replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
 }
 
 /// `buffers` are two that are read and one that is written.

@@ -14,7 +14,7 @@ fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 fn factor_x(token: u32, row: u32) -> f32 { return z[token * dims.rows + min(row, dims.rows - 1u)]; }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, THREAD_ARGUMENTS) {
     let matrix = group.y * dims.copy_groups + dims.matrix;
-    outer_x(group.x, (dims.width + 3u) / 4u, dims.rows, matrix, group.y, local_index(thread));
+    outer_x(group.x, (dims.width + 3u) / 4u, dims.rows, matrix, group.y, local_index(THREAD_NAMES));
 }

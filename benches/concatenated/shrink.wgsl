@@ -31,9 +31,9 @@ fn absorb(first: u32, count: u32, local: u32) {}
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) grid: vec3<u32>,
-    thread: Thread,
+    THREAD_ARGUMENTS,
 ) {
-    let local = local_index(thread);
+    let local = local_index(THREAD_NAMES);
     first_column = group.x * GROUP;
     first_token = (group.y + group.z * grid.y) * 4u * QUADS;
     if (first_token < dims.tokens) { shrink(first_token, dims.tokens, local); }

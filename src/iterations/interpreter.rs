@@ -214,7 +214,7 @@ impl<'a> Interpreter<'a> {
                     }
                     _ => {}
                 }
-                Count::default()
+                Count::instructions(stored(frame.function, *pointer))
             }
             Statement::If { condition, accept, reject } => {
                 let condition = self.number(frame, *condition);
@@ -223,9 +223,7 @@ impl<'a> Interpreter<'a> {
             Statement::Loop { body, continuing, break_if: None } => self.looped(frame, body, continuing),
             Statement::Call { function, arguments, result } => {
                 for &argument in arguments {
-                    if let Expression::LocalVariable(local) = frame.function.expressions[argument] {
-                        frame.locals.insert(local, Number::unknown());
-                    }
+                    self.forget(frame, &frame.function.expressions[argument]);
                 }
                 let arguments = arguments.iter().map(|&argument| self.value(frame, argument)).collect();
                 let (value, count) = self.call(&self.module.functions[*function], arguments);
@@ -257,15 +255,21 @@ impl<'a> Interpreter<'a> {
     ) -> Count {
         let before = (frame.locals.clone(), self.globals.clone());
         let accepted = self.block(frame, accept);
-        let after =
-            (std::mem::replace(&mut frame.locals, before.0), std::mem::replace(&mut self.globals, before.1));
+        let after = (
+            std::mem::replace(&mut frame.locals, before.0.clone()),
+            std::mem::replace(&mut self.globals, before.1.clone()),
+        );
         let rejected = self.block(frame, reject);
         // What either branch has stored is not followed further.
-        for (local, number) in after.0 {
-            forget_unless_equal(frame.locals.get_mut(&local), &number);
+        for (local, number) in before.0 {
+            if after.0[&local] != number || frame.locals[&local] != number {
+                frame.locals.insert(local, Number::unknown());
+            }
         }
-        for (global, number) in after.1 {
-            forget_unless_equal(self.globals.get_mut(&global), &number);
+        for (global, number) in before.1 {
+            if after.1[&global] != number || self.globals[&global] != number {
+                self.globals.insert(global, Number::unknown());
+            }
         }
         let only_accepted = accepted.active.saturating_add(rejected.idle);
         let only_rejected = rejected.active.saturating_add(accepted.idle);
@@ -276,6 +280,19 @@ impl<'a> Interpreter<'a> {
             _ => only_accepted.max(only_rejected),
         };
         Count { active, ..accepted.then(rejected) }
+    }
+
+    /// Whoever has a pointer to a variable may store anything there.
+    fn forget(&mut self, frame: &mut Frame<'a>, pointer: &Expression) {
+        match *pointer {
+            Expression::LocalVariable(local) => {
+                frame.locals.insert(local, Number::unknown());
+            }
+            Expression::GlobalVariable(global) => {
+                self.globals.entry(global).and_modify(|number| *number = Number::unknown());
+            }
+            _ => {}
+        }
     }
 
     /// `for (; counter < bound; counter += step)`, the form that tests/shaders.rs holds every loop to.
@@ -293,16 +310,8 @@ impl<'a> Interpreter<'a> {
             stores(function, &function.body, &mut everywhere);
             stored.extend(everywhere.into_iter().filter(globals));
         }
-        for pointer in stored {
-            match *pointer {
-                Expression::LocalVariable(local) => {
-                    frame.locals.insert(local, Number::unknown());
-                }
-                Expression::GlobalVariable(global) => {
-                    self.globals.entry(global).and_modify(|number| *number = Number::unknown());
-                }
-                _ => {}
-            }
+        for pointer in &stored {
+            self.forget(frame, pointer);
         }
 
         // The bound does not depend on the counter, so the counter may be anything while it is found.
@@ -324,6 +333,10 @@ impl<'a> Interpreter<'a> {
         frame.locals.insert(counter, Number { varying: first.varying, known, ..limited(at) });
         let count = self.block(frame, body).then(self.block(frame, continuing));
         self.depth -= 1;
+        // Nor does anyone know how often it was run.
+        for pointer in stored {
+            self.forget(frame, pointer);
+        }
         frame.locals.insert(counter, Number { upper: Vec::new(), varying: true, known: Known::No, ..first });
         let small = trips.saturating_mul(count.instructions) <= MOST_INSTRUCTIONS;
         let unrolled = constant
@@ -410,24 +423,18 @@ impl Interpreter<'_> {
         let TypeInner::Struct { ref members, .. } = self.module.types[variable.ty].inner else {
             return Number::unknown();
         };
+        let first = naga::ResourceBinding { group: 0, binding: 0 };
+        let is_first = variable.space == AddressSpace::Uniform && variable.binding == Some(first);
         let member = &members[member as usize];
         let scalar = self.module.types[member.ty].inner.scalar();
         let unsigned = scalar.is_some_and(|scalar| scalar.kind == ScalarKind::Uint);
         let bytes = self.uniform.get(member.offset as usize..).and_then(|bytes| bytes.first_chunk());
         match bytes {
-            Some(bytes) if unsigned && variable.space == AddressSpace::Uniform => {
+            Some(bytes) if unsigned && is_first => {
                 Number::exact(Form::constant(u32::from_le_bytes(*bytes).into()), false)
             }
             _ => Number { varying: variable.space != AddressSpace::Uniform, ..Number::unknown() },
         }
-    }
-}
-
-fn forget_unless_equal(number: Option<&mut Number>, other: &Number) {
-    if let Some(number) = number
-        && (number.lower != other.lower || number.upper != other.upper)
-    {
-        *number = Number::unknown();
     }
 }
 
@@ -456,25 +463,42 @@ fn counted(
     continuing: &Block,
 ) -> Option<(Handle<LocalVariable>, Handle<Expression>, i64)> {
     let expressions = &function.expressions;
-    let Some(Statement::If { condition, .. }) =
+    let is_load = |expression: Handle<Expression>, counter: Handle<LocalVariable>| {
+        matches!(expressions[expression], Expression::Load { pointer }
+            if matches!(expressions[pointer], Expression::LocalVariable(local) if local == counter))
+    };
+    // It begins with: if counter < bound {} else { break }
+    let Some(Statement::If { condition, accept, reject }) =
         body.iter().find(|statement| !matches!(statement, Statement::Emit(_)))
     else {
         return None;
     };
+    if !accept.is_empty() || !matches!(reject.last(), Some(Statement::Break)) {
+        return None;
+    }
     let Expression::Binary { op: BinaryOperator::Less, left, right: bound } = expressions[*condition] else {
         return None;
     };
     let Expression::Load { pointer } = expressions[left] else { return None };
     let Expression::LocalVariable(counter) = expressions[pointer] else { return None };
+    // It ends with the counter's only store: counter += step
+    let (mut inside, mut behind) = (Vec::new(), Vec::new());
+    stores(function, body, &mut inside);
+    stores(function, continuing, &mut behind);
+    let is_counter =
+        |pointer: &&Expression| matches!(pointer, Expression::LocalVariable(local) if *local == counter);
+    if inside.iter().any(is_counter) || behind.len() != 1 || !behind.iter().all(is_counter) {
+        return None;
+    }
     let increment = continuing.iter().find_map(|statement| match statement {
         Statement::Store { value, .. } => Some(*value),
         _ => None,
     })?;
-    let Expression::Binary { op: BinaryOperator::Add, right: step, .. } = expressions[increment] else {
+    let Expression::Binary { op: BinaryOperator::Add, left, right: step } = expressions[increment] else {
         return None;
     };
     let step = literal(module, expressions, step)?;
-    (step > 0).then_some((counter, bound, step))
+    (step > 0 && is_load(left, counter)).then_some((counter, bound, step))
 }
 
 /// Whether a loop's counter indexes a local array of `length` elements in the loop's own body.
@@ -510,6 +534,15 @@ fn indexes(
         Statement::Block(block) => indexes(module, function, block, counter, length),
         _ => false,
     })
+}
+
+/// Instructions of a store: none where variables become registers.
+fn stored(function: &Function, pointer: Handle<Expression>) -> u64 {
+    match function.expressions[pointer] {
+        Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => stored(function, base),
+        Expression::GlobalVariable(_) => 4,
+        _ => 0,
+    }
 }
 
 /// The variables that a block stores to, at any depth.

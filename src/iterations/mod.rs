@@ -6,9 +6,9 @@
 //! that no lane takes, each count once. This module interprets the shader over intervals, with that rule.
 //!
 //! Integers are bounded by intervals and by linear forms over loop counters, so that the difference between
-//! a loop's bound and its first value stays exact where both move with an outer loop. Unsigned subtractions
-//! are taken not to wrap. What is not known is bounded by nothing, and a loop that runs up to it counts as
-//! endless: an unknown construct makes a count too high, never too low.
+//! a loop's bound and its first value stays exact where both move with an outer loop. What is not known is
+//! bounded by nothing, and a loop that runs up to it counts as endless, as does one of another form than
+//! `for (; counter < bound; counter += step)`. One thing is taken on trust: unsigned arithmetic does not wrap.
 
 mod interpreter;
 mod number;

@@ -34,7 +34,7 @@ impl Form {
 }
 
 /// What is known of an unsigned integer; a condition is 0 or 1.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Number {
     /// It is at least each of these.
     pub(super) lower: Vec<Form>,

@@ -54,7 +54,7 @@ fn loops_count_as_llvmpipe_counts_them() {
         ("for (var i = 0u; i < 33u; i++) { WRITE }", 33 + 1),
         (
             "for (var i = 0u; i < 32u; i++) {
-                WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE
+                WRITE WRITE WRITE WRITE WRITE
             }",
             32 + 1,
         ),
@@ -70,6 +70,25 @@ fn loops_count_as_llvmpipe_counts_them() {
             8 + 6,
         ),
         ("let n = bound(group.x); for (var i = 0u; i < n; i++) { WRITE }", 7 + 1),
+        // A store may be skipped: in a branch, or in a loop that is not entered.
+        (
+            "var n = 1u;
+            if (local > 1u) { n = dims.m; }
+            for (var i = 0u; i < n; i++) { WRITE }",
+            u64::MAX,
+        ),
+        (
+            "var n = dims.m;
+            for (var i = local; i < dims.n; i++) { n = 1u; }
+            for (var i = 0u; i < n; i++) { WRITE }",
+            u64::MAX,
+        ),
+        // A loop of another form.
+        (
+            "var i = 0u; loop { if (i < dims.n) { WRITE } if (local > 1u) { break; } continuing { i += 1u; } }",
+            u64::MAX,
+        ),
+        ("for (var i = 0u; i < dims.n; i++) { i = 0u; WRITE }", u64::MAX),
         // What is stored in memory may be anything.
         ("for (var i = 0u; i < out[0]; i++) { WRITE }", u64::MAX),
         (
@@ -193,15 +212,21 @@ fn no_plan_counts_fewer_iterations_than_the_driver() {
     let alone = DeviceProfile { subgroup_lanes: 1, ..device.clone() };
     let mut plans: Vec<DispatchPlan> = Vec::new();
     let mut add = |dispatches: &[DispatchPlan]| plans.extend_from_slice(dispatches);
-    for ([tokens, d_in, d_out, rank, experts], router) in
-        [([20, 256, 192, 8, 4], Router::Latent), ([228, 384, 152, 65, 12], Router::Input)]
-    {
+    for ([tokens, d_in, d_out, rank, experts], router, half) in [
+        ([20, 256, 192, 8, 4], Router::Latent, Element::F16),
+        ([228, 384, 152, 65, 12], Router::Input, Element::Bf16),
+    ] {
         let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
         let fits = "these shapes fit";
-        for operation in Operation::training_step(Element::F32) {
+        for (operation, thirds) in Operation::training_step(Element::F32)
+            .map(|operation| (operation, &[0, 3][..]))
+            .into_iter()
+            .chain(Operation::training_step(half).map(|operation| (operation, &[1][..])))
+        {
             for device in [&device, &alone] {
                 let choices = operation.choices(&config, tokens, device).expect(fits);
-                for choice in [choices[0], choices[choices.len() - 1]] {
+                for &third in thirds {
+                    let choice = choices[(choices.len() - 1) * third / 3];
                     let mut tuned = device.clone();
                     tuned.tuning.set(&config, tokens, operation, choice);
                     match operation {

@@ -6,7 +6,7 @@ use crate::error::{Error, Limit};
 use crate::pipeline::{Dispatch, Kernels};
 use crate::plan::{DeviceProfile, DispatchPlan, WORKGROUP, fold};
 use crate::shader::{AdamWShader, Shader};
-use crate::tensor::{Operand, Role, Tensor};
+use crate::tensor::{Operand, Role, Tensor, check_operands};
 
 /// AdamW's constants. [`Default`] is PyTorch's: betas 0.9 and 0.999, epsilon 1e-8, weight decay
 /// 0.01, no clipping.
@@ -161,7 +161,7 @@ impl AdamWPlan {
         Error::check_limit("AdamW", Limit::Elements, elements as u64, 1 << 30, "split the parameters")?;
         Error::check_length("the packed layout", elements.next_multiple_of(4), elements)?;
         let groups = elements as u32 / 4;
-        let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits)?;
+        let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits, "split the parameters")?;
         let clip = hyper.max_norm.is_some();
         let uniform = hyper.uniform(groups, 1, 0.0);
         let mut shaders = vec![(Shader::AdamW(AdamWShader { clip }), [x, y, 1])];
@@ -210,6 +210,11 @@ impl AdamW {
             gradients.clone(),
             Operand::vector("moments", Role::Write, moments, 2 * elements).only_f32(),
         ];
+        // All together: the status is written before the others are read.
+        let status_operand =
+            status.map(|status| Operand::vector("status", Role::Write, status, 2).only_f32());
+        let all: Vec<_> = operands.iter().chain(&status_operand).cloned().collect();
+        check_operands(&all, &kernels.profile().limits)?;
         let uniform = kernels.uniform(&plan.uniform(1, 0.0)?)?;
         let dispatch = |plan, operands: &[_]| kernels.dispatch_with(plan, &uniform, operands);
         let dispatches = match &plan.dispatches[..] {

@@ -125,8 +125,10 @@ impl BackwardParamsPlan {
         device: &DeviceProfile,
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens)?;
-        let placed = problem.candidates(device)?;
-        running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
+        let plan = |placed: &_| Self::placed(&problem, *options, placed, device);
+        // Refused at once where no plan runs.
+        problem.plan(None, device, plan)?;
+        running(problem.candidates(device)?.iter().map(plan))
     }
 
     /// The choices of every plan that fits the device's limits.
@@ -193,7 +195,12 @@ impl BackwardParamsPlan {
             return Ok(Self { dispatches: outers(write)?, scratch_bytes: 0, choice, work });
         }
         let groups = (layout.len() / 4) as u32;
-        let [x, y] = fold("backward_params_reduce", groups.div_ceil(WORKGROUP), &device.limits)?;
+        let [x, y] = fold(
+            "backward_params_reduce",
+            groups.div_ceil(WORKGROUP),
+            &device.limits,
+            "use a narrower layer",
+        )?;
         let reduce = Shader::BackwardParamsReduce(ReduceShader { write });
         let dims = ReduceDims { groups, splits: choice.splits };
         let reduce = DispatchPlan::new(reduce, &dims, [x, y, 1], device)?;

@@ -97,8 +97,10 @@ impl ForwardPlan {
         device: &DeviceProfile,
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens)?;
-        let placed = problem.candidates(device)?;
-        running(placed.iter().map(|placed| Self::placed(&problem, *options, placed, device)))
+        let plan = |placed: &_| Self::placed(&problem, *options, placed, device);
+        // Refused at once where no plan runs.
+        problem.plan(None, device, plan)?;
+        running(problem.candidates(device)?.iter().map(plan))
     }
 
     /// The choices of every plan that fits the device's limits.

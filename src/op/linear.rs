@@ -6,7 +6,7 @@ use super::{check_matrix, groups};
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, first_that_runs, fold, halvings};
+use crate::plan::{DeviceProfile, DispatchPlan, FEWER_TOKENS, first_that_runs, fold, halvings};
 use crate::shader::linear::{DEPTH, MOST_THREAD_TOKENS, SIDE, THREAD_QUADS};
 use crate::shader::{Access, LinearDirection, LinearShader, Shader, WriteMode};
 use crate::tensor::{Operand, Role, Tensor};
@@ -137,7 +137,7 @@ impl LinearPlan {
             u64::from(limits.max_compute_workgroups_per_dimension),
             "use a narrower layer",
         )?;
-        let [y, z] = fold("linear", dims.tokens.div_ceil(SIDE * thread_tokens), limits)?;
+        let [y, z] = fold("linear", dims.tokens.div_ceil(SIDE * thread_tokens), limits, FEWER_TOKENS)?;
         let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
         Error::check_limit(
             "linear workgroup memory (bytes)",

@@ -25,7 +25,7 @@ use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::layout::Layout;
 use crate::pipeline::{Dispatch, Kernels};
-use crate::plan::{DeviceProfile, DispatchPlan, FusedPlacement, FusedProblem, ShrinkPlacement};
+use crate::plan::{DeviceProfile, DispatchPlan, FEWER_TOKENS, FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::shader::{Access, Shader, ShrinkFrom, ShrinkShader};
 use crate::tensor::{MOST_BYTES, Operand, Role, Tensor, check_operands};
 
@@ -111,23 +111,11 @@ fn prepare_fused(
     Ok(vec![kernels.dispatch(shrink, &first)?, kernels.dispatch(fused, &rest)?])
 }
 
-/// The plans whose loops the driver lets run, in their order; the first refusal if there are none.
+/// The plans whose loops the driver lets run, in their order.
 fn running<T>(plans: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
-    let mut running = Vec::new();
-    let mut refused = None;
-    for plan in plans {
-        match plan {
-            Ok(plan) => running.push(plan),
-            Err(error @ Error::OverLimit { limit: Limit::LoopIterations, .. }) => {
-                refused = refused.or(Some(error));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match refused {
-        Some(error) if running.is_empty() => Err(error),
-        _ => Ok(running),
-    }
+    let too_long =
+        |plan: &Result<T, Error>| matches!(plan, Err(Error::OverLimit { limit: Limit::LoopIterations, .. }));
+    plans.filter(|plan| !too_long(plan)).collect()
 }
 
 /// vec4 groups in a row of `width` elements.
@@ -162,7 +150,7 @@ fn check_matrix(tokens: u32, widest: u32) -> Result<(), Error> {
         Limit::Elements,
         u64::from(tokens) * u64::from(widest),
         MOST_BYTES / 2,
-        "process fewer tokens at a time",
+        if tokens > 1 { FEWER_TOKENS } else { "use a narrower layer" },
     )
 }
 

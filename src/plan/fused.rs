@@ -1,7 +1,7 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
 use super::cost::{Costs, filled};
-use super::{DeviceProfile, WORKGROUP, fold, halvings};
+use super::{DeviceProfile, FEWER_TOKENS, WORKGROUP, fold, halvings};
 use crate::config::Config;
 use crate::error::{Error, Limit};
 use crate::tensor::MOST_BYTES;
@@ -217,6 +217,11 @@ impl FusedProblem {
         std::iter::once(0).chain(apart.into_iter().flatten())
     }
 
+    /// Whether a tile is at most twice as long as the tokens that fill it.
+    fn fills(&self, quads: u32) -> bool {
+        quads == 1 || 2 * quads < self.tokens
+    }
+
     /// Quads that a thread may expand at a time.
     fn ways_to_expand(&self, quads: u32) -> impl Iterator<Item = u32> {
         halvings(if self.target_groups > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
@@ -254,19 +259,18 @@ impl FusedProblem {
         let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
         let splits = self.source_groups.div_ceil(split_groups);
         let tiles = self.tokens.div_ceil(4 * quads);
-        let [y, z] = fold("shrink", tiles, &device.limits)?;
+        let [y, z] = fold("shrink", tiles, &device.limits, FEWER_TOKENS)?;
         let blocks = self.columns.div_ceil(tile.group).saturating_mul(splits);
         check_grid("shrink", blocks, device)?;
         let sums =
             [splits, tiles, self.columns, quads].map(u64::from).into_iter().fold(16, u64::saturating_mul);
         let limits = &device.limits;
-        Error::check_limit(
-            "sums of the shrink (bytes)",
-            Limit::StorageBufferBindingSize,
-            sums,
-            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MOST_BYTES),
-            "process fewer tokens at a time",
-        )?;
+        let bindable = limits.max_storage_buffer_binding_size.min(MOST_BYTES);
+        for (limit, most) in
+            [(Limit::BufferSize, limits.max_buffer_size), (Limit::StorageBufferBindingSize, bindable)]
+        {
+            Error::check_limit("sums of the shrink (bytes)", limit, sums, most, FEWER_TOKENS)?;
+        }
         Ok(ShrinkPlacement { tile, splits, split_groups, grid: [blocks, y, z], sums })
     }
 
@@ -305,8 +309,7 @@ impl FusedProblem {
         let mut candidates = Vec::new();
         let mut refused = None;
         let mut least_memory = u64::MAX;
-        // A tile is at most twice as long as the tokens that fill it.
-        for quads in halvings(MOST_QUADS).filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
+        for quads in halvings(MOST_QUADS).filter(|&quads| self.fills(quads)) {
             let memory_of = |reduce: u32| {
                 let (expand_quads, slices, shrink_splits, held) = (1, 1, 0, false);
                 let choice = FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
@@ -351,12 +354,13 @@ impl FusedProblem {
     fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
         let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
-        super::check_choice("quads", quads, divides(quads, MOST_QUADS))?;
+        super::check_choice("quads", quads, divides(quads, MOST_QUADS) && self.fills(quads))?;
         let expands = self.ways_to_expand(quads).any(|possible| possible == expand_quads);
         super::check_choice("expand_quads", expand_quads, expands)?;
         super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
         super::check_choice("slices", slices, slices > 0)?;
-        super::check_choice("shrink_splits", shrink_splits, shrink_splits <= self.most_shrink_splits())?;
+        let most_splits = self.ways_to_shrink(quads, reduce, device).max().unwrap_or(0);
+        super::check_choice("shrink_splits", shrink_splits, shrink_splits <= most_splits)?;
         let ways = self.ways_to_coefficients(expand_quads, device);
         super::check_choice("held", u32::from(held), ways.contains(&held))?;
         let tile = self.tile(&choice, device);
@@ -369,7 +373,7 @@ impl FusedProblem {
             "use a smaller rank or fewer experts, or request a device with the adapter's limit",
         )?;
         let slice_groups = self.target_groups.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
-        let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits)?;
+        let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits, FEWER_TOKENS)?;
         let slices = self.target_groups.div_ceil(slice_groups).max(1);
         check_grid(self.kernel, slices, device)?;
         let shrink = (shrink_splits > 0).then(|| self.place_shrink(choice, tile, device)).transpose()?;

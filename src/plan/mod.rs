@@ -93,9 +93,10 @@ impl DeviceProfile {
         if self.holders() > 1 && coefficients <= self.holders() { &[false, true] } else { &[false] }
     }
 
-    /// No more than `device` guarantees, where more would be wrong results.
+    /// No more than `device` guarantees: more would be wrong results, or fail only in the caller's submission.
     pub(crate) fn within(self, device: &Self) -> Self {
         Self {
+            limits: self.limits.or_worse_values_from(&device.limits),
             max_loop_iterations: self.max_loop_iterations.min(device.max_loop_iterations),
             subgroup_lanes: self.subgroup_lanes.min(device.subgroup_lanes),
             ..self
@@ -140,14 +141,20 @@ impl DispatchPlan {
             "request a device with compute shaders",
         )?;
         let uniform = bytemuck::bytes_of(uniform);
-        check_loops(&parts, uniform, grid, device)?;
+        check_loops(&shader, &parts, uniform, grid, device)?;
         Ok(Self { shader, uniform: uniform.to_vec(), grid })
     }
 }
 
 /// Refuses a dispatch whose threads run more loop iterations than the driver lets them.
 #[cfg(not(target_arch = "wasm32"))]
-fn check_loops(parts: &Parts, uniform: &[u8], grid: [u32; 3], device: &DeviceProfile) -> Result<(), Error> {
+fn check_loops(
+    shader: &Shader,
+    parts: &Parts,
+    uniform: &[u8],
+    grid: [u32; 3],
+    device: &DeviceProfile,
+) -> Result<(), Error> {
     if device.max_loop_iterations == u64::MAX {
         return Ok(());
     }
@@ -157,14 +164,21 @@ fn check_loops(parts: &Parts, uniform: &[u8], grid: [u32; 3], device: &DevicePro
         Limit::LoopIterations,
         crate::iterations::most_iterations(&parts.wgsl(), uniform, grid),
         device.max_loop_iterations,
-        "use a narrower layer, a smaller rank or fewer experts, or another driver",
+        match shader {
+            Shader::BackwardParams(_) => "process fewer tokens at a time, or use another driver",
+            Shader::Linear(_) => "use a narrower layer, or another driver",
+            Shader::Shrink(_) | Shader::Forward(_) | Shader::BackwardInput(_) => {
+                "use a narrower layer, a smaller rank or fewer experts, or another driver"
+            }
+            _ => "split the parameters, or use another driver",
+        },
     )
 }
 
 /// In a browser no driver with such a bound can be told.
 #[cfg(target_arch = "wasm32")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it refuses")]
-fn check_loops(_: &Parts, _: &[u8], _: [u32; 3], _: &DeviceProfile) -> Result<(), Error> {
+fn check_loops(_: &Shader, _: &Parts, _: &[u8], _: [u32; 3], _: &DeviceProfile) -> Result<(), Error> {
     Ok(())
 }
 
@@ -175,17 +189,25 @@ pub(crate) const WORKGROUP: u32 = 64;
 /// only then is the lane that holds one known to them.
 const MOST_HOLDERS: u32 = 8;
 
+/// What to do about a grid of token tiles.
+pub(crate) const FEWER_TOKENS: &str = "process fewer tokens at a time";
+
 /// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
 /// less than the second dimension, so kernels check their index.
-pub(crate) fn fold(kernel: &'static str, count: u32, limits: &wgpu::Limits) -> Result<[u32; 2], Error> {
-    let most = limits.max_compute_workgroups_per_dimension.max(1);
-    let second = count.div_ceil(most).max(1);
+pub(crate) fn fold(
+    kernel: &'static str,
+    count: u32,
+    limits: &wgpu::Limits,
+    fix: &'static str,
+) -> Result<[u32; 2], Error> {
+    let most = limits.max_compute_workgroups_per_dimension;
+    let second = count.div_ceil(most.max(1)).max(1);
     Error::check_limit(
         format_args!("{kernel}'s grid (workgroups, folded over two dimensions)"),
         Limit::ComputeWorkgroupsPerDimension,
         u64::from(second),
         u64::from(most),
-        "process fewer tokens at a time",
+        fix,
     )?;
     Ok([count.div_ceil(second).max(1), second])
 }

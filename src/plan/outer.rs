@@ -120,14 +120,17 @@ impl OuterProblem {
         Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)))
     }
 
-    /// Never more splits than keep the device busy, whoever chooses them: each is a copy of the gradients, of
-    /// which one binding has to hold all.
+    /// Never more splits than keep the device busy, or than make its threads' loops short enough, whoever
+    /// chooses them: each is a copy of the gradients, of which one binding has to hold all.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
         let limits = &device.limits;
         let copies = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / self.layout.bytes();
         // The fewest workgroups that a split has.
         let workgroups: u32 = self.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
+        // A thread takes one iteration for each token of its split, and less than one more for staging it.
+        let looped = u64::from(self.tokens).div_ceil((device.max_loop_iterations / 2).max(1));
+        let busy = busy.max(u32::try_from(looped).unwrap_or(u32::MAX));
         (self.tokens / LEAST_SPLIT_TOKENS)
             .min(copies.min(u64::from(u32::MAX)) as u32)
             .min(busy)
@@ -145,7 +148,7 @@ impl OuterProblem {
         let all = self.blocks(rows);
         let dispatch = |blocks: [OuterBlock; 3]| {
             let workgroups = blocks.iter().map(|block| block.workgroups).sum();
-            let [x, z] = fold("backward_params", workgroups, &device.limits)?;
+            let [x, z] = fold("backward_params", workgroups, &device.limits, "use a narrower layer")?;
             Ok(OuterDispatch { blocks, grid: [x, splits, z] })
         };
         let alone = |at: usize| {
