@@ -86,10 +86,16 @@ fn long_loops(cases: &mut Vec<Case>) {
         Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, widths, [1, 2]))
     };
     cases.extend([params(70_000, [4, 5]), params(39_000, [4, 4])]);
-    for (rows, tokens) in [(4, 58_000), (16, 48_000)] {
+    for (rows, tokens, ranks) in [(4, 56_000, [1, 2]), (16, 47_500, [14, 2])] {
         let choice = OuterChoice { rows, splits: 1, held: false, apart: true };
-        cases.push(params(tokens, [4, 4]).planned_for(Planning::Chosen(None, Some(choice))));
+        let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, [4, 4], ranks));
+        cases.push(case.planned_for(Planning::Chosen(None, Some(choice))));
     }
+    let choice =
+        FusedChoice { quads: 4, expand_quads: 4, reduce: 4, slices: 1, shrink_splits: 0, held: false };
+    let case = Case::new(Operation::Forward(Router::Latent), Shape::new(40, [8, 8], [200, 226]));
+    let case = case.planned_for(Planning::Chosen(Some(choice), None));
+    cases.push(Case { beyond_defaults: true, ..case });
     // Rank and experts that make the expand, and backward's shrink, long.
     let shapes = [(40, [384, 152], [265, 192]), (228, [8, 8], [265, 192]), (70, [8, 8], [96, 100])];
     for (tokens, widths, ranks) in shapes {

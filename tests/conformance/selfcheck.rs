@@ -91,6 +91,10 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     for case in cases::all() {
         let Planning::Chosen(fused, outer) = case.planning else { continue };
         let job = case.job();
+        let mut device = device.clone();
+        if case.beyond_defaults {
+            device.limits.max_compute_workgroup_storage_size *= 2;
+        }
         let device = planned_profile(&device, case.planning, &job);
         for op in &job.ops {
             let planned = op.plan(&device)?;
