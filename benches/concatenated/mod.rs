@@ -338,14 +338,19 @@ fn access(name: &str, width: u32, kind: BindingKind) -> String {
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {
     let mut lines: Vec<_> = consts.iter().map(|(name, value)| format!("const {name} = {value}u;")).collect();
     lines.extend(parts.iter().map(|part| (*part).to_owned()));
-    let (arguments, names) = if parts.contains(&THREADS_SUBGROUP) {
+    lines.join("\n")
+}
+
+/// A kernel's text with the arguments that its numbering of threads takes.
+fn with_threads(wgsl: &str) -> String {
+    let (arguments, names) = if wgsl.contains(THREADS_SUBGROUP) {
         let arguments = "@builtin(subgroup_id) subgroup: u32, @builtin(subgroup_size) size: u32, \
                          @builtin(subgroup_invocation_id) invocation: u32";
         (arguments, "subgroup, size, invocation")
     } else {
         ("@builtin(local_invocation_index) index: u32", "index")
     };
-    lines.join("\n").replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
+    wgsl.replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
 }
 
 /// `buffers` are two that are read and one that is written.
@@ -357,6 +362,6 @@ fn record(
     grid: [u32; 3],
 ) {
     let bindings = [(Read, left), (Read, right), (Write, result)];
-    let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[wgsl]);
+    let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[&with_threads(wgsl)]);
     recorder.dispatch(wgsl, bytemuck::bytes_of(dims), &bindings, grid);
 }

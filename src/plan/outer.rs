@@ -98,10 +98,11 @@ impl OuterProblem {
     /// Every placement that fits the device's limits, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
         let most_splits = self.most_splits(device);
+        let possible_splits = || halvings(self.copies(device)).filter(|&splits| splits <= most_splits);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
         for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
-            for splits in halvings(most_splits) {
+            for splits in possible_splits() {
                 for &held in device.ways_to_coefficients(rows / 4) {
                     for apart in [false, true] {
                         match self.place(OuterChoice { rows, splits, held, apart }, device) {
@@ -123,17 +124,21 @@ impl OuterProblem {
     /// Never more splits than keep the device busy, or than make its threads' loops short enough, whoever
     /// chooses them: each is a copy of the gradients, of which one binding has to hold all.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
-        let limits = &device.limits;
-        let copies = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / self.layout.bytes();
         // The fewest workgroups that a split has.
         let workgroups: u32 = self.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
         // A thread takes one iteration for each token of its split, and less than one more for staging it.
-        let looped = u64::from(self.tokens).div_ceil((device.max_loop_iterations / 2).max(1));
-        let busy = busy.max(u32::try_from(looped).unwrap_or(u32::MAX));
+        // Twice as many splits as that needs, since candidates are halvings.
+        let looped = u64::from(self.tokens).div_ceil((device.max_loop_iterations / 4).max(1));
+        busy.max(u32::try_from(looped).unwrap_or(u32::MAX)).clamp(1, self.copies(device))
+    }
+
+    /// Splits that have tokens enough, and of whose gradients one binding holds all copies.
+    fn copies(&self, device: &DeviceProfile) -> u32 {
+        let limits = &device.limits;
+        let copies = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / self.layout.bytes();
         (self.tokens / LEAST_SPLIT_TOKENS)
             .min(copies.min(u64::from(u32::MAX)) as u32)
-            .min(busy)
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1))
     }
 
