@@ -21,7 +21,7 @@ pub struct Stopwatch {
 pub enum Clock {
     /// From the first dispatch's start to the last one's end, by the device's timestamps.
     Device,
-    /// From submission until the device has finished, as the host sees it.
+    /// From submission until the device has finished, as the host sees it: up to a sixty-fourth late.
     Wall,
 }
 

@@ -31,7 +31,8 @@ pub struct AdamWHyper {
     /// clips no other.
     ///
     /// Without it there is no norm, and nothing is skipped: a gradient that is NaN or infinite makes its
-    /// own element useless, and no other.
+    /// own element useless, and no other. So does, with clipping or without, one beyond 1.8e19 that is not
+    /// scaled down: its square, and with it the second moment, is infinite in f32, as in PyTorch.
     pub max_norm: Option<f32>,
 }
 

@@ -454,7 +454,7 @@ mod tests {
     use super::*;
     use crate::config::Router;
 
-    /// Shapes and devices, small and large, with and without a bound on loops.
+    /// Shapes and devices, small and large.
     fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
         let memory = prop::sample::select(&[16_352u32, 16_384, 32_768, 65_536][..]);

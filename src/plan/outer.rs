@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::config::Router;
 
-    /// Shapes and devices, small and large, with and without a bound on loops.
+    /// Shapes and devices, small and large.
     fn problems() -> impl Strategy<Value = (OuterProblem, DeviceProfile)> {
         let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<bool>());
         let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
