@@ -224,7 +224,7 @@ pub(crate) fn layout_entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLa
     }
 }
 
-/// A shader module without wgpu's loop countdown; every other runtime check stays on.
+/// A shader module without wgpu's loop countdown; wgpu's other runtime checks stay on.
 ///
 /// The countdown bounds loops that might not end. It costs: an unrolled loop keeps its exit in every
 /// copy (compiled for AMD gfx1100, the forward kernel has 208 branches with it and 26 without).
@@ -239,6 +239,6 @@ pub(crate) fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: S
     // positive constant, up to a bound fixed before the loop starts; and no bound comes within an
     // increment of 2^32, because bounds count tokens, rows or groups of four elements, of which a
     // binding of 4 GiB holds less than 2^31. tests/shaders.rs checks the form of every loop. Bounds
-    // checks stay on.
+    // checks stay on, except on GL, which has none and where nothing here depends on them.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
