@@ -72,7 +72,8 @@ impl Operation {
         }
     }
 
-    /// What is chosen for the device: what its tuning prefers, if that fits, or else what is predicted to be best.
+    /// The choice for the device: what its tuning prefers, if that fits, or else what is predicted to be
+    /// best.
     ///
     /// # Errors
     /// The operation does not fit the device.

@@ -1,5 +1,5 @@
-// Training: h and w go to `saved` (tokens x STATE, rows [h, w], or h alone for one expert): all that backward needs
-// besides x. Only the first output slice writes; the others would write the same.
+// Training: h and w go to `saved` (tokens x STATE, rows [h, w], or h alone for one expert): all that backward
+// needs besides x. Only the first output slice writes; the others would write the same.
 
 @group(0) @binding(4) var<storage, read_write> saved: array<f32>;
 

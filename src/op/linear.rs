@@ -57,8 +57,8 @@ pub struct LinearPlan {
 }
 
 /// What to do where no binding holds the weight.
-const SPLIT_LAYER: &str = "request a device with the adapter's limit, store the weight in half precision, or split \
-                           the layer by its outputs";
+const SPLIT_LAYER: &str = "request a device with the adapter's limit, store the weight in half precision, \
+                           or split the layer by its outputs";
 
 /// A prepared linear layer. Recording it costs one dispatch.
 #[derive(Debug)]

@@ -227,8 +227,8 @@ fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
 /// Placements that are tried where the driver's bound on loop iterations refuses the best.
 const MOST_TRIES: usize = 4;
 
-/// Plans the first of `placements` (best first, at least one) whose loops the driver lets run. `rounds` is about proportional
-/// to a placement's loop iterations, and tells which of the others can have few enough.
+/// Plans the first of `placements` (best first, at least one) whose loops the driver lets run. `rounds` is about
+/// proportional to a placement's loop iterations, and tells which of the others can have few enough.
 pub(crate) fn first_that_runs<P, T>(
     placements: &[P],
     rounds: impl Fn(&P) -> u64,

@@ -79,8 +79,8 @@ fn token_counts(cases: &mut Vec<Case>) {
     }
 }
 
-/// Loops about as long as some drivers let all loops of a thread together be (65,535 iterations), and longer, as
-/// planned and as chosen.
+/// Loops about as long as some drivers let all loops of a thread together be (65,535 iterations), and longer,
+/// as planned and as chosen.
 fn long_loops(cases: &mut Vec<Case>) {
     let params = |tokens, widths| {
         Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, widths, [1, 2]))
@@ -220,7 +220,7 @@ fn choices(cases: &mut Vec<Case>) {
         ([4, 2, 2, 3, 3], [16, 1]),
         ([8, 1, 8, 1, 0], [8, 1]),
         ([8, 4, 1, 2, 1], [8, 1]),
-        ([1, 1, 8, 2, 2], [8, 1]),
+        ([4, 1, 8, 2, 2], [8, 1]),
     ] {
         let planning = Planning::Chosen(fused(tile), outer(block, false));
         cases.push(Case::new(Operation::Step(Router::Latent), wide).planned_for(planning));
