@@ -221,6 +221,8 @@ fn choices(cases: &mut Vec<Case>) {
         ([8, 1, 8, 1, 0], [8, 1]),
         ([8, 4, 1, 2, 1], [8, 1]),
         ([4, 1, 8, 2, 2], [8, 1]),
+        // The shrink's own grid is folded.
+        ([1, 1, 4, 2, 1], [8, 1]),
     ] {
         let planning = Planning::Chosen(fused(tile), outer(block, false));
         cases.push(Case::new(Operation::Step(Router::Latent), wide).planned_for(planning));
