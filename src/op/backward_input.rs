@@ -1,6 +1,6 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one dispatch or two.
 
-use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops, running};
+use super::{FusedDispatches, check_tokens, groups, matrix_bytes, prepare_fused, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -98,10 +98,7 @@ impl BackwardInputPlan {
         device: &DeviceProfile,
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens, *options)?;
-        let plan = |placed: &_| Self::placed(&problem, *options, placed, device);
-        // Refused at once where no plan runs.
-        problem.plan(None, device, plan)?;
-        running(problem.candidates(device)?.iter().map(plan))
+        problem.plans(device, |placed| Self::placed(&problem, *options, placed, device))
     }
 
     /// The choices of every plan that fits the device's limits.

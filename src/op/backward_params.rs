@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{check_tokens, matrix_bytes, product_flops, running};
+use super::{check_tokens, matrix_bytes, product_flops};
 use crate::config::Config;
 use crate::element::Element;
 use crate::error::Error;
@@ -125,10 +125,7 @@ impl BackwardParamsPlan {
         device: &DeviceProfile,
     ) -> Result<Vec<Self>, Error> {
         let problem = problem(config, tokens)?;
-        let plan = |placed: &_| Self::placed(&problem, *options, placed, device);
-        // Refused at once where no plan runs.
-        problem.plan(None, device, plan)?;
-        running(problem.candidates(device)?.iter().map(plan))
+        problem.plans(device, |placed| Self::placed(&problem, *options, placed, device))
     }
 
     /// The choices of every plan that fits the device's limits.

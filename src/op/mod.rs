@@ -111,13 +111,6 @@ fn prepare_fused(
     Ok(vec![kernels.dispatch(shrink, &first)?, kernels.dispatch(fused, &rest)?])
 }
 
-/// The plans whose loops the driver lets run, in their order.
-fn running<T>(plans: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
-    let too_long =
-        |plan: &Result<T, Error>| matches!(plan, Err(Error::OverLimit { limit: Limit::LoopIterations, .. }));
-    plans.filter(|plan| !too_long(plan)).collect()
-}
-
 /// vec4 groups in a row of `width` elements.
 fn groups(width: u32) -> u32 {
     width.div_ceil(4)

@@ -292,6 +292,15 @@ impl FusedProblem {
         super::first_that_runs(&self.candidates(device)?, |placed| self.rounds(placed), plan)
     }
 
+    /// Plans everything that fits; what should be best comes first.
+    pub(crate) fn plans<T>(
+        &self,
+        device: &DeviceProfile,
+        plan: impl Fn(&FusedPlacement) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        super::all_that_run(&self.candidates(device)?, |placed| self.rounds(placed), plan)
+    }
+
     /// Rounds of a thread's long loops: along the inner dimension, and over the rows of the expand.
     fn rounds(&self, placed: &FusedPlacement) -> u64 {
         let FusedPlacement { tile, shrink, slice_groups, .. } = placed;

@@ -247,6 +247,18 @@ pub(crate) fn first_that_runs<P, T>(
     tried.map(plan).find(Result::is_ok).unwrap_or(best_planned)
 }
 
+/// Plans all of `placements` whose loops the driver lets run, in their order; refused at once where none does.
+fn all_that_run<P, T>(
+    placements: &[P],
+    rounds: impl Fn(&P) -> u64,
+    plan: impl Fn(&P) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    first_that_runs(placements, rounds, &plan)?;
+    let too_long =
+        |plan: &Result<T, Error>| matches!(plan, Err(Error::OverLimit { limit: Limit::LoopIterations, .. }));
+    placements.iter().map(plan).filter(|plan| !too_long(plan)).collect()
+}
+
 /// Refuses a choice that no kernel was written for, such as one from a file.
 fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Error> {
     let value = f64::from(value);

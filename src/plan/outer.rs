@@ -91,8 +91,16 @@ impl OuterProblem {
         if let Some(Ok(planned)) = tuned.map(|placed| plan(&placed)) {
             return Ok(planned);
         }
-        // A thread loops over the tokens of a split.
-        super::first_that_runs(&self.candidates(device)?, |placed| placed.split_tokens.into(), plan)
+        super::first_that_runs(&self.candidates(device)?, rounds, plan)
+    }
+
+    /// Plans everything that fits; what should be best comes first.
+    pub(crate) fn plans<T>(
+        &self,
+        device: &DeviceProfile,
+        plan: impl Fn(&OuterPlacement) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        super::all_that_run(&self.candidates(device)?, rounds, plan)
     }
 
     /// Every placement that fits the device's limits, at least one; what should be best comes first.
@@ -221,6 +229,11 @@ impl OuterProblem {
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
         (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
     }
+}
+
+/// A thread loops over the tokens of a split.
+fn rounds(placed: &OuterPlacement) -> u64 {
+    placed.split_tokens.into()
 }
 
 /// More than 16 rows spill registers on some GPUs; in software they have none to spill.
