@@ -212,9 +212,9 @@ impl AdamW {
             Operand::vector("moments", Role::Write, moments, 2 * elements).only_f32(),
         ];
         // All together: the status is written before the others are read.
-        let status_operand =
-            status.map(|status| Operand::vector("status", Role::Write, status, 2).only_f32());
-        let all: Vec<_> = operands.iter().chain(&status_operand).cloned().collect();
+        let status_operand = |status, role| Operand::vector("status", role, status, 2).only_f32();
+        let given = status.map(|status| status_operand(status, Role::Write));
+        let all: Vec<_> = operands.iter().chain(&given).cloned().collect();
         check_operands(&all, &kernels.profile().limits)?;
         let uniform = kernels.uniform(&plan.uniform(1, 0.0)?)?;
         let dispatch = |plan, operands: &[_]| kernels.dispatch_with(plan, &uniform, operands);
@@ -230,7 +230,7 @@ impl AdamW {
                 };
                 let squares =
                     |role| Operand::vector("squares", role, Tensor::from(&scratch), plan.scratch_bytes / 4);
-                let status = |role| Operand::vector("status", role, status, 2).only_f32();
+                let status = |role| status_operand(status, role);
                 operands.push(status(Role::Read));
                 vec![
                     dispatch(norm, &[gradients, squares(Role::Write)])?,
