@@ -7,15 +7,21 @@
 //   parameter -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
 //
 // Bindings (all in the packed layout):
-//   0  hyper       uniform
+//   0  dims        uniform
 //   1  parameters  updated
 //   2  gradients
 //   3  moments     m, then v: twice the layout; updated
 //   4  status      the gradients' norm; only when clipping (part/clip_norm.wgsl)
+//   group 1, 0     hyper, uniform (part/hyper.wgsl)
 // Grid: x and y = vec4 groups of the layout (folded). Workgroup: WORKGROUP threads.
 // Workgroup memory: none.
 
-@group(0) @binding(0) var<uniform> hyper: Hyper;
+struct Dims {
+    // vec4 groups in the packed layout
+    groups: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read_write> parameters: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> gradients: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> moments: array<vec4<f32>>;
@@ -27,14 +33,14 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let at = (group.x + group.y * grid.x) * WORKGROUP + local;
-    if (at >= hyper.groups || skipped()) {
+    if (at >= dims.groups || skipped()) {
         return;
     }
     let gradient = clip(gradients[at]);
     let first = hyper.beta1 * moments[at] + (1.0 - hyper.beta1) * gradient;
-    let second = hyper.beta2 * moments[hyper.groups + at] + (1.0 - hyper.beta2) * gradient * gradient;
+    let second = hyper.beta2 * moments[dims.groups + at] + (1.0 - hyper.beta2) * gradient * gradient;
     moments[at] = first;
-    moments[hyper.groups + at] = second;
+    moments[dims.groups + at] = second;
     parameters[at] = hyper.decay * parameters[at]
         - hyper.step_size * first / (sqrt(second) * hyper.second_scale + hyper.epsilon);
 }

@@ -79,7 +79,7 @@ fn load_state(first_token: u32, local: u32) {
     for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
         let column = item / QUADS;
         let token = first_token + 4u * (item % QUADS);
-        let last = dims.tokens - 1u;
+        let last = batch.tokens - 1u;
         state[item] = vec4<f32>(
             saved[min(token, last) * STATE + column],
             saved[min(token + 1u, last) * STATE + column],
@@ -112,12 +112,12 @@ fn main(
     let local = local_index(THREAD_NAMES);
     let tile = group.y + group.z * grid.y;
     let first_token = tile * TILE_TOKENS;
-    if (first_token >= dims.tokens) {
+    if (first_token >= batch.tokens) {
         return;
     }
     // The barriers inside shrink come before anyone reads what load_state wrote.
     load_state(first_token, local);
-    shrink(first_token, dims.tokens, local);
+    shrink(first_token, batch.tokens, local);
     workgroupBarrier();
     if (EXPERTS > 1u) {
         if (local < QUADS) {
@@ -130,7 +130,7 @@ fn main(
         for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
             let token = item / STATE;
             let column = item % STATE;
-            if (first_token + token < dims.tokens) {
+            if (first_token + token < batch.tokens) {
                 dstate[(first_token + token) * STATE + column] =
                     dstate_tile[column * QUADS + token / 4u][token % 4u];
             }

@@ -21,10 +21,10 @@
 // Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
 
 struct Dims {
-    tokens: u32,
     d_in: u32,
     d_out: u32,
-    split_tokens: u32,
+    // of the tokens, equally many in each but the last
+    splits: u32,
     // The first workgroup along the grid that belongs to the expand block, to the latent router, to nothing.
     expand_start: u32,
     latent_start: u32,

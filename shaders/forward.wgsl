@@ -71,10 +71,10 @@ fn main(
     let local = local_index(THREAD_NAMES);
     let tile = group.y + group.z * grid.y;
     let first_token = tile * TILE_TOKENS;
-    if (first_token >= dims.tokens) {
+    if (first_token >= batch.tokens) {
         return;
     }
-    shrink(first_token, dims.tokens, local);
+    shrink(first_token, batch.tokens, local);
     if (EXPERTS > 1u) {
         route(local);
         if (local < QUADS) {
@@ -82,7 +82,7 @@ fn main(
         }
         workgroupBarrier();
     }
-    save_state(first_token, dims.tokens, group.x, local);
+    save_state(first_token, batch.tokens, group.x, local);
     let first_group = group.x * dims.slice_groups;
-    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, out_groups()), local);
+    expand(first_token, batch.tokens, first_group, min(first_group + dims.slice_groups, out_groups()), local);
 }

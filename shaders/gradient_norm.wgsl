@@ -2,13 +2,20 @@
 // order: each thread strides over the buffer, then thread 0 adds up the threads.
 //
 // Bindings:
-//   0  hyper      uniform (shared with adamw.wgsl; only `groups` is read)
+//   0  dims       uniform
 //   1  gradients  the packed layout
-//   2  squares    WORKGROUP partial sums, one per workgroup
+//   2  squares    partial sums of several buffers of gradients, WORKGROUP of each: one per workgroup
 // Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
 
-@group(0) @binding(0) var<uniform> hyper: Hyper;
+struct Dims {
+    // vec4 groups in the packed layout
+    groups: u32,
+    // where this buffer's partial sums start
+    first_square: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> gradients: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> squares: array<Squares>;
 
@@ -26,7 +33,7 @@ fn main(
     var middle = zero;
     var large = zero;
     var largest = vec4<u32>(0u);
-    for (var at = group.x * WORKGROUP + local; at < hyper.groups; at += WORKGROUP * WORKGROUP) {
+    for (var at = group.x * WORKGROUP + local; at < dims.groups; at += WORKGROUP * WORKGROUP) {
         let gradient = gradients[at];
         let is_small = abs(gradient) < vec4<f32>(SMALL);
         let is_large = abs(gradient) >= vec4<f32>(LARGE);
@@ -52,6 +59,6 @@ fn main(
             sums += thread_sums[thread];
             largest_of_all = max(largest_of_all, thread_largest[thread]);
         }
-        squares[group.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
+        squares[dims.first_square + group.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
     }
 }

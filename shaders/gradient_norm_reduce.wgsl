@@ -2,20 +2,24 @@
 // whose norm is NaN, infinite or too large for f32 is counted: adamw then leaves everything as it is.
 //
 // Bindings:
-//   0  hyper    uniform (shared with adamw.wgsl; not read)
-//   1  squares  gradient_norm's WORKGROUP partial sums
+//   0  dims     uniform
+//   1  squares  gradient_norm's partial sums, of all buffers of gradients
 //   2  status   norm: overwritten; skipped: one is added if the norm is not finite
 // Grid: one workgroup of one thread.
 // Workgroup memory: none.
 
-@group(0) @binding(0) var<uniform> hyper: Hyper;
+struct Dims {
+    squares: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> squares: array<Squares>;
 @group(0) @binding(2) var<storage, read_write> status: Status;
 
 @compute @workgroup_size(1)
 fn main() {
     var total = Squares(0.0, 0.0, 0.0, 0u);
-    for (var group = 0u; group < WORKGROUP; group++) {
+    for (var group = 0u; group < dims.squares; group++) {
         let part = squares[group];
         total.small += part.small;
         total.middle += part.middle;

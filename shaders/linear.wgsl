@@ -13,13 +13,12 @@
 //   2  weight  W0, d_out x d_in
 //   3  targets tokens x target_width; added to when ACCUMULATE
 //   4  bias    d_out; only where there is one (part/linear_bias.wgsl)
-// Grid: x = blocks of 8 * THREAD_QUADS * 4 target columns, y and z = blocks of 8 * THREAD_TOKENS
-// tokens (folded). Workgroup: 64 threads as 8 x 8, each THREAD_TOKENS x 4 * THREAD_QUADS outputs.
-// Workgroup memory: `source_tile` and `weight_tile`, (8 * THREAD_TOKENS + 32 * THREAD_QUADS) *
+// Grid: x = blocks of SIDE * THREAD_QUADS * 4 target columns, y and z = blocks of SIDE * THREAD_TOKENS
+// tokens (folded). Workgroup: SIDE x SIDE threads, each THREAD_TOKENS x 4 * THREAD_QUADS outputs.
+// Workgroup memory: `source_tile` and `weight_tile`, (SIDE * THREAD_TOKENS + 4 * SIDE * THREAD_QUADS) *
 // DEPTH * 16 bytes.
 
 struct Dims {
-    tokens: u32,
     source_width: u32,
     target_width: u32,
 }
@@ -29,7 +28,6 @@ struct Dims {
 @group(0) @binding(2) var<storage, read> weight: array<weight_element>;
 @group(0) @binding(3) var<storage, read_write> targets: array<targets_element>;
 
-const SIDE = 8u;
 const TILE_TOKENS = SIDE * THREAD_TOKENS;
 const TILE_QUADS = SIDE * THREAD_QUADS;
 
@@ -45,7 +43,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let first_token = (group.y + group.z * grid.y) * TILE_TOKENS;
-    if (first_token >= dims.tokens) {
+    if (first_token >= batch.tokens) {
         return;
     }
     let first_quad = group.x * TILE_QUADS;
@@ -60,7 +58,7 @@ fn main(
     }
     for (var first_k = 0u; first_k < inner_groups; first_k += DEPTH) {
         for (var item = local; item < TILE_TOKENS * DEPTH; item += WORKGROUP) {
-            let token = min(first_token + item / DEPTH, dims.tokens - 1u);
+            let token = min(first_token + item / DEPTH, batch.tokens - 1u);
             let k = first_k + item % DEPTH;
             var value = vec4<f32>(0.0);
             if (k < inner_groups) {
@@ -104,7 +102,7 @@ fn main(
         let target_row = first_token + row + SIDE * token;
         for (var quad = 0u; quad < THREAD_QUADS; quad++) {
             let c = first_quad + column + SIDE * quad;
-            if (target_row < dims.tokens && c < target_groups) {
+            if (target_row < batch.tokens && c < target_groups) {
                 let value = sums[token * THREAD_QUADS + quad] + bias_quad(c);
                 if (ACCUMULATE) {
                     store_targets(target_row, c, load_targets(target_row, c) + value);

@@ -11,7 +11,6 @@
 // Workgroup: QUADS * LANES threads. Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums).
 
 struct Dims {
-    tokens: u32,
     source_width: u32,
     // where M starts in `parameters`, in vec4 groups
     matrix: u32,
@@ -44,13 +43,13 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     let tile = group.y + group.z * grid.y;
-    if (tile * TILE_TOKENS >= dims.tokens) {
+    if (tile * TILE_TOKENS >= batch.tokens) {
         return;
     }
     split = group.x / COLUMN_BLOCKS;
-    let tiles = (dims.tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
+    let tiles = (batch.tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
     first_sum = (split * tiles + tile) * COLUMNS * QUADS;
     let first_column = group.x % COLUMN_BLOCKS * GROUP;
     let end_column = min(first_column + GROUP, COLUMNS);
-    shrink_columns(first_column, end_column, tile * TILE_TOKENS, dims.tokens, local_index(THREAD_NAMES));
+    shrink_columns(first_column, end_column, tile * TILE_TOKENS, batch.tokens, local_index(THREAD_NAMES));
 }

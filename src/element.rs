@@ -8,7 +8,7 @@ use half::{bf16, f16};
 ///
 /// Half precision needs no feature of the device, only rows that are multiples of four elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Element {
     /// 32 bits.
     #[default]

@@ -88,15 +88,18 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// A tensor is in half precision where only f32 will do.
+    /// A tensor's elements are of another type than the operation was planned for.
     #[error(
-        "{tensor} is {element}, but must be f32: training keeps parameters and what belongs to them in f32"
+        "{tensor} is {given}, but the operation takes it as {needed}: say Tensor::of({needed:?}), or plan the \
+         operation for {given} where its options have it"
     )]
-    NotF32 {
+    WrongElement {
         /// Which tensor.
         tensor: &'static str,
         /// What its elements are.
-        element: Element,
+        given: Element,
+        /// What the operation was planned for.
+        needed: Element,
     },
 
     /// Rows of a half-precision tensor that are no multiple of four elements.
@@ -165,18 +168,69 @@ pub enum Error {
         missing: &'static str,
     },
 
-    /// One buffer is written and also read or written again in the same dispatch.
-    ///
-    /// wgpu tracks whole buffers, so that ranges do not overlap does not help.
+    /// A tensor that is written covers bytes of another one.
     #[error(
-        "{written} and {other} lie in the same buffer, and {written} is written: wgpu tracks whole \
-         buffers, so put them in two buffers, even where the ranges do not overlap"
+        "{written} is written, and covers bytes {}..{} of a buffer of which {other} covers {}..{}: put them in \
+         ranges that do not overlap", .ranges[0].start, .ranges[0].end, .ranges[1].start, .ranges[1].end
+    )]
+    Overlap {
+        /// The tensor that is written.
+        written: &'static str,
+        /// The other tensor in that buffer.
+        other: &'static str,
+        /// Their ranges, in bytes.
+        ranges: [std::ops::Range<u64>; 2],
+    },
+
+    /// A buffer has a tensor that is written and one that is only read, in ranges that do not overlap.
+    ///
+    /// A buffer is either read or written in a dispatch. [`Kernels::pooled`](crate::Kernels::pooled) makes
+    /// shaders that declare what they read as written, which may then share a buffer.
+    #[error(
+        "{written} and {other} lie in the same buffer, and only {written} is written: put them in two buffers, \
+         or use Kernels::pooled"
     )]
     Aliased {
         /// The tensor that is written.
         written: &'static str,
         /// The other tensor in that buffer.
         other: &'static str,
+    },
+
+    /// A tensor that the operation needs was not given.
+    #[error("{operation} needs the tensor {tensor}, which was not given")]
+    MissingTensor {
+        /// The operation.
+        operation: &'static str,
+        /// Which tensor.
+        tensor: &'static str,
+    },
+
+    /// A tensor was given under a name that the operation does not have.
+    #[error("{operation} has no tensor {tensor:?}: its options list the names")]
+    UnknownTensor {
+        /// The operation.
+        operation: &'static str,
+        /// The name that was given.
+        tensor: String,
+    },
+
+    /// A choice of another kind of operation.
+    #[error("the choice is none of {operation}: take one of Planner::choices")]
+    WrongChoice {
+        /// The operation.
+        operation: &'static str,
+    },
+
+    /// A batch has more tokens than an operation was planned for.
+    #[error("{operation} was prepared for up to {capacity} tokens, and the batch has {tokens}: prepare it for more")]
+    OverCapacity {
+        /// The operation.
+        operation: &'static str,
+        /// Tokens that it was prepared for.
+        capacity: u32,
+        /// Tokens of the batch.
+        tokens: u32,
     },
 
     /// The operation needs more than the device allows.

@@ -1,43 +1,38 @@
 #![doc = include_str!("../docs/crate.md")]
 #![deny(missing_docs)]
-// One block is allowed and argued: see `pipeline::trusted_module`.
+// One block is allowed and argued: see `gpu::pipeline::trusted_module`.
 #![deny(unsafe_code)]
 
-mod adapter;
-mod config;
-pub mod device;
+mod adamw;
 mod element;
 mod error;
+mod gpu;
+mod host;
 #[cfg(not(target_arch = "wasm32"))]
 mod iterations;
-mod layout;
+pub mod kernel;
+mod layer;
 mod memory;
-pub mod op;
-mod pipeline;
 mod plan;
-mod scope;
-pub mod shader;
-pub mod stopwatch;
-mod tensor;
-#[cfg(feature = "tuner")]
-pub mod tuner;
-mod tuning;
+mod planner;
+mod recording;
 #[cfg(feature = "twin")]
 pub mod twin;
 
-pub use config::{Config, Router};
+pub use adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 pub use element::Element;
 pub use error::{Error, Limit};
-pub use layout::{Adapter, Block, Layout};
-pub use memory::Memory;
-pub use op::{
-    AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, BackwardInput, BackwardInputDescriptor, BackwardParams,
-    BackwardParamsDescriptor, Forward, ForwardDescriptor, Linear, LinearDescriptor,
+pub use gpu::{Batch, Bound, Capacity, Kernels, Plans, Prepared, Tensor};
+#[cfg(feature = "tuner")]
+pub use host::tuner;
+pub use host::{device, stopwatch};
+pub use layer::{
+    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, ForwardOptions, Layout,
+    LinearDirection, LinearOptions, Operation, Router, WriteMode,
 };
-pub use pipeline::Kernels;
-pub use plan::{DeviceProfile, DispatchPlan, FusedChoice, OuterChoice, Work};
-pub use shader::{LinearDirection, WriteMode};
-pub use tensor::Tensor;
-pub use tuning::{Choice, Operation, Tuning};
+pub use memory::Memory;
+pub use plan::{Choice, DeviceProfile, FusedChoice, Grid, LinearChoice, OuterChoice, Tile, Tuning};
+pub use planner::Planner;
+pub use recording::{Operand, Recording, Slot, Step, Work};
 /// The wgpu this release is built on: wgpu 30.
 pub use wgpu;

@@ -1,10 +1,8 @@
 //! How many bytes an adapter takes.
 
-use crate::config::Config;
 use crate::error::Error;
-use crate::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
-use crate::plan::DeviceProfile;
-use crate::tuning::Operation;
+use crate::layer::{Config, Operation};
+use crate::planner::Planner;
 
 /// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
 /// the caller's anyway. Nothing else is allocated but uniforms of less than 64 bytes each and, with
@@ -21,16 +19,13 @@ pub struct Memory {
     pub saved: u64,
     /// `[dh, dl]`, which backward hands on.
     pub dstate: u64,
-    /// Copies of the gradients, where the tokens are split. Each operation allocates its own, unless it is
-    /// given scratch memory, which operations that do not run at the same time may share.
+    /// Scratch memory, which the operations share where they are given one: copies of the gradients, where the
+    /// tokens are split, or the sums that a separate shrink leaves.
     pub scratch: u64,
-    /// The sums that shrinks leave, where few tokens give forward and the input's backward two dispatches;
-    /// each operation allocates its own.
-    pub shrink_sums: u64,
 }
 
 impl Memory {
-    /// The bytes for `tokens` tokens a step of these operations, planned for `device` with its tuning:
+    /// The bytes for `tokens` tokens a step of these operations, planned by `planner`:
     /// [`Operation::training_step`] has those of the usual step.
     ///
     /// # Errors
@@ -39,22 +34,12 @@ impl Memory {
         config: &Config,
         tokens: u32,
         operations: &[Operation],
-        device: &DeviceProfile,
+        planner: &Planner,
     ) -> Result<Self, Error> {
         let parameters = config.layout()?.bytes();
-        let (mut scratch, mut shrink_sums) = (0, 0);
+        let mut scratch = 0;
         for operation in operations {
-            match operation {
-                Operation::Forward(options) => {
-                    shrink_sums += ForwardPlan::new(config, tokens, options, device)?.scratch_bytes;
-                }
-                Operation::BackwardInput(options) => {
-                    shrink_sums += BackwardInputPlan::new(config, tokens, options, device)?.scratch_bytes;
-                }
-                Operation::BackwardParams(options) => {
-                    scratch += BackwardParamsPlan::new(config, tokens, options, device)?.scratch_bytes;
-                }
-            }
+            scratch = scratch.max(planner.plan(operation, config, tokens)?.scratch.iter().sum());
         }
         let state = config.state_bytes(tokens);
         Ok(Self {
@@ -64,15 +49,14 @@ impl Memory {
             saved: state,
             dstate: state,
             scratch,
-            shrink_sums,
         })
     }
 
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { parameters, gradients, moments, saved, dstate, scratch, shrink_sums } = *self;
-        parameters + gradients + moments + saved + dstate + scratch + shrink_sums
+        let Self { parameters, gradients, moments, saved, dstate, scratch } = *self;
+        parameters + gradients + moments + saved + dstate + scratch
     }
 }
 
@@ -99,7 +83,6 @@ mod tests {
             saved: state,
             dstate: state,
             scratch: 0,
-            shrink_sums: 0,
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.total(), 4 * parameters + 2 * state);

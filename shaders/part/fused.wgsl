@@ -1,7 +1,6 @@
 // What forward and backward_input share: their uniform, and where the adapter's blocks lie.
 
 struct Dims {
-    tokens: u32,
     d_in: u32,
     d_out: u32,
     // vec4 groups of the target's row in a slice

@@ -1,8 +1,7 @@
-// What changes from one optimiser step to the next, and what does not: see AdamW on the host.
+// What changes from one optimiser step to the next, in one uniform that all buffers of a model share: see
+// AdamW on the host.
 
 struct Hyper {
-    // vec4 groups in the packed layout
-    groups: u32,
     // 1 - learning rate * weight decay
     decay: f32,
     beta1: f32,
@@ -14,3 +13,5 @@ struct Hyper {
     epsilon: f32,
     max_norm: f32,
 }
+
+@group(1) @binding(0) var<uniform> hyper: Hyper;

@@ -14,5 +14,5 @@ fn store_target(row: u32, c: u32, value: vec4<f32>) { store_x_gradient(row, c, v
 
 fn input_gradient(first_token: u32, slice: u32, local: u32) {
     let first_group = slice * dims.slice_groups;
-    expand(first_token, dims.tokens, first_group, min(first_group + dims.slice_groups, in_groups()), local);
+    expand(first_token, batch.tokens, first_group, min(first_group + dims.slice_groups, in_groups()), local);
 }

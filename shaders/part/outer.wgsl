@@ -20,8 +20,9 @@ fn outer_TENSOR(block: u32, groups: u32, rows: u32, matrix: u32, split: u32, loc
     let first_row = (block / column_blocks) * ROWS_TENSOR;
     let readable = min(column, groups - 1u);
     let own = min(local % HOLDERS, ROW_QUADS_TENSOR - 1u);
-    let begin = split * dims.split_tokens;
-    let end = min(begin + dims.split_tokens, dims.tokens);
+    let split_tokens = (batch.tokens + dims.splits - 1u) / dims.splits;
+    let begin = split * split_tokens;
+    let end = min(begin + split_tokens, batch.tokens);
     var sums: array<vec4<f32>, ROWS_TENSOR>;
     for (var row = 0u; row < ROWS_TENSOR; row++) {
         sums[row] = vec4<f32>(0.0);

@@ -72,7 +72,7 @@ struct Frame<'a> {
 
 pub(super) struct Interpreter<'a> {
     module: &'a Module,
-    uniform: &'a [u8],
+    uniforms: [&'a [u8]; 2],
     grid: [u32; 3],
     /// Private variables.
     globals: HashMap<Handle<GlobalVariable>, Number>,
@@ -84,11 +84,11 @@ pub(super) struct Interpreter<'a> {
 }
 
 impl<'a> Interpreter<'a> {
-    pub(super) fn new(module: &'a Module, uniform: &'a [u8], grid: [u32; 3]) -> Self {
+    pub(super) fn new(module: &'a Module, uniforms: [&'a [u8]; 2], grid: [u32; 3]) -> Self {
         let private =
             module.global_variables.iter().filter(|(_, variable)| variable.space == AddressSpace::Private);
         let globals = private.map(|(variable, _)| (variable, Number::unknown())).collect();
-        Self { module, uniform, grid, globals, numbers: Numbers::default(), types: HashMap::new(), depth: 0 }
+        Self { module, uniforms, grid, globals, numbers: Numbers::default(), types: HashMap::new(), depth: 0 }
     }
 
     /// The argument of an entry point, or a component of one.
@@ -423,17 +423,20 @@ impl Interpreter<'_> {
         let TypeInner::Struct { ref members, .. } = self.module.types[variable.ty].inner else {
             return Number::unknown();
         };
-        let first = naga::ResourceBinding { group: 0, binding: 0 };
-        let is_first = variable.space == AddressSpace::Uniform && variable.binding == Some(first);
+        let Some(naga::ResourceBinding { group, binding: 0 }) = variable.binding else {
+            return Number::unknown();
+        };
+        let known = self.uniforms.get(group as usize).copied().unwrap_or_default();
+        let is_uniform = variable.space == AddressSpace::Uniform;
         let member = &members[member as usize];
         let scalar = self.module.types[member.ty].inner.scalar();
         let unsigned = scalar.is_some_and(|scalar| scalar.kind == ScalarKind::Uint);
-        let bytes = self.uniform.get(member.offset as usize..).and_then(|bytes| bytes.first_chunk());
+        let bytes = known.get(member.offset as usize..).and_then(|bytes| bytes.first_chunk());
         match bytes {
-            Some(bytes) if unsigned && is_first => {
+            Some(bytes) if unsigned && is_uniform => {
                 Number::exact(Form::constant(u32::from_le_bytes(*bytes).into()), false)
             }
-            _ => Number { varying: variable.space != AddressSpace::Uniform, ..Number::unknown() },
+            _ => Number { varying: !is_uniform, ..Number::unknown() },
         }
     }
 }

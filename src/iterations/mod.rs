@@ -19,11 +19,11 @@ use interpreter::Interpreter;
 
 /// The most iterations that one thread of a dispatch runs, over all loops of the shader together.
 ///
-/// `uniform` are the bytes behind binding 0, `grid` the dispatch's workgroups.
-pub(crate) fn most_iterations(wgsl: &str, uniform: &[u8], grid: [u32; 3]) -> u64 {
+/// `uniforms` are the bytes behind binding 0 of groups 0 and 1, `grid` the dispatch's workgroups.
+pub(crate) fn most_iterations(wgsl: &str, uniforms: [&[u8]; 2], grid: [u32; 3]) -> u64 {
     let Ok(module) = naga::front::wgsl::parse_str(wgsl) else { return u64::MAX };
     let Some(entry) = module.entry_points.first() else { return u64::MAX };
-    let mut interpreter = Interpreter::new(&module, uniform, grid);
+    let mut interpreter = Interpreter::new(&module, uniforms, grid);
     let arguments = entry.function.arguments.iter();
     let arguments = arguments.map(|argument| interpreter.argument(argument.ty, argument.binding.as_ref()));
     let arguments = arguments.collect();

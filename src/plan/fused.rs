@@ -1,10 +1,8 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
 use super::cost::{Costs, filled};
-use super::{DeviceProfile, FEWER_TOKENS, WORKGROUP, fold, halvings};
-use crate::config::Config;
+use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
-use crate::tensor::MOST_BYTES;
 
 /// Columns of a shrink that one thread keeps in registers, four tokens each.
 const MOST_COLUMNS: u32 = 16;
@@ -23,7 +21,7 @@ const MOST_SHRINK_SPLITS: u32 = 16;
 
 /// What can be chosen about a fused kernel without changing what it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FusedChoice {
     /// Tokens a workgroup handles, in groups of four: 1, 2, 4 or 8.
     pub quads: u32,
@@ -41,42 +39,6 @@ pub struct FusedChoice {
     /// Whether lanes of a subgroup hold the expand's coefficients for each other, or each reads all of
     /// them.
     pub held: bool,
-}
-
-/// Tile sizes of the fused kernels; `shaders/part/shrink.wgsl`, its two `lanes_*.wgsl` and
-/// `shaders/part/expand.wgsl` say what each means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tile {
-    /// Tokens a workgroup handles, in groups of four.
-    pub quads: u32,
-    /// Lanes along the inner dimension; `quads * lanes` threads are a workgroup.
-    pub lanes: u32,
-    /// Columns of a shrink in a pass.
-    pub group: u32,
-    /// Columns whose sums are complete at a time.
-    pub reduce: u32,
-    /// Lanes that add their sums by shuffles within a subgroup; 1 where all goes through workgroup memory.
-    pub shuffled: u32,
-    /// vec4s of workgroup memory for the lanes' sums or the coefficients.
-    pub scratch: u32,
-    /// Quads of tokens a thread expands at a time.
-    pub expand_quads: u32,
-    /// Rows of the expand whose loads may overlap.
-    pub step: u32,
-    /// Rows of the expand whose coefficients are in workgroup memory at a time.
-    pub chunk: u32,
-    /// Whether that is all of them.
-    pub one_chunk: bool,
-    /// Lanes that hold coefficients of the expand; 1 where each reads them all.
-    pub holders: u32,
-}
-
-impl Tile {
-    /// Tokens a workgroup handles.
-    #[must_use]
-    pub fn tokens(&self) -> u32 {
-        4 * self.quads
-    }
 }
 
 /// Refuses a grid that is too wide in its first dimension, which does not fold.
@@ -119,9 +81,6 @@ pub(crate) struct FusedProblem {
     pub(crate) expand_rows: u32,
     /// Whether their coefficients take the place of the lanes' sums; otherwise they are resident.
     pub(crate) staged: bool,
-    /// Where the matrix of the shrink starts in the parameters, in vec4 groups.
-    pub(crate) shrink_matrix: u32,
-    pub(crate) config: Config,
 }
 
 /// A dispatch of the shrink's own.
@@ -131,7 +90,7 @@ pub(crate) struct ShrinkPlacement {
     /// Splits of the inner dimension, and vec4 groups in each.
     pub(crate) splits: u32,
     pub(crate) split_groups: u32,
-    pub(crate) grid: [u32; 3],
+    pub(crate) grid: Grid,
     /// Bytes of the sums that it leaves.
     pub(crate) sums: u64,
 }
@@ -144,7 +103,7 @@ pub(crate) struct FusedPlacement {
     pub(crate) shrink: Option<ShrinkPlacement>,
     pub(crate) tile: Tile,
     pub(crate) slice_groups: u32,
-    pub(crate) grid: [u32; 3],
+    pub(crate) grid: Grid,
     /// Bytes of workgroup memory.
     pub(crate) memory: u64,
 }
@@ -259,9 +218,9 @@ impl FusedProblem {
         let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
         let splits = self.source_groups.div_ceil(split_groups);
         let tiles = self.tokens.div_ceil(4 * quads);
-        let [y, z] = fold("shrink", tiles, &device.limits, FEWER_TOKENS)?;
         let blocks = self.columns.div_ceil(tile.group).saturating_mul(splits);
         check_grid("shrink", blocks, device)?;
+        let grid = Grid::tiles("shrink", blocks, 4 * quads, self.tokens, &device.limits, FEWER_TOKENS)?;
         let sums =
             [splits, tiles, self.columns, quads].map(u64::from).into_iter().fold(16, u64::saturating_mul);
         let limits = &device.limits;
@@ -271,39 +230,22 @@ impl FusedProblem {
         {
             Error::check_limit("sums of the shrink (bytes)", limit, sums, most, FEWER_TOKENS)?;
         }
-        Ok(ShrinkPlacement { tile, splits, split_groups, grid: [blocks, y, z], sums })
+        Ok(ShrinkPlacement { tile, splits, split_groups, grid, sums })
     }
 
     fn most_slices(&self) -> u32 {
         self.target_groups.div_ceil(WORKGROUP)
     }
 
-    /// Plans what was measured to be best, if it still fits, or else what should be best and fits.
-    pub(crate) fn plan<T>(
-        &self,
-        tuned: Option<FusedChoice>,
-        device: &DeviceProfile,
-        plan: impl Fn(&FusedPlacement) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let tuned = tuned.and_then(|choice| self.place(choice, device).ok());
-        if let Some(Ok(planned)) = tuned.map(|placed| plan(&placed)) {
-            return Ok(planned);
-        }
-        super::first_that_runs(&self.candidates(device)?, |placed| self.rounds(placed), plan)
-    }
-
-    /// Plans everything that fits; what should be best comes first.
-    pub(crate) fn plans<T>(
-        &self,
-        device: &DeviceProfile,
-        plan: impl Fn(&FusedPlacement) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        super::all_that_run(&self.candidates(device)?, |placed| self.rounds(placed), plan)
+    /// Every choice that fits the device's limits, at least one; what should be best comes first.
+    pub(crate) fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
+        Ok(self.candidates(device)?.iter().map(|placed| Choice::Fused(placed.choice)).collect())
     }
 
     /// Rounds of a thread's long loops: along the inner dimension, and over the rows of the expand.
-    fn rounds(&self, placed: &FusedPlacement) -> u64 {
-        let FusedPlacement { tile, shrink, slice_groups, .. } = placed;
+    pub(crate) fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
+        let placed = choice.fused(self.kernel).and_then(|choice| self.place(choice, device));
+        let Ok(FusedPlacement { tile, shrink, slice_groups, .. }) = placed else { return u64::MAX };
         let passes = self.columns.div_ceil(tile.group);
         let along = if shrink.is_some() { 0 } else { self.source_groups.div_ceil(tile.lanes) };
         let expands = slice_groups.div_ceil(WORKGROUP) * (tile.quads / tile.expand_quads);
@@ -360,7 +302,7 @@ impl FusedProblem {
     }
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
-    fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
+    pub(crate) fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
         let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS) && self.fills(quads))?;
@@ -382,13 +324,14 @@ impl FusedProblem {
             "use a smaller rank or fewer experts, or request a device with the adapter's limit",
         )?;
         let slice_groups = self.target_groups.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
-        let [y, z] = fold(self.kernel, self.tokens.div_ceil(tile.tokens()), &device.limits, FEWER_TOKENS)?;
         let slices = self.target_groups.div_ceil(slice_groups).max(1);
         check_grid(self.kernel, slices, device)?;
+        let limits = &device.limits;
+        let grid = Grid::tiles(self.kernel, slices, tile.tokens(), self.tokens, limits, FEWER_TOKENS)?;
         let shrink = (shrink_splits > 0).then(|| self.place_shrink(choice, tile, device)).transpose()?;
         let shrink_splits = shrink.map_or(0, |shrink| shrink.splits);
         let choice = FusedChoice { slices, shrink_splits, ..choice };
-        Ok(FusedPlacement { choice, shrink, tile, slice_groups, grid: [slices, y, z], memory })
+        Ok(FusedPlacement { choice, shrink, tile, slice_groups, grid, memory })
     }
 
     /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
@@ -461,7 +404,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Router;
+    use crate::layer::{Config, Router};
 
     /// Shapes and devices, small and large.
     fn problems() -> impl Strategy<Value = (FusedProblem, DeviceProfile)> {
@@ -484,8 +427,6 @@ mod tests {
                     target_groups: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
-                    shrink_matrix: 0,
-                    config,
                 };
                 let (memory, busy, software, subgroup_lanes) = device;
                 let limits =
@@ -501,7 +442,8 @@ mod tests {
         plan: &FusedPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let FusedPlacement { tile, slice_groups, grid: [slices, y, z], memory, choice, shrink } = *plan;
+        let FusedPlacement { tile, slice_groups, grid, memory, choice, shrink } = *plan;
+        let [slices, y, z] = grid.at(problem.tokens);
         // Slices: all but the last are full, and the last is not empty.
         prop_assert_eq!(slices, choice.slices);
         prop_assert!((slices - 1) * slice_groups < problem.target_groups);
@@ -543,6 +485,7 @@ mod tests {
         if let Some(ShrinkPlacement { tile: own, splits, split_groups, grid, sums }) = shrink {
             prop_assert!(splits * split_groups >= problem.source_groups);
             prop_assert!((splits - 1) * split_groups < problem.source_groups);
+            let grid = grid.at(problem.tokens);
             prop_assert_eq!(grid, [problem.columns.div_ceil(tile.group) * splits, y, z]);
             prop_assert!(grid[0] <= most);
             let expected = [splits, tiles, problem.columns, 4 * tile.quads].map(u64::from);
@@ -578,13 +521,12 @@ mod tests {
             for plan in &plans {
                 check(&problem, plan, &device)?;
             }
-            let planned = |tuned| problem.plan(tuned, &device, |placed| Ok(*placed));
-            prop_assert_eq!(planned(None), Ok(plans[0]));
             // A choice is taken as it is, and one that does not fit is not taken.
-            let last = plans[plans.len() - 1];
-            prop_assert_eq!(planned(Some(last.choice)), Ok(last));
-            let impossible = FusedChoice { quads: 3, ..last.choice };
-            prop_assert_eq!(planned(Some(impossible)), Ok(plans[0]));
+            for plan in &plans {
+                prop_assert_eq!(problem.place(plan.choice, &device), Ok(*plan));
+            }
+            let impossible = FusedChoice { quads: 3, ..plans[0].choice };
+            prop_assert!(problem.place(impossible, &device).is_err());
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use super::cost::{Costs, filled};
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
-use crate::config::Config;
 use crate::error::Error;
-use crate::layout::Layout;
+use crate::layer::{Config, Layout};
 
 /// Rows of gradients that a thread keeps in registers at most, a vec4 each.
 const ROW_CHOICES: [u32; 5] = [32, 16, 12, 8, 4];
@@ -17,7 +16,7 @@ const MOST_FILLS: u32 = 4;
 
 /// What can be chosen about `backward_params` without changing what it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "tuner", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OuterChoice {
     /// Rows of gradients that a workgroup owns at most: a multiple of four up to 16, in software to 32.
     pub rows: u32,
@@ -80,29 +79,6 @@ impl OuterProblem {
         [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), block(latent, rank)]
     }
 
-    /// Plans what was measured to be best, if it still fits, or else what should be best and fits.
-    pub(crate) fn plan<T>(
-        &self,
-        tuned: Option<OuterChoice>,
-        device: &DeviceProfile,
-        plan: impl Fn(&OuterPlacement) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let tuned = tuned.and_then(|choice| self.place(choice, device).ok());
-        if let Some(Ok(planned)) = tuned.map(|placed| plan(&placed)) {
-            return Ok(planned);
-        }
-        super::first_that_runs(&self.candidates(device)?, rounds, plan)
-    }
-
-    /// Plans everything that fits; what should be best comes first.
-    pub(crate) fn plans<T>(
-        &self,
-        device: &DeviceProfile,
-        plan: impl Fn(&OuterPlacement) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        super::all_that_run(&self.candidates(device)?, rounds, plan)
-    }
-
     /// Every placement that fits the device's limits, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
         let most_splits = self.most_splits(device);
@@ -151,7 +127,7 @@ impl OuterProblem {
     }
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
-    fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
+    pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
         let OuterChoice { rows, splits, held, apart } = choice;
         check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
@@ -231,11 +207,6 @@ impl OuterProblem {
     }
 }
 
-/// A thread loops over the tokens of a split.
-fn rounds(placed: &OuterPlacement) -> u64 {
-    placed.split_tokens.into()
-}
-
 /// More than 16 rows spill registers on some GPUs; in software they have none to spill.
 fn most_rows(device: &DeviceProfile) -> u32 {
     if device.software { ROW_CHOICES[0] } else { 16 }
@@ -246,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Router;
+    use crate::layer::Router;
 
     /// Shapes and devices, small and large.
     fn problems() -> impl Strategy<Value = (OuterProblem, DeviceProfile)> {
@@ -333,11 +304,11 @@ mod tests {
             for plan in &plans {
                 check(&problem, plan, &device)?;
             }
-            let planned = |tuned| problem.plan(tuned, &device, |placed| Ok(placed.clone()));
-            let last = &plans[plans.len() - 1];
-            prop_assert_eq!(planned(Some(last.choice)), Ok(last.clone()));
-            let impossible = OuterChoice { rows: 5, ..last.choice };
-            prop_assert_eq!(planned(Some(impossible)), Ok(plans[0].clone()));
+            for plan in &plans {
+                prop_assert_eq!(problem.place(plan.choice, &device), Ok(plan.clone()));
+            }
+            let impossible = OuterChoice { rows: 5, ..plans[0].choice };
+            prop_assert!(problem.place(impossible, &device).is_err());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Twin of `shaders/adamw.wgsl`, `shaders/gradient_norm.wgsl` and its reduce.
 
 use super::{Approx, C, U};
-use crate::op::AdamWHyper;
+use crate::layer::AdamWHyper;
 
 /// AdamW's moments, one of each per parameter.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! Twin of `shaders/backward_input.wgsl`.
 
-use super::{Approx, Parameters, column, dot, inner, row};
-use crate::config::{Config, Gate, Router};
+use super::{Approx, column, dot, inner, row};
+use crate::layer::{Adapter, Config, Gate, Router};
 
 /// What the input's backward computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ pub struct InputGradient {
 #[must_use]
 pub fn backward_input(
     config: &Config,
-    parameters: &Parameters,
+    parameters: &Adapter<Approx>,
     h: &[Approx],
     w: &[Approx],
     g: &[Approx],

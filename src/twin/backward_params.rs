@@ -1,18 +1,7 @@
 //! Twin of `shaders/backward_params.wgsl` and its reduction.
 
 use super::{Approx, column, dot};
-use crate::config::{Config, Gate, Router};
-
-/// The parameters' gradients, in their natural shapes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ParameterGradients {
-    /// dA: rank x `d_in`.
-    pub a: Vec<Approx>,
-    /// `dW_g`: experts x `d_in` or experts x rank; empty for one expert.
-    pub router: Vec<Approx>,
-    /// `dB_i`: `d_out` x rank.
-    pub b: Vec<Vec<Approx>>,
-}
+use crate::layer::{Adapter, Config, Gate, Router};
 
 /// What the parameters' backward reads; all have a row per token.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +25,7 @@ pub struct Activations<'a> {
 /// # Panics
 /// When the arrays do not have the configuration's shapes.
 #[must_use]
-pub fn backward_params(config: &Config, activations: &Activations<'_>) -> ParameterGradients {
+pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapter<Approx> {
     let Activations { x, g, h, w, dh, dl } = *activations;
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
@@ -53,7 +42,7 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Parame
             outer(g, d_out, &z, rank)
         })
         .collect();
-    ParameterGradients { a: outer(dh, rank, x, d_in), router, b }
+    Adapter { a: outer(dh, rank, x, d_in), router, b }
 }
 
 /// `Z^T X`, summed over tokens: rows x columns.

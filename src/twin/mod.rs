@@ -20,14 +20,14 @@ mod linear;
 
 pub use adamw::{Moments, adamw, gradient_norm};
 pub use backward_input::{InputGradient, backward_input};
-pub use backward_params::{Activations, ParameterGradients, backward_params};
+pub use backward_params::{Activations, backward_params};
 pub use forward::{Output, forward};
 pub use linear::{linear, linear_backward};
 
 use std::ops::{Add, Mul, Sub};
 
 use crate::element::Element;
-use crate::layout::Adapter;
+use crate::layer::Adapter;
 
 /// f32's unit roundoff.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -138,18 +138,7 @@ fn dot(products: impl Iterator<Item = (Approx, Approx)>) -> Approx {
     sum
 }
 
-/// An adapter's matrices for the twin, row-major and in their natural shapes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Parameters {
-    /// A: rank x `d_in`.
-    pub a: Vec<Approx>,
-    /// `W_g`: experts x `d_in` or experts x rank; not read for one expert.
-    pub router: Vec<Approx>,
-    /// `B_i`: `d_out` x rank.
-    pub b: Vec<Vec<Approx>>,
-}
-
-impl From<&Adapter> for Parameters {
+impl From<&Adapter> for Adapter<Approx> {
     fn from(adapter: &Adapter) -> Self {
         Self {
             a: exact(&adapter.a),

@@ -1,0 +1,53 @@
+//! What changes from batch to batch.
+
+use super::kernels::{Kernels, Varied};
+use crate::error::Error;
+
+/// The number of tokens of a batch: one small object that all operations of a model share.
+///
+/// Two batches in one submission are two such objects.
+#[derive(Debug)]
+pub struct Batch {
+    varied: Varied,
+    tokens: u32,
+}
+
+impl Batch {
+    /// A batch of `tokens` tokens.
+    ///
+    /// # Errors
+    /// No tokens, too little memory or a lost device.
+    pub fn new(kernels: &Kernels, tokens: u32) -> Result<Self, Error> {
+        Error::check_dimension("tokens", tokens)?;
+        Ok(Self { varied: kernels.varied("hydralora batch", &Self::contents(tokens))?, tokens })
+    }
+
+    /// Sets the number of tokens, for what is encoded and submitted afterwards.
+    ///
+    /// This is a `Queue::write_buffer`: it takes effect before whatever is submitted next, so submit what was
+    /// encoded with another number before.
+    ///
+    /// # Errors
+    /// No tokens.
+    pub fn set(&mut self, queue: &wgpu::Queue, tokens: u32) -> Result<(), Error> {
+        Error::check_dimension("tokens", tokens)?;
+        self.varied.write(queue, &Self::contents(tokens));
+        self.tokens = tokens;
+        Ok(())
+    }
+
+    /// The number of tokens.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// `struct Batch` in part/batch.wgsl.
+    fn contents(tokens: u32) -> [u8; 16] {
+        bytemuck::cast([tokens, 0, 0, 0])
+    }
+
+    pub(super) fn bind_group(&self) -> &wgpu::BindGroup {
+        self.varied.bind_group()
+    }
+}

@@ -1,0 +1,234 @@
+//! Recordings with pipelines, and those with tensors: what is ready to be encoded.
+
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::kernels::{Kernels, Shared};
+use super::pipeline::Pipeline;
+use super::scope::scoped;
+use super::tensor::{self, Tensor};
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{BindingKind, Varying};
+use crate::plan::Grid;
+use crate::recording::{Operand, Recording, Slot, Step};
+
+/// An operation on a layer, planned and compiled for batches of up to its capacity: ready to be bound to the
+/// tensors of any number of layers of this shape. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Prepared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    pooled: bool,
+    /// For different numbers of tokens, the least first.
+    variants: Vec<Variant>,
+    scratch_bytes: u64,
+}
+
+/// A recording with its pipelines and uniforms.
+#[derive(Debug)]
+struct Variant {
+    recording: Recording,
+    compiled: Vec<(Arc<Pipeline>, Arc<wgpu::Buffer>)>,
+    /// Where each piece of scratch memory starts.
+    offsets: Vec<u64>,
+}
+
+/// An operation bound to tensors, ready to be encoded any number of times.
+#[derive(Debug)]
+pub struct Bound {
+    operation: &'static str,
+    variants: Vec<BoundVariant>,
+}
+
+/// The dispatches for up to `capacity` tokens.
+#[derive(Debug)]
+struct BoundVariant {
+    capacity: u32,
+    dispatches: Vec<Dispatch>,
+}
+
+#[derive(Debug)]
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    grid: Grid,
+    varying: Varying,
+}
+
+/// The name under which scratch memory of the caller's may be given.
+const SCRATCH: &str = "scratch";
+
+impl Prepared {
+    pub(super) fn new(kernels: &Kernels, recordings: Vec<Recording>) -> Result<Self, Error> {
+        let shared = Arc::clone(kernels.shared());
+        let alignment = u64::from(shared.limits.min_storage_buffer_offset_alignment);
+        let mut scratch_bytes = 0;
+        let mut variants = Vec::new();
+        for recording in recordings {
+            let mut end: u64 = 0;
+            let mut offsets = Vec::new();
+            for bytes in &recording.scratch {
+                let offset = end.next_multiple_of(alignment);
+                offsets.push(offset);
+                end = offset + bytes;
+            }
+            scratch_bytes = scratch_bytes.max(end);
+            let compile =
+                |step: &Step| Ok((kernels.pipeline(&step.shader)?, kernels.uniform(&step.uniform)?));
+            let compiled = recording.steps.iter().map(compile).collect::<Result<_, Error>>()?;
+            variants.push(Variant { recording, compiled, offsets });
+        }
+        Ok(Self(Arc::new(Inner { shared, pooled: kernels.is_pooled(), variants, scratch_bytes })))
+    }
+
+    /// The recordings, for different numbers of tokens, the least first.
+    pub fn recordings(&self) -> impl ExactSizeIterator<Item = &Recording> {
+        self.0.variants.iter().map(|variant| &variant.recording)
+    }
+
+    /// Bytes of scratch memory that it needs while it runs; 0 where it needs none.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> u64 {
+        self.0.scratch_bytes
+    }
+
+    /// Binds tensors by their names, as the operation's options list them: for as many tokens as it was
+    /// prepared for, of which a batch may have fewer.
+    ///
+    /// Scratch memory is allocated, unless a tensor `scratch` of [`Prepared::scratch_bytes`] is given. Operations
+    /// that do not run at the same time may share it: all that are encoded into the passes of one queue.
+    ///
+    /// # Errors
+    /// Every mistake in tensors, with the numbers; nothing is recorded then.
+    pub fn bind(&self, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
+        let Inner { shared, pooled, variants, scratch_bytes } = &*self.0;
+        let Some(Variant { recording: Recording { operation, tensors: operands, .. }, .. }) = variants.last()
+        else {
+            return Ok(Bound { operation: "nothing", variants: Vec::new() });
+        };
+        for &(name, _) in tensors {
+            if name != SCRATCH && operands.iter().all(|operand| operand.name != name) {
+                return Err(Error::UnknownTensor { operation, tensor: name.to_owned() });
+            }
+        }
+        let given = |name: &str| tensors.iter().find(|(given, _)| *given == name).map(|&(_, tensor)| tensor);
+        let mut bound = Vec::new();
+        for operand in operands {
+            let missing = || Error::MissingTensor { operation, tensor: operand.name };
+            bound.push(tensor::Bound { operand, tensor: given(operand.name).ok_or_else(missing)? });
+        }
+        let scratch_operand =
+            Operand::vector(SCRATCH, BindingKind::Write, Element::F32, scratch_bytes.div_ceil(4));
+        let mut all = bound.clone();
+        // All together, so that what may share a buffer does not depend on the plan.
+        all.extend(given(SCRATCH).map(|tensor| tensor::Bound { operand: &scratch_operand, tensor }));
+        tensor::check(&all, &shared.limits)?;
+        if !pooled {
+            tensor::check_buffers(&all)?;
+        }
+        let owned;
+        let scratch = match given(SCRATCH) {
+            Some(tensor) => Some(tensor),
+            None if *scratch_bytes == 0 => None,
+            None => {
+                owned = shared.scratch(*scratch_bytes)?;
+                Some(Tensor::from(&owned))
+            }
+        };
+        let variants = variants.iter().map(|variant| variant.bind(&shared.device, &bound, scratch));
+        Ok(Bound { operation, variants: variants.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Variant {
+    fn bind(
+        &self,
+        device: &wgpu::Device,
+        bound: &[tensor::Bound<'_>],
+        scratch: Option<Tensor<'_>>,
+    ) -> Result<BoundVariant, Error> {
+        let resource = |slot: &Slot| match *slot {
+            Slot::Tensor(name) => {
+                let tensor = bound.iter().find(|bound| bound.operand.name == name);
+                tensor.map(tensor::Bound::resource)
+            }
+            Slot::Scratch(at) => {
+                scratch.map(|scratch| scratch.part(self.offsets[at], self.recording.scratch[at]))
+            }
+        };
+        let mut dispatches = Vec::new();
+        for (step, (pipeline, uniform)) in self.recording.steps.iter().zip(&self.compiled) {
+            let mut entries =
+                vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+            for (binding, slot) in (1..).zip(&step.slots) {
+                let operation = self.recording.operation;
+                let missing = || match *slot {
+                    Slot::Tensor(tensor) => Error::MissingTensor { operation, tensor },
+                    Slot::Scratch(_) => Error::MissingTensor { operation, tensor: SCRATCH },
+                };
+                let resource = resource(slot).ok_or_else(missing)?;
+                entries.push(wgpu::BindGroupEntry { binding, resource });
+            }
+            let bind_group = scoped(device, "binding the tensors of an operation", || {
+                device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some("hydralora"),
+                    layout: &pipeline.layout,
+                    entries: &entries,
+                })
+            })?;
+            let (grid, varying) = (step.grid, step.varying());
+            dispatches.push(Dispatch { pipeline: Arc::clone(pipeline), bind_group, grid, varying });
+        }
+        Ok(BoundVariant { capacity: self.recording.capacity, dispatches })
+    }
+}
+
+impl Bound {
+    /// Dispatches that encoding takes for a batch of so many tokens.
+    #[must_use]
+    pub fn dispatches(&self, tokens: u32) -> usize {
+        self.variant(tokens).map_or(0, |variant| variant.dispatches.len())
+    }
+
+    /// Encodes the operation for the tokens of `batch`. It allocates nothing, and submits nothing.
+    ///
+    /// # Errors
+    /// More tokens than the operation was prepared for; nothing is encoded then.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
+        let tokens = batch.tokens();
+        let Some(variant) = self.variant(tokens) else {
+            let capacity = self.variants.last().map_or(0, |variant| variant.capacity);
+            return Err(Error::OverCapacity { operation: self.operation, capacity, tokens });
+        };
+        variant.encode(pass, tokens, batch.bind_group());
+        Ok(())
+    }
+
+    /// Encodes an operation that has no tokens, but perhaps another uniform in group 1.
+    pub(crate) fn encode_with(&self, pass: &mut wgpu::ComputePass<'_>, varying: &wgpu::BindGroup) {
+        for variant in &self.variants {
+            variant.encode(pass, 1, varying);
+        }
+    }
+
+    fn variant(&self, tokens: u32) -> Option<&BoundVariant> {
+        self.variants.iter().find(|variant| tokens <= variant.capacity)
+    }
+}
+
+impl BoundVariant {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32, varying: &wgpu::BindGroup) {
+        for dispatch in &self.dispatches {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            if dispatch.varying != Varying::Nothing {
+                pass.set_bind_group(1, varying, &[]);
+            }
+            let [x, y, z] = dispatch.grid.at(tokens);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The library on one of the caller's devices: compiled pipelines, uniforms and plans, each made once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::bind::{Bound, Prepared};
+use super::pipeline::{Pipeline, compile, entry};
+use super::scope::scoped;
+use super::tensor::Tensor;
+use crate::error::Error;
+use crate::kernel::{BindingKind, Shader};
+use crate::layer::{Config, Operation, Router};
+use crate::plan::{DeviceProfile, Tuning};
+use crate::planner::Planner;
+use crate::recording::Recording;
+
+/// The library on one of the caller's devices: what operations are prepared with.
+///
+/// Pipelines compile on first use and are kept, and so are plans and uniforms. Make one per device and share
+/// it: it is `Sync`, and holds only a reference-counted handle of the device. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Kernels {
+    planner: Planner,
+    pooled: bool,
+    shared: Arc<Shared>,
+    prepared: Arc<Mutex<HashMap<PlanKey, Prepared>>>,
+}
+
+/// What does not depend on how operations are planned.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) device: wgpu::Device,
+    pub(crate) limits: wgpu::Limits,
+    /// Group 1 of all pipelines.
+    varying: wgpu::BindGroupLayout,
+    pipelines: Cache<(Shader, bool), Pipeline>,
+    uniforms: Cache<Vec<u8>, wgpu::Buffer>,
+}
+
+/// Things that are made on first use. A place's lock is held while its thing is made, so that different things
+/// are made at the same time.
+type Cache<K, V> = Mutex<HashMap<K, Arc<Mutex<Option<Arc<V>>>>>>;
+
+/// An operation and a layer for up to a number of tokens; the layer's scaling by its bits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PlanKey {
+    operation: Operation,
+    layer: [u32; 5],
+    latent: bool,
+    capacity: Capacity,
+}
+
+/// How many tokens an operation is prepared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Capacity {
+    /// The most tokens of a batch.
+    pub tokens: u32,
+    /// How batches of fewer tokens run.
+    pub plans: Plans,
+}
+
+/// How batches of different numbers of tokens run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Plans {
+    /// Each as is best for about so many tokens: a plan for each of some numbers up to the capacity, of which
+    /// encoding takes the one for the batch. The order of sums may differ from one to the next.
+    #[default]
+    Several,
+    /// All as is best for the capacity. The least to compile.
+    One,
+    /// All in one order of sums, whatever the number of tokens and the capacity: a token's y and dx have the
+    /// same bits in any batch. Costs time with few tokens and with many.
+    Invariant,
+}
+
+impl From<u32> for Capacity {
+    /// Up to so many tokens, as fast as may be.
+    fn from(tokens: u32) -> Self {
+        Self { tokens, plans: Plans::default() }
+    }
+}
+
+/// Each number of tokens for which there is a plan of its own is this many times the one before.
+const PLAN_STEP: u32 = 8;
+
+/// Where sums have one order in all batches, it is the one that is best for this many tokens.
+const INVARIANT_TOKENS: u32 = 32;
+
+impl Kernels {
+    /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it.
+    #[must_use]
+    pub fn new(device: &wgpu::Device) -> Self {
+        Self::with_profile(device, DeviceProfile::of(device))
+    }
+
+    /// The kernels on `device`, planned for `profile`: for devices whose width the caller knows. Where the
+    /// profile claims more subgroup lanes or loop iterations than the device guarantees, the device's count.
+    #[must_use]
+    pub fn with_profile(device: &wgpu::Device, profile: DeviceProfile) -> Self {
+        let profile = profile.within(&DeviceProfile::of(device));
+        let varying = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some("hydralora varying"),
+            entries: &[entry(0, BindingKind::Uniform)],
+        });
+        let shared = Shared {
+            device: device.clone(),
+            limits: device.limits(),
+            varying,
+            pipelines: Cache::default(),
+            uniforms: Cache::default(),
+        };
+        let planner = Planner::new(profile);
+        Self { planner, pooled: false, shared: Arc::new(shared), prepared: Arc::default() }
+    }
+
+    /// The same kernels, with the pipelines and uniforms made so far and later, planning with `tuning`.
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        let planner = Planner { tuning, ..self.planner.clone() };
+        Self { planner, prepared: Arc::default(), ..self.clone() }
+    }
+
+    /// The same kernels for tensors in pools: their shaders declare what they only read as written, so that
+    /// tensors that an operation reads and others that it writes may lie in one buffer, in ranges that do not
+    /// overlap.
+    #[must_use]
+    pub fn pooled(&self) -> Self {
+        Self { pooled: true, prepared: Arc::default(), ..self.clone() }
+    }
+
+    /// What plans are made for, and with.
+    #[must_use]
+    pub fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// What plans are made for.
+    #[must_use]
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.planner.profile
+    }
+
+    /// Plans and compiles an operation on a layer for batches of up to `capacity` tokens. The result is kept:
+    /// to ask again for what was prepared before, as for the next layer of the same shape, costs nothing.
+    ///
+    /// # Errors
+    /// Those of [`Planner::plan`]; also what wgpu reports.
+    pub fn prepare(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        capacity: impl Into<Capacity>,
+    ) -> Result<Prepared, Error> {
+        let capacity = capacity.into();
+        let key = PlanKey::new(operation, config, capacity);
+        if let Some(prepared) = lock(&self.prepared).get(&key) {
+            return Ok(prepared.clone());
+        }
+        let prepared = self.prepare_recordings(self.plan(operation, config, capacity)?)?;
+        Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
+    }
+
+    /// The recordings for a capacity, by their own, the least first.
+    fn plan(&self, operation: &Operation, config: &Config, capacity: Capacity) -> Result<Vec<Recording>, Error> {
+        let Capacity { tokens, plans } = capacity;
+        let planner = &self.planner;
+        match plans {
+            Plans::One => Ok(vec![planner.plan(operation, config, tokens)?]),
+            Plans::Invariant => Ok(vec![planner.plan_invariant(operation, config, tokens, INVARIANT_TOKENS)?]),
+            Plans::Several => {
+                let fewer = std::iter::successors(Some(1u32), |count| count.checked_mul(PLAN_STEP));
+                let counts = fewer.take_while(|&count| count < tokens).chain([tokens]);
+                let mut recordings: Vec<Recording> = Vec::new();
+                for count in counts {
+                    let recording = planner.plan(operation, config, count)?;
+                    recordings.pop_if(|fewer| fewer.steps == recording.steps);
+                    recordings.push(recording);
+                }
+                Ok(recordings)
+            }
+        }
+    }
+
+    /// Compiles recordings of one operation on one layer, for different numbers of tokens, the least first.
+    ///
+    /// # Errors
+    /// What wgpu reports.
+    pub fn prepare_recordings(&self, recordings: Vec<Recording>) -> Result<Prepared, Error> {
+        Prepared::new(self, recordings)
+    }
+
+    /// Compiles a recording where that was not done before, and binds the caller's tensors to it: see
+    /// [`Prepared::bind`].
+    ///
+    /// # Errors
+    /// What wgpu reports, and those of [`Prepared::bind`].
+    pub fn bind(&self, recording: &Recording, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
+        self.prepare_recordings(vec![recording.clone()])?.bind(tensors)
+    }
+
+    /// Compiles shaders ahead of their first use; those of a recording are the `shader`s of its steps.
+    ///
+    /// # Errors
+    /// The device lacks a limit or wgpu refuses the pipeline.
+    pub fn warm(&self, shaders: impl IntoIterator<Item = Shader>) -> Result<(), Error> {
+        for shader in shaders {
+            self.pipeline(&shader)?;
+        }
+        Ok(())
+    }
+
+    /// Number of pipelines compiled so far.
+    #[must_use]
+    pub fn compiled(&self) -> usize {
+        let places: Vec<_> = lock(&self.shared.pipelines).values().cloned().collect();
+        places.into_iter().filter(|place| lock(place).is_some()).count()
+    }
+
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>, Error> {
+        let Shared { device, varying, pipelines, .. } = &*self.shared;
+        made_once(pipelines, (shader.clone(), self.pooled), || {
+            let source = shader.source();
+            compile(device, if self.pooled { source.pooled() } else { source }, varying)
+        })
+    }
+
+    /// A uniform buffer with these contents, shared by all who want the same.
+    pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
+        let Shared { device, uniforms, .. } = &*self.shared;
+        made_once(uniforms, bytes.to_vec(), || filled_uniform(device, "hydralora uniform", bytes))
+    }
+
+    /// A uniform of its own that changes, bound as group 1.
+    pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
+        let Shared { device, varying, .. } = &*self.shared;
+        let buffer = filled_uniform(device, label, bytes)?;
+        let bind_group = scoped(device, "binding a uniform buffer", || {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(label),
+                layout: varying,
+                entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
+            })
+        })?;
+        Ok(Varied { buffer, bind_group })
+    }
+}
+
+impl Shared {
+    /// A storage buffer of the library's own.
+    pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        scoped(&self.device, "creating a scratch buffer", || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("hydralora scratch"),
+                size: bytes.next_multiple_of(4),
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })
+    }
+}
+
+/// A uniform that changes, bound as group 1.
+#[derive(Debug)]
+pub(crate) struct Varied {
+    buffer: wgpu::Buffer,
+    bind_group: wgpu::BindGroup,
+}
+
+impl Varied {
+    pub(crate) fn write(&self, queue: &wgpu::Queue, bytes: &[u8]) {
+        queue.write_buffer(&self.buffer, 0, bytes);
+    }
+
+    pub(crate) fn bind_group(&self) -> &wgpu::BindGroup {
+        &self.bind_group
+    }
+}
+
+impl PlanKey {
+    fn new(operation: &Operation, config: &Config, capacity: Capacity) -> Self {
+        let Config { d_in, d_out, rank, experts, scaling, router } = *config;
+        let layer = [d_in, d_out, rank, experts, scaling.to_bits()];
+        Self { operation: *operation, layer, latent: router == Router::Latent, capacity }
+    }
+}
+
+/// A uniform buffer holding `bytes`.
+fn filled_uniform(device: &wgpu::Device, label: &'static str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+    // Devices without arbitrary binding sizes want whole 16-byte units.
+    let size = (bytes.len() as u64).next_multiple_of(16);
+    let action = "creating a uniform buffer";
+    scoped(device, action, || {
+        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: true,
+        });
+        // Without its contents a kernel would see no tokens and do nothing.
+        buffer.get_mapped_range_mut(..bytes.len() as u64)?.copy_from_slice(bytes);
+        buffer.unmap();
+        Ok(buffer)
+    })?
+    .map_err(|error: wgpu::MapRangeError| Error::Device {
+        action: action.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// What `cache` has at `key`, or else what `make` gives; nothing is kept of what fails.
+fn made_once<K: Eq + Hash, V>(
+    cache: &Cache<K, V>,
+    key: K,
+    make: impl FnOnce() -> Result<V, Error>,
+) -> Result<Arc<V>, Error> {
+    let place = Arc::clone(lock(cache).entry(key).or_default());
+    let mut place = lock(&place);
+    if let Some(made) = &*place {
+        return Ok(Arc::clone(made));
+    }
+    let made = Arc::new(make()?);
+    *place = Some(Arc::clone(&made));
+    Ok(made)
+}
+
+/// The lock, whatever happened to a thread that held it: what it guards is always whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

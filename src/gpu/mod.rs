@@ -1,0 +1,17 @@
+//! Runs recordings on the caller's wgpu device. It never waits for the device, and submits nothing.
+
+mod batch;
+mod bind;
+mod kernels;
+mod pipeline;
+mod scope;
+mod tensor;
+
+pub use batch::Batch;
+pub use bind::{Bound, Prepared};
+pub(crate) use kernels::Varied;
+pub use kernels::{Capacity, Kernels, Plans};
+#[cfg(test)]
+pub(crate) use pipeline::trusted_module;
+pub(crate) use scope::{Scopes, ready_now, scoped};
+pub use tensor::Tensor;

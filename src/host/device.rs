@@ -1,0 +1,395 @@
+//! Helpers for programs without a wgpu application of their own: tests, examples, benches. Nothing
+//! else in the library depends on them. These, and only these, create devices, submit and wait.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::element::Element;
+use crate::error::{Error, Limit};
+use crate::gpu::{Scopes, ready_now, scoped};
+
+/// A device with its queue: [`Gpu::from_env`] makes one, and an application can put its own in.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    /// The device.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+}
+
+/// How to get an adapter on a machine without one.
+pub const NO_ADAPTER_HELP: &str = "install a GPU driver, or a software one: \
+    `apt-get install mesa-vulkan-drivers` (Debian, Ubuntu), `dnf install mesa-vulkan-drivers` (Fedora), \
+    `pacman -S vulkan-swrast` (Arch), `zypper install libvulkan_lvp` (openSUSE); \
+    WGPU_BACKEND and WGPU_ADAPTER_NAME narrow the choice";
+
+/// A wgpu instance as the environment asks for: `WGPU_BACKEND` and the like.
+#[must_use]
+pub fn instance_from_env() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+/// The adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` (a part of the name, in any case) leave, the
+/// best first: hardware before software drivers, among either any other backend before GL, and discrete
+/// GPUs before integrated ones.
+pub async fn adapters_from_env() -> Vec<wgpu::Adapter> {
+    let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
+    let mut adapters = instance_from_env().enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        preference(info.device_type, info.backend)
+    });
+    adapters
+}
+
+/// The less, the better. GL comes before the kind, since wgpu guesses that from a name there.
+fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy {
+    let kind = match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    (kind == 4, backend == wgpu::Backend::Gl, kind)
+}
+
+impl Gpu {
+    /// A device on the best adapter the environment leaves, with the adapter's own limits, and with
+    /// timestamp queries and subgroup operations where it has them.
+    ///
+    /// # Errors
+    /// No adapter, with how to get one, or a refused device.
+    pub async fn from_env() -> Result<Self, Error> {
+        let Some(adapter) = adapters_from_env().await.into_iter().next() else {
+            let variable = |name| format!("{name}={}", std::env::var(name).unwrap_or_default());
+            return Err(Error::NoAdapter {
+                request: [variable("WGPU_BACKEND"), variable("WGPU_ADAPTER_NAME")].join(", "),
+                fix: NO_ADAPTER_HELP.to_owned(),
+            });
+        };
+        Self::from_adapter(&adapter).await
+    }
+
+    /// A device on this adapter, with the adapter's own limits, and with timestamp queries and subgroup
+    /// operations where it has them.
+    ///
+    /// # Errors
+    /// The adapter refuses.
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("hydralora"),
+            required_features: adapter.features()
+                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
+            action: format!("requesting a device from {}", adapter.get_info().name),
+            message: error.to_string(),
+        })?;
+        Ok(Self { device, queue })
+    }
+
+    /// The device's name, kind, backend and driver in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        describe(&self.device.adapter_info())
+    }
+
+    /// A storage buffer with `data` in it, which can also be copied from and to.
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn upload(&self, label: &str, data: &[f32]) -> Result<wgpu::Buffer, Error> {
+        self.upload_as(label, data, Element::F32)
+    }
+
+    /// A storage buffer with `data` in it as elements of another type, padded to whole 32-bit words.
+    /// [`Gpu::read_as_blocking`] reads it back.
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn upload_as(&self, label: &str, data: &[f32], element: Element) -> Result<wgpu::Buffer, Error> {
+        let buffer = self.zeroed_as(label, data.len(), element)?;
+        let mut bytes = element.encode(data);
+        bytes.resize(buffer.size() as usize, 0);
+        scoped(&self.device, &format!("filling the buffer {label}"), || {
+            self.queue.write_buffer(&buffer, 0, &bytes);
+        })?;
+        Ok(buffer)
+    }
+
+    /// A storage buffer of `elements` zeros, which can also be copied from and to.
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn zeroed(&self, label: &str, elements: usize) -> Result<wgpu::Buffer, Error> {
+        self.zeroed_as(label, elements, Element::F32)
+    }
+
+    /// Like [`Gpu::zeroed`], of elements of another type, padded to whole 32-bit words.
+    ///
+    /// # Errors
+    /// More bytes than the device allows a buffer, too little memory, or a lost device.
+    pub fn zeroed_as(&self, label: &str, elements: usize, element: Element) -> Result<wgpu::Buffer, Error> {
+        let size = self.buffer_size(label, elements as u64, element)?;
+        scoped(&self.device, &format!("creating the buffer {label}"), || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Bytes of a buffer for `elements` elements, in whole 32-bit words.
+    pub(crate) fn buffer_size(&self, label: &str, elements: u64, element: Element) -> Result<u64, Error> {
+        let size = whole_words(elements, element);
+        Error::check_limit(
+            format_args!("the buffer {label}"),
+            Limit::BufferSize,
+            size,
+            self.device.limits().max_buffer_size,
+            "request a device with the adapter's limit, or split what the buffer holds",
+        )?;
+        Ok(size)
+    }
+
+    /// Records into a new compute pass and submits it. Does not wait.
+    ///
+    /// # Errors
+    /// wgpu refuses what was recorded, or the device was lost.
+    pub fn submit(
+        &self,
+        record: impl FnOnce(&mut wgpu::ComputePass<'_>),
+    ) -> Result<wgpu::SubmissionIndex, Error> {
+        self.submit_commands("submitting a compute pass", |encoder| {
+            record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        })
+    }
+
+    /// Records into a new encoder and submits it.
+    pub(crate) fn submit_commands(
+        &self,
+        action: &str,
+        record: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex, Error> {
+        scoped(&self.device, action, || {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(&mut encoder);
+            self.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Copies a buffer of f32 out, submits, and resolves when the copy has arrived. On native platforms
+    /// somebody has to poll the device meanwhile; [`Gpu::read_blocking`] does.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::read_as`]; also a size that is no multiple of four bytes.
+    pub fn read(&self, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
+        self.read_as(buffer, Element::F32, buffer.size().div_ceil(Element::F32.bytes()) as usize)
+    }
+
+    /// Like [`Gpu::read`], of the first `elements` elements of another type.
+    ///
+    /// # Errors
+    /// The buffer lacks `COPY_SRC`, is shorter than that in whole 32-bit words, was destroyed, is mapped
+    /// or belongs to another device; too little memory, or a lost device.
+    pub fn read_as(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
+        let copied = self.copy_out(buffer, element, elements);
+        async move {
+            let (staging, reported, mapped) = copied?;
+            // A copy that was refused leaves zeros to be mapped.
+            reported.await?;
+            let failed = |message| Error::Device { action: READING.to_owned(), message };
+            mapped.await.map_err(|error| failed(error.to_string()))?;
+            let view = staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+            let mut values = element.decode(&view);
+            values.truncate(elements);
+            Ok(values)
+        }
+    }
+
+    /// Submits a copy of a buffer and asks for it to be mapped: the copy, what wgpu says of it, and
+    /// whether it was mapped.
+    #[expect(clippy::type_complexity, reason = "two futures that have no names")]
+    fn copy_out(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> Result<
+        (
+            wgpu::Buffer,
+            impl Future<Output = Result<(), Error>> + use<>,
+            impl Future<Output = Result<(), wgpu::BufferAsyncError>> + use<>,
+        ),
+        Error,
+    > {
+        let tensor = "the buffer to read";
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::MissingUsage { tensor, missing: "COPY_SRC" });
+        }
+        let (needed, given) = (whole_words(elements as u64, element), buffer.size());
+        if given < needed {
+            let shape = format!("{elements} {element} in whole 32-bit words");
+            return Err(Error::TooSmall { tensor, shape, needed, given });
+        }
+        let scopes = Scopes::push(&self.device, READING);
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("hydralora read"),
+            size: needed,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, needed);
+        self.queue.submit([encoder.finish()]);
+        let (call, mapped) = callback();
+        staging.map_async(wgpu::MapMode::Read, .., call);
+        Ok((staging, scopes.pop(), mapped))
+    }
+
+    /// Copies a buffer of f32 out, submits, waits for the device and returns the copy. Not for the web,
+    /// where nothing may block.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::read`].
+    pub fn read_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, Error> {
+        self.finish(READING, self.read(buffer))?
+    }
+
+    /// Like [`Gpu::read_blocking`], of the first `elements` elements of another type.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::read_as`].
+    pub fn read_as_blocking(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        elements: usize,
+    ) -> Result<Vec<f32>, Error> {
+        self.finish(READING, self.read_as(buffer, element, elements))?
+    }
+
+    /// Waits until everything submitted has finished. Not for the web.
+    ///
+    /// # Errors
+    /// The device was lost.
+    pub fn wait(&self) -> Result<(), Error> {
+        let (call, finished) = callback();
+        self.queue.on_submitted_work_done(move || call(()));
+        self.finish("waiting for the device", finished)
+    }
+
+    /// Drives the device until the future is ready.
+    ///
+    /// It does so by submitting nothing now and then, which makes wgpu look for what has finished. Polling
+    /// does that too, but panics where the driver says that the device is lost, while a submission only
+    /// fails.
+    fn finish<T>(&self, action: &str, future: impl Future<Output = T>) -> Result<T, Error> {
+        let mut future = pin!(future);
+        let begin = Instant::now();
+        loop {
+            if let Some(value) = ready_now(future.as_mut()) {
+                return Ok(value);
+            }
+            scoped(&self.device, action, || self.queue.submit([]))?;
+            if let Some(value) = ready_now(future.as_mut()) {
+                return Ok(value);
+            }
+            // A small part of what was waited already: nobody waits much longer than the device takes.
+            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
+        }
+    }
+}
+
+/// What reading a buffer is called in errors.
+const READING: &str = "reading a buffer back";
+
+/// Between two looks at what has finished.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+
+/// Bytes of `elements` elements in whole 32-bit words, which is what wgpu copies.
+fn whole_words(elements: u64, element: Element) -> u64 {
+    elements.saturating_mul(element.bytes()).checked_next_multiple_of(4).unwrap_or(u64::MAX)
+}
+
+/// A function for wgpu to call back, and what it is called with.
+fn callback<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, impl Future<Output = T> + use<T>) {
+    let shared = Arc::new(Mutex::new((None, None::<Waker>)));
+    let caller = Arc::clone(&shared);
+    let call = move |value| {
+        let mut shared = caller.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.0 = Some(value);
+        let waker = shared.1.take();
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    };
+    let called = std::future::poll_fn(move |context| {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.1 = Some(context.waker().clone());
+        shared.0.take().map_or(Poll::Pending, Poll::Ready)
+    });
+    (call, called)
+}
+
+/// An adapter's name, kind, backend and driver in one line.
+#[must_use]
+pub fn describe(info: &wgpu::AdapterInfo) -> String {
+    let wgpu::AdapterInfo { name, device_type, backend, driver, driver_info, .. } = info;
+    format!("{name} ({device_type:?}, {backend:?}, {driver} {driver_info})")
+}
+
+#[cfg(test)]
+mod tests {
+    use wgpu::Backend::{Dx12, Gl, Metal, Vulkan};
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+
+    use super::preference;
+
+    #[test]
+    fn hardware_comes_first_and_gl_last_of_either() {
+        let best_first = [
+            &[(DiscreteGpu, Vulkan), (DiscreteGpu, Dx12), (DiscreteGpu, Metal)][..],
+            &[(IntegratedGpu, Vulkan), (IntegratedGpu, Dx12), (IntegratedGpu, Metal)],
+            &[(VirtualGpu, Vulkan)],
+            &[(DiscreteGpu, Gl)],
+            &[(IntegratedGpu, Gl)],
+            // What wgpu takes AMD's and NVIDIA's GPUs for.
+            &[(Other, Gl)],
+            &[(Cpu, Vulkan), (Cpu, Dx12)],
+            &[(Cpu, Gl)],
+        ];
+        for (place, better) in best_first.iter().enumerate() {
+            for &(kind, backend) in *better {
+                let key = preference(kind, backend);
+                for &(other_kind, other_backend) in *better {
+                    assert!(key == preference(other_kind, other_backend), "{kind:?} {backend:?}");
+                }
+                for &(other_kind, other_backend) in best_first[place + 1..].iter().copied().flatten() {
+                    assert!(
+                        key < preference(other_kind, other_backend),
+                        "{kind:?} {backend:?} after {other_kind:?} {other_backend:?}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! For programs of their own: getting a device, moving data, waiting and measuring. Nothing else in the library
+//! creates a device, submits or waits.
+
+pub mod device;
+pub mod stopwatch;
+#[cfg(feature = "tuner")]
+pub mod tuner;

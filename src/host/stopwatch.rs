@@ -1,0 +1,110 @@
+//! Timing what is recorded into a compute pass. Like [`device`](crate::device), for programs of their
+//! own: it submits and waits. Not for the web.
+
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use crate::host::device::Gpu;
+use crate::error::Error;
+use crate::gpu::scoped;
+
+/// Measures device time where the device has timestamp queries, otherwise wall-clock time.
+#[derive(Debug)]
+pub struct Stopwatch {
+    gpu: Gpu,
+    timestamps: Option<Timestamps>,
+}
+
+/// What a time is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Clock {
+    /// From the first dispatch's start to the last one's end, by the device's timestamps.
+    Device,
+    /// From submission until the device has finished, as the host sees it: up to a sixty-fourth late.
+    Wall,
+}
+
+impl Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device time",
+            Self::Wall => "wall-clock time",
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Timestamps {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    /// Nanoseconds in a tick.
+    period: f64,
+}
+
+impl Stopwatch {
+    /// A stopwatch for `gpu`, whose device should have been requested with `TIMESTAMP_QUERY`.
+    ///
+    /// # Errors
+    /// Too little memory, or a lost device.
+    pub fn new(gpu: &Gpu) -> Result<Self, Error> {
+        let timestamped = gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let timestamps = scoped(&gpu.device, "creating a stopwatch", || {
+            timestamped.then(|| Timestamps {
+                queries: gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: Some("stopwatch"),
+                    ty: wgpu::QueryType::Timestamp,
+                    count: 2,
+                }),
+                resolved: gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("stopwatch"),
+                    size: 16,
+                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: false,
+                }),
+                period: f64::from(gpu.queue.get_timestamp_period()),
+            })
+        })?;
+        Ok(Self { gpu: gpu.clone(), timestamps })
+    }
+
+    /// What the times are.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
+    }
+
+    /// Records into a pass, submits it, waits, and tells how long it took.
+    ///
+    /// # Errors
+    /// wgpu refuses what was recorded, or the device was lost.
+    pub fn time(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Duration, Error> {
+        let timestamp_writes = self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
+            query_set: &timestamps.queries,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        });
+        let Gpu { device, queue } = &self.gpu;
+        let begin = scoped(device, "timing a compute pass", || {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(
+                &mut encoder
+                    .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }),
+            );
+            if let Some(timestamps) = &self.timestamps {
+                encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
+            }
+            let commands = encoder.finish();
+            let begin = Instant::now();
+            queue.submit([commands]);
+            begin
+        })?;
+        self.gpu.wait()?;
+        let wall = begin.elapsed();
+        let Some(timestamps) = &self.timestamps else { return Ok(wall) };
+        let words = self.gpu.read_blocking(&timestamps.resolved)?;
+        let tick = |at: usize| u64::from(words[at].to_bits()) | u64::from(words[at + 1].to_bits()) << 32;
+        let ticks = tick(2).saturating_sub(tick(0));
+        Ok(Duration::from_nanos((ticks as f64 * timestamps.period) as u64))
+    }
+}

@@ -1,0 +1,373 @@
+//! Timing every plan of an operation on a device, and files of what was best. For programs of their
+//! own, or an application's settings page: measuring submits and waits. Not for the web.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::gpu::{Batch, Bound, Kernels, Tensor};
+use crate::host::device::Gpu;
+use crate::host::stopwatch::{Clock, Stopwatch};
+use crate::kernel::BindingKind;
+use crate::layer::{Config, Operation, SplitMix64};
+use crate::plan::{Choice, Tuning};
+use crate::recording::{Operand, Recording};
+
+/// The version of the files: another one's choices may mean something else.
+const VERSION: u32 = 3;
+
+/// Measures which plans are best on one device.
+///
+/// ```no_run
+/// use hydralora::{Config, Kernels, Router, device::Gpu, tuner::Tuner};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let config = Config { d_in: 64, d_out: 64, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
+/// let gpu = pollster::block_on(Gpu::from_env())?;
+/// // What an earlier run measured on this device and driver, or nothing.
+/// let mut tuner = Tuner::load("tuning.json", &gpu.device);
+/// tuner.measure_step(&gpu, &config, 128)?;
+/// tuner.save("tuning.json")?;
+///
+/// let kernels = Kernels::new(&gpu.device).with_tuning(tuner.tuning().clone());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuner {
+    device: DeviceName,
+    tuning: Tuning,
+}
+
+/// What measurements hold for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct DeviceName {
+    adapter: String,
+    backend: String,
+    driver: String,
+    driver_info: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    device: DeviceName,
+    tuning: Tuning,
+}
+
+/// What measuring an operation's plans gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    /// What the times are.
+    pub clock: Clock,
+    /// The best choice, which the tuner has noted.
+    pub choice: Choice,
+    /// Its time.
+    pub best: Duration,
+    /// The time of the plan that is predicted to be best, measured in turn with the best.
+    pub predicted: Duration,
+    /// Every choice that was timed, what was predicted to be best first.
+    pub timed: Vec<(Choice, Duration)>,
+}
+
+/// Plans that are timed: those that are predicted to be best.
+const MOST_TRIALS: usize = 16;
+/// How often a plan is timed in the first round; the fastest time counts.
+const ROUNDS: usize = 3;
+/// How often the best and the predicted plan are timed in turn; the medians count.
+const PAIRS: usize = 5;
+/// The best must be faster than the prediction by this much to be noted instead of it.
+const WORTH_IT: f64 = 1.02;
+/// Inputs that are used in turn have at least this many bytes together, so that caches do not answer.
+const ROTATED_BYTES: u64 = 64 << 20;
+/// ... unless that takes more copies than this.
+const MOST_COPIES: u64 = 16;
+
+impl Tuner {
+    /// A tuner that has measured nothing yet.
+    #[must_use]
+    pub fn new(device: &wgpu::Device) -> Self {
+        let info = device.adapter_info();
+        let device = DeviceName {
+            adapter: info.name,
+            backend: info.backend.to_string(),
+            driver: info.driver,
+            driver_info: info.driver_info,
+        };
+        Self { device, tuning: Tuning::default() }
+    }
+
+    /// What was saved for this device. A file that is missing, corrupt, of another version or of
+    /// another device or driver is ignored, with a warning to [`log`] unless it is just missing.
+    #[must_use]
+    pub fn load(path: impl AsRef<Path>, device: &wgpu::Device) -> Self {
+        let path = path.as_ref();
+        let mut tuner = Self::new(device);
+        let ignored = |why: &str| log::warn!("hydralora: {} is ignored: {why}", path.display());
+        match std::fs::read(path) {
+            Ok(bytes) => match tuner.parse(&bytes) {
+                Ok(tuning) => tuner.tuning = tuning,
+                Err(why) => ignored(&why),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => ignored(&error.to_string()),
+        }
+        tuner
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Tuning, String> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if version != VERSION {
+            return Err(format!("it is of version {version}, not {VERSION}"));
+        }
+        let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if file.device != self.device {
+            return Err(format!("it was measured on {:?}, and this is {:?}", file.device, self.device));
+        }
+        Ok(file.tuning)
+    }
+
+    /// Writes everything measured into a file, whole or not at all: a file beside it takes its name when it
+    /// is complete.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let file = File { version: VERSION, device: self.device.clone(), tuning: self.tuning.clone() };
+        serde_json::to_vec_pretty(&file)
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(path, &bytes))
+            .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })
+    }
+
+    /// What was measured, for [`Kernels::with_tuning`].
+    #[must_use]
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// Measures the operations of an f32 training step: [`Operation::training_step`].
+    ///
+    /// # Errors
+    /// Those of [`Tuner::measure`].
+    pub fn measure_step(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<[Measurement; 3], Error> {
+        let [forward, input, params] = Operation::training_step(Element::F32);
+        Ok([
+            self.measure(gpu, config, tokens, forward)?,
+            self.measure(gpu, config, tokens, input)?,
+            self.measure(gpu, config, tokens, params)?,
+        ])
+    }
+
+    /// Times the plans of an operation that are not predicted to be far from the best, on random data,
+    /// and notes the best for this layer and up to the next power of two of `tokens`.
+    ///
+    /// Compiles the pipelines of up to sixteen plans, for each of which some drivers take a second.
+    ///
+    /// # Errors
+    /// A shape that does not fit the device, too little memory, or a lost device.
+    pub fn measure(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<Measurement, Error> {
+        let kernels = Kernels::new(&gpu.device);
+        let planner = kernels.planner();
+        let mut choices = promising(planner.choices(&operation, config, tokens)?);
+        let predicted = planner.plan(&operation, config, tokens)?.choice;
+        let trial = Trial::new(gpu, kernels, *config, tokens, operation)?;
+        let stopwatch = Stopwatch::new(gpu)?;
+        let predicted = predicted.unwrap_or(choices[0]);
+        // A driver's bound on loops may refuse what fits its limits.
+        choices.retain(|&choice| choice != predicted && trial.record(choice).is_ok());
+        choices.insert(0, predicted);
+        let mut timed = Vec::new();
+        for choice in choices {
+            let prepared = trial.prepare(choice)?;
+            // Some drivers compile a pipeline when it first runs.
+            trial.time(&stopwatch, &prepared)?;
+            let mut fastest = Duration::MAX;
+            for _ in 0..ROUNDS {
+                fastest = fastest.min(trial.time(&stopwatch, &prepared)?);
+            }
+            timed.push((choice, fastest));
+        }
+        let fastest = timed.iter().min_by_key(|(_, time)| *time);
+        let mut choice = fastest.map_or(predicted, |&(choice, _)| choice);
+        let pair = [trial.prepare(choice)?, trial.prepare(predicted)?];
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..PAIRS {
+            for (prepared, times) in pair.iter().zip(&mut times) {
+                times.push(trial.time(&stopwatch, prepared)?);
+            }
+        }
+        let [mut best, of_predicted] = times.map(|mut times| {
+            times.sort();
+            times[PAIRS / 2]
+        });
+        if of_predicted.as_secs_f64() < WORTH_IT * best.as_secs_f64() {
+            (choice, best) = (predicted, of_predicted);
+        }
+        self.tuning.set(config, tokens, operation, choice);
+        Ok(Measurement { clock: stopwatch.clock(), choice, best, predicted: of_predicted, timed })
+    }
+}
+
+/// Puts `bytes` in the place of a file, or of the one that a link there leads to.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Tells apart what several threads write.
+    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    let (temporary, mut file) = loop {
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+        let temporary = path.with_file_name(temporary);
+        match std::fs::File::create_new(&temporary) {
+            // Of a process that was killed, or on another machine.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => break (temporary, created?),
+        }
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    written.and_then(|()| std::fs::rename(&temporary, &path)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+/// Those of the choices that are timed: the first, the first of each other kind, and the next best.
+fn promising(choices: Vec<Choice>) -> Vec<Choice> {
+    let mut kinds = Vec::new();
+    let (mut firsts, others): (Vec<_>, Vec<_>) = choices.into_iter().partition(|choice| {
+        let kind = choice.kind();
+        let first = !kinds.contains(&kind);
+        kinds.push(kind);
+        first
+    });
+    firsts.extend(others);
+    firsts.truncate(MOST_TRIALS);
+    firsts
+}
+
+/// An operation on random data of its own.
+struct Trial {
+    kernels: Kernels,
+    config: Config,
+    tokens: u32,
+    operation: Operation,
+    batch: Batch,
+    /// Several sets of the tensors that are only read, and one of all others.
+    inputs: Vec<Tensors>,
+    outputs: Tensors,
+}
+
+/// Buffers, each with its operand.
+type Tensors = Vec<(Operand, wgpu::Buffer)>;
+
+/// Random data.
+struct Noise<'a> {
+    gpu: &'a Gpu,
+    random: SplitMix64,
+}
+
+impl Noise<'_> {
+    /// A buffer of numbers that repeat after a while, so that the host needs little memory.
+    fn buffer(&mut self, operand: &Operand) -> Result<wgpu::Buffer, Error> {
+        const PERIOD: u64 = 1 << 18;
+        let (name, element) = (operand.name, operand.element);
+        let elements = operand.rows.saturating_mul(operand.columns);
+        let label = format!("hydralora tuner {name}");
+        let values: Vec<f32> = (0..elements.min(PERIOD)).map(|_| self.random.uniform()).collect();
+        if elements <= PERIOD {
+            return self.gpu.upload_as(&label, &values, element);
+        }
+        let buffer = self.gpu.zeroed_as(&label, usize::try_from(elements).unwrap_or(usize::MAX), element)?;
+        let period = self.gpu.upload_as(&label, &values, element)?;
+        self.gpu.submit_commands("filling a buffer with random numbers", |encoder| {
+            for offset in (0..buffer.size()).step_by(period.size() as usize) {
+                let size = period.size().min(buffer.size() - offset);
+                encoder.copy_buffer_to_buffer(&period, 0, &buffer, offset, size);
+            }
+        })?;
+        Ok(buffer)
+    }
+
+    fn buffers<'o>(&mut self, operands: impl Iterator<Item = &'o Operand>) -> Result<Tensors, Error> {
+        operands.map(|operand| Ok((operand.clone(), self.buffer(operand)?))).collect()
+    }
+}
+
+impl Trial {
+    fn new(
+        gpu: &Gpu,
+        kernels: Kernels,
+        config: Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<Self, Error> {
+        let recording = kernels.planner().plan(&operation, &config, tokens)?;
+        for operand in &recording.tensors {
+            let elements = operand.rows.saturating_mul(operand.columns);
+            gpu.buffer_size(operand.name, elements, operand.element)?;
+        }
+        let reads = |operand: &&Operand| operand.kind == BindingKind::Read;
+        let (inputs, outputs): (Vec<&Operand>, Vec<&Operand>) = recording.tensors.iter().partition(reads);
+        let mut noise = Noise { gpu, random: SplitMix64(0) };
+        let bytes = inputs.iter().fold(0, |bytes: u64, operand| bytes.saturating_add(operand.bytes()));
+        let inputs = (0..ROTATED_BYTES.div_ceil(bytes.max(1)).clamp(1, MOST_COPIES))
+            .map(|_| noise.buffers(inputs.iter().copied()))
+            .collect::<Result<_, Error>>()?;
+        // What is written before it is read need not be random, but costs the same.
+        let outputs = noise.buffers(outputs.into_iter())?;
+        let batch = Batch::new(&kernels, tokens)?;
+        Ok(Self { kernels, config, tokens, operation, batch, inputs, outputs })
+    }
+
+    fn record(&self, choice: Choice) -> Result<Recording, Error> {
+        self.kernels.planner().plan_as(choice, &self.operation, &self.config, self.tokens)
+    }
+
+    /// The operation as chosen, for each set of inputs.
+    fn prepare(&self, choice: Choice) -> Result<Vec<Bound>, Error> {
+        let prepared = self.kernels.prepare_recordings(vec![self.record(choice)?])?;
+        let bind = |inputs: &Tensors| {
+            let tensors: Vec<_> = inputs
+                .iter()
+                .chain(&self.outputs)
+                .map(|(operand, buffer)| (operand.name, Tensor::from(buffer).of(operand.element)))
+                .collect();
+            prepared.bind(&tensors)
+        };
+        self.inputs.iter().map(bind).collect()
+    }
+
+    /// The time of one run, the inputs taken in turn.
+    fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
+        let mut encoded = Ok(());
+        let all = stopwatch.time(|pass| {
+            encoded = bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch));
+        })?;
+        encoded?;
+        Ok(all / bound.len() as u32)
+    }
+}

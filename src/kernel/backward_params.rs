@@ -1,0 +1,64 @@
+//! The parts of `shaders/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
+
+use super::{Access, BindingKind, Parts, Varying};
+use crate::layer::{Gate, WriteMode};
+
+/// What of a parameter backward is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackwardParamsShader {
+    pub(crate) rank: u32,
+    pub(crate) experts: u32,
+    pub(crate) gate: Gate,
+    /// Rows that a thread keeps, of the shrink block, the expand block and the latent router; 0 for what
+    /// is not in the dispatch.
+    pub(crate) rows: [u32; 3],
+    /// Lanes that hold coefficients; 1 where each reads them all.
+    pub(crate) holders: u32,
+    pub(crate) x: Access,
+    pub(crate) g: Access,
+    pub(crate) write: WriteMode,
+}
+
+/// What of the splits' reduction is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReduceShader {
+    pub(crate) write: WriteMode,
+}
+
+impl BackwardParamsShader {
+    pub(super) fn parts(&self) -> Parts {
+        let Self { rank, experts, gate, rows, holders, x, g, write } = *self;
+        let parts = Parts::new("backward_params")
+            .varying(Varying::Batch)
+            .constant("RANK", rank)
+            .constant("EXPERTS", experts)
+            .constant("STATE", gate.state_len(rank, experts))
+            .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
+            .constant("LATENT_ROWS", gate.latent_rows(experts))
+            .write_mode(write)
+            .matrix("x", "dims.d_in", x, BindingKind::Read)
+            .matrix("g", "dims.d_out", g, BindingKind::Read)
+            .buffer("saved", BindingKind::Read)
+            .buffer("dstate", BindingKind::Read)
+            .buffer("gradients", BindingKind::Write)
+            .threads(holders > 1)
+            .coefficients(holders)
+            .text(include_str!("../../shaders/backward_params.wgsl"));
+        ["x", "g", "h"].into_iter().zip(rows).fold(parts, |parts, (tensor, rows)| match rows {
+            0 => parts.text(include_str!("../../shaders/part/no_outer.wgsl").replace("TENSOR", tensor)),
+            _ => parts
+                .constant(&format!("ROWS_{tensor}"), rows)
+                .text(include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor)),
+        })
+    }
+}
+
+impl ReduceShader {
+    pub(super) fn parts(self) -> Parts {
+        Parts::new("backward_params_reduce")
+            .write_mode(self.write)
+            .buffer("copies", BindingKind::Read)
+            .buffer("gradients", BindingKind::Write)
+            .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
+    }
+}

@@ -1,0 +1,49 @@
+//! The parts of `shaders/linear.wgsl`.
+
+use super::{Access, BindingKind, Parts, Varying};
+use crate::layer::{LinearDirection, WriteMode};
+use crate::plan::linear::{DEPTH, SIDE, THREAD_QUADS};
+
+/// What of a linear layer is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearShader {
+    pub(crate) direction: LinearDirection,
+    pub(crate) thread_tokens: u32,
+    pub(crate) source: Access,
+    pub(crate) weight: Access,
+    pub(crate) target: Access,
+    pub(crate) bias: bool,
+    pub(crate) write: WriteMode,
+}
+
+impl LinearShader {
+    pub(super) fn parts(&self) -> Parts {
+        let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
+        let (weight_width, direction) = match direction {
+            LinearDirection::Forward => {
+                ("dims.source_width", include_str!("../../shaders/part/linear_forward.wgsl"))
+            }
+            LinearDirection::Backward => {
+                ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
+            }
+        };
+        let parts = Parts::new("linear")
+            .varying(Varying::Batch)
+            .constant("THREAD_TOKENS", thread_tokens)
+            .constant("SIDE", SIDE)
+            .constant("THREAD_QUADS", THREAD_QUADS)
+            .constant("DEPTH", DEPTH)
+            .write_mode(write)
+            .matrix("source", "dims.source_width", source, BindingKind::Read)
+            .matrix("weight", weight_width, weight, BindingKind::Read)
+            // `target` is a reserved word in WGSL.
+            .matrix("targets", "dims.target_width", target, BindingKind::Write)
+            .text(include_str!("../../shaders/linear.wgsl"))
+            .text(direction);
+        if bias {
+            parts.buffer("bias", BindingKind::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
+        } else {
+            parts.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The parts of `shaders/shrink.wgsl`.
+
+use super::{Access, BindingKind, Parts, Varying};
+use crate::element::Element;
+use crate::plan::Tile;
+
+/// What of a shrink that is a dispatch of its own is fixed when its shader is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShrinkShader {
+    pub(crate) columns: u32,
+    pub(crate) tile: Tile,
+    pub(crate) source: Access,
+    pub(crate) parameters: Element,
+}
+
+impl ShrinkShader {
+    pub(super) fn parts(&self) -> Parts {
+        let Self { columns, tile, source, parameters } = *self;
+        Parts::new("shrink")
+            .varying(Varying::Batch)
+            .tile(columns, &tile)
+            .matrix("source", "dims.source_width", source, BindingKind::Read)
+            .groups("parameters", parameters, BindingKind::Read)
+            .buffer("shrink_sums", BindingKind::Write)
+            .shrink(&tile, include_str!("../../shaders/shrink.wgsl"))
+    }
+}

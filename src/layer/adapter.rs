@@ -1,0 +1,69 @@
+//! An adapter's matrices, and fresh ones as the reference code initialises them.
+
+use super::config::{Config, Gate, Router};
+use super::random::SplitMix64;
+use crate::error::Error;
+
+/// An adapter's matrices in their natural shapes, row-major, as checkpoints store them: parameters, or
+/// gradients; of f32, or of the twin's numbers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Adapter<T = f32> {
+    /// A: rank x `d_in`.
+    pub a: Vec<T>,
+    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router); empty for one expert.
+    pub router: Vec<T>,
+    /// `B_i`, one per expert: `d_out` x rank.
+    pub b: Vec<Vec<T>>,
+}
+
+impl Adapter {
+    /// A fresh adapter: A and `W_g` Kaiming-uniform with a = sqrt(5), that is uniform in
+    /// +-1/sqrt(fan in); every `B_i` zero, so that the layer starts as the frozen one.
+    ///
+    /// The same seed gives the same adapter on every machine.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn initialise(config: &Config, seed: u64) -> Result<Self, Error> {
+        config.layout()?;
+        let [d_in, d_out, rank, experts] =
+            [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+        let [router_rows, router_columns] = match config.gate() {
+            Gate::One => [0, 1],
+            Gate::Router(Router::Input) => [experts, d_in],
+            Gate::Router(Router::Latent) => [experts, rank],
+        };
+        let mut random = SplitMix64(seed);
+        Ok(Self {
+            a: random.kaiming_uniform(rank, d_in),
+            router: random.kaiming_uniform(router_rows, router_columns),
+            b: vec![vec![0.0; d_out * rank]; experts],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_adapters_are_uniform_and_repeat() {
+        let config = Config { d_in: 40, d_out: 36, rank: 8, experts: 3, scaling: 1.0, router: Router::Input };
+        let adapter = Adapter::initialise(&config, 7).expect("a valid configuration");
+        assert_eq!(Ok(&adapter), Adapter::initialise(&config, 7).as_ref());
+        assert_ne!(Ok(&adapter), Adapter::initialise(&config, 8).as_ref());
+        let bound = 1.0 / 40.0f32.sqrt();
+        for (name, matrix) in [("A", &adapter.a), ("W_g", &adapter.router)] {
+            let len = matrix.len() as f32;
+            let mean = matrix.iter().sum::<f32>() / len;
+            let deviation = (matrix.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / len).sqrt();
+            assert!(matrix.iter().all(|v| v.abs() <= bound), "{name} exceeds 1 / sqrt(fan in)");
+            assert!(mean.abs() < 0.2 * bound, "{name}'s mean is {mean}");
+            assert!(
+                (deviation - bound / 3.0f32.sqrt()).abs() < 0.1 * bound,
+                "{name} deviates by {deviation}"
+            );
+        }
+        assert!(adapter.b.iter().flatten().all(|&b| b == 0.0));
+    }
+}

@@ -1,0 +1,160 @@
+//! What the layer is: its shape, its scaling and its router.
+
+use crate::error::Error;
+
+/// What the router sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Router {
+    /// Logits `W_g x`, `W_g` being experts x `d_in`: the released HydraLoRA code.
+    #[default]
+    Input,
+    /// Logits `W_g A x`, `W_g` being experts x rank: the formula in the paper.
+    Latent,
+}
+
+/// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
+///
+/// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, whatever the router, which
+/// has no parameters, no state and no part in any kernel then.
+///
+/// ```
+/// use hydralora::{Config, Router};
+///
+/// let config = Config {
+///     d_in: 4096,
+///     d_out: 4096,
+///     rank: 8,
+///     experts: 4,
+///     scaling: Config::lora_scaling(16.0, 8),
+///     router: Router::Input,
+///     ..Config::default()
+/// };
+/// assert_eq!(config.scaling, 2.0);
+/// assert_eq!(config.parameter_count(), (8 + 4) * 4096 + 4 * 8 * 4096);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    /// Length of a token's input.
+    pub d_in: u32,
+    /// Length of a token's output.
+    pub d_out: u32,
+    /// Rows of A, columns of each `B_i`.
+    pub rank: u32,
+    /// Number of expert matrices `B_i`.
+    pub experts: u32,
+    /// The factor s in front of the experts' sum.
+    pub scaling: f32,
+    /// What the router sees.
+    pub router: Router,
+}
+
+impl Default for Config {
+    /// A layer of plain LoRA without dimensions: `d_in`, `d_out` and rank are 0, which everything refuses, and
+    /// have to be set. One expert, a scaling of 1.
+    fn default() -> Self {
+        Self { d_in: 0, d_out: 0, rank: 0, experts: 1, scaling: 1.0, router: Router::default() }
+    }
+}
+
+impl Config {
+    /// LoRA's scaling, `alpha / rank`.
+    #[must_use]
+    pub fn lora_scaling(alpha: f32, rank: u32) -> f32 {
+        alpha / rank as f32
+    }
+
+    /// Rank-stabilised LoRA's scaling, `alpha / sqrt(rank)`.
+    #[must_use]
+    pub fn rslora_scaling(alpha: f32, rank: u32) -> f32 {
+        alpha / (rank as f32).sqrt()
+    }
+
+    /// Trainable parameters, without the layout's padding.
+    #[must_use]
+    pub fn parameter_count(&self) -> u64 {
+        let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
+        let router = match self.gate() {
+            Gate::One => 0,
+            Gate::Router(Router::Input) => experts.saturating_mul(d_in),
+            Gate::Router(Router::Latent) => experts.saturating_mul(rank),
+        };
+        let experts = experts.saturating_mul(rank).saturating_mul(d_out);
+        rank.saturating_mul(d_in).saturating_add(experts).saturating_add(router)
+    }
+
+    /// Numbers per token that forward saves for backward, `[h, w]`, and backward hands on,
+    /// `[dh, dl]`: rank + experts, or just rank for one expert.
+    #[must_use]
+    pub fn state_len(&self) -> u32 {
+        self.gate().state_len(self.rank, self.experts)
+    }
+
+    /// Bytes of the `saved` (and of the `dstate`) tensor for `tokens` tokens:
+    /// tokens x [`Config::state_len`] x 4.
+    #[must_use]
+    pub fn state_bytes(&self, tokens: u32) -> u64 {
+        (4 * u64::from(tokens)).saturating_mul(u64::from(self.state_len()))
+    }
+
+    /// How the experts' weights come about.
+    pub(crate) fn gate(&self) -> Gate {
+        if self.experts == 1 { Gate::One } else { Gate::Router(self.router) }
+    }
+
+    /// Rows of the shrink block: A's, and the input router's.
+    pub(crate) fn shrink_rows(&self) -> u32 {
+        self.gate().shrink_rows(self.rank, self.experts)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        Error::check_dimension("d_in", self.d_in)?;
+        Error::check_dimension("d_out", self.d_out)?;
+        Error::check_dimension("rank", self.rank)?;
+        Error::check_dimension("experts", self.experts)?;
+        if !self.scaling.is_finite() {
+            return Err(Error::InvalidNumber {
+                name: "scaling",
+                value: f64::from(self.scaling),
+                expected: "finite",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// How the experts' weights come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Gate {
+    /// One expert, of weight 1.
+    One,
+    /// Several experts, weighted by the softmax of the router's logits.
+    Router(Router),
+}
+
+impl Gate {
+    /// Rows of the shrink block: A's, and the input router's.
+    pub(crate) fn shrink_rows(self, rank: u32, experts: u32) -> u32 {
+        match self {
+            Self::Router(Router::Input) => rank.saturating_add(experts),
+            Self::One | Self::Router(Router::Latent) => rank,
+        }
+    }
+
+    /// Rows of the latent router's own block.
+    pub(crate) fn latent_rows(self, experts: u32) -> u32 {
+        match self {
+            Self::Router(Router::Latent) => experts,
+            Self::One | Self::Router(Router::Input) => 0,
+        }
+    }
+
+    /// Numbers per token that are kept for backward: h, and the weights where there are several.
+    pub(crate) fn state_len(self, rank: u32, experts: u32) -> u32 {
+        match self {
+            Self::One => rank,
+            Self::Router(_) => rank.saturating_add(experts),
+        }
+    }
+}

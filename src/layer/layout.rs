@@ -1,0 +1,258 @@
+//! Where each parameter lies in the packed buffer, and packing and unpacking it.
+//!
+//! Parameters, gradients and optimiser moments share one layout, so that a gradient buffer is
+//! indexed like its parameters and the optimiser is one launch:
+//!
+//! - the **shrink** block, (rank + experts) x `d_in`: the rows of A, then the rows of `W_g`
+//!   (latent router: only A);
+//! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
+//! - for the latent router a small experts x rank block, `W_g`.
+//!
+//! One expert has no router: its shrink block is A alone.
+//!
+//! Rows are padded to a multiple of four elements; padding is zero and stays zero in training.
+
+use super::adapter::Adapter;
+use super::config::Config;
+use crate::error::{Error, Limit};
+
+/// A row-major block of the packed buffer; all numbers are in f32 elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    offset: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Block {
+    /// Where the block starts.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements in a row, without padding.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// From one row's start to the next: the columns rounded up to a multiple of four.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.columns.next_multiple_of(4)
+    }
+
+    /// The block's end, in elements.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.offset + self.rows * self.stride()
+    }
+
+    /// The elements of `row`, without padding; beyond the last row, of nothing in this block.
+    #[must_use]
+    pub fn row(&self, row: usize) -> std::ops::Range<usize> {
+        let start = self.offset.saturating_add(row.saturating_mul(self.stride()));
+        start..start.saturating_add(self.columns)
+    }
+}
+
+/// The packed layout of one adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    shrink: Block,
+    expand: Block,
+    latent_router: Option<Block>,
+    rank: usize,
+    experts: usize,
+}
+
+impl Config {
+    /// Where each parameter lies in the packed buffer.
+    ///
+    /// # Errors
+    /// A zero dimension, a scaling that is not finite, or more parameters than a 4 GiB buffer holds.
+    pub fn layout(&self) -> Result<Layout, Error> {
+        Layout::new(self)
+    }
+}
+
+impl Layout {
+    fn new(config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        let [d_in, d_out, rank, experts] =
+            [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
+        // In u128: no product of four 32-bit numbers overflows it.
+        let [d_in4, d_out4, rank4] = [d_in, d_out, rank].map(|n| u128::from(n.next_multiple_of(4)));
+        let (shrink_rows, latent_rows) = (config.shrink_rows(), config.gate().latent_rows(config.experts));
+        let elements = u128::from(shrink_rows) * d_in4
+            + u128::from(experts * rank) * d_out4
+            + u128::from(latent_rows) * rank4;
+        Error::check_limit(
+            "the adapter's packed layout",
+            Limit::Elements,
+            u64::try_from(elements).unwrap_or(u64::MAX),
+            1 << 30,
+            "use a smaller rank, fewer experts or a narrower layer",
+        )?;
+
+        let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);
+        let shrink = Block { offset: 0, rows: shrink_rows as usize, columns: d_in };
+        let expand = Block { offset: shrink.end(), rows: experts * rank, columns: d_out };
+        let latent_router = (latent_rows > 0).then(|| Block {
+            offset: expand.end(),
+            rows: latent_rows as usize,
+            columns: rank,
+        });
+        Ok(Self { shrink, expand, latent_router, rank, experts })
+    }
+
+    /// A and, for the input router, `W_g`: rows x `d_in`.
+    #[must_use]
+    pub fn shrink(&self) -> Block {
+        self.shrink
+    }
+
+    /// Every `B_i`, transposed: (experts * rank) x `d_out`.
+    #[must_use]
+    pub fn expand(&self) -> Block {
+        self.expand
+    }
+
+    /// The latent router's `W_g`: experts x rank.
+    #[must_use]
+    pub fn latent_router(&self) -> Option<Block> {
+        self.latent_router
+    }
+
+    /// Elements in the packed buffer, padding included: a multiple of four.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no configuration has an empty layout")]
+    pub fn len(&self) -> usize {
+        self.latent_router.unwrap_or(self.expand).end()
+    }
+
+    /// Bytes of a buffer in this layout: parameters, gradients, or half of the optimiser's moments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        4 * self.len() as u64
+    }
+
+    /// The elements of row j of A.
+    fn a_row(&self, j: usize) -> std::ops::Range<usize> {
+        self.shrink.row(j)
+    }
+
+    /// Rows of `W_g`: none for one expert.
+    fn router_rows(&self) -> usize {
+        self.latent_router.map_or(self.shrink.rows - self.rank, |block| block.rows)
+    }
+
+    /// The elements of row i of `W_g`.
+    fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
+        match &self.latent_router {
+            Some(block) => block.row(expert),
+            None => self.shrink.row(self.rank + expert),
+        }
+    }
+
+    /// The elements of column j of `B_i`.
+    fn b_column(&self, expert: usize, j: usize) -> std::ops::Range<usize> {
+        self.expand.row(expert * self.rank + j)
+    }
+
+    /// The packed form of an adapter, padding zero. The router of one expert is left out, if there is one.
+    ///
+    /// # Errors
+    /// A matrix with the wrong number of elements.
+    pub fn pack<T: Copy + Default>(&self, adapter: &Adapter<T>) -> Result<Vec<T>, Error> {
+        let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
+        let (router_rows, router_columns) = (self.router_rows(), self.router_row(0).len());
+        Error::check_length("A", self.rank * d_in, adapter.a.len())?;
+        if router_rows > 0 {
+            Error::check_length("W_g", router_rows * router_columns, adapter.router.len())?;
+        }
+        Error::check_length("the list of B_i", self.experts, adapter.b.len())?;
+        let mut packed = vec![T::default(); self.len()];
+        for (j, row) in adapter.a.chunks_exact(d_in).enumerate() {
+            packed[self.a_row(j)].copy_from_slice(row);
+        }
+        for (expert, row) in adapter.router.chunks_exact(router_columns).take(router_rows).enumerate() {
+            packed[self.router_row(expert)].copy_from_slice(row);
+        }
+        for (expert, b) in adapter.b.iter().enumerate() {
+            Error::check_length(format_args!("B_{expert}"), d_out * self.rank, b.len())?;
+            for j in 0..self.rank {
+                for (packed, row) in
+                    packed[self.b_column(expert, j)].iter_mut().zip(b.chunks_exact(self.rank))
+                {
+                    *packed = row[j];
+                }
+            }
+        }
+        Ok(packed)
+    }
+
+    /// The matrices in a packed buffer: parameters, or gradients.
+    ///
+    /// # Errors
+    /// A buffer with the wrong number of elements.
+    pub fn unpack<T: Copy>(&self, packed: &[T]) -> Result<Adapter<T>, Error> {
+        Error::check_length("the packed buffer", self.len(), packed.len())?;
+        let rows = |range: &dyn Fn(usize) -> std::ops::Range<usize>, count: usize| -> Vec<T> {
+            (0..count).flat_map(|row| packed[range(row)].iter().copied()).collect()
+        };
+        let b = (0..self.experts)
+            .map(|expert| {
+                let columns: Vec<&[T]> =
+                    (0..self.rank).map(|j| &packed[self.b_column(expert, j)]).collect();
+                (0..self.expand.columns).flat_map(|row| columns.iter().map(move |c| c[row])).collect()
+            })
+            .collect();
+        Ok(Adapter {
+            a: rows(&|j| self.a_row(j), self.rank),
+            router: rows(&|expert| self.router_row(expert), self.router_rows()),
+            b,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Router;
+
+    #[test]
+    fn one_expert_has_no_router() {
+        for router in [Router::Input, Router::Latent] {
+            let config = Config { d_in: 8, d_out: 12, rank: 16, experts: 1, scaling: 1.0, router };
+            let layout = config.layout().expect("a valid configuration");
+            assert_eq!((layout.shrink().rows(), layout.latent_router()), (16, None));
+            assert_eq!((layout.len() as u64, config.state_len()), (config.parameter_count(), 16));
+            let adapter = Adapter::initialise(&config, 1).expect("a valid configuration");
+            let packed = layout.pack(&adapter);
+            assert_eq!(layout.unpack(packed.as_ref().expect("it fits")).as_ref(), Ok(&adapter));
+            // One that comes along, as in the released code's checkpoints, has no part, whatever is in it.
+            let routed = Adapter { router: vec![f32::INFINITY; 8], ..adapter };
+            assert_eq!(layout.pack(&routed), packed);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_empty_of_everything() {
+        let config = Config { d_in: 9, d_out: 5, rank: 3, experts: 2, scaling: 1.0, router: Router::Latent };
+        let layout = config.layout().expect("a valid configuration");
+        let blocks = [layout.shrink(), layout.expand(), layout.latent_router().expect("a latent router")];
+        let ends = blocks.map(|block| (block.offset(), block.stride(), block.end()));
+        assert_eq!(ends, [(0, 12, 36), (36, 8, 84), (84, 4, 92)]);
+        assert_eq!(blocks[1].row(1), 44..49);
+        // No row is there, and none of them panics.
+        assert!(blocks.iter().all(|block| block.row(usize::MAX).start >= block.end()));
+    }
+}

@@ -1,0 +1,20 @@
+//! What is computed: the layer, its parameters and the operations on it. Plain data, without a device.
+
+mod adapter;
+mod config;
+mod hyper;
+mod layout;
+mod operation;
+mod random;
+
+pub use adapter::Adapter;
+pub use config::{Config, Router};
+pub(crate) use config::Gate;
+pub use hyper::AdamWHyper;
+pub(crate) use hyper::check_number;
+pub use layout::{Block, Layout};
+pub use operation::{
+    BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearDirection, LinearOptions, Operation,
+    WriteMode,
+};
+pub(crate) use random::SplitMix64;

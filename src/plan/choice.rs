@@ -1,0 +1,43 @@
+//! What can be chosen about an operation without changing what it computes.
+
+use super::{FusedChoice, LinearChoice, OuterChoice};
+use crate::error::Error;
+
+/// What can be chosen about an operation without changing what it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Choice {
+    /// Of `forward` and `backward_input`.
+    Fused(FusedChoice),
+    /// Of `backward_params`.
+    Outer(OuterChoice),
+    /// Of `linear`.
+    Linear(LinearChoice),
+}
+
+impl Choice {
+    pub(crate) fn fused(self, operation: &'static str) -> Result<FusedChoice, Error> {
+        if let Self::Fused(choice) = self { Ok(choice) } else { Err(Error::WrongChoice { operation }) }
+    }
+
+    pub(crate) fn outer(self) -> Result<OuterChoice, Error> {
+        let operation = "backward_params";
+        if let Self::Outer(choice) = self { Ok(choice) } else { Err(Error::WrongChoice { operation }) }
+    }
+
+    pub(crate) fn linear(self) -> Result<LinearChoice, Error> {
+        let operation = "linear";
+        if let Self::Linear(choice) = self { Ok(choice) } else { Err(Error::WrongChoice { operation }) }
+    }
+
+    /// What the cost model predicts less well than sizes: broadcast or read coefficients, and separate
+    /// dispatches.
+    #[cfg(feature = "tuner")]
+    pub(crate) fn kind(&self) -> [bool; 2] {
+        match *self {
+            Self::Fused(FusedChoice { held, shrink_splits, .. }) => [held, shrink_splits > 0],
+            Self::Outer(OuterChoice { held, apart, .. }) => [held, apart],
+            Self::Linear(_) => [false; 2],
+        }
+    }
+}

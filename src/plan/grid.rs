@@ -1,0 +1,72 @@
+//! Workgroups of a dispatch.
+
+use crate::error::{Error, Limit};
+
+/// Workgroups in each dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Grid {
+    /// The same for any number of tokens.
+    Fixed([u32; 3]),
+    /// A workgroup, or several along x, for each tile of tokens.
+    Tiles {
+        /// Workgroups along x for each tile.
+        x: u32,
+        /// Tokens in a tile.
+        tile: u32,
+        /// Tiles along y at most: where there are more, they are folded over z.
+        most: u32,
+    },
+}
+
+impl Grid {
+    /// The tiles of up to `tokens` tokens.
+    pub(crate) fn tiles(
+        kernel: &'static str,
+        x: u32,
+        tile: u32,
+        tokens: u32,
+        limits: &wgpu::Limits,
+        fix: &'static str,
+    ) -> Result<Self, Error> {
+        fold(kernel, tokens.div_ceil(tile), limits, fix)?;
+        Ok(Self::Tiles { x, tile, most: limits.max_compute_workgroups_per_dimension.max(1) })
+    }
+
+    /// The workgroups for `tokens` tokens, which are at least one and no more than were planned for.
+    #[must_use]
+    pub fn at(&self, tokens: u32) -> [u32; 3] {
+        match *self {
+            Self::Fixed(grid) => grid,
+            Self::Tiles { x, tile, most } => {
+                let [y, z] = folded(tokens.div_ceil(tile), most);
+                [x, y, z]
+            }
+        }
+    }
+}
+
+/// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
+/// less than the second dimension, so kernels check their index.
+pub(crate) fn fold(
+    kernel: &'static str,
+    count: u32,
+    limits: &wgpu::Limits,
+    fix: &'static str,
+) -> Result<[u32; 2], Error> {
+    let most = limits.max_compute_workgroups_per_dimension;
+    let [first, second] = folded(count, most.max(1));
+    Error::check_limit(
+        format_args!("{kernel}'s grid (workgroups, folded over two dimensions)"),
+        Limit::ComputeWorkgroupsPerDimension,
+        u64::from(second),
+        u64::from(most),
+        fix,
+    )?;
+    Ok([first, second])
+}
+
+fn folded(count: u32, most: u32) -> [u32; 2] {
+    let second = count.div_ceil(most).max(1);
+    [count.div_ceil(second).max(1), second]
+}

@@ -1,0 +1,62 @@
+//! Tiles of the frozen layer.
+
+use super::{DeviceProfile, FEWER_TOKENS, Grid, check_choice, halvings};
+use crate::error::{Error, Limit};
+
+/// A workgroup is SIDE x SIDE threads.
+pub(crate) const SIDE: u32 = 8;
+/// Tokens that a thread computes at most.
+const MOST_THREAD_TOKENS: u32 = 8;
+/// vec4s of target columns that a thread computes.
+pub(crate) const THREAD_QUADS: u32 = 2;
+/// vec4s of the inner dimension in a tile.
+pub(crate) const DEPTH: u32 = 4;
+
+/// What can be chosen about `linear` without changing what it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LinearChoice {
+    /// Tokens that a thread computes: 1, 2, 4 or 8.
+    pub thread_tokens: u32,
+}
+
+/// What the plan of a frozen layer depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct LinearProblem {
+    pub(crate) tokens: u32,
+    /// vec4 groups in a row of the target.
+    pub(crate) target_groups: u32,
+}
+
+impl LinearProblem {
+    /// What should be best comes first.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = LinearChoice> {
+        let most = self.tokens.div_ceil(SIDE).min(MOST_THREAD_TOKENS).next_power_of_two();
+        halvings(most).map(|thread_tokens| LinearChoice { thread_tokens })
+    }
+
+    /// The grid of a choice, if that is possible and fits the device.
+    pub(crate) fn place(&self, choice: LinearChoice, device: &DeviceProfile) -> Result<Grid, Error> {
+        let LinearChoice { thread_tokens } = choice;
+        let possible = thread_tokens.is_power_of_two() && thread_tokens <= MOST_THREAD_TOKENS;
+        check_choice("thread_tokens", thread_tokens, possible)?;
+        let limits = &device.limits;
+        let columns = self.target_groups.div_ceil(SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear's grid (blocks of target columns)",
+            Limit::ComputeWorkgroupsPerDimension,
+            u64::from(columns),
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            "use a narrower layer",
+        )?;
+        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
+        Error::check_limit(
+            "linear workgroup memory (bytes)",
+            Limit::ComputeWorkgroupStorageSize,
+            memory,
+            u64::from(limits.max_compute_workgroup_storage_size),
+            "request a device with at least WebGPU's default limits",
+        )?;
+        Grid::tiles("linear", columns, SIDE * thread_tokens, self.tokens, limits, FEWER_TOKENS)
+    }
+}

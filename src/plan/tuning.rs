@@ -1,0 +1,79 @@
+//! What was measured to be best on a device, for the planner to prefer to what it predicts.
+
+use std::collections::BTreeMap;
+
+use super::Choice;
+use crate::layer::{Config, Operation, Router};
+
+/// What a choice was measured for: an operation, a layer without its scaling, and a number of tokens
+/// up to the next power of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Key {
+    operation: Operation,
+    d_in: u32,
+    d_out: u32,
+    rank: u32,
+    experts: u32,
+    router: Router,
+    tokens: u32,
+}
+
+impl Key {
+    fn new(config: &Config, tokens: u32, operation: Operation) -> Self {
+        let Config { d_in, d_out, rank, experts, router, scaling: _ } = *config;
+        // A frozen layer is its widths, and one expert has no router, whatever the configuration says.
+        let (rank, experts) = if let Operation::Linear(_) = operation { (0, 1) } else { (rank, experts) };
+        let router = if experts == 1 { Router::Input } else { router };
+        let tokens = tokens.checked_next_power_of_two().unwrap_or(u32::MAX);
+        Self { operation, d_in, d_out, rank, experts, router, tokens }
+    }
+}
+
+/// A table of choices. Empty by default; [`Tuner`](crate::tuner::Tuner) measures, saves and loads them.
+///
+/// A choice that does not fit a device is not used, and none can ask for more scratch memory than the planner
+/// itself may take. What a table can do is make operations slow, and change the order of their sums.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(from = "Vec<(Key, Choice)>", into = "Vec<(Key, Choice)>"))]
+pub struct Tuning(BTreeMap<Key, Choice>);
+
+#[cfg(feature = "serde")]
+impl From<Vec<(Key, Choice)>> for Tuning {
+    fn from(entries: Vec<(Key, Choice)>) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Tuning> for Vec<(Key, Choice)> {
+    fn from(tuning: Tuning) -> Self {
+        tuning.0.into_iter().collect()
+    }
+}
+
+impl Tuning {
+    /// Prefers `choice` for this layer and up to the next power of two of `tokens`.
+    pub fn set(&mut self, config: &Config, tokens: u32, operation: Operation, choice: Choice) {
+        self.0.insert(Key::new(config, tokens, operation), choice);
+    }
+
+    /// What is preferred, if anything is.
+    #[must_use]
+    pub fn get(&self, config: &Config, tokens: u32, operation: Operation) -> Option<Choice> {
+        self.0.get(&Key::new(config, tokens, operation)).copied()
+    }
+
+    /// Number of choices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is preferred.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,139 @@
+//! AdamW over one or several buffers of packed parameters: a step for each, and, where gradients are clipped,
+//! their global norm before.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Planner;
+use crate::element::Element;
+use crate::error::{Error, Limit};
+use crate::kernel::{AdamWShader, BindingKind, Shader};
+use crate::plan::{DeviceProfile, Grid, WORKGROUP, fold};
+use crate::recording::{Operand, Recording, Slot, Step, Work};
+
+/// `struct Hyper` in `part/hyper.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(crate) struct Hyper {
+    pub(crate) decay: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) step_size: f32,
+    pub(crate) second_scale: f32,
+    pub(crate) epsilon: f32,
+    pub(crate) max_norm: f32,
+}
+
+/// `struct Dims` in `adamw.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Dims {
+    pub(super) groups: u32,
+}
+
+/// `struct Dims` in `gradient_norm.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct NormDims {
+    pub(super) groups: u32,
+    pub(super) first_square: u32,
+}
+
+/// `struct Dims` in `gradient_norm_reduce.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct ReduceDims {
+    pub(super) squares: u32,
+}
+
+/// f32 words in `struct Squares` in part/norm.wgsl.
+pub(super) const SQUARES_WORDS: u64 = 4;
+
+/// What to do about buffers that are too large.
+const SPLIT: &str = "split the parameters";
+
+impl Planner {
+    /// Records a step of AdamW over buffers of so many elements each. In order: with clipping `gradient_norm` for
+    /// each buffer and `gradient_norm_reduce`, which adds up what those leave in the tensor `squares`; then
+    /// `adamw` for each buffer.
+    ///
+    /// # Errors
+    /// No elements, a number that is no multiple of four, or more than the device's limits allow.
+    pub fn adamw(&self, elements: &[u64], clip: bool) -> Result<Vec<Recording>, Error> {
+        let device = &self.profile;
+        let squares = u64::from(WORKGROUP) * SQUARES_WORDS * elements.len() as u64;
+        for &elements in elements {
+            if elements == 0 {
+                return Err(Error::ZeroDimension { dimension: "elements" });
+            }
+            Error::check_limit("AdamW", Limit::Elements, elements, 1 << 30, SPLIT)?;
+            let whole = elements.next_multiple_of(4) as usize;
+            Error::check_length("the packed layout", whole, elements as usize)?;
+        }
+        let mut recordings = Vec::new();
+        if clip {
+            for (at, &elements) in elements.iter().enumerate() {
+                recordings.push(norm(at, elements, squares, device)?);
+            }
+            recordings.push(norm_reduce(squares, device)?);
+        }
+        for &elements in elements {
+            recordings.push(update(elements, clip, device)?);
+        }
+        Ok(recordings)
+    }
+}
+
+fn recording(operation: &'static str, tensors: Vec<Operand>, step: Step, work: Work) -> Recording {
+    Recording { operation, capacity: 1, tensors, scratch: Vec::new(), steps: vec![step], choice: None, work }
+}
+
+fn slots(tensors: &[Operand]) -> Vec<Slot> {
+    tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect()
+}
+
+fn vector(name: &'static str, kind: BindingKind, elements: u64) -> Operand {
+    Operand::vector(name, kind, Element::F32, elements).or(SPLIT)
+}
+
+fn update(elements: u64, clip: bool, device: &DeviceProfile) -> Result<Recording, Error> {
+    let (read, write) = (BindingKind::Read, BindingKind::Write);
+    let mut tensors = vec![
+        vector("parameters", write, elements),
+        vector("gradients", read, elements),
+        vector("moments", write, 2 * elements),
+    ];
+    if clip {
+        tensors.push(vector("status", read, 2));
+    }
+    let groups = (elements / 4) as u32;
+    let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits, SPLIT)?;
+    let shader = Shader::AdamW(AdamWShader { clip });
+    let grid = Grid::Fixed([x, y, 1]);
+    let step = Step::new(shader, &Dims { groups }, grid, slots(&tensors), 0, 1, device)?;
+    // Reads parameters, gradients and both moments; writes all but the gradients.
+    let work = Work { bytes: 4 * 7 * elements, flops: 15 * elements };
+    Ok(recording("adamw", tensors, step, work))
+}
+
+fn norm(at: usize, elements: u64, squares: u64, device: &DeviceProfile) -> Result<Recording, Error> {
+    let tensors = vec![
+        vector("gradients", BindingKind::Read, elements),
+        vector("squares", BindingKind::Write, squares),
+    ];
+    let dims = NormDims { groups: (elements / 4) as u32, first_square: WORKGROUP * at as u32 };
+    let grid = Grid::Fixed([WORKGROUP, 1, 1]);
+    // `thread_sums` and `thread_largest`
+    let memory = u64::from(WORKGROUP) * (16 + 4);
+    let step = Step::new(Shader::GradientNorm, &dims, grid, slots(&tensors), memory, 1, device)?;
+    Ok(recording("gradient_norm", tensors, step, Work { bytes: 4 * elements, flops: 2 * elements }))
+}
+
+fn norm_reduce(squares: u64, device: &DeviceProfile) -> Result<Recording, Error> {
+    let tensors =
+        vec![vector("squares", BindingKind::Read, squares), vector("status", BindingKind::Write, 2)];
+    let dims = ReduceDims { squares: (squares / SQUARES_WORDS) as u32 };
+    let (shader, grid) = (Shader::GradientNormReduce, Grid::Fixed([1; 3]));
+    let step = Step::new(shader, &dims, grid, slots(&tensors), 0, 1, device)?;
+    let work = Work { bytes: 4 * (squares + 2), flops: 0 };
+    Ok(recording("gradient_norm_reduce", tensors, step, work))
+}

@@ -1,0 +1,110 @@
+//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one step or two.
+
+use super::Problem;
+use super::fused::{Fused, parameters};
+use super::work::{check_tokens, groups, matrix_bytes, product_flops};
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Access, BackwardInputShader, BindingKind, Shader};
+use crate::layer::{BackwardInputOptions, Config, Layout};
+use crate::plan::fused::FusedProblem;
+use crate::plan::{Choice, DeviceProfile};
+use crate::recording::{Operand, Recording, Work};
+
+pub(super) struct BackwardInput {
+    config: Config,
+    layout: Layout,
+    options: BackwardInputOptions,
+    problem: FusedProblem,
+}
+
+impl BackwardInput {
+    pub(super) fn new(config: &Config, tokens: u32, options: BackwardInputOptions) -> Result<Self, Error> {
+        let layout = check_tokens(config, tokens)?;
+        let problem = FusedProblem {
+            kernel: "backward_input",
+            tokens,
+            columns: config.rank * config.experts,
+            // `state` and `dstate_tile`
+            resident: 2 * u64::from(config.state_len()),
+            // `v`
+            per_reduced: 1,
+            source_groups: groups(config.d_out),
+            // Without dx there is nothing to expand.
+            target_groups: options.dx.map_or(0, |_| groups(config.d_in)),
+            expand_rows: config.shrink_rows(),
+            staged: false,
+        };
+        Ok(Self { config: *config, layout, options, problem })
+    }
+
+    fn tensors(&self) -> Vec<Operand> {
+        let Self { config, options, problem: FusedProblem { tokens, .. }, .. } = self;
+        let (read, write) = (BindingKind::Read, BindingKind::Write);
+        let state = |name, kind| Operand::matrix(name, kind, Element::F32, *tokens, config.state_len());
+        let mut tensors = vec![
+            Operand::matrix("g", read, options.g, *tokens, config.d_out),
+            parameters(Element::F32, self.layout.len()),
+            state("saved", read),
+            state("dstate", write),
+        ];
+        tensors.extend(
+            options.dx.map(|(element, _)| Operand::matrix("dx", write, element, *tokens, config.d_in)),
+        );
+        tensors
+    }
+}
+
+impl Problem for BackwardInput {
+    fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
+        self.problem.choices(device)
+    }
+
+    fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
+        self.problem.rounds(choice, device)
+    }
+
+    fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
+        let Self { config, layout, options, ref problem } = *self;
+        let placed = problem.place(choice.fused("backward_input")?, device)?;
+        let access = |(element, write)| Ok((Access::new("dx", element, config.d_in)?, write));
+        let dx = options.dx.map(access).transpose()?;
+        let shader = |g| {
+            let Config { rank, experts, .. } = config;
+            let (gate, tile) = (config.gate(), placed.tile);
+            Shader::BackwardInput(BackwardInputShader { rank, experts, gate, tile, g, dx })
+        };
+        let fused = Fused {
+            name: "backward_input",
+            config: &config,
+            problem,
+            tensors: self.tensors(),
+            source: Access::new("g", options.g, config.d_out)?,
+            shrink_matrix: (layout.expand().offset() / 4) as u32,
+            least: least_work(&config, problem.tokens, &options)?,
+            device,
+        };
+        fused.record(&placed, shader)
+    }
+}
+
+pub(super) fn least_work(
+    config: &Config,
+    tokens: u32,
+    options: &BackwardInputOptions,
+) -> Result<Work, Error> {
+    let BackwardInputOptions { g, dx } = *options;
+    let layout = check_tokens(config, tokens)?;
+    let expand = layout.expand().rows() * layout.expand().stride();
+    let without_dx = Work {
+        bytes: matrix_bytes(g, tokens, config.d_out) + 2 * config.state_bytes(tokens) + 4 * expand as u64,
+        flops: 2 * u64::from(tokens) * u64::from(config.d_out) * u64::from(config.rank * config.experts),
+    };
+    let Some((element, write)) = dx else { return Ok(without_dx) };
+    Ok(Work {
+        bytes: without_dx.bytes
+            + 4 * (layout.len() - expand) as u64
+            + write.passes() * matrix_bytes(element, tokens, config.d_in),
+        flops: product_flops(config, tokens),
+    })
+}

@@ -1,0 +1,158 @@
+//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`, in one step, or in software one for
+//! each kind of block, and, where the tokens are split, one fixed-order reduction.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Problem;
+use super::work::{check_tokens, matrix_bytes, product_flops};
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Access, BackwardParamsShader, BindingKind, ReduceShader, Shader};
+use crate::layer::{BackwardParamsOptions, Config, Layout, WriteMode};
+use crate::plan::outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
+use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP, fold};
+use crate::recording::{Operand, Recording, Slot, Step, Work};
+
+/// `struct Dims` in `backward_params.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Dims {
+    pub(super) d_in: u32,
+    pub(super) d_out: u32,
+    pub(super) splits: u32,
+    pub(super) expand_start: u32,
+    pub(super) latent_start: u32,
+    pub(super) end: u32,
+    pub(super) scaling: f32,
+}
+
+/// `struct Dims` in `backward_params_reduce.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct ReduceDims {
+    pub(super) groups: u32,
+    pub(super) splits: u32,
+}
+
+pub(super) struct BackwardParams {
+    config: Config,
+    layout: Layout,
+    options: BackwardParamsOptions,
+    problem: OuterProblem,
+}
+
+impl BackwardParams {
+    pub(super) fn new(config: &Config, tokens: u32, options: BackwardParamsOptions) -> Result<Self, Error> {
+        let layout = check_tokens(config, tokens)?;
+        let problem = OuterProblem { config: *config, layout, tokens };
+        Ok(Self { config: *config, layout, options, problem })
+    }
+
+    fn tensors(&self) -> Vec<Operand> {
+        let Self { config, layout, options, problem: OuterProblem { tokens, .. } } = self;
+        let (read, write) = (BindingKind::Read, BindingKind::Write);
+        let state = |name| Operand::matrix(name, read, Element::F32, *tokens, config.state_len());
+        vec![
+            Operand::matrix("x", read, options.x, *tokens, config.d_in),
+            Operand::matrix("g", read, options.g, *tokens, config.d_out),
+            state("saved"),
+            state("dstate"),
+            Operand::vector("gradients", write, Element::F32, layout.len() as u64),
+        ]
+    }
+
+    /// One step of the products, which leave their gradients in `output`.
+    fn outer(
+        &self,
+        placed: &OuterPlacement,
+        OuterDispatch { blocks, grid }: OuterDispatch,
+        output: Slot,
+        write: WriteMode,
+        device: &DeviceProfile,
+    ) -> Result<Step, Error> {
+        let Self { config, options, ref problem, .. } = *self;
+        let [shrink, expand, latent] = blocks.map(|block| block.workgroups);
+        let Config { d_in, d_out, rank, experts, scaling, .. } = config;
+        let splits = placed.choice.splits;
+        let (expand_start, latent_start, end) = (shrink, shrink + expand, shrink + expand + latent);
+        let dims = Dims { d_in, d_out, splits, expand_start, latent_start, end, scaling };
+        let shader = Shader::BackwardParams(BackwardParamsShader {
+            rank,
+            experts,
+            gate: config.gate(),
+            rows: blocks.map(|block: OuterBlock| block.rows),
+            holders: placed.holders,
+            x: Access::new("x", options.x, d_in)?,
+            g: Access::new("g", options.g, d_out)?,
+            write,
+        });
+        let slots = ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
+        let memory = 16 * u64::from(WORKGROUP);
+        Step::new(shader, &dims, Grid::Fixed(grid), slots, memory, problem.tokens, device)
+    }
+
+    /// Adds the splits' copies up.
+    fn reduce(&self, splits: u32, device: &DeviceProfile) -> Result<Step, Error> {
+        let groups = (self.layout.len() / 4) as u32;
+        let workgroups = groups.div_ceil(WORKGROUP);
+        let [x, y] = fold("backward_params_reduce", workgroups, &device.limits, "use a narrower layer")?;
+        let shader = Shader::BackwardParamsReduce(ReduceShader { write: self.options.write });
+        let slots = vec![Slot::Scratch(0), Slot::Tensor("gradients")];
+        let dims = ReduceDims { groups, splits };
+        Step::new(shader, &dims, Grid::Fixed([x, y, 1]), slots, 0, self.problem.tokens, device)
+    }
+}
+
+impl Problem for BackwardParams {
+    fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
+        Ok(self.problem.candidates(device)?.iter().map(|placed| Choice::Outer(placed.choice)).collect())
+    }
+
+    fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
+        let placed = choice.outer().and_then(|choice| self.problem.place(choice, device));
+        placed.map_or(u64::MAX, |placed| u64::from(placed.split_tokens))
+    }
+
+    fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
+        let Self { config, layout, options, problem } = self;
+        let placed = problem.place(choice.outer()?, device)?;
+        let splits = placed.choice.splits;
+        let (output, write, scratch) = if splits == 1 {
+            (Slot::Tensor("gradients"), options.write, Vec::new())
+        } else {
+            (Slot::Scratch(0), WriteMode::Overwrite, vec![u64::from(splits) * layout.bytes()])
+        };
+        let outers = placed.dispatches.iter();
+        let outers = outers.map(|&dispatch| self.outer(&placed, dispatch, output, write, device));
+        let mut steps = outers.collect::<Result<Vec<_>, _>>()?;
+        if splits > 1 {
+            steps.push(self.reduce(splits, device)?);
+        }
+        let least = least_work(config, problem.tokens, options)?;
+        // The copies are written and read.
+        let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();
+        Ok(Recording {
+            operation: "backward_params",
+            capacity: problem.tokens,
+            tensors: self.tensors(),
+            scratch,
+            steps,
+            choice: Some(Choice::Outer(placed.choice)),
+            work: Work { bytes, flops: problem.flops(&placed) },
+        })
+    }
+}
+
+pub(super) fn least_work(
+    config: &Config,
+    tokens: u32,
+    options: &BackwardParamsOptions,
+) -> Result<Work, Error> {
+    let BackwardParamsOptions { write, x, g } = *options;
+    let layout = check_tokens(config, tokens)?;
+    let bytes = matrix_bytes(x, tokens, config.d_in)
+        + matrix_bytes(g, tokens, config.d_out)
+        + 2 * config.state_bytes(tokens)
+        + write.passes() * layout.bytes();
+    Ok(Work { bytes, flops: product_flops(config, tokens) })
+}

@@ -1,0 +1,95 @@
+//! Forward: the adapter's whole contribution to y, in one step or two.
+
+use super::Problem;
+use super::fused::{Fused, parameters};
+use super::work::{check_tokens, groups, matrix_bytes, product_flops};
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
+use crate::layer::{Config, ForwardOptions, Layout};
+use crate::plan::fused::FusedProblem;
+use crate::plan::{Choice, DeviceProfile};
+use crate::recording::{Operand, Recording, Work};
+
+pub(super) struct Forward {
+    config: Config,
+    layout: Layout,
+    options: ForwardOptions,
+    problem: FusedProblem,
+}
+
+impl Forward {
+    pub(super) fn new(config: &Config, tokens: u32, options: ForwardOptions) -> Result<Self, Error> {
+        let layout = check_tokens(config, tokens)?;
+        let problem = FusedProblem {
+            kernel: "forward",
+            tokens,
+            columns: config.shrink_rows(),
+            resident: u64::from(config.state_len()),
+            per_reduced: 0,
+            source_groups: groups(config.d_in),
+            target_groups: groups(config.d_out),
+            expand_rows: config.rank * config.experts,
+            staged: true,
+        };
+        Ok(Self { config: *config, layout, options, problem })
+    }
+
+    fn tensors(&self) -> Vec<Operand> {
+        let Self { config, options, problem: FusedProblem { tokens, .. }, .. } = self;
+        let (read, write) = (BindingKind::Read, BindingKind::Write);
+        let mut tensors = vec![
+            Operand::matrix("x", read, options.x, *tokens, config.d_in),
+            parameters(options.parameters, self.layout.len()),
+            Operand::matrix("y", write, options.y, *tokens, config.d_out),
+        ];
+        if options.save {
+            tensors.push(Operand::matrix("saved", write, Element::F32, *tokens, config.state_len()));
+        }
+        tensors
+    }
+}
+
+impl Problem for Forward {
+    fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
+        self.problem.choices(device)
+    }
+
+    fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
+        self.problem.rounds(choice, device)
+    }
+
+    fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
+        let Self { config, options, ref problem, .. } = *self;
+        let ForwardOptions { write, save, x, parameters, y } = options;
+        let placed = problem.place(choice.fused("forward")?, device)?;
+        let y = Access::new("y", y, config.d_out)?;
+        let shader = |x| {
+            let Config { rank, experts, .. } = config;
+            let (gate, tile) = (config.gate(), placed.tile);
+            Shader::Forward(ForwardShader { rank, experts, gate, tile, x, parameters, y, write, save })
+        };
+        let fused = Fused {
+            name: "forward",
+            config: &config,
+            problem,
+            tensors: self.tensors(),
+            source: Access::new("x", x, config.d_in)?,
+            shrink_matrix: 0,
+            least: least_work(&config, problem.tokens, &options)?,
+            device,
+        };
+        fused.record(&placed, shader)
+    }
+}
+
+pub(super) fn least_work(config: &Config, tokens: u32, options: &ForwardOptions) -> Result<Work, Error> {
+    let ForwardOptions { write, save, x, parameters, y } = *options;
+    let layout = check_tokens(config, tokens)?;
+    let state = if save { config.state_bytes(tokens) } else { 0 };
+    let bytes = matrix_bytes(x, tokens, config.d_in)
+        + layout.len() as u64 * parameters.bytes()
+        + write.passes() * matrix_bytes(y, tokens, config.d_out)
+        + state;
+    Ok(Work { bytes, flops: product_flops(config, tokens) })
+}

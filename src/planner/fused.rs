@@ -1,0 +1,91 @@
+//! What recordings of forward and `backward_input` share: a fused kernel, and before it the shrink, where it
+//! has a step of its own.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
+use crate::layer::Config;
+use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
+use crate::plan::{Choice, DeviceProfile};
+use crate::recording::{Operand, Recording, Slot, Step, Work};
+
+/// `struct Dims` in `part/fused.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct FusedDims {
+    pub(super) d_in: u32,
+    pub(super) d_out: u32,
+    pub(super) slice_groups: u32,
+    pub(super) scaling: f32,
+    pub(super) experts: u32,
+    pub(super) shrink_rows: u32,
+}
+
+/// The uniform of `shrink.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct ShrinkDims {
+    pub(super) source_width: u32,
+    pub(super) matrix: u32,
+    pub(super) split_groups: u32,
+}
+
+/// A fused kernel on a layer.
+pub(super) struct Fused<'a> {
+    pub(super) name: &'static str,
+    pub(super) config: &'a Config,
+    pub(super) problem: &'a FusedProblem,
+    /// The tensors, the source and the parameters first.
+    pub(super) tensors: Vec<Operand>,
+    /// x or g.
+    pub(super) source: Access,
+    /// Where the matrix of the shrink starts in the parameters, in vec4 groups.
+    pub(super) shrink_matrix: u32,
+    /// The least that it has to do.
+    pub(super) least: Work,
+    pub(super) device: &'a DeviceProfile,
+}
+
+impl Fused<'_> {
+    /// `shader` is the fused kernel's, given where its shrink comes from.
+    pub(super) fn record(
+        self,
+        placed: &FusedPlacement,
+        shader: impl FnOnce(ShrinkFrom) -> Shader,
+    ) -> Result<Recording, Error> {
+        let Self { name, config, problem, tensors, source, shrink_matrix, least, device } = self;
+        let tokens = problem.tokens;
+        let mut slots: Vec<Slot> = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
+        let mut steps = Vec::new();
+        let mut scratch = Vec::new();
+        let mut from = ShrinkFrom::Rows(source);
+        if let Some(ShrinkPlacement { tile, splits, split_groups, grid, sums }) = placed.shrink {
+            let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
+            let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
+            let dims = ShrinkDims { source_width, matrix: shrink_matrix, split_groups };
+            let bound = vec![slots[0], slots[1], Slot::Scratch(0)];
+            let memory = 16 * u64::from(tile.scratch);
+            steps.push(Step::new(Shader::Shrink(shader), &dims, grid, bound, memory, tokens, device)?);
+            scratch.push(sums);
+            slots[0] = Slot::Scratch(0);
+            from = ShrinkFrom::Sums(splits);
+        }
+        let Config { d_in, d_out, scaling, experts, .. } = *config;
+        let slice_groups = placed.slice_groups;
+        let shrink_rows = config.shrink_rows();
+        let dims = FusedDims { d_in, d_out, slice_groups, scaling, experts, shrink_rows };
+        steps.push(Step::new(shader(from), &dims, placed.grid, slots, placed.memory, tokens, device)?);
+        // The sums are written and read.
+        let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();
+        let work = Work { bytes, flops: problem.flops(placed) };
+        let choice = Some(Choice::Fused(placed.choice));
+        Ok(Recording { operation: name, capacity: tokens, tensors, scratch, steps, choice, work })
+    }
+}
+
+/// The parameters, as an operand.
+pub(super) fn parameters(element: Element, elements: usize) -> Operand {
+    Operand::vector("parameters", BindingKind::Read, element, elements as u64)
+}

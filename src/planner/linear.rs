@@ -1,0 +1,131 @@
+//! The frozen linear layer: `y = W0 x + bias` and `dx = W0^T g`, a tiled matrix product.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Problem;
+use super::work::{check_matrix, groups, matrix_bytes};
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Access, BindingKind, LinearShader, Shader};
+use crate::layer::{Config, LinearDirection, LinearOptions};
+use crate::plan::linear::{DEPTH, LinearProblem, SIDE, THREAD_QUADS};
+use crate::plan::{Choice, DeviceProfile};
+use crate::recording::{Operand, Recording, Slot, Step, Work};
+
+/// `struct Dims` in `linear.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Dims {
+    pub(super) source_width: u32,
+    pub(super) target_width: u32,
+}
+
+/// What to do where no binding holds the weight.
+const SPLIT_LAYER: &str = "request a device with the adapter's limit, store the weight in half precision, \
+                           or split the layer by its outputs";
+
+pub(super) struct Linear {
+    d_in: u32,
+    d_out: u32,
+    options: LinearOptions,
+    problem: LinearProblem,
+}
+
+/// Widths of source and target.
+fn widths(config: &Config, options: &LinearOptions) -> [u32; 2] {
+    match options.direction {
+        LinearDirection::Forward => [config.d_in, config.d_out],
+        LinearDirection::Backward => [config.d_out, config.d_in],
+    }
+}
+
+impl Linear {
+    pub(super) fn new(config: &Config, tokens: u32, options: LinearOptions) -> Result<Self, Error> {
+        let Config { d_in, d_out, .. } = *config;
+        Error::check_dimension("d_in", d_in)?;
+        Error::check_dimension("d_out", d_out)?;
+        check_matrix(tokens, d_in.max(d_out))?;
+        if options.bias && options.direction == LinearDirection::Backward {
+            return Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" });
+        }
+        let [_, target_width] = widths(config, &options);
+        let problem = LinearProblem { tokens, target_groups: groups(target_width) };
+        Ok(Self { d_in, d_out, options, problem })
+    }
+}
+
+impl Problem for Linear {
+    fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
+        let mut refused = None;
+        let fits = |choice: &_| {
+            let placed = self.problem.place(*choice, device);
+            placed.map_err(|error| refused.get_or_insert(error).clone()).is_ok()
+        };
+        let choices: Vec<_> = self.problem.choices().filter(fits).map(Choice::Linear).collect();
+        match refused {
+            Some(error) if choices.is_empty() => Err(error),
+            _ => Ok(choices),
+        }
+    }
+
+    /// They differ in how many loops compilers unroll, which is not told from here.
+    fn rounds(&self, _: Choice, _: &DeviceProfile) -> u64 {
+        1
+    }
+
+    fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
+        let Self { d_in, d_out, options, ref problem } = *self;
+        let LinearOptions { direction, bias, write, source, weight, target } = options;
+        let choice = choice.linear()?;
+        let grid = problem.place(choice, device)?;
+        let tokens = problem.tokens;
+        let config = Config { d_in, d_out, ..Config::default() };
+        let [source_width, target_width] = widths(&config, &options);
+        let [source_name, target_name] = direction.names();
+        let thread_tokens = choice.thread_tokens;
+        let shader = Shader::Linear(LinearShader {
+            direction,
+            thread_tokens,
+            source: Access::new(source_name, source, source_width)?,
+            weight: Access::new("weight", weight, d_in)?,
+            target: Access::new(target_name, target, target_width)?,
+            bias,
+            write,
+        });
+        let read = BindingKind::Read;
+        let mut tensors = vec![
+            Operand::matrix(source_name, read, source, tokens, source_width),
+            Operand::weight("weight", weight, d_out, d_in, SPLIT_LAYER),
+            Operand::matrix(target_name, BindingKind::Write, target, tokens, target_width),
+        ];
+        if bias {
+            tensors.push(Operand::vector("bias", read, Element::F32, u64::from(d_out)));
+        }
+        let slots = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
+        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
+        let dims = Dims { source_width, target_width };
+        let step = Step::new(shader, &dims, grid, slots, memory, tokens, device)?;
+        let work = least_work(&config, tokens, &options)?;
+        Ok(Recording {
+            operation: "linear",
+            capacity: tokens,
+            tensors,
+            scratch: Vec::new(),
+            steps: vec![step],
+            choice: Some(Choice::Linear(choice)),
+            work,
+        })
+    }
+}
+
+pub(super) fn least_work(config: &Config, tokens: u32, options: &LinearOptions) -> Result<Work, Error> {
+    let LinearOptions { bias, write, source, weight, target, .. } = *options;
+    check_matrix(tokens, config.d_in.max(config.d_out))?;
+    let [source_width, target_width] = widths(config, options);
+    let bytes = matrix_bytes(source, tokens, source_width)
+        + matrix_bytes(weight, config.d_out, config.d_in)
+        + if bias { 4 * u64::from(config.d_out) } else { 0 }
+        + write.passes() * matrix_bytes(target, tokens, target_width);
+    let product = u64::from(config.d_in) * u64::from(config.d_out);
+    Ok(Work { bytes, flops: (2 * u64::from(tokens)).saturating_mul(product) })
+}

@@ -1,0 +1,42 @@
+//! What operations have to do, and checks that they share.
+
+use crate::element::Element;
+use crate::error::{Error, Limit};
+use crate::layer::{Config, Layout};
+use crate::plan::{FEWER_TOKENS, MOST_BYTES};
+
+/// vec4 groups in a row of `width` elements.
+pub(super) fn groups(width: u32) -> u32 {
+    width.div_ceil(4)
+}
+
+/// Bytes of a matrix.
+pub(super) fn matrix_bytes(element: Element, rows: u32, width: u32) -> u64 {
+    element.bytes().saturating_mul(u64::from(rows)).saturating_mul(u64::from(width))
+}
+
+/// Floating-point operations of the products with the shrink and the expand block, without padding.
+pub(super) fn product_flops(config: &Config, tokens: u32) -> u64 {
+    let [d_in, d_out, rows] = [config.d_in, config.d_out, config.rank * config.experts].map(u64::from);
+    let products = (d_in * u64::from(config.shrink_rows())).saturating_add(d_out * rows);
+    (2 * u64::from(tokens)).saturating_mul(products)
+}
+
+/// Checks what all operations on tokens share.
+pub(super) fn check_tokens(config: &Config, tokens: u32) -> Result<Layout, Error> {
+    let layout = config.layout()?;
+    check_matrix(tokens, config.d_in.max(config.d_out).max(config.state_len()))?;
+    Ok(layout)
+}
+
+/// Refuses tokens that are none, or whose widest matrix has more elements than kernels count.
+pub(super) fn check_matrix(tokens: u32, widest: u32) -> Result<(), Error> {
+    Error::check_dimension("tokens", tokens)?;
+    Error::check_limit(
+        format_args!("{tokens} tokens of {widest} elements"),
+        Limit::Elements,
+        u64::from(tokens) * u64::from(widest),
+        MOST_BYTES / 2,
+        if tokens > 1 { FEWER_TOKENS } else { "use a narrower layer" },
+    )
+}

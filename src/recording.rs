@@ -1,0 +1,284 @@
+//! An operation as data: everything that a host needs to run it, but the tensors themselves.
+
+use bytemuck::Pod;
+
+use crate::element::Element;
+use crate::error::{Error, Limit};
+use crate::kernel::{BindingKind, Parts, Shader, Varying};
+use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
+
+/// An operation, planned for up to a number of tokens: its steps, and what they bind.
+///
+/// [`Kernels::bind`](crate::Kernels::bind) runs it on wgpu. With the feature `serde` it can be serialised, with
+/// the shaders' WGSL in it, for a host in another language with its own WebGPU. Such a host
+/// 1. makes a buffer for each of `scratch`, of that many bytes;
+/// 2. for each step compiles `wgsl` (entry point `main`) and makes a uniform buffer of `uniform`;
+/// 3. binds, in group 0, that buffer at binding 0 and the `slots` from binding 1 on: tensors by their names,
+///    of at least as many bytes as `tensors` says, and scratch buffers by their numbers, as `bindings` says;
+/// 4. binds in group 1 at binding 0, where `varying` is `Batch`, a uniform buffer of 16 bytes that starts with
+///    the number of tokens as a u32;
+/// 5. dispatches the steps in order, each with the workgroups of its `grid`.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Recording {
+    /// The operation's name.
+    pub operation: &'static str,
+    /// The most tokens that it can be run for.
+    pub capacity: u32,
+    /// The tensors that it binds, for that many tokens.
+    pub tensors: Vec<Operand>,
+    /// Bytes of each piece of scratch memory. What is in them before and after does not matter.
+    pub scratch: Vec<u64>,
+    /// Dispatches, in order.
+    pub steps: Vec<Step>,
+    /// What was chosen, where there is something to choose.
+    pub choice: Option<Choice>,
+    /// What it does for that many tokens, with what padding and slices repeat.
+    pub work: Work,
+}
+
+/// One dispatch of a recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The shader, as a key to warm the pipeline cache with.
+    pub shader: Shader,
+    /// What the uniform buffer holds, binding 0 of group 0.
+    pub uniform: Vec<u8>,
+    /// Workgroups.
+    pub grid: Grid,
+    /// What is bound in group 0 from binding 1 on.
+    pub slots: Vec<Slot>,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u64,
+}
+
+/// Something that a step binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Slot {
+    /// The caller's tensor of this name.
+    Tensor(&'static str),
+    /// The piece of scratch memory of this number.
+    Scratch(usize),
+}
+
+/// A tensor as an operation needs it: dense and row-major.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operand {
+    /// The operation's name for it.
+    pub name: &'static str,
+    /// Whether it is read or written.
+    pub kind: BindingKind,
+    /// How its elements are stored.
+    pub element: Element,
+    /// Rows; 1 for what is no matrix.
+    pub rows: u64,
+    /// Elements in a row.
+    pub columns: u64,
+    /// Whether it has a row for each token.
+    by_tokens: bool,
+    /// What to change where no binding holds so many bytes.
+    fix: &'static str,
+}
+
+impl Operand {
+    /// A matrix with a row for each token.
+    pub(crate) fn matrix(name: &'static str, kind: BindingKind, element: Element, rows: u32, width: u32) -> Self {
+        let fix = "request a device with the adapter's limit, or process fewer tokens at a time";
+        Self { name, kind, element, rows: rows.into(), columns: width.into(), by_tokens: true, fix }
+    }
+
+    /// So many elements.
+    pub(crate) fn vector(name: &'static str, kind: BindingKind, element: Element, elements: u64) -> Self {
+        let fix = "request a device with the adapter's limit, or use a smaller rank or fewer experts";
+        Self { name, kind, element, rows: 1, columns: elements, by_tokens: false, fix }
+    }
+
+    /// A matrix that has nothing to do with tokens.
+    pub(crate) fn weight(name: &'static str, element: Element, rows: u32, width: u32, fix: &'static str) -> Self {
+        let matrix = Self::matrix(name, BindingKind::Read, element, rows, width);
+        Self { by_tokens: false, fix, ..matrix }
+    }
+
+    /// The same, with other advice where no binding holds it.
+    pub(crate) fn or(self, fix: &'static str) -> Self {
+        Self { fix, ..self }
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.element.bytes().saturating_mul(self.rows).saturating_mul(self.columns)
+    }
+
+    /// Its shape in words.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        match self {
+            Self { rows: 1, columns, element, .. } => format!("{columns} {element}"),
+            Self { rows, columns, element, .. } => format!("{rows} x {columns} {element}"),
+        }
+    }
+
+    /// What to change where no binding holds so many bytes.
+    pub(crate) fn fix(&self) -> &'static str {
+        self.fix
+    }
+}
+
+/// What an operation does: predicted by its plan, or the least that the layer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Work {
+    /// Bytes of every tensor that is read and of every one that is written, once each.
+    pub bytes: u64,
+    /// Floating-point operations of the products, two for a multiply-add.
+    pub flops: u64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), flops: self.flops.saturating_add(other.flops) }
+    }
+}
+
+impl Recording {
+    /// The named tensor, if the operation has it.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&Operand> {
+        self.tensors.iter().find(|operand| operand.name == name)
+    }
+}
+
+impl Recording {
+    /// The same for fewer tokens.
+    pub(crate) fn with_capacity(mut self, capacity: u32) -> Self {
+        for operand in &mut self.tensors {
+            if operand.by_tokens {
+                operand.rows = capacity.into();
+            }
+        }
+        Self { capacity, ..self }
+    }
+}
+
+impl Step {
+    /// Checks the limits that a shader meets, and its loops for up to `tokens` tokens.
+    pub(crate) fn new(
+        shader: Shader,
+        uniform: &impl Pod,
+        grid: Grid,
+        slots: Vec<Slot>,
+        workgroup_memory: u64,
+        tokens: u32,
+        device: &DeviceProfile,
+    ) -> Result<Self, Error> {
+        let parts = shader.parts();
+        let Parts { label, ref bindings, .. } = parts;
+        debug_assert_eq!(bindings.len(), slots.len() + 1, "{label}");
+        let storage = bindings.iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+        Error::check_limit(
+            format_args!("{label} (storage buffers)"),
+            Limit::StorageBuffersPerShaderStage,
+            storage as u64,
+            u64::from(device.limits.max_storage_buffers_per_shader_stage),
+            "request a device with the adapter's limit",
+        )?;
+        Error::check_limit(
+            format_args!("{label} (threads in a workgroup)"),
+            Limit::ComputeInvocationsPerWorkgroup,
+            u64::from(WORKGROUP),
+            u64::from(device.limits.max_compute_invocations_per_workgroup),
+            "request a device with compute shaders",
+        )?;
+        let uniform = bytemuck::bytes_of(uniform).to_vec();
+        check_loops(&shader, &parts, &uniform, grid.at(tokens), tokens, device)?;
+        Ok(Self { shader, uniform, grid, slots, workgroup_memory })
+    }
+
+    /// What group 1 has.
+    #[must_use]
+    pub fn varying(&self) -> Varying {
+        self.shader.parts().varying
+    }
+}
+
+/// What a host in another language needs of a step: the shader's text in the place of its key.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Step {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let source = self.shader.source();
+        let kinds: Vec<BindingKind> = source.bindings[1..].iter().map(|binding| binding.kind).collect();
+        let mut step = serializer.serialize_struct("Step", 7)?;
+        step.serialize_field("label", source.label)?;
+        step.serialize_field("wgsl", &source.wgsl)?;
+        step.serialize_field("uniform", &self.uniform)?;
+        step.serialize_field("slots", &self.slots)?;
+        step.serialize_field("bindings", &kinds)?;
+        step.serialize_field("varying", &source.varying)?;
+        step.serialize_field("grid", &self.grid)?;
+        step.end()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Operand {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut operand = serializer.serialize_struct("Operand", 6)?;
+        operand.serialize_field("name", self.name)?;
+        operand.serialize_field("kind", &self.kind)?;
+        operand.serialize_field("element", &self.element)?;
+        operand.serialize_field("rows", &self.rows)?;
+        operand.serialize_field("columns", &self.columns)?;
+        operand.serialize_field("bytes", &self.bytes())?;
+        operand.end()
+    }
+}
+
+/// Refuses a dispatch whose threads run more loop iterations than the driver lets them.
+#[cfg(not(target_arch = "wasm32"))]
+fn check_loops(
+    shader: &Shader,
+    parts: &Parts,
+    uniform: &[u8],
+    grid: [u32; 3],
+    tokens: u32,
+    device: &DeviceProfile,
+) -> Result<(), Error> {
+    if device.max_loop_iterations == u64::MAX {
+        return Ok(());
+    }
+    let label = parts.label;
+    Error::check_limit(
+        format_args!("{label} (loop iterations in a thread)"),
+        Limit::LoopIterations,
+        crate::iterations::most_iterations(&parts.wgsl(), [uniform, &tokens.to_le_bytes()], grid),
+        device.max_loop_iterations,
+        match shader {
+            Shader::BackwardParams(_) => "process fewer tokens at a time, or use another driver",
+            Shader::Linear(_) => "use a narrower layer, or another driver",
+            Shader::Shrink(_) | Shader::Forward(_) | Shader::BackwardInput(_) => {
+                "use a narrower layer, a smaller rank or fewer experts, or another driver"
+            }
+            _ => "split the parameters, or use another driver",
+        },
+    )
+}
+
+/// In a browser no driver with such a bound can be told.
+#[cfg(target_arch = "wasm32")]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it refuses")]
+fn check_loops(
+    _: &Shader,
+    _: &Parts,
+    _: &[u8],
+    _: [u32; 3],
+    _: u32,
+    _: &DeviceProfile,
+) -> Result<(), Error> {
+    Ok(())
+}
