@@ -88,7 +88,7 @@ impl Operand {
         Self { name, kind, element, rows: rows.into(), columns: width.into(), by_tokens: true, fix }
     }
 
-    /// So many elements.
+    /// A vector of `elements` elements.
     pub(crate) fn vector(name: &'static str, kind: BindingKind, element: Element, elements: u64) -> Self {
         let fix = "request a device with the adapter's limit, or use a smaller rank or fewer experts";
         Self { name, kind, element, rows: 1, columns: elements, by_tokens: false, fix }

@@ -163,30 +163,31 @@ impl Gpu {
         Ok(size)
     }
 
-    /// Records into a new compute pass and submits it. Does not wait.
+    /// Encodes into a new compute pass and submits it. Does not wait.
     ///
     /// # Errors
-    /// wgpu refuses what was recorded, or the device was lost.
+    /// What `encode` fails with: nothing is submitted then. Also: wgpu refuses what was encoded, or the device
+    /// was lost.
     pub fn submit(
         &self,
-        record: impl FnOnce(&mut wgpu::ComputePass<'_>),
+        encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
     ) -> Result<wgpu::SubmissionIndex, Error> {
         self.submit_commands("submitting a compute pass", |encoder| {
-            record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))
         })
     }
 
-    /// Records into a new encoder and submits it.
+    /// Encodes into a new encoder and submits it.
     pub(crate) fn submit_commands(
         &self,
         action: &str,
-        record: impl FnOnce(&mut wgpu::CommandEncoder),
+        encode: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<(), Error>,
     ) -> Result<wgpu::SubmissionIndex, Error> {
         scoped(&self.device, action, || {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            record(&mut encoder);
-            self.queue.submit([encoder.finish()])
-        })
+            encode(&mut encoder)?;
+            Ok(self.queue.submit([encoder.finish()]))
+        })?
     }
 
     /// Copies a buffer of f32 out, submits, and resolves when the copy has arrived. On native platforms

@@ -74,11 +74,15 @@ impl Stopwatch {
         if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
     }
 
-    /// Records into a pass, submits it, waits, and tells how long it took.
+    /// Encodes into a pass, submits it, waits, and tells how long it took.
     ///
     /// # Errors
-    /// wgpu refuses what was recorded, or the device was lost.
-    pub fn time(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Duration, Error> {
+    /// What `encode` fails with: nothing is submitted then. Also: wgpu refuses what was encoded, or the device
+    /// was lost.
+    pub fn time(
+        &self,
+        encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
+    ) -> Result<Duration, Error> {
         let timestamp_writes = self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
             query_set: &timestamps.queries,
             beginning_of_pass_write_index: Some(0),
@@ -87,18 +91,18 @@ impl Stopwatch {
         let Gpu { device, queue } = &self.gpu;
         let begin = scoped(device, "timing a compute pass", || {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            record(
+            encode(
                 &mut encoder
                     .begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }),
-            );
+            )?;
             if let Some(timestamps) = &self.timestamps {
                 encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
             }
             let commands = encoder.finish();
             let begin = Instant::now();
             queue.submit([commands]);
-            begin
-        })?;
+            Ok(begin)
+        })??;
         self.gpu.wait()?;
         let wall = begin.elapsed();
         let Some(timestamps) = &self.timestamps else { return Ok(wall) };

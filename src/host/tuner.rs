@@ -308,6 +308,7 @@ impl Noise<'_> {
                 let size = period.size().min(buffer.size() - offset);
                 encoder.copy_buffer_to_buffer(&period, 0, &buffer, offset, size);
             }
+            Ok(())
         })?;
         Ok(buffer)
     }
@@ -363,11 +364,7 @@ impl Trial {
 
     /// The time of one run, the inputs taken in turn.
     fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
-        let mut encoded = Ok(());
-        let all = stopwatch.time(|pass| {
-            encoded = bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch));
-        })?;
-        encoded?;
+        let all = stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;
         Ok(all / bound.len() as u32)
     }
 }
