@@ -118,6 +118,15 @@ impl AdamW {
         }
         let (norms, rest) = recordings.split_at(buffers.len());
         let (reduces, updates) = rest.split_at(1);
+        // All together: the status is written before the others are read.
+        let mut all = Vec::new();
+        for (update, buffers) in updates.iter().zip(buffers) {
+            let operands =
+                buffers.tensors().map(|(name, tensor)| update.tensor(name).map(|operand| (operand, tensor)));
+            all.extend(operands.into_iter().flatten());
+        }
+        all.extend(reduces[0].tensor("status").zip(status));
+        kernels.check(&all)?;
         let squares = reduces[0].tensor("squares").map_or(0, Operand::bytes);
         let squares = kernels.shared().scratch(squares)?;
         let squares = ("squares", Tensor::from(&squares));

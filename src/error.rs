@@ -223,7 +223,9 @@ pub enum Error {
     },
 
     /// A batch has more tokens than an operation was planned for.
-    #[error("{operation} was prepared for up to {capacity} tokens, and the batch has {tokens}: prepare it for more")]
+    #[error(
+        "{operation} was prepared for up to {capacity} tokens, and the batch has {tokens}: prepare it for more"
+    )]
     OverCapacity {
         /// The operation.
         operation: &'static str,

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::element::Element;
 use crate::error::{Error, Limit};
-use crate::kernel::{BindingKind, Parts, Shader, Varying};
+use crate::kernel::{BindingKind, Parts, Shader};
 use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
 
 /// An operation, planned for up to a number of tokens: its steps, and what they bind.
@@ -83,7 +83,13 @@ pub struct Operand {
 
 impl Operand {
     /// A matrix with a row for each token.
-    pub(crate) fn matrix(name: &'static str, kind: BindingKind, element: Element, rows: u32, width: u32) -> Self {
+    pub(crate) fn matrix(
+        name: &'static str,
+        kind: BindingKind,
+        element: Element,
+        rows: u32,
+        width: u32,
+    ) -> Self {
         let fix = "request a device with the adapter's limit, or process fewer tokens at a time";
         Self { name, kind, element, rows: rows.into(), columns: width.into(), by_tokens: true, fix }
     }
@@ -95,7 +101,13 @@ impl Operand {
     }
 
     /// A matrix that has nothing to do with tokens.
-    pub(crate) fn weight(name: &'static str, element: Element, rows: u32, width: u32, fix: &'static str) -> Self {
+    pub(crate) fn weight(
+        name: &'static str,
+        element: Element,
+        rows: u32,
+        width: u32,
+        fix: &'static str,
+    ) -> Self {
         let matrix = Self::matrix(name, BindingKind::Read, element, rows, width);
         Self { by_tokens: false, fix, ..matrix }
     }
@@ -197,12 +209,6 @@ impl Step {
         check_loops(&shader, &parts, &uniform, grid.at(tokens), tokens, device)?;
         Ok(Self { shader, uniform, grid, slots, workgroup_memory })
     }
-
-    /// What group 1 has.
-    #[must_use]
-    pub fn varying(&self) -> Varying {
-        self.shader.parts().varying
-    }
 }
 
 /// What a host in another language needs of a step: the shader's text in the place of its key.
@@ -272,13 +278,6 @@ fn check_loops(
 /// In a browser no driver with such a bound can be told.
 #[cfg(target_arch = "wasm32")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it refuses")]
-fn check_loops(
-    _: &Shader,
-    _: &Parts,
-    _: &[u8],
-    _: [u32; 3],
-    _: u32,
-    _: &DeviceProfile,
-) -> Result<(), Error> {
+fn check_loops(_: &Shader, _: &Parts, _: &[u8], _: [u32; 3], _: u32, _: &DeviceProfile) -> Result<(), Error> {
     Ok(())
 }

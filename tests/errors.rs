@@ -5,17 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use hydralora::device::{Gpu, adapters_from_env};
-use hydralora::op::{
-    AdamWPlan, BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan,
-    ForwardOptions, ForwardPlan, LinearOptions, LinearPlan,
-};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Adapter, BackwardInput, BackwardInputDescriptor, BackwardParams,
-    BackwardParamsDescriptor, Choice, Config, DeviceProfile, Element, Error, Forward, ForwardDescriptor,
-    FusedChoice, Kernels, Limit, Linear, LinearDescriptor, LinearDirection, Operation, OuterChoice, Router,
-    Tensor, Tuning, WriteMode,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
+    Batch, Bound, Choice, Config, DeviceProfile, Element, Error, ForwardOptions, FusedChoice, Kernels, Limit,
+    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Tensor,
 };
 
 static GPU: LazyLock<Gpu> = LazyLock::new(|| {
@@ -28,27 +23,57 @@ static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device));
 const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 const TOKENS: u32 = 4;
 
-const FORWARD: ForwardOptions = ForwardOptions {
-    write: WriteMode::Overwrite,
-    save: false,
-    x: Element::F32,
-    parameters: Element::F32,
-    y: Element::F32,
-};
+/// The operations, with everything in f32.
+fn forward() -> Operation {
+    Operation::Forward(ForwardOptions::default())
+}
 
-const BACKWARD_INPUT: BackwardInputOptions =
-    BackwardInputOptions { g: Element::F32, dx: Some((Element::F32, WriteMode::Overwrite)) };
+fn backward_input() -> Operation {
+    Operation::BackwardInput(BackwardInputOptions::default())
+}
 
-const BACKWARD_PARAMS: BackwardParamsOptions =
-    BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
+fn backward_params() -> Operation {
+    Operation::BackwardParams(BackwardParamsOptions::default())
+}
 
-const LINEAR: LinearOptions = LinearOptions {
-    bias: false,
-    write: WriteMode::Overwrite,
-    source: Element::F32,
-    weight: Element::F32,
-    target: Element::F32,
-};
+fn linear(direction: LinearDirection) -> Operation {
+    Operation::Linear(LinearOptions { direction, ..LinearOptions::default() })
+}
+
+fn plan(
+    operation: Operation,
+    config: &Config,
+    tokens: u32,
+    device: &DeviceProfile,
+) -> Result<Recording, Error> {
+    Planner::new(device.clone()).plan(&operation, config, tokens)
+}
+
+/// Plans the operation with a table that says `choice`.
+fn plan_tuned(
+    operation: Operation,
+    config: &Config,
+    tokens: u32,
+    device: &DeviceProfile,
+    choice: Choice,
+) -> Result<Recording, Error> {
+    let mut planner = Planner::new(device.clone());
+    planner.tuning.set(config, tokens, operation, choice);
+    planner.plan(&operation, config, tokens)
+}
+
+fn candidates(
+    operation: Operation,
+    config: &Config,
+    tokens: u32,
+    device: &DeviceProfile,
+) -> Result<Vec<Recording>, Error> {
+    Planner::new(device.clone()).candidates(&operation, config, tokens)
+}
+
+fn scratch_bytes(recording: &Recording) -> u64 {
+    recording.scratch.iter().sum()
+}
 
 fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
     Config { d_in, d_out, rank, experts, scaling: 1.0, router }
@@ -76,22 +101,47 @@ impl Buffers {
         }
     }
 
-    fn forward(&self) -> ForwardDescriptor<'_> {
-        ForwardDescriptor {
+    fn forward(&self) -> Forward<'_> {
+        Forward {
             config: CONFIG,
             tokens: TOKENS,
             x: (&self.x).into(),
             parameters: (&self.parameters).into(),
             y: (&self.y).into(),
-            write: WriteMode::Overwrite,
-            saved: Some((&self.saved).into()),
+            saved: (&self.saved).into(),
         }
     }
 }
 
-/// Prepares a forward that must be refused; returns the error after checking its message.
-fn refused(descriptor: &ForwardDescriptor<'_>, mentions: &[&str]) -> Error {
-    let error = Forward::prepare(&KERNELS, descriptor).expect_err("must be refused");
+/// A forward of a training step, planned for what its tensors hold.
+#[derive(Clone, Copy)]
+struct Forward<'a> {
+    config: Config,
+    tokens: u32,
+    x: Tensor<'a>,
+    parameters: Tensor<'a>,
+    y: Tensor<'a>,
+    saved: Tensor<'a>,
+}
+
+impl Forward<'_> {
+    fn bind(&self, kernels: &Kernels) -> Result<Bound, Error> {
+        let Self { config, tokens, x, parameters, y, saved } = *self;
+        let options = ForwardOptions {
+            save: true,
+            x: x.element(),
+            parameters: parameters.element(),
+            y: y.element(),
+            ..ForwardOptions::default()
+        };
+        let prepared = kernels.prepare(&Operation::Forward(options), &config, tokens)?;
+        prepared.bind(&[("x", x), ("parameters", parameters), ("y", y), ("saved", saved)])
+    }
+}
+
+/// Binds a forward that must be refused; returns the error after checking its message.
+fn refused(forward: &Forward<'_>, mentions: &[&str]) -> Error {
+    let error = forward.bind(&KERNELS).expect_err("must be refused");
     mentions_all(&error, mentions);
     error
 }
@@ -106,23 +156,24 @@ fn mentions_all(error: &Error, mentions: &[&str]) {
 #[test]
 fn the_unchanged_descriptor_is_accepted() {
     let buffers = Buffers::new();
-    Forward::prepare(&KERNELS, &buffers.forward()).expect("a valid descriptor");
+    buffers.forward().bind(&KERNELS).expect("a valid descriptor");
 }
 
 #[test]
 fn zero_dimensions() {
     let buffers = Buffers::new();
     let zeros = [
-        (ForwardDescriptor { tokens: 0, ..buffers.forward() }, "tokens"),
-        (ForwardDescriptor { config: Config { d_in: 0, ..CONFIG }, ..buffers.forward() }, "d_in"),
-        (ForwardDescriptor { config: Config { d_out: 0, ..CONFIG }, ..buffers.forward() }, "d_out"),
-        (ForwardDescriptor { config: Config { rank: 0, ..CONFIG }, ..buffers.forward() }, "rank"),
-        (ForwardDescriptor { config: Config { experts: 0, ..CONFIG }, ..buffers.forward() }, "experts"),
+        (Forward { tokens: 0, ..buffers.forward() }, "tokens"),
+        (Forward { config: Config { d_in: 0, ..CONFIG }, ..buffers.forward() }, "d_in"),
+        (Forward { config: Config { d_out: 0, ..CONFIG }, ..buffers.forward() }, "d_out"),
+        (Forward { config: Config { rank: 0, ..CONFIG }, ..buffers.forward() }, "rank"),
+        (Forward { config: Config { experts: 0, ..CONFIG }, ..buffers.forward() }, "experts"),
     ];
     for (descriptor, dimension) in zeros {
         assert_eq!(refused(&descriptor, &[dimension, "at least 1"]), Error::ZeroDimension { dimension });
     }
-    let linear = LinearPlan::new(LinearDirection::Forward, [0, 4, 4], &LINEAR, KERNELS.profile());
+    let flat = Config { d_out: 4, ..Config::default() };
+    let linear = plan(linear(LinearDirection::Forward), &flat, 4, KERNELS.profile());
     assert_eq!(linear, Err(Error::ZeroDimension { dimension: "d_in" }));
 }
 
@@ -130,7 +181,7 @@ fn zero_dimensions() {
 fn a_scaling_that_is_no_number() {
     let buffers = Buffers::new();
     let config = Config { scaling: f32::NAN, ..CONFIG };
-    let error = refused(&ForwardDescriptor { config, ..buffers.forward() }, &["scaling", "NaN", "finite"]);
+    let error = refused(&Forward { config, ..buffers.forward() }, &["scaling", "NaN", "finite"]);
     assert!(matches!(error, Error::InvalidNumber { name: "scaling", .. }));
 }
 
@@ -139,10 +190,10 @@ fn too_small() {
     let buffers = Buffers::new();
     // Four tokens of eight f32 are 128 bytes.
     let x = Tensor::new(&buffers.x, 0, 124);
-    let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "128", "124", "4 x 8"]);
+    let error = refused(&Forward { x, ..buffers.forward() }, &["x", "128", "124", "4 x 8"]);
     assert!(matches!(error, Error::TooSmall { tensor: "x", needed: 128, given: 124, .. }));
     let bigger = Config { rank: 3, ..CONFIG };
-    let error = refused(&ForwardDescriptor { config: bigger, ..buffers.forward() }, &["parameters"]);
+    let error = refused(&Forward { config: bigger, ..buffers.forward() }, &["parameters"]);
     assert!(matches!(error, Error::TooSmall { tensor: "parameters", .. }));
 }
 
@@ -151,7 +202,7 @@ fn outside_the_buffer() {
     let buffers = Buffers::new();
     for (offset, size) in [(256, 4096), (8192, 128), (256, u64::MAX)] {
         let x = Tensor::new(&buffers.x, offset, size);
-        let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "4096"]);
+        let error = refused(&Forward { x, ..buffers.forward() }, &["x", "4096"]);
         assert_eq!(error, Error::OutOfBuffer { tensor: "x", offset, size, buffer_size: 4096 });
     }
 }
@@ -160,7 +211,7 @@ fn outside_the_buffer() {
 fn misaligned() {
     let buffers = Buffers::new();
     let x = Tensor::new(&buffers.x, 4, 128);
-    let error = refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "byte 4", "multiple"]);
+    let error = refused(&Forward { x, ..buffers.forward() }, &["x", "byte 4", "multiple"]);
     assert!(matches!(error, Error::Misaligned { tensor: "x", offset: 4, .. }));
 }
 
@@ -173,7 +224,7 @@ fn missing_usage() {
         usage: wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    let descriptor = ForwardDescriptor { y: (&no_storage).into(), ..buffers.forward() };
+    let descriptor = Forward { y: (&no_storage).into(), ..buffers.forward() };
     let error = refused(&descriptor, &["y", "STORAGE"]);
     assert_eq!(error, Error::MissingUsage { tensor: "y", missing: "STORAGE" });
 }
@@ -229,7 +280,7 @@ fn a_copy_that_is_refused_is_an_error_and_no_zeros() {
         let destroyed = ones();
         destroyed.destroy();
         let in_use = ones();
-        gpu.submit(|_| ()).expect("an empty pass");
+        gpu.submit(|_| Ok(())).expect("an empty pass");
         in_use.destroy();
         let mapped = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("mapped"),
@@ -263,12 +314,13 @@ fn work_that_is_refused_is_an_error() {
         let buffer = |elements| gpu.zeroed("buffer", elements).expect("it fits");
         let (x, parameters, y, saved) = (buffer(1024), buffer(1024), buffer(1024), buffer(16));
         let buffers = Buffers { x, parameters, y, saved };
-        let forward = Forward::prepare(&kernels, &buffers.forward()).expect("it fits");
+        let forward = buffers.forward().bind(&kernels).expect("it fits");
         let stopwatch = Stopwatch::new(&gpu).expect("it fits");
-        stopwatch.time(|pass| forward.encode(pass)).expect("it runs");
+        let batch = Batch::new(&kernels, TOKENS).expect("it fits");
+        stopwatch.time(|pass| forward.encode(pass, &batch)).expect("it runs");
         buffers.x.destroy();
-        let submitted = gpu.submit(|pass| forward.encode(pass)).map(drop);
-        let timed = stopwatch.time(|pass| forward.encode(pass)).map(drop);
+        let submitted = gpu.submit(|pass| forward.encode(pass, &batch)).map(drop);
+        let timed = stopwatch.time(|pass| forward.encode(pass, &batch)).map(drop);
         for refused in [submitted, timed] {
             let error = refused.expect_err("x is gone");
             assert!(matches!(error, Error::Device { .. }), "{error:?}");
@@ -370,21 +422,19 @@ fn half_precision_has_its_conditions() {
     let half = |buffer, element| Tensor::from(buffer).of(element);
     // Rows of eight halves are fine, rows of six are not.
     let y = half(&buffers.y, Element::Bf16);
-    Forward::prepare(&KERNELS, &ForwardDescriptor { y, ..buffers.forward() }).expect("rows of eight");
+    Forward { y, ..buffers.forward() }.bind(&KERNELS).expect("rows of eight");
     let config = Config { d_out: 6, ..CONFIG };
-    let error =
-        refused(&ForwardDescriptor { config, y, ..buffers.forward() }, &["y", "bf16", "6", "multiples of 4"]);
+    let error = refused(&Forward { config, y, ..buffers.forward() }, &["y", "bf16", "6", "multiples of 4"]);
     assert_eq!(error, Error::HalfRows { tensor: "y", element: Element::Bf16, width: 6 });
     // What forward saves for backward is f32.
-    let saved = Some(half(&buffers.saved, Element::F16));
-    let error = refused(&ForwardDescriptor { saved, ..buffers.forward() }, &["saved", "f16", "f32"]);
-    assert_eq!(error, Error::NotF32 { tensor: "saved", element: Element::F16 });
+    let saved = half(&buffers.saved, Element::F16);
+    let error = refused(&Forward { saved, ..buffers.forward() }, &["saved", "f16", "f32"]);
+    assert_eq!(error, Error::WrongElement { tensor: "saved", given: Element::F16, needed: Element::F32 });
     // Half the bytes are enough for half the precision.
     let x = Tensor::new(&buffers.x, 0, 64).of(Element::F16);
-    Forward::prepare(&KERNELS, &ForwardDescriptor { x, ..buffers.forward() })
-        .expect("4 x 8 f16 are 64 bytes");
+    Forward { x, ..buffers.forward() }.bind(&KERNELS).expect("4 x 8 f16 are 64 bytes");
     let x = Tensor::new(&buffers.x, 0, 60).of(Element::F16);
-    refused(&ForwardDescriptor { x, ..buffers.forward() }, &["x", "4 x 8 f16", "64", "60"]);
+    refused(&Forward { x, ..buffers.forward() }, &["x", "4 x 8 f16", "64", "60"]);
 }
 
 #[test]
@@ -392,11 +442,40 @@ fn one_buffer_read_and_written() {
     let buffers = Buffers::new();
     // Disjoint ranges of one buffer, which wgpu would only refuse when they are submitted.
     let y = Tensor::new(&buffers.x, 2048, 128);
-    let error = refused(&ForwardDescriptor { y, ..buffers.forward() }, &["x", "y", "same buffer"]);
+    let shared = Forward { y, ..buffers.forward() };
+    let error = refused(&shared, &["x", "y", "same buffer", "pooled"]);
     assert_eq!(error, Error::Aliased { written: "y", other: "x" });
-    let saved = Some(Tensor::new(&buffers.y, 2048, 64));
-    let error = refused(&ForwardDescriptor { saved, ..buffers.forward() }, &["same buffer"]);
-    assert_eq!(error, Error::Aliased { written: "y", other: "saved" });
+    let batch = Batch::new(&KERNELS, TOKENS).expect("it fits");
+    let runs = |bound: Result<Bound, Error>| {
+        GPU.submit(|pass| bound?.encode(pass, &batch)).expect("wgpu lets it be");
+    };
+    runs(shared.bind(&KERNELS.pooled()));
+    // Both are written.
+    let saved = Tensor::new(&buffers.y, 2048, 64);
+    runs(Forward { saved, ..buffers.forward() }.bind(&KERNELS));
+    runs(
+        Forward { y, saved: Tensor::new(&buffers.x, 2304, 64), ..buffers.forward() }.bind(&KERNELS.pooled()),
+    );
+    // Bytes of a tensor beyond its shape are nobody's.
+    runs(Forward { y: Tensor::new(&buffers.y, 0, 4096), saved, ..buffers.forward() }.bind(&KERNELS));
+}
+
+#[test]
+fn tensors_that_overlap() {
+    let buffers = Buffers::new();
+    let overlapping = |forward: Forward<'_>, written, other, ranges: [std::ops::Range<u64>; 2]| {
+        for kernels in [KERNELS.clone(), KERNELS.pooled()] {
+            let error = forward.bind(&kernels).expect_err("must be refused");
+            mentions_all(&error, &[written, other, &ranges[0].end.to_string(), "do not overlap"]);
+            assert_eq!(error, Error::Overlap { written, other, ranges: ranges.clone() });
+        }
+    };
+    let y = (&buffers.x).into();
+    overlapping(Forward { y, ..buffers.forward() }, "y", "x", [0..128, 0..128]);
+    let larger = Forward { config: Config { d_out: 128, ..CONFIG }, ..buffers.forward() };
+    let parameters = zeroed("parameters", 1024);
+    let (parameters, saved) = ((&parameters).into(), Tensor::new(&buffers.y, 1792, 64));
+    overlapping(Forward { parameters, saved, ..larger }, "y", "saved", [0..2048, 1792..1856]);
 }
 
 #[test]
@@ -410,12 +489,9 @@ fn over_a_limit() {
     };
     // Workgroup memory holds at least four tokens' h and w: 64 bytes for each of rank + experts.
     let wide = config([8, 8, 2000, 2], Router::Input);
+    over(plan(forward(), &wide, 4, &profile).expect_err("too wide"), Limit::ComputeWorkgroupStorageSize);
     over(
-        ForwardPlan::new(&wide, 4, &FORWARD, &profile).expect_err("too wide"),
-        Limit::ComputeWorkgroupStorageSize,
-    );
-    over(
-        BackwardInputPlan::new(&wide, 4, &BACKWARD_INPUT, &profile).expect_err("too wide"),
+        plan(backward_input(), &wide, 4, &profile).expect_err("too wide"),
         Limit::ComputeWorkgroupStorageSize,
     );
     // Two folded dimensions of 65,535 workgroups hold any u32 number of tokens; a smaller limit does not.
@@ -425,16 +501,10 @@ fn over_a_limit() {
     };
     let small = config([8, 8, 2, 2], Router::Input);
     for error in [
-        ForwardPlan::new(&small, 1_000_000, &FORWARD, &narrow).err(),
-        BackwardInputPlan::new(&small, 1_000_000, &BACKWARD_INPUT, &narrow).err(),
-        BackwardParamsPlan::new(
-            &config([1 << 20, 1 << 20, 2, 2], Router::Input),
-            1,
-            &BACKWARD_PARAMS,
-            &narrow,
-        )
-        .err(),
-        LinearPlan::new(LinearDirection::Forward, [8, 1 << 16, 1], &LINEAR, &narrow).err(),
+        plan(forward(), &small, 1_000_000, &narrow).err(),
+        plan(backward_input(), &small, 1_000_000, &narrow).err(),
+        plan(backward_params(), &config([1 << 20, 1 << 20, 2, 2], Router::Input), 1, &narrow).err(),
+        plan(linear(LinearDirection::Forward), &config([8, 1 << 16, 1, 1], Router::Input), 1, &narrow).err(),
     ] {
         over(error.expect("too many workgroups"), Limit::ComputeWorkgroupsPerDimension);
     }
@@ -450,7 +520,7 @@ fn over_the_binding_limit() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
     let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
-    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     mentions_all(&error, &["x", "max_storage_buffer_binding_size", "128", "100"]);
 }
 
@@ -459,7 +529,7 @@ fn too_few_storage_buffers() {
     let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 3, ..KERNELS.profile().limits.clone() };
     let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
-    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     mentions_all(&error, &["forward", "max_storage_buffers_per_shader_stage", "4", "3"]);
 }
 
@@ -468,43 +538,50 @@ fn every_operation_checks_its_tensors() {
     let buffers = Buffers::new();
     let small = zeroed("small", 4);
     let whole = |buffer| Tensor::from(buffer);
-    let error = BackwardInput::prepare(
-        &KERNELS,
-        &BackwardInputDescriptor {
-            config: CONFIG,
-            tokens: TOKENS,
-            g: whole(&buffers.x),
-            parameters: whole(&buffers.parameters),
-            saved: whole(&buffers.saved),
-            dx: Some(whole(&buffers.y)),
-            write: WriteMode::Overwrite,
-            dstate: whole(&small),
-        },
-    );
+    let bind = |operation: Operation, tensors: &[(&str, Tensor<'_>)]| {
+        KERNELS.prepare(&operation, &CONFIG, TOKENS).and_then(|prepared| prepared.bind(tensors)).map(drop)
+    };
+    let mut tensors = vec![
+        ("g", whole(&buffers.x)),
+        ("parameters", whole(&buffers.parameters)),
+        ("saved", whole(&buffers.saved)),
+        ("dx", whole(&buffers.y)),
+    ];
+    let operation = "backward_input";
+    let missing = Err(Error::MissingTensor { operation, tensor: "dstate" });
+    assert_eq!(bind(backward_input(), &tensors), missing);
+    tensors.push(("dstate", whole(&small)));
+    let error = bind(backward_input(), &tensors);
     assert!(
         matches!(error, Err(Error::TooSmall { tensor: "dstate", needed: 64, given: 16, .. })),
         "{error:?}"
     );
+    tensors.push(("y", whole(&buffers.y)));
+    let unknown = Err(Error::UnknownTensor { operation, tensor: "y".to_owned() });
+    assert_eq!(bind(backward_input(), &tensors), unknown);
     let linear = |bias, direction| {
-        Linear::prepare(
-            &KERNELS,
-            &LinearDescriptor {
-                direction,
-                d_in: 8,
-                d_out: 8,
-                tokens: TOKENS,
-                source: whole(&buffers.x),
-                weight: whole(&buffers.x),
-                bias,
-                target: whole(&buffers.y),
-                write: WriteMode::Overwrite,
-            },
-        )
+        let options = LinearOptions { bias: true, direction, ..LinearOptions::default() };
+        let [source, target] = direction.names();
+        let (x, y) = (whole(&buffers.x), whole(&buffers.y));
+        bind(Operation::Linear(options), &[(source, x), ("weight", x), (target, y), ("bias", bias)])
     };
-    let error = linear(Some(whole(&small)), LinearDirection::Forward);
+    let error = linear(whole(&small), LinearDirection::Forward);
     assert!(matches!(error, Err(Error::TooSmall { tensor: "bias", needed: 32, given: 16, .. })), "{error:?}");
-    let error = linear(Some(whole(&buffers.saved)), LinearDirection::Backward);
-    assert_eq!(error.err(), Some(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" }));
+    let error = linear(whole(&buffers.saved), LinearDirection::Backward);
+    assert_eq!(error, Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" }));
+}
+
+#[test]
+fn no_batch_is_larger_than_what_was_prepared() {
+    let buffers = Buffers::new();
+    let forward = buffers.forward().bind(&KERNELS).expect("it fits");
+    assert_eq!(Batch::new(&KERNELS, 0).err(), Some(Error::ZeroDimension { dimension: "tokens" }));
+    let mut batch = Batch::new(&KERNELS, TOKENS).expect("it fits");
+    GPU.submit(|pass| forward.encode(pass, &batch)).expect("as many as were prepared");
+    batch.set(&GPU.queue, TOKENS + 1).expect("a number of tokens");
+    let error = GPU.submit(|pass| forward.encode(pass, &batch)).map(drop);
+    let (operation, capacity, tokens) = ("forward", TOKENS, TOKENS + 1);
+    assert_eq!(error, Err(Error::OverCapacity { operation, capacity, tokens }));
 }
 
 #[test]
@@ -516,10 +593,12 @@ fn adamw_checks_its_numbers() {
         AdamW::prepare(
             &KERNELS,
             &AdamWDescriptor {
-                elements,
-                parameters: (&parameters).into(),
-                gradients: (&gradients).into(),
-                moments: (&moments).into(),
+                buffers: &[AdamWBuffers {
+                    elements,
+                    parameters: (&parameters).into(),
+                    gradients: (&gradients).into(),
+                    moments: (&moments).into(),
+                }],
                 status,
                 hyper,
             },
@@ -545,7 +624,10 @@ fn adamw_checks_its_numbers() {
         (&gradients, "status", "gradients"),
     ] {
         let shared = prepare_with(8, Some(Tensor::new(buffer, 0, 8)), clipping);
-        assert_eq!(shared.err(), Some(Error::Aliased { written, other }));
+        let Some(Error::Overlap { written: found, other: beside, .. }) = shared.as_ref().err() else {
+            panic!("{shared:?}")
+        };
+        assert_eq!((*found, *beside), (written, other));
     }
     assert_eq!(prepare(0, valid).err(), Some(Error::ZeroDimension { dimension: "elements" }));
     assert!(matches!(prepare(6, valid), Err(Error::WrongLength { needed: 8, given: 6, .. })));
@@ -593,12 +675,11 @@ fn adamw_checks_its_numbers() {
 
 #[test]
 fn adamw_checks_every_step() {
-    let plan = |hyper| AdamWPlan::new(8, hyper, KERNELS.profile()).expect("valid numbers");
     let hyper = AdamWHyper::default();
     for (step, rate) in [(1, 1e-3), (u32::MAX, 1e-3), (1, 0.0), (1, 1e-40), (1, 3e37)] {
-        plan(hyper).uniform(step, rate).expect("a valid step");
+        hyper.uniform(step, rate).expect("a valid step");
     }
-    let error = plan(hyper).uniform(0, 1e-3).expect_err("the first is 1");
+    let error = hyper.uniform(0, 1e-3).expect_err("the first is 1");
     assert!(matches!(error, Error::InvalidNumber { name: "step", .. }), "{error}");
     // f32 holds neither 3e38 / (1 - 0.9), nor 1e30 * 1e30, nor 1e32 with the largest bias correction, 2^24.
     let slow = 1.0f32.next_down();
@@ -610,14 +691,14 @@ fn adamw_checks_every_step() {
         (AdamWHyper { weight_decay: 1e30, ..hyper }, 1e30),
         (AdamWHyper { beta1: slow, ..hyper }, 1e32),
     ] {
-        let error = plan(hyper).uniform(1, rate).expect_err("must be refused");
+        let error = hyper.uniform(1, rate).expect_err("must be refused");
         let Error::InvalidNumber { name: "learning_rate", value, .. } = error else { panic!("{error}") };
         assert_eq!(value.to_bits(), f64::from(rate).to_bits());
     }
     // Betas next to 1 still have a bias correction.
-    let uniform = plan(AdamWHyper { beta1: slow, beta2: slow, ..hyper }).uniform(1, 1e-3).expect("it fits");
+    let uniform = AdamWHyper { beta1: slow, beta2: slow, ..hyper }.uniform(1, 1e-3).expect("it fits");
     let words: [f32; 8] = bytemuck::cast(uniform);
-    assert!(words[1..].iter().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
+    assert!(words[..7].iter().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
 }
 
 #[test]
@@ -643,27 +724,22 @@ fn a_device_error_is_an_error_and_not_a_panic() {
     let buffers = Buffers::new();
     let kernels = Kernels::new(&gpu.device);
     gpu.device.destroy();
-    let error = Forward::prepare(&kernels, &buffers.forward()).expect_err("must be refused");
+    let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     assert!(matches!(error, Error::Device { .. }), "{error}");
 }
 
 /// Every kind of plan, and the least work that there is.
 fn plans(config: &Config, tokens: u32, device: &DeviceProfile) -> Vec<Option<Error>> {
-    let linear =
-        |direction| LinearPlan::new(direction, [config.d_in, config.d_out, tokens], &LINEAR, device).err();
-    vec![
-        ForwardPlan::new(config, tokens, &FORWARD, device).err(),
-        ForwardPlan::candidates(config, tokens, &FORWARD, device).err(),
-        ForwardPlan::least_work(config, tokens, &FORWARD).err(),
-        BackwardInputPlan::new(config, tokens, &BACKWARD_INPUT, device).err(),
-        BackwardInputPlan::candidates(config, tokens, &BACKWARD_INPUT, device).err(),
-        BackwardInputPlan::least_work(config, tokens, &BACKWARD_INPUT).err(),
-        BackwardParamsPlan::new(config, tokens, &BACKWARD_PARAMS, device).err(),
-        BackwardParamsPlan::candidates(config, tokens, &BACKWARD_PARAMS, device).err(),
-        BackwardParamsPlan::least_work(config, tokens, &BACKWARD_PARAMS).err(),
-        linear(LinearDirection::Forward),
-        linear(LinearDirection::Backward),
-    ]
+    let linears = [LinearDirection::Forward, LinearDirection::Backward].map(linear);
+    let operations = [forward(), backward_input(), backward_params()].into_iter().chain(linears);
+    let planned = |operation: Operation| {
+        [
+            plan(operation, config, tokens, device).err(),
+            candidates(operation, config, tokens, device).err(),
+            operation.least_work(config, tokens).err(),
+        ]
+    };
+    operations.flat_map(planned).collect()
 }
 
 #[test]
@@ -696,10 +772,7 @@ fn no_number_of_tokens_overflows() {
         }
     }
     let buffers = Buffers::new();
-    refused(
-        &ForwardDescriptor { tokens: u32::MAX, ..buffers.forward() },
-        &["4294967295 tokens", "fewer tokens"],
-    );
+    refused(&Forward { tokens: u32::MAX, ..buffers.forward() }, &["4294967295 tokens", "fewer tokens"]);
 }
 
 #[test]
@@ -715,9 +788,9 @@ fn a_refusal_takes_no_time() {
     for (shape, device) in [([4, 4, 16_383, 16_383], &free), ([4, 4, 400, 400], &bounded)] {
         let config = config(shape, Router::Input);
         let begin = std::time::Instant::now();
-        let refused = BackwardInputPlan::new(&config, 16, &BACKWARD_INPUT, device);
+        let refused = plan(backward_input(), &config, 16, device);
         assert!(matches!(refused, Err(Error::OverLimit { .. })), "{refused:?}");
-        let refused = BackwardInputPlan::candidates(&config, 16, &BACKWARD_INPUT, device);
+        let refused = candidates(backward_input(), &config, 16, device);
         assert!(matches!(refused, Err(Error::OverLimit { .. })), "{refused:?}");
         // Milliseconds; seconds on a machine as busy as can be, but not what looking at every plan took.
         assert!(begin.elapsed().as_secs_f64() < 1.0, "{:?}", begin.elapsed());
@@ -733,11 +806,11 @@ fn many_tokens_are_split_until_a_driver_lets_their_loops_run() {
         software: true,
         ..DeviceProfile::new(wgpu::Limits::default(), 4)
     };
-    let plan =
-        BackwardParamsPlan::new(&config, 1 << 16, &BACKWARD_PARAMS, &bounded).expect("it can be split");
-    assert!(plan.choice.splits >= 2, "{:?}", plan.choice);
+    let split = plan(backward_params(), &config, 1 << 16, &bounded).expect("it can be split");
+    let Some(Choice::Outer(choice)) = split.choice else { panic!("{:?}", split.choice) };
+    assert!(choice.splits >= 2, "{choice:?}");
     let few = DeviceProfile { max_loop_iterations: 20, ..bounded };
-    let error = BackwardParamsPlan::new(&config, 1 << 16, &BACKWARD_PARAMS, &few).expect_err("20 are few");
+    let error = plan(backward_params(), &config, 1 << 16, &few).expect_err("20 are few");
     mentions_all(&error, &["loop iterations", "driver's bound", "20", "fewer tokens"]);
 }
 
@@ -776,43 +849,37 @@ fn what_may_share_a_buffer_does_not_depend_on_the_plan() {
     let tokens = 300;
     let len = config.layout().expect("a valid configuration").len();
     let state = tokens as usize * config.state_len() as usize;
-    let [x, g] = [tokens as usize * 8 + len + 64; 2].map(|elements| zeroed("x or g", elements));
+    let [x, g] = [tokens as usize * 8 + 16 * len; 2].map(|elements| zeroed("x or g", elements));
     let (saved, dstate) = (zeroed("saved", state), zeroed("dstate", state));
     // Behind x, where no range overlaps.
     let behind = Tensor::new(&x, (4 * tokens as u64 * 8).next_multiple_of(256), 4 * len as u64);
     let own = zeroed("gradients", len);
-    let operation = Operation::BackwardParams(BACKWARD_PARAMS);
-    let choices = operation.choices(&config, tokens, KERNELS.profile()).expect("it fits");
+    let operation = backward_params();
+    let planner = KERNELS.planner();
+    let choices = planner.choices(&operation, &config, tokens).expect("it fits");
     let splits = |choice: &Choice| matches!(choice, Choice::Outer(OuterChoice { splits: 2.., .. }));
     let [split, whole] = [true, false].map(|wanted| {
         choices.iter().copied().find(|choice| splits(choice) == wanted).expect("tokens may be split or not")
     });
     for choice in [split, whole] {
-        let mut tuning = Tuning::default();
-        tuning.set(&config, tokens, operation, choice);
-        let kernels = KERNELS.with_tuning(tuning);
-        let prepare = |gradients, scratch| {
-            let descriptor = BackwardParamsDescriptor {
-                config,
-                tokens,
-                x: Tensor::new(&x, 0, 4 * u64::from(tokens) * 8),
-                g: (&g).into(),
-                saved: (&saved).into(),
-                dstate: (&dstate).into(),
-                gradients,
-                write: WriteMode::Overwrite,
-                scratch,
-            };
-            BackwardParams::prepare(&kernels, &descriptor).map(drop)
+        let recording = planner.plan_as(choice, &operation, &config, tokens).expect("it fits");
+        let bind = |gradients, scratch: Option<Tensor<'_>>| {
+            let mut tensors = vec![
+                ("x", Tensor::new(&x, 0, 4 * u64::from(tokens) * 8)),
+                ("g", Tensor::new(&g, 0, 4 * u64::from(tokens) * 8)),
+                ("saved", (&saved).into()),
+                ("dstate", (&dstate).into()),
+                ("gradients", gradients),
+            ];
+            tensors.extend(scratch.map(|scratch| ("scratch", scratch)));
+            KERNELS.bind(&recording, &tensors).map(drop)
         };
-        assert_eq!(prepare((&own).into(), None), Ok(()), "{choice:?}");
-        assert_eq!(
-            prepare(behind, None),
-            Err(Error::Aliased { written: "gradients", other: "x" }),
-            "{choice:?}"
-        );
-        let shared = prepare((&own).into(), Some((&g).into()));
-        assert_eq!(shared, Err(Error::Aliased { written: "scratch", other: "g" }), "{choice:?}");
+        assert_eq!(bind((&own).into(), None), Ok(()), "{choice:?}");
+        let aliased = Error::Aliased { written: "gradients", other: "x" };
+        assert_eq!(bind(behind, None), Err(aliased), "{choice:?}");
+        let scratch = Tensor::new(&g, (4 * tokens as u64 * 8).next_multiple_of(256), 16 * len as u64);
+        let aliased = Error::Aliased { written: "scratch", other: "g" };
+        assert_eq!(bind((&own).into(), Some(scratch)), Err(aliased), "{choice:?}");
     }
 }
 
@@ -822,30 +889,28 @@ fn a_table_asks_for_no_more_scratch_than_the_planner() {
     let config = config([512, 512, 8, 4], Router::Input);
     let tokens = 1 << 20;
     let copies = config.layout().expect("a valid configuration").bytes();
-    let most = BackwardParamsPlan::candidates(&config, tokens, &BACKWARD_PARAMS, &device).expect("it fits");
-    let most = most.iter().map(|plan| plan.scratch_bytes).max().expect("there are plans");
+    let most = candidates(backward_params(), &config, tokens, &device).expect("it fits");
+    let most = most.iter().map(scratch_bytes).max().expect("there are plans");
     // A few times what fills the device, and far from what a binding would hold.
     assert!((2..=4 * 64).contains(&(most / copies)), "{most}");
     // The sums of a shrink: the planner has none where there are tokens enough, or one set of them.
     let (wide, many) = (self::config([4096, 4096, 8, 4], Router::Input), 1 << 16);
     for tokens in [1, many] {
-        let most = BackwardInputPlan::candidates(&wide, tokens, &BACKWARD_INPUT, &device).expect("it fits");
-        let most = most.iter().map(|plan| plan.scratch_bytes).max().expect("there are plans");
+        let most = candidates(backward_input(), &wide, tokens, &device).expect("it fits");
+        let most = most.iter().map(scratch_bytes).max().expect("there are plans");
         for (quads, reduce, shrink_splits) in [(1, 4, 16), (8, 16, 16), (8, 4, 2), (8, 4, u32::MAX)] {
             let choice =
                 FusedChoice { quads, expand_quads: 1, reduce, slices: 1, shrink_splits, held: false };
-            let mut tuned = device.clone();
-            tuned.tuning.set(&wide, tokens, Operation::BackwardInput(BACKWARD_INPUT), Choice::Fused(choice));
-            let plan = BackwardInputPlan::new(&wide, tokens, &BACKWARD_INPUT, &tuned).expect("it fits");
-            assert!(plan.scratch_bytes <= most, "{choice:?} takes {} bytes, not {most}", plan.scratch_bytes);
+            let tuned = plan_tuned(backward_input(), &wide, tokens, &device, Choice::Fused(choice));
+            let taken = scratch_bytes(&tuned.expect("it fits"));
+            assert!(taken <= most, "{choice:?} takes {taken} bytes, not {most}");
         }
     }
     for splits in [2, 64, 300, 1000, 10_000, u32::MAX] {
         let choice = Choice::Outer(OuterChoice { rows: 16, splits, held: false, apart: false });
-        let mut tuned = device.clone();
-        tuned.tuning.set(&config, tokens, Operation::BackwardParams(BACKWARD_PARAMS), choice);
-        let plan = BackwardParamsPlan::new(&config, tokens, &BACKWARD_PARAMS, &tuned).expect("it fits");
-        assert!(plan.scratch_bytes <= most, "{splits} splits take {} bytes", plan.scratch_bytes);
+        let tuned = plan_tuned(backward_params(), &config, tokens, &device, choice).expect("it fits");
+        let taken = scratch_bytes(&tuned);
+        assert!(taken <= most, "{splits} splits take {taken} bytes");
     }
 }
 
@@ -874,22 +939,14 @@ fn the_cause_of_an_unusable_weight_is_no_number_of_tokens() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
     let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
-    let linear = LinearDescriptor {
-        direction: LinearDirection::Forward,
-        d_in: 8,
-        d_out: 8,
-        tokens: 1,
-        source: (&buffers.x).into(),
-        weight: (&buffers.y).into(),
-        bias: None,
-        target: (&buffers.saved).into(),
-        write: WriteMode::Overwrite,
-    };
-    let error = Linear::prepare(&kernels, &linear).expect_err("64 elements are over the limit");
+    let prepared = kernels.prepare(&linear(LinearDirection::Forward), &CONFIG, 1).expect("it can be planned");
+    let tensors = [("x", &buffers.x), ("weight", &buffers.y), ("y", &buffers.saved)];
+    let tensors = tensors.map(|(name, buffer)| (name, Tensor::from(buffer)));
+    let error = prepared.bind(&tensors).expect_err("64 elements are over the limit");
     mentions_all(&error, &["weight (8 x 8 f32)", "256", "100", "split the layer"]);
     assert!(!error.to_string().contains("tokens"), "{error}");
-    let one = ForwardDescriptor { tokens: 1, ..buffers.forward() };
-    let error = Forward::prepare(&kernels, &one).expect_err("the parameters are over the limit");
+    let one = Forward { tokens: 1, ..buffers.forward() };
+    let error = one.bind(&kernels).expect_err("the parameters are over the limit");
     mentions_all(&error, &["parameters", "rank"]);
     assert!(!error.to_string().contains("tokens"), "{error}");
 }

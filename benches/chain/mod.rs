@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use hydralora::device::Gpu;
-use hydralora::shader::BindingKind::{Read, Write};
+use hydralora::kernel::BindingKind::{Read, Write};
 use hydralora::{AdamWHyper, Adapter, Config, Error, Layout, wgpu};
 
 use crate::recorder::{Checks, Dispatches, Recorder, fold};
@@ -44,7 +44,7 @@ impl<'a> Operations<'a> {
     fn dispatch(&mut self, wgsl: String, dims: Dims, buffers: [&wgpu::Buffer; 3], grid: [u32; 3]) {
         let [left, right, result] = buffers;
         let bindings = [(Read, left), (Read, right), (Write, result)];
-        self.0.dispatch(wgsl, bytemuck::bytes_of(&dims), &bindings, grid);
+        self.0.dispatch(wgsl, &[bytemuck::bytes_of(&dims)], &bindings, grid);
     }
 
     /// A thread for each element of a rows x columns matrix.

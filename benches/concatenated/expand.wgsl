@@ -1,7 +1,7 @@
 // Y = Z M: the concatenated form's other matrix product, with the library's own expand.
-// Bindings: 0 dims, 1 z (tokens x rows), 2 parameters, 3 y (tokens x width).
+// Bindings: 0 dims, 1 z (tokens x rows), 2 parameters, 3 y (tokens x width); group 1 has the batch.
 // Grid: x = output slices, y and z = token tiles (folded).
-struct Dims { tokens: u32, width: u32, matrix: u32, slice_groups: u32, rows: u32 }
+struct Dims { width: u32, matrix: u32, slice_groups: u32, rows: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> z: array<f32>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
@@ -16,7 +16,7 @@ fn expand_rows() -> u32 { return dims.rows; }
 fn stage(first_row: u32, count: u32, local: u32) {
     for (var item = local; item < count * QUADS; item += WORKGROUP) {
         let token = first_token + 4u * (item % QUADS);
-        let last = dims.tokens - 1u;
+        let last = batch.tokens - 1u;
         let row = first_row + item / QUADS;
         tile[item] = vec4<f32>(
             z[min(token, last) * dims.rows + row],
@@ -40,7 +40,7 @@ fn main(
 ) {
     let local = local_index(THREAD_NAMES);
     first_token = (group.y + group.z * grid.y) * 4u * QUADS;
-    if (first_token >= dims.tokens) { return; }
+    if (first_token >= batch.tokens) { return; }
     let begin = group.x * dims.slice_groups;
-    expand(first_token, dims.tokens, begin, min(begin + dims.slice_groups, target_groups()), local);
+    expand(first_token, batch.tokens, begin, min(begin + dims.slice_groups, target_groups()), local);
 }

@@ -4,14 +4,16 @@
 
 use bytemuck::Pod;
 use hydralora::device::Gpu;
-use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
-use hydralora::shader::BindingKind::{self, Read, Write};
+use hydralora::kernel::BindingKind::{self, Read, Write};
 use hydralora::stopwatch::Stopwatch;
-use hydralora::{Config, DeviceProfile, Element, Layout, OuterChoice, WriteMode, wgpu};
+use hydralora::{
+    BackwardParamsOptions, Choice, Config, DeviceProfile, Layout, Operation, OuterChoice, Planner, wgpu,
+};
 
 use crate::recorder::{Dispatches, Recorder, fold};
 
 const WORKGROUP: u32 = 64;
+const BATCH: &str = include_str!("../../shaders/part/batch.wgsl");
 const SHRINK: &str = include_str!("../../shaders/part/shrink.wgsl");
 const LANES_WORKGROUP: &str = include_str!("../../shaders/part/lanes_workgroup.wgsl");
 const LANES_SUBGROUP: &str = include_str!("../../shaders/part/lanes_subgroup.wgsl");
@@ -73,8 +75,11 @@ impl Form {
     pub fn new(gpu: &Gpu, config: Config, tokens: u32) -> Result<Self, hydralora::Error> {
         let profile = DeviceProfile::of(&gpu.device);
         let layout = config.layout()?;
-        let options = BackwardParamsOptions { write: WriteMode::Overwrite, x: Element::F32, g: Element::F32 };
-        let outer = BackwardParamsPlan::new(&config, tokens, &options, &profile)?.choice;
+        let backward_params = Operation::BackwardParams(BackwardParamsOptions::default());
+        let planned = Planner::new(profile.clone()).plan(&backward_params, &config, tokens)?;
+        let Some(Choice::Outer(outer)) = planned.choice else {
+            unreachable!("this is what there is to choose about backward_params")
+        };
         let matrix = |width: u32| gpu.zeroed("concatenated", tokens as usize * width as usize);
         let outputs = Outputs {
             y: matrix(config.d_out)?,
@@ -107,7 +112,7 @@ impl Form {
             for quads in [1, 2, 4, 8].into_iter().filter(|&quads| quads == 1 || 2 * quads < self.tokens) {
                 product(self, recorder, inputs, quads);
                 let dispatches = recorder.finish();
-                let run = || stopwatch.time(|pass| dispatches.encode(pass));
+                let run = || dispatches.time(stopwatch);
                 run()?;
                 times.push((run()?.min(run()?).min(run()?), quads));
             }
@@ -200,9 +205,9 @@ impl Form {
             if shuffled > 1 { [THREADS_SUBGROUP, LANES_SUBGROUP] } else { [THREADS_LOCAL, LANES_WORKGROUP] };
         let x = access("x", width, Read);
         let wgsl = text(&consts, &[&x, include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
-        let dims = [self.tokens, width, offset as u32 / 4, columns];
+        let dims = [width, offset as u32 / 4, columns];
         let [y, z] = fold(self.tokens.div_ceil(4 * quads));
-        record(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), y, z]);
+        self.dispatch(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), y, z]);
     }
 
     /// `buffers` are Z (tokens x rows), the parameters, with M (rows x width) at `offset`, and Y.
@@ -229,9 +234,9 @@ impl Form {
         // Slices repeat nothing here: enough of them to keep the device busy.
         let slices = (4 * self.profile.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
         let slice_groups = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
-        let dims = [self.tokens, width, offset as u32 / 4, slice_groups, rows];
+        let dims = [width, offset as u32 / 4, slice_groups, rows];
         let [y, z] = fold(tiles);
-        record(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), y, z]);
+        self.dispatch(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), y, z]);
     }
 
     /// Lanes that may add their sums by shuffles: a power of two.
@@ -264,9 +269,8 @@ impl Form {
         let consts =
             [("RANK", rank), ("EXPERTS", experts), ("ROUTED", self.routed()), ("ROWS_PER_TOKEN", rows)];
         let body = include_str!("tokens.wgsl").replace("OPERATION", operation);
-        let dims = [self.tokens, scaling.to_bits()];
         let [x, y] = fold((self.tokens * rows).div_ceil(WORKGROUP));
-        record(recorder, &text(&consts, &[&body]), &dims, buffers, [x, y, 1]);
+        self.dispatch(recorder, &text(&consts, &[&body]), &scaling, buffers, [x, y, 1]);
     }
 
     fn parameter_gradients(&self, recorder: &mut Recorder<'_>, inputs: Inputs<'_>) {
@@ -292,10 +296,9 @@ impl Form {
                     &coefficients,
                 ],
             );
-            let dims =
-                [self.tokens, width, offset as u32 / 4, self.tokens.div_ceil(splits), z_rows, copy_groups];
+            let dims = [width, offset as u32 / 4, splits, z_rows, copy_groups];
             let blocks = width.div_ceil(4 * WORKGROUP) * z_rows.div_ceil(rows);
-            record(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
+            self.dispatch(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
             let reduce = include_str!("../../shaders/backward_params_reduce.wgsl");
@@ -303,11 +306,26 @@ impl Form {
             let [x, y] = fold(copy_groups.div_ceil(WORKGROUP));
             recorder.dispatch(
                 wgsl,
-                bytemuck::bytes_of(&[copy_groups, splits]),
+                &[bytemuck::bytes_of(&[copy_groups, splits])],
                 &[(Read, copies), (Write, gradients)],
                 [x, y, 1],
             );
         }
+    }
+
+    /// `buffers` are two that are read and one that is written.
+    fn dispatch(
+        &self,
+        recorder: &mut Recorder<'_>,
+        wgsl: &str,
+        dims: &impl Pod,
+        [left, right, result]: [&wgpu::Buffer; 3],
+        grid: [u32; 3],
+    ) {
+        let bindings = [(Read, left), (Read, right), (Write, result)];
+        let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[BATCH, &with_threads(wgsl)]);
+        let uniforms = [bytemuck::bytes_of(dims), bytemuck::bytes_of(&self.tokens)];
+        recorder.dispatch(wgsl, &uniforms, &bindings, grid);
     }
 }
 
@@ -351,17 +369,4 @@ fn with_threads(wgsl: &str) -> String {
         ("@builtin(local_invocation_index) index: u32", "index")
     };
     wgsl.replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
-}
-
-/// `buffers` are two that are read and one that is written.
-fn record(
-    recorder: &mut Recorder<'_>,
-    wgsl: &str,
-    dims: &impl Pod,
-    [left, right, result]: [&wgpu::Buffer; 3],
-    grid: [u32; 3],
-) {
-    let bindings = [(Read, left), (Read, right), (Write, result)];
-    let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[&with_threads(wgsl)]);
-    recorder.dispatch(wgsl, bytemuck::bytes_of(dims), &bindings, grid);
 }

@@ -1,7 +1,7 @@
 // G = Z^T X for one block of the gradients, with the library's own outer.
-// Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout).
+// Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout); group 1 has the batch.
 // Grid: x = blocks, y = token splits.
-struct Dims { tokens: u32, width: u32, matrix: u32, split_tokens: u32, rows: u32, copy_groups: u32 }
+struct Dims { width: u32, matrix: u32, splits: u32, rows: u32, copy_groups: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> z: array<f32>;

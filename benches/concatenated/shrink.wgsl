@@ -1,7 +1,7 @@
 // P = X M^T: one of the concatenated form's two matrix products, with the library's own shrink.
-// Bindings: 0 dims, 1 x (tokens x width), 2 parameters, 3 p (tokens x columns).
+// Bindings: 0 dims, 1 x (tokens x width), 2 parameters, 3 p (tokens x columns); group 1 has the batch.
 // Grid: x = groups of GROUP columns, y and z = token tiles (folded).
-struct Dims { tokens: u32, width: u32, matrix: u32, columns: u32 }
+struct Dims { width: u32, matrix: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> x: array<x_element>;
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
@@ -21,7 +21,7 @@ fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     if (first_column + column < dims.columns) {
         for (var token = 0u; token < 4u; token++) {
             let row = first_token + 4u * quad + token;
-            if (row < dims.tokens) { p[row * dims.columns + first_column + column] = value[token]; }
+            if (row < batch.tokens) { p[row * dims.columns + first_column + column] = value[token]; }
         }
     }
 }
@@ -36,5 +36,5 @@ fn main(
     let local = local_index(THREAD_NAMES);
     first_column = group.x * GROUP;
     first_token = (group.y + group.z * grid.y) * 4u * QUADS;
-    if (first_token < dims.tokens) { shrink(first_token, dims.tokens, local); }
+    if (first_token < batch.tokens) { shrink(first_token, batch.tokens, local); }
 }

@@ -1,7 +1,7 @@
 // What lies between the concatenated form's products, each a dispatch of its own.
-// Bindings: 0 dims, 1 and 2 what is read, 3 what is written.
+// Bindings: 0 dims, 1 and 2 what is read, 3 what is written; group 1 has the batch.
 // Grid: x and y = rows of the result / 64 (folded).
-struct Dims { tokens: u32, scaling: f32 }
+struct Dims { scaling: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> left: array<f32>;
 @group(0) @binding(2) var<storage, read> right: array<f32>;
@@ -58,5 +58,5 @@ fn backward(token: u32) {
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let item = (group.x + group.y * grid.x) * 64u + local;
-    if (item < dims.tokens * ROWS_PER_TOKEN) { OPERATION(item); }
+    if (item < batch.tokens * ROWS_PER_TOKEN) { OPERATION(item); }
 }

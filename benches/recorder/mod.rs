@@ -1,23 +1,34 @@
 //! Shaders that are not the library's, made ready to record.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hydralora::device::Gpu;
-use hydralora::shader::BindingKind;
-use hydralora::wgpu;
+use hydralora::kernel::BindingKind;
+use hydralora::stopwatch::Stopwatch;
+use hydralora::{Error, wgpu};
 use wgpu::util::DeviceExt as _;
 
 /// Dispatches in the order they run.
 #[derive(Default)]
-pub struct Dispatches(Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 3])>);
+pub struct Dispatches(Vec<(wgpu::ComputePipeline, Vec<wgpu::BindGroup>, [u32; 3])>);
 
 impl Dispatches {
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, bind_group, [x, y, z]) in &self.0 {
+        for (pipeline, bind_groups, [x, y, z]) in &self.0 {
             pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, bind_group, &[]);
+            for (bind_group, index) in bind_groups.iter().zip(0..) {
+                pass.set_bind_group(index, bind_group, &[]);
+            }
             pass.dispatch_workgroups(*x, *y, *z);
         }
+    }
+
+    pub fn time(&self, stopwatch: &Stopwatch) -> Result<Duration, Error> {
+        stopwatch.time(|pass| {
+            self.encode(pass);
+            Ok(())
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -63,34 +74,43 @@ impl<'a> Recorder<'a> {
         Self { gpu, checks, pipelines: HashMap::new(), recorded: Dispatches::default() }
     }
 
-    /// One dispatch: the uniform at binding 0, the others behind it.
+    /// One dispatch. Each uniform is at binding 0 of a group of its own; the others are in the first group,
+    /// behind its uniform.
     pub fn dispatch(
         &mut self,
         wgsl: String,
-        uniform: &[u8],
+        uniforms: &[&[u8]],
         bindings: &[(BindingKind, &wgpu::Buffer)],
         grid: [u32; 3],
     ) {
         let Self { gpu: Gpu { device, .. }, checks, .. } = *self;
         let pipeline = self.pipelines.entry(wgsl).or_insert_with_key(|wgsl| {
-            pipeline(device, wgsl, bindings.iter().map(|(kind, _)| *kind), checks)
+            let kinds: Vec<_> = bindings.iter().map(|(kind, _)| *kind).collect();
+            pipeline(device, wgsl, uniforms.len(), &kinds, checks)
         });
-        let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("recorder"),
-            contents: uniform,
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
-        let entries: Vec<_> = std::iter::once(&uniform)
-            .chain(bindings.iter().map(|(_, buffer)| *buffer))
-            .zip(0..)
-            .map(|(buffer, binding)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-            .collect();
-        let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("recorder"),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        self.recorded.0.push((pipeline.clone(), bind_group, grid));
+        let bind_group = |(index, contents): (u32, &&[u8])| {
+            let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+                label: Some("recorder"),
+                contents,
+                usage: wgpu::BufferUsages::UNIFORM,
+            });
+            let others = if index == 0 { bindings } else { &[] };
+            let entries: Vec<_> = std::iter::once(&uniform)
+                .chain(others.iter().map(|(_, buffer)| *buffer))
+                .zip(0..)
+                .map(|(buffer, binding)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: buffer.as_entire_binding(),
+                })
+                .collect();
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("recorder"),
+                layout: &pipeline.get_bind_group_layout(index),
+                entries: &entries,
+            })
+        };
+        let bind_groups = (0..).zip(uniforms).map(bind_group).collect();
+        self.recorded.0.push((pipeline.clone(), bind_groups, grid));
     }
 
     /// What was recorded since the last time.
@@ -102,33 +122,36 @@ impl<'a> Recorder<'a> {
 fn pipeline(
     device: &wgpu::Device,
     wgsl: &str,
-    kinds: impl Iterator<Item = BindingKind>,
+    groups: usize,
+    kinds: &[BindingKind],
     checks: Checks,
 ) -> wgpu::ComputePipeline {
-    let entries: Vec<_> = std::iter::once(BindingKind::Uniform)
-        .chain(kinds)
-        .zip(0..)
-        .map(|(kind, binding)| {
-            let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
-            let ty = match kind {
-                BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
-                BindingKind::Read => storage(true),
-                BindingKind::Write => storage(false),
-            };
-            wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-                count: None,
-            }
+    let label = Some("recorder");
+    let entry = |(kind, binding)| {
+        let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
+        let ty = match kind {
+            BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+            BindingKind::Read => storage(true),
+            BindingKind::Write => storage(false),
+        };
+        wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        }
+    };
+    let layouts: Vec<_> = (0..groups)
+        .map(|group| {
+            let others = if group == 0 { kinds } else { &[] };
+            let kinds = std::iter::once(BindingKind::Uniform).chain(others.iter().copied());
+            let entries: Vec<_> = kinds.zip(0..).map(entry).collect();
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries })
         })
         .collect();
-    let label = Some("recorder");
-    let layout =
-        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
     let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label,
-        bind_group_layouts: &[Some(&layout)],
+        bind_group_layouts: &layouts.iter().map(Some).collect::<Vec<_>>(),
         ..Default::default()
     });
     device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -1,7 +1,7 @@
 //! What the device can do at most, by two small kernels: copy memory, and multiply and add.
 
 use hydralora::device::Gpu;
-use hydralora::shader::BindingKind::{Read, Write};
+use hydralora::kernel::BindingKind::{Read, Write};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{Error, Work};
 use serde::{Deserialize, Serialize};
@@ -28,11 +28,11 @@ impl Limits {
         let mut fastest = |wgsl: &str, grid: u32| -> Result<f64, Error> {
             let groups = [(COPIED / 16) as u32];
             let bindings = [(Read, &from), (Write, &to)];
-            recorder.dispatch(wgsl.to_owned(), bytemuck::bytes_of(&groups), &bindings, [grid, 1, 1]);
+            recorder.dispatch(wgsl.to_owned(), &[bytemuck::bytes_of(&groups)], &bindings, [grid, 1, 1]);
             let dispatches = recorder.finish();
             let mut fastest = f64::INFINITY;
             for _ in 0..ROUNDS {
-                fastest = fastest.min(stopwatch.time(|pass| dispatches.encode(pass))?.as_secs_f64());
+                fastest = fastest.min(dispatches.time(stopwatch)?.as_secs_f64());
             }
             Ok(fastest)
         };

@@ -1,8 +1,7 @@
-//! The adapters of fc1 and fc2 on the device, packed into one buffer: one optimiser step is then one
-//! operation, however many layers are adapted.
+//! The adapters of fc1 and fc2 on the device.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Config, Layout, Router, Tensor, wgpu};
+use hydralora::{Adapter, Config, Layout, wgpu};
 
 use crate::Result;
 use crate::base::{ADAPTED, WIDTH};
@@ -10,32 +9,18 @@ use crate::base::{ADAPTED, WIDTH};
 /// LoRA's alpha: the scaling is alpha / rank.
 const ALPHA: f32 = 32.0;
 
-/// 256 bytes, the strictest alignment of a storage binding that WebGPU allows a device.
-const ALIGNMENT: usize = 64;
-
-/// What both layers' adapters look like, and where they lie.
-#[derive(Clone, Copy)]
-pub struct Packing {
+/// Adapters on the device, all of one configuration.
+pub struct Adapters {
     pub config: Config,
     layout: Layout,
-}
-
-/// Adapters on the device.
-pub struct Adapters {
-    pub packing: Packing,
-    pub parameters: wgpu::Buffer,
+    /// The packed parameters of each adapted layer.
+    pub parameters: [wgpu::Buffer; 2],
 }
 
 /// The configuration of each adapted layer. One expert is plain LoRA.
 pub fn config(rank: u32, experts: u32) -> Config {
-    Config {
-        d_in: WIDTH,
-        d_out: WIDTH,
-        rank,
-        experts,
-        scaling: Config::lora_scaling(ALPHA, rank),
-        router: Router::Input,
-    }
+    let scaling = Config::lora_scaling(ALPHA, rank);
+    Config { d_in: WIDTH, d_out: WIDTH, rank, experts, scaling, ..Config::default() }
 }
 
 /// Plain LoRA with about as many trainable parameters: the nearest rank that is a multiple of four,
@@ -52,26 +37,6 @@ pub fn parameter_count(config: &Config) -> u64 {
     ADAPTED.len() as u64 * config.parameter_count()
 }
 
-impl Packing {
-    pub fn new(config: Config) -> Result<Self> {
-        Ok(Self { config, layout: config.layout()? })
-    }
-
-    fn stride(&self) -> usize {
-        self.layout.len().next_multiple_of(ALIGNMENT)
-    }
-
-    /// Elements of a buffer in this packing.
-    pub fn elements(&self) -> usize {
-        ADAPTED.len() * self.stride()
-    }
-
-    /// An adapted layer's part of a buffer in this packing.
-    pub fn layer<'a>(&self, buffer: &'a wgpu::Buffer, layer: usize) -> Tensor<'a> {
-        Tensor::new(buffer, 4 * (layer * self.stride()) as u64, self.layout.bytes())
-    }
-}
-
 impl Adapters {
     /// Fresh adapters: the model starts as the base.
     pub fn initialise(gpu: &Gpu, config: Config, seed: u64) -> Result<Self> {
@@ -81,24 +46,18 @@ impl Adapters {
     }
 
     pub fn upload(gpu: &Gpu, config: Config, adapters: &[Adapter; 2]) -> Result<Self> {
-        let packing = Packing::new(config)?;
-        let mut packed = Vec::with_capacity(packing.elements());
-        for (layer, adapter) in adapters.iter().enumerate() {
-            packed.extend(packing.layout.pack(adapter)?);
-            packed.resize((layer + 1) * packing.stride(), 0.0);
-        }
-        Ok(Self { packing, parameters: gpu.upload("adapters", &packed)? })
+        let layout = config.layout()?;
+        let upload = |layer: usize| gpu.upload(ADAPTED[layer], &layout.pack(&adapters[layer])?);
+        Ok(Self { config, layout, parameters: [upload(0)?, upload(1)?] })
     }
 
     pub fn download(&self, gpu: &Gpu) -> Result<[Adapter; 2]> {
-        let packed = gpu.read_blocking(&self.parameters)?;
-        let Packing { layout, .. } = &self.packing;
-        let unpack = |layer: usize| layout.unpack(&packed[layer * self.packing.stride()..][..layout.len()]);
-        Ok([unpack(0)?, unpack(1)?])
+        let download = |layer: usize| self.layout.unpack(&gpu.read_blocking(&self.parameters[layer])?);
+        Ok([download(0)?, download(1)?])
     }
 
-    /// An adapted layer's parameters.
-    pub fn layer(&self, layer: usize) -> Tensor<'_> {
-        self.packing.layer(&self.parameters, layer)
+    /// Elements of a layer's packed parameters, and of their gradients.
+    pub fn elements(&self) -> usize {
+        self.layout.len()
     }
 }

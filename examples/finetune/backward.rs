@@ -1,22 +1,21 @@
 //! Backward on the device, from the logits' gradient to the adapters' gradients.
 
 use hydralora::{
-    BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Linear,
-    LinearDescriptor, LinearDirection, WriteMode, wgpu,
+    BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Element, Error, Operation, WriteMode, wgpu,
 };
 
 use crate::Result;
 use crate::adapters::Adapters;
-use crate::base::{Frozen, VOCABULARY, WIDTH};
-use crate::model::{Model, gelu_workgroups};
+use crate::base::WIDTH;
+use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::shader::Dispatch;
 
 /// Backward through a [`Model`] with adapters, prepared once.
 pub struct Backward {
     /// The adapters' gradients, packed like their parameters.
-    pub gradients: wgpu::Buffer,
-    head: Linear,
+    pub gradients: [wgpu::Buffer; 2],
+    head: Bound,
     /// fc1 and fc2; they run in the opposite order.
     hidden: [Hidden; 2],
 }
@@ -24,98 +23,77 @@ pub struct Backward {
 /// fc1 or fc2 with its gelu.
 struct Hidden {
     gelu: Dispatch,
-    frozen: Option<Linear>,
-    input: BackwardInput,
-    params: BackwardParams,
+    frozen: Option<Bound>,
+    input: Bound,
+    params: Bound,
 }
 
 impl Backward {
     /// `model` must have been prepared with `adapters`.
     pub fn prepare(runtime: &Runtime, model: &Model, adapters: &Adapters) -> Result<Self> {
         let Runtime { gpu, kernels, shaders, base } = runtime;
-        let tokens = model.tokens;
-        let packing = adapters.packing;
+        let (capacity, config) = (model.capacity, &adapters.config);
         let activations = &model.activations;
         let Some(saved) = &activations.saved else {
             return Err("backward needs a model with adapters".into());
         };
-        let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
-        let gradients = gpu.zeroed("gradients", packing.elements())?;
+        let buffer = |name: &str, columns: u32| gpu.zeroed(name, capacity.tokens as usize * columns as usize);
+        let gradients = || gpu.zeroed("gradients", adapters.elements());
+        let gradients = [gradients()?, gradients()?];
         // Gradients at `Activations::inputs` but the first. gelu's backward works in place, so the one at fc2's
         // input becomes the one at fc1's output.
         let dinputs = [buffer("fc2 input", WIDTH)?, buffer("head input", WIDTH)?];
 
-        let linear = |layer: &Frozen, d_out, source: &wgpu::Buffer, target: &wgpu::Buffer| {
-            Linear::prepare(
-                kernels,
-                &LinearDescriptor {
-                    direction: LinearDirection::Backward,
-                    d_in: WIDTH,
-                    d_out,
-                    tokens,
-                    source: source.into(),
-                    weight: (&layer.weight).into(),
-                    bias: None,
-                    target: target.into(),
-                    write: WriteMode::Overwrite,
-                },
-            )
-        };
         let hidden = |layer: usize| -> Result<Hidden> {
-            let (dx, g) = (layer.checked_sub(1).map(|before| &dinputs[before]), &dinputs[layer]);
+            let g = &dinputs[layer];
             // Nothing before fc1 learns, so its input's gradient is not wanted.
-            let frozen = dx.map(|dx| linear(&base.hidden[layer], WIDTH, g, dx)).transpose()?;
-            let dstate = buffer("dstate", packing.config.state_len())?;
-            let input = BackwardInput::prepare(
-                kernels,
-                &BackwardInputDescriptor {
-                    config: packing.config,
-                    tokens,
-                    g: g.into(),
-                    parameters: adapters.layer(layer),
-                    saved: (&saved[layer]).into(),
-                    dx: dx.map(Into::into),
-                    write: WriteMode::Accumulate,
-                    dstate: (&dstate).into(),
-                },
-            )?;
-            let params = BackwardParams::prepare(
-                kernels,
-                &BackwardParamsDescriptor {
-                    config: packing.config,
-                    tokens,
-                    x: (&activations.inputs[layer]).into(),
-                    g: g.into(),
-                    saved: (&saved[layer]).into(),
-                    dstate: (&dstate).into(),
-                    gradients: packing.layer(&gradients, layer),
-                    write: WriteMode::Overwrite,
-                    scratch: None,
-                },
-            )?;
-            let gelu = shaders.gelu_backward.bind(
-                &gpu.device,
-                &[&activations.outputs[layer], g],
-                gelu_workgroups(tokens),
-            );
+            let dx = layer.checked_sub(1).map(|before| &dinputs[before]);
+            let frozen = dx.map(|dx| base.hidden[layer].backward(kernels, capacity, g, dx)).transpose()?;
+            let dstate = buffer("dstate", config.state_len())?;
+
+            let options = BackwardInputOptions {
+                dx: dx.map(|_| (Element::F32, WriteMode::Accumulate)),
+                ..BackwardInputOptions::default()
+            };
+            let mut tensors = vec![
+                ("g", g.into()),
+                ("parameters", (&adapters.parameters[layer]).into()),
+                ("saved", (&saved[layer]).into()),
+                ("dstate", (&dstate).into()),
+            ];
+            tensors.extend(dx.map(|dx| ("dx", dx.into())));
+            let input = kernels.prepare(&Operation::BackwardInput(options), config, capacity)?;
+            let input = input.bind(&tensors)?;
+
+            let options = BackwardParamsOptions::default();
+            let params = kernels.prepare(&Operation::BackwardParams(options), config, capacity)?;
+            let params = params.bind(&[
+                ("x", (&activations.inputs[layer]).into()),
+                ("g", g.into()),
+                ("saved", (&saved[layer]).into()),
+                ("dstate", (&dstate).into()),
+                ("gradients", (&gradients[layer]).into()),
+            ])?;
+            let gelu = shaders.gelu_backward.bind(&gpu.device, &[&activations.outputs[layer], g]);
             Ok(Hidden { gelu, frozen, input, params })
         };
         Ok(Self {
-            head: linear(&base.head, VOCABULARY, &activations.dlogits, &dinputs[1])?,
+            head: base.head.backward(kernels, capacity, &activations.dlogits, &dinputs[1])?,
             hidden: [hidden(0)?, hidden(1)?],
             gradients,
         })
     }
 
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.head.encode(pass);
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
+        self.head.encode(pass, batch)?;
         for Hidden { gelu, frozen, input, params } in self.hidden.iter().rev() {
-            gelu.encode(pass);
+            gelu.encode(pass, batch);
             if let Some(frozen) = frozen {
-                frozen.encode(pass);
+                frozen.encode(pass, batch)?;
             }
-            input.encode(pass);
-            params.encode(pass);
+            input.encode(pass, batch)?;
+            params.encode(pass, batch)?;
         }
+        Ok(())
     }
 }

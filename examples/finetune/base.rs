@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::f16;
 use hydralora::device::Gpu;
-use hydralora::wgpu;
+use hydralora::{Bound, Capacity, Config, Kernels, LinearDirection, LinearOptions, Operation, wgpu};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Result;
@@ -34,8 +34,10 @@ pub struct Base {
 
 /// A frozen linear layer.
 pub struct Frozen {
-    pub weight: wgpu::Buffer,
-    pub bias: wgpu::Buffer,
+    /// Its widths.
+    config: Config,
+    weight: wgpu::Buffer,
+    bias: wgpu::Buffer,
 }
 
 impl Base {
@@ -64,6 +66,7 @@ impl Base {
         let embedding = upload("embed.weight", &[VOCABULARY, EMBEDDING])?;
         let mut frozen = |name: &str, outputs: u32| -> Result<Frozen> {
             Ok(Frozen {
+                config: Config { d_in: WIDTH, d_out: outputs, ..Config::default() },
                 weight: upload(&format!("{name}.weight"), &[outputs, WIDTH])?,
                 bias: upload(&format!("{name}.bias"), &[outputs])?,
             })
@@ -71,5 +74,39 @@ impl Base {
         let hidden = [frozen(ADAPTED[0], WIDTH)?, frozen(ADAPTED[1], WIDTH)?];
         let head = frozen("head", VOCABULARY)?;
         Ok(Self { embedding, hidden, head, parameters })
+    }
+}
+
+impl Frozen {
+    /// y = W0 x + bias
+    pub fn forward(
+        &self,
+        kernels: &Kernels,
+        capacity: Capacity,
+        x: &wgpu::Buffer,
+        y: &wgpu::Buffer,
+    ) -> Result<Bound> {
+        let options = LinearOptions { bias: true, ..LinearOptions::default() };
+        let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
+        let tensors = [
+            ("x", x.into()),
+            ("weight", (&self.weight).into()),
+            ("bias", (&self.bias).into()),
+            ("y", y.into()),
+        ];
+        Ok(prepared.bind(&tensors)?)
+    }
+
+    /// dx = W0^T g
+    pub fn backward(
+        &self,
+        kernels: &Kernels,
+        capacity: Capacity,
+        g: &wgpu::Buffer,
+        dx: &wgpu::Buffer,
+    ) -> Result<Bound> {
+        let options = LinearOptions { direction: LinearDirection::Backward, ..LinearOptions::default() };
+        let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
+        Ok(prepared.bind(&[("g", g.into()), ("weight", (&self.weight).into()), ("dx", dx.into())])?)
     }
 }

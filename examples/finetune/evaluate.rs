@@ -32,8 +32,8 @@ struct Sums {
 
 /// Scores every text. Batches run across the texts' borders.
 pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) -> Result<Vec<Score>> {
-    let model = Model::prepare(runtime, adapters, TOKENS)?;
-    let experts = adapters.map_or(0, |adapters| adapters.packing.config.experts as usize);
+    let mut model = Model::prepare(runtime, adapters, TOKENS)?;
+    let experts = adapters.map_or(0, |adapters| adapters.config.experts as usize);
     let none = Sums { tokens: 0, nats: 0.0, gates: ADAPTED.map(|_| vec![0.0; experts]) };
     let mut sums = vec![none; texts.len()];
 
@@ -44,21 +44,27 @@ pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) 
             windows.extend(window.iter().map(|&byte| u32::from(byte)));
             owners.push(owner);
             if owners.len() == TOKENS as usize {
-                add_batch(&runtime.gpu, &model, &windows, &owners, &mut sums)?;
+                add_batch(&runtime.gpu, &mut model, &windows, &owners, &mut sums)?;
                 windows.clear();
                 owners.clear();
             }
         }
     }
     if !owners.is_empty() {
-        add_batch(&runtime.gpu, &model, &windows, &owners, &mut sums)?;
+        add_batch(&runtime.gpu, &mut model, &windows, &owners, &mut sums)?;
     }
     Ok(sums.iter().map(Sums::score).collect())
 }
 
 /// Runs one batch; `owners` are the texts that its windows belong to.
-fn add_batch(gpu: &Gpu, model: &Model, windows: &[u32], owners: &[usize], sums: &mut [Sums]) -> Result<()> {
-    model.load(&gpu.queue, windows);
+fn add_batch(
+    gpu: &Gpu,
+    model: &mut Model,
+    windows: &[u32],
+    owners: &[usize],
+    sums: &mut [Sums],
+) -> Result<()> {
+    model.load(&gpu.queue, windows)?;
     gpu.submit(|pass| model.encode(pass))?;
     let losses = gpu.read_blocking(&model.activations.losses)?;
     for (&owner, loss) in owners.iter().zip(losses) {
@@ -67,7 +73,7 @@ fn add_batch(gpu: &Gpu, model: &Model, windows: &[u32], owners: &[usize], sums: 
     }
     for (layer, saved) in model.activations.saved.iter().flatten().enumerate() {
         let saved = gpu.read_blocking(saved)?;
-        let columns = saved.len() / model.tokens as usize;
+        let columns = saved.len() / model.capacity.tokens as usize;
         for (&owner, row) in owners.iter().zip(saved.chunks_exact(columns)) {
             let means = &mut sums[owner].gates[layer];
             let gates = &row[columns - means.len()..];

@@ -29,7 +29,7 @@ use report::{Entry, thousands};
 use runtime::Runtime;
 use train::Run;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// How far the base's bits per byte may lie from the published ones.
 const TOLERANCE: f64 = 0.01;
@@ -62,7 +62,7 @@ struct Options {
     out: Option<PathBuf>,
 }
 
-fn count(text: &str) -> std::result::Result<u32, &'static str> {
+fn count(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|&count| count > 0).ok_or("expected a whole number, at least 1")
 }
 
@@ -180,7 +180,7 @@ fn check_reload(
     texts: &[Text],
     scores: &[Score],
 ) -> Result<()> {
-    checkpoint::save(file, &trained.packing.config, &trained.download(&runtime.gpu)?)?;
+    checkpoint::save(file, &trained.config, &trained.download(&runtime.gpu)?)?;
     let (config, adapters) = checkpoint::load(file)?;
     let loaded = Adapters::upload(&runtime.gpu, config, &adapters)?;
     if evaluate(runtime, Some(&loaded), texts)? == scores {

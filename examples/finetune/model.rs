@@ -1,23 +1,26 @@
 //! Forward on the device, from bytes to losses: the base, and adapters where there are some.
 
-use hydralora::{Forward, ForwardDescriptor, Linear, LinearDescriptor, LinearDirection, WriteMode, wgpu};
+use hydralora::{Batch, Bound, Capacity, Error, ForwardOptions, Operation, Plans, WriteMode, wgpu};
 
 use crate::Result;
 use crate::adapters::Adapters;
-use crate::base::{Frozen, VOCABULARY, WIDTH};
+use crate::base::{VOCABULARY, WIDTH};
 use crate::corpus::WINDOW;
 use crate::runtime::Runtime;
 use crate::shader::Dispatch;
 
-/// Forward over a fixed number of tokens, prepared once.
+/// Forward for batches of up to its capacity, prepared once.
 pub struct Model {
-    pub tokens: u32,
+    /// Almost all batches are full, so one plan does for all of them.
+    pub capacity: Capacity,
+    /// The number of tokens, for every operation of the model, [`Backward`](crate::backward::Backward)'s too.
+    pub batch: Batch,
     /// tokens x `WINDOW`, u32: what [`Model::load`] fills.
     windows: wgpu::Buffer,
     pub activations: Activations,
     embed: Dispatch,
     hidden: [Hidden; 2],
-    head: Linear,
+    head: Bound,
     cross_entropy: Dispatch,
 }
 
@@ -37,14 +40,15 @@ pub struct Activations {
 
 /// fc1 or fc2 with its gelu.
 struct Hidden {
-    frozen: Linear,
-    adapter: Option<Forward>,
+    frozen: Bound,
+    adapter: Option<Bound>,
     gelu: Dispatch,
 }
 
 impl Model {
     pub fn prepare(runtime: &Runtime, adapters: Option<&Adapters>, tokens: u32) -> Result<Self> {
         let Runtime { gpu, kernels, shaders, base } = runtime;
+        let capacity = Capacity { tokens, plans: Plans::One };
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
         let wide = |name| buffer(name, WIDTH);
         let windows = buffer("windows", WINDOW as u32)?;
@@ -54,7 +58,7 @@ impl Model {
             saved: match adapters {
                 None => None,
                 Some(adapters) => {
-                    let saved = || buffer("saved", adapters.packing.config.state_len());
+                    let saved = || buffer("saved", adapters.config.state_len());
                     Some([saved()?, saved()?])
                 }
             },
@@ -63,79 +67,61 @@ impl Model {
         };
         let Activations { inputs, outputs, saved, dlogits, losses } = &activations;
 
-        let linear = |layer: &Frozen, d_out, source: &wgpu::Buffer, target: &wgpu::Buffer| {
-            Linear::prepare(
-                kernels,
-                &LinearDescriptor {
-                    direction: LinearDirection::Forward,
-                    d_in: WIDTH,
-                    d_out,
-                    tokens,
-                    source: source.into(),
-                    weight: (&layer.weight).into(),
-                    bias: Some((&layer.bias).into()),
-                    target: target.into(),
-                    write: WriteMode::Overwrite,
-                },
-            )
-        };
+        let options =
+            ForwardOptions { write: WriteMode::Accumulate, save: true, ..ForwardOptions::default() };
         let hidden = |layer: usize| -> Result<Hidden> {
+            let (x, y) = (&inputs[layer], &outputs[layer]);
             let adapter = match (adapters, saved) {
-                (Some(adapters), Some(saved)) => Some(Forward::prepare(
-                    kernels,
-                    &ForwardDescriptor {
-                        config: adapters.packing.config,
-                        tokens,
-                        x: (&inputs[layer]).into(),
-                        parameters: adapters.layer(layer),
-                        y: (&outputs[layer]).into(),
-                        write: WriteMode::Accumulate,
-                        saved: Some((&saved[layer]).into()),
-                    },
-                )?),
+                (Some(adapters), Some(saved)) => {
+                    // The same for both layers, so that the second one's is there already.
+                    let prepared =
+                        kernels.prepare(&Operation::Forward(options), &adapters.config, capacity)?;
+                    Some(prepared.bind(&[
+                        ("x", x.into()),
+                        ("parameters", (&adapters.parameters[layer]).into()),
+                        ("y", y.into()),
+                        ("saved", (&saved[layer]).into()),
+                    ])?)
+                }
                 _ => None,
             };
             Ok(Hidden {
-                frozen: linear(&base.hidden[layer], WIDTH, &inputs[layer], &outputs[layer])?,
+                frozen: base.hidden[layer].forward(kernels, capacity, x, y)?,
                 adapter,
-                gelu: shaders.gelu.bind(
-                    &gpu.device,
-                    &[&outputs[layer], &inputs[layer + 1]],
-                    gelu_workgroups(tokens),
-                ),
+                gelu: shaders.gelu.bind(&gpu.device, &[y, &inputs[layer + 1]]),
             })
         };
         Ok(Self {
-            tokens,
-            embed: shaders.embed.bind(&gpu.device, &[&windows, &base.embedding, &inputs[0]], tokens),
+            capacity,
+            batch: Batch::new(kernels, tokens)?,
+            embed: shaders.embed.bind(&gpu.device, &[&windows, &base.embedding, &inputs[0]]),
             hidden: [hidden(0)?, hidden(1)?],
-            head: linear(&base.head, VOCABULARY, &inputs[2], dlogits)?,
-            cross_entropy: shaders.cross_entropy.bind(&gpu.device, &[&windows, dlogits, losses], tokens),
+            head: base.head.forward(kernels, capacity, &inputs[2], dlogits)?,
+            cross_entropy: shaders.cross_entropy.bind(&gpu.device, &[&windows, dlogits, losses]),
             windows,
             activations,
         })
     }
 
-    /// Uploads tokens: rows of `WINDOW` bytes, widened. Fewer than the model's leave the rest as it was.
-    pub fn load(&self, queue: &wgpu::Queue, windows: &[u32]) {
+    /// Uploads the tokens of a batch: rows of `WINDOW` bytes, widened.
+    pub fn load(&mut self, queue: &wgpu::Queue, windows: &[u32]) -> Result<()> {
+        self.batch.set(queue, (windows.len() / WINDOW) as u32)?;
         queue.write_buffer(&self.windows, 0, bytemuck::cast_slice(windows));
+        Ok(())
     }
 
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.embed.encode(pass);
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        let batch = &self.batch;
+        self.embed.encode(pass, batch);
         for Hidden { frozen, adapter, gelu } in &self.hidden {
-            frozen.encode(pass);
+            frozen.encode(pass, batch)?;
             if let Some(adapter) = adapter {
-                adapter.encode(pass);
+                adapter.encode(pass, batch)?;
             }
-            gelu.encode(pass);
+            gelu.encode(pass, batch);
         }
-        self.head.encode(pass);
-        self.cross_entropy.encode(pass);
+        self.head.encode(pass, batch)?;
+        self.cross_entropy.encode(pass, batch);
+        Ok(())
     }
-}
-
-/// The grid of gelu and its backward: 64 threads with a vec4 each.
-pub fn gelu_workgroups(tokens: u32) -> u32 {
-    (tokens * WIDTH).div_ceil(256)
 }

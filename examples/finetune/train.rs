@@ -3,7 +3,7 @@
 use std::f64::consts::{LN_2, PI};
 use std::time::{Duration, Instant};
 
-use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, Config, wgpu};
+use hydralora::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, Config, wgpu};
 
 use crate::Result;
 use crate::adapters::Adapters;
@@ -39,18 +39,21 @@ pub fn train(
 ) -> Result<Run> {
     let gpu = &runtime.gpu;
     let adapters = Adapters::initialise(gpu, config, seed)?;
-    let elements = adapters.packing.elements();
-    let moments = gpu.zeroed("moments", 2 * elements)?;
+    let elements = adapters.elements();
+    let moments = [gpu.zeroed("moments", 2 * elements)?, gpu.zeroed("moments", 2 * elements)?];
     let status = gpu.zeroed("status", 2)?;
-    let model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
+    let mut model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
     let backward = Backward::prepare(runtime, &model, &adapters)?;
+    let buffers = [0, 1].map(|layer| AdamWBuffers {
+        elements,
+        parameters: (&adapters.parameters[layer]).into(),
+        gradients: (&backward.gradients[layer]).into(),
+        moments: (&moments[layer]).into(),
+    });
     let optimiser = AdamW::prepare(
         &runtime.kernels,
         &AdamWDescriptor {
-            elements,
-            parameters: (&adapters.parameters).into(),
-            gradients: (&backward.gradients).into(),
-            moments: (&moments).into(),
+            buffers: &buffers,
             status: Some((&status).into()),
             hyper: AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..AdamWHyper::default() },
         },
@@ -63,13 +66,13 @@ pub fn train(
     let progress = Progress::new(name, steps, TOKENS);
     let started = Instant::now();
     for step in 1..=steps {
-        model.load(&gpu.queue, &sampler.draw(TOKENS as usize));
+        model.load(&gpu.queue, &sampler.draw(TOKENS as usize))?;
         optimiser.set_step(&gpu.queue, step, learning_rate(step, steps))?;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            model.encode(&mut pass);
-            backward.encode(&mut pass);
+            model.encode(&mut pass)?;
+            backward.encode(&mut pass, &model.batch)?;
             optimiser.encode(&mut pass);
         }
         let losses = &model.activations.losses;

@@ -21,6 +21,8 @@ pub struct Prepared(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
+    /// What tensors are checked against.
+    limits: wgpu::Limits,
     pooled: bool,
     /// For different numbers of tokens, the least first.
     variants: Vec<Variant>,
@@ -55,7 +57,6 @@ struct Dispatch {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     grid: Grid,
-    varying: Varying,
 }
 
 /// The name under which scratch memory of the caller's may be given.
@@ -64,7 +65,8 @@ const SCRATCH: &str = "scratch";
 impl Prepared {
     pub(super) fn new(kernels: &Kernels, recordings: Vec<Recording>) -> Result<Self, Error> {
         let shared = Arc::clone(kernels.shared());
-        let alignment = u64::from(shared.limits.min_storage_buffer_offset_alignment);
+        let limits = kernels.profile().limits.clone();
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
         let mut scratch_bytes = 0;
         let mut variants = Vec::new();
         for recording in recordings {
@@ -81,7 +83,8 @@ impl Prepared {
             let compiled = recording.steps.iter().map(compile).collect::<Result<_, Error>>()?;
             variants.push(Variant { recording, compiled, offsets });
         }
-        Ok(Self(Arc::new(Inner { shared, pooled: kernels.is_pooled(), variants, scratch_bytes })))
+        let pooled = kernels.is_pooled();
+        Ok(Self(Arc::new(Inner { shared, limits, pooled, variants, scratch_bytes })))
     }
 
     /// The recordings, for different numbers of tokens, the least first.
@@ -104,7 +107,7 @@ impl Prepared {
     /// # Errors
     /// Every mistake in tensors, with the numbers; nothing is recorded then.
     pub fn bind(&self, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
-        let Inner { shared, pooled, variants, scratch_bytes } = &*self.0;
+        let Inner { shared, limits, pooled, variants, scratch_bytes } = &*self.0;
         let Some(Variant { recording: Recording { operation, tensors: operands, .. }, .. }) = variants.last()
         else {
             return Ok(Bound { operation: "nothing", variants: Vec::new() });
@@ -125,7 +128,7 @@ impl Prepared {
         let mut all = bound.clone();
         // All together, so that what may share a buffer does not depend on the plan.
         all.extend(given(SCRATCH).map(|tensor| tensor::Bound { operand: &scratch_operand, tensor }));
-        tensor::check(&all, &shared.limits)?;
+        tensor::check(&all, limits)?;
         if !pooled {
             tensor::check_buffers(&all)?;
         }
@@ -179,8 +182,7 @@ impl Variant {
                     entries: &entries,
                 })
             })?;
-            let (grid, varying) = (step.grid, step.varying());
-            dispatches.push(Dispatch { pipeline: Arc::clone(pipeline), bind_group, grid, varying });
+            dispatches.push(Dispatch { pipeline: Arc::clone(pipeline), bind_group, grid: step.grid });
         }
         Ok(BoundVariant { capacity: self.recording.capacity, dispatches })
     }
@@ -224,7 +226,7 @@ impl BoundVariant {
         for dispatch in &self.dispatches {
             pass.set_pipeline(&dispatch.pipeline.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            if dispatch.varying != Varying::Nothing {
+            if dispatch.pipeline.varying != Varying::Nothing {
                 pass.set_bind_group(1, varying, &[]);
             }
             let [x, y, z] = dispatch.grid.at(tokens);

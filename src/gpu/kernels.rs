@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::bind::{Bound, Prepared};
 use super::pipeline::{Pipeline, compile, entry};
 use super::scope::scoped;
-use super::tensor::Tensor;
+use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
 use crate::layer::{Config, Operation, Router};
 use crate::plan::{DeviceProfile, Tuning};
 use crate::planner::Planner;
-use crate::recording::Recording;
+use crate::recording::{Operand, Recording};
 
 /// The library on one of the caller's devices: what operations are prepared with.
 ///
@@ -31,7 +31,6 @@ pub struct Kernels {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) device: wgpu::Device,
-    pub(crate) limits: wgpu::Limits,
     /// Group 1 of all pipelines.
     varying: wgpu::BindGroupLayout,
     pipelines: Cache<(Shader, bool), Pipeline>,
@@ -105,7 +104,6 @@ impl Kernels {
         });
         let shared = Shared {
             device: device.clone(),
-            limits: device.limits(),
             varying,
             pipelines: Cache::default(),
             uniforms: Cache::default(),
@@ -162,21 +160,30 @@ impl Kernels {
     }
 
     /// The recordings for a capacity, by their own, the least first.
-    fn plan(&self, operation: &Operation, config: &Config, capacity: Capacity) -> Result<Vec<Recording>, Error> {
+    fn plan(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        capacity: Capacity,
+    ) -> Result<Vec<Recording>, Error> {
         let Capacity { tokens, plans } = capacity;
         let planner = &self.planner;
         match plans {
             Plans::One => Ok(vec![planner.plan(operation, config, tokens)?]),
-            Plans::Invariant => Ok(vec![planner.plan_invariant(operation, config, tokens, INVARIANT_TOKENS)?]),
+            Plans::Invariant => {
+                Ok(vec![planner.plan_invariant(operation, config, tokens, INVARIANT_TOKENS)?])
+            }
             Plans::Several => {
                 let fewer = std::iter::successors(Some(1u32), |count| count.checked_mul(PLAN_STEP));
-                let counts = fewer.take_while(|&count| count < tokens).chain([tokens]);
+                let all = planner.plan(operation, config, tokens)?;
                 let mut recordings: Vec<Recording> = Vec::new();
-                for count in counts {
+                for count in fewer.take_while(|&count| count < tokens) {
                     let recording = planner.plan(operation, config, count)?;
                     recordings.pop_if(|fewer| fewer.steps == recording.steps);
                     recordings.push(recording);
                 }
+                recordings.pop_if(|fewer| fewer.steps == all.steps);
+                recordings.push(all);
                 Ok(recordings)
             }
         }
@@ -215,6 +222,12 @@ impl Kernels {
     pub fn compiled(&self) -> usize {
         let places: Vec<_> = lock(&self.shared.pipelines).values().cloned().collect();
         places.into_iter().filter(|place| lock(place).is_some()).count()
+    }
+
+    /// Checks every tensor by itself, and that none is written that covers bytes of another one.
+    pub(crate) fn check(&self, tensors: &[(&Operand, Tensor<'_>)]) -> Result<(), Error> {
+        let bound = tensors.iter().map(|&(operand, tensor)| tensor::Bound { operand, tensor });
+        tensor::check(&bound.collect::<Vec<_>>(), &self.profile().limits)
     }
 
     pub(super) fn is_pooled(&self) -> bool {

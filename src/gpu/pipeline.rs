@@ -9,6 +9,7 @@ use crate::kernel::{BindingKind, Source, Varying};
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    pub(super) varying: Varying,
 }
 
 /// Compiles a shader. `varying` is the layout of group 1, where shaders have one.
@@ -43,7 +44,7 @@ pub(super) fn compile(
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline { pipeline, layout, varying: has }
     })
 }
 

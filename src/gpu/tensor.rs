@@ -131,14 +131,15 @@ pub(super) fn check_buffers(bound: &[Bound<'_>]) -> Result<(), Error> {
 
 /// All pairs of tensors in one buffer of which the first is written.
 fn written_pairs<'b, 'a>(bound: &'b [Bound<'a>]) -> impl Iterator<Item = (&'b Bound<'a>, &'b Bound<'a>)> {
-    let pairs = bound.iter().enumerate().flat_map(move |(index, first)| {
-        bound[index + 1..].iter().map(move |second| (first, second))
-    });
-    pairs.filter(|(first, second)| first.tensor.buffer == second.tensor.buffer).filter_map(|(first, second)| {
-        match [first, second].map(|bound| bound.operand.kind == BindingKind::Write) {
+    let pairs = bound
+        .iter()
+        .enumerate()
+        .flat_map(move |(index, first)| bound[index + 1..].iter().map(move |second| (first, second)));
+    pairs.filter(|(first, second)| first.tensor.buffer == second.tensor.buffer).filter_map(
+        |(first, second)| match [first, second].map(|bound| bound.operand.kind == BindingKind::Write) {
             [false, false] => None,
             [true, _] => Some((first, second)),
             [false, true] => Some((second, first)),
-        }
-    })
+        },
+    )
 }

@@ -4,9 +4,9 @@
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
-use crate::host::device::Gpu;
 use crate::error::Error;
 use crate::gpu::scoped;
+use crate::host::device::Gpu;
 
 /// Measures device time where the device has timestamp queries, otherwise wall-clock time.
 #[derive(Debug)]

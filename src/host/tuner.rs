@@ -364,7 +364,8 @@ impl Trial {
 
     /// The time of one run, the inputs taken in turn.
     fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
-        let all = stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;
+        let all =
+            stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;
         Ok(all / bound.len() as u32)
     }
 }

@@ -188,7 +188,9 @@ impl Parts {
         source: &'static str,
     ) -> Self {
         match from {
-            ShrinkFrom::Rows(access) => self.matrix(name, width, access, BindingKind::Read).shrink(tile, source),
+            ShrinkFrom::Rows(access) => {
+                self.matrix(name, width, access, BindingKind::Read).shrink(tile, source)
+            }
             ShrinkFrom::Sums(splits) => self
                 .buffer("shrink_sums", BindingKind::Read)
                 .constant("SPLITS", splits)
@@ -198,7 +200,12 @@ impl Parts {
 }
 
 /// The first parts of a fused kernel: the constants that both share, and `part/fused.wgsl`.
-pub(super) fn fused_parts(label: &'static str, [rank, experts, columns]: [u32; 3], gate: Gate, tile: &Tile) -> Parts {
+pub(super) fn fused_parts(
+    label: &'static str,
+    [rank, experts, columns]: [u32; 3],
+    gate: Gate,
+    tile: &Tile,
+) -> Parts {
     Parts::new(label)
         .varying(Varying::Batch)
         .constant("RANK", rank)

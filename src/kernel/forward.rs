@@ -2,8 +2,8 @@
 
 use super::compose::fused_parts;
 use super::{Access, BindingKind, Parts, ShrinkFrom};
-use crate::layer::{Gate, Router, WriteMode};
 use crate::element::Element;
+use crate::layer::{Gate, Router, WriteMode};
 use crate::plan::Tile;
 
 /// What of a forward is fixed when its shader is compiled.

@@ -37,7 +37,12 @@ impl Default for AdamWHyper {
 }
 
 /// Refuses a number that is not `valid`.
-pub(crate) fn check_number(name: &'static str, value: f32, valid: bool, expected: &'static str) -> Result<(), Error> {
+pub(crate) fn check_number(
+    name: &'static str,
+    value: f32,
+    valid: bool,
+    expected: &'static str,
+) -> Result<(), Error> {
     if valid { Ok(()) } else { Err(Error::InvalidNumber { name, value: f64::from(value), expected }) }
 }
 
@@ -51,6 +56,7 @@ impl AdamWHyper {
         check_number("epsilon", self.epsilon, positive(self.epsilon), POSITIVE)?;
         let decay = self.weight_decay;
         check_number("weight_decay", decay, decay >= 0.0 && decay.is_finite(), "finite and at least 0")?;
-        self.max_norm.map_or(Ok(()), |max_norm| check_number("max_norm", max_norm, positive(max_norm), POSITIVE))
+        self.max_norm
+            .map_or(Ok(()), |max_norm| check_number("max_norm", max_norm, positive(max_norm), POSITIVE))
     }
 }

@@ -210,8 +210,7 @@ impl Layout {
         };
         let b = (0..self.experts)
             .map(|expert| {
-                let columns: Vec<&[T]> =
-                    (0..self.rank).map(|j| &packed[self.b_column(expert, j)]).collect();
+                let columns: Vec<&[T]> = (0..self.rank).map(|j| &packed[self.b_column(expert, j)]).collect();
                 (0..self.expand.columns).flat_map(|row| columns.iter().map(move |c| c[row])).collect()
             })
             .collect();

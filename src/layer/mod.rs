@@ -8,8 +8,8 @@ mod operation;
 mod random;
 
 pub use adapter::Adapter;
-pub use config::{Config, Router};
 pub(crate) use config::Gate;
+pub use config::{Config, Router};
 pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
 pub use layout::{Block, Layout};

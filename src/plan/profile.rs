@@ -31,13 +31,7 @@ impl DeviceProfile {
     /// A device with these limits, without subgroup operations and with no bound on loops.
     #[must_use]
     pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
-        Self {
-            limits,
-            busy_workgroups,
-            max_loop_iterations: u64::MAX,
-            subgroup_lanes: 1,
-            software: false,
-        }
+        Self { limits, busy_workgroups, max_loop_iterations: u64::MAX, subgroup_lanes: 1, software: false }
     }
 
     /// The profile of a device.

@@ -21,7 +21,12 @@ pub struct Output {
 /// # Panics
 /// When the arrays do not have the configuration's shapes.
 #[must_use]
-pub fn forward(config: &Config, parameters: &Adapter<Approx>, x: &[Approx], base: Option<&[Approx]>) -> Output {
+pub fn forward(
+    config: &Config,
+    parameters: &Adapter<Approx>,
+    x: &[Approx],
+    base: Option<&[Approx]>,
+) -> Output {
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let scaling = Approx::rounded(f64::from(config.scaling));

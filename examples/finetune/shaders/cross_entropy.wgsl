@@ -20,7 +20,11 @@ const THREADS = 64u;
 var<workgroup> lanes: array<f32, THREADS>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) quad: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) quad: u32,
+) {
     let at = group.x * THREADS + quad;
     let row = logits[at];
 
@@ -52,5 +56,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         losses[group.x] = log(total) + largest - row[byte % 4u];
         gradient[byte % 4u] -= 1.0;
     }
-    logits[at] = gradient / f32(arrayLength(&losses));
+    logits[at] = gradient / f32(grid.x);
 }

@@ -6,16 +6,13 @@
 // Bindings:
 //   0  y  tokens x 512 f32
 //   1  g  tokens x 512 f32; updated
-// Grid: x = elements / 256. Workgroup: 64 threads, a vec4 each.
+// Grid: x = tokens * 512 / 256. Workgroup: 64 threads, a vec4 each.
 
 @group(0) @binding(0) var<storage, read> y: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> g: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.x >= arrayLength(&y)) {
-        return;
-    }
     let value = y[id.x];
     let square = value * value;
     let u = 0.7978845608 * value * (1.0 + 0.044715 * square);
