@@ -63,17 +63,18 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Router;
     use crate::element::Element;
+    use crate::layer::Router;
+    use crate::plan::DeviceProfile;
 
     #[test]
     fn a_projection_of_llama_2_7b() {
         let config =
             Config { d_in: 4096, d_out: 4096, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
         // One workgroup is busy enough: no splits.
-        let device = DeviceProfile::new(wgpu::Limits::default(), 1);
+        let planner = |busy| Planner::new(DeviceProfile::new(wgpu::Limits::default(), busy));
         let step = Operation::training_step(Element::F32);
-        let memory = Memory::new(&config, 1024, &step, &device).expect("it fits");
+        let memory = Memory::new(&config, 1024, &step, &planner(1)).expect("it fits");
         let parameters = 4 * ((8 + 4) * 4096 + 4 * 8 * 4096);
         let state = 1024 * (8 + 4) * 4;
         let expected = Memory {
@@ -86,15 +87,15 @@ mod tests {
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.total(), 4 * parameters + 2 * state);
-        let wide = Memory::new(&config, 1024, &step, &DeviceProfile::new(wgpu::Limits::default(), 256));
+        let wide = Memory::new(&config, 1024, &step, &planner(256));
         let scratch = wide.expect("it fits").scratch;
         assert!(
             scratch > 0 && scratch.is_multiple_of(parameters),
             "whole copies of the gradients: {scratch}"
         );
         // One token on a wide device: one vec4 for each column of each split.
-        let few = Memory::new(&config, 1, &step, &DeviceProfile::new(wgpu::Limits::default(), 256));
-        let sums = few.expect("it fits").shrink_sums;
+        let few = Memory::new(&config, 1, &step, &planner(256));
+        let sums = few.expect("it fits").scratch;
         assert!(sums > 0 && sums.is_multiple_of(16) && sums <= 16 * 16 * (12 + 32), "{sums}");
     }
 }

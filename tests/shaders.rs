@@ -6,12 +6,11 @@ mod permutations;
 
 use std::collections::HashMap;
 
-use hydralora::op::{
-    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
-    ForwardPlan,
+use hydralora::kernel::{Binding, BindingKind, Shader, Varying};
+use hydralora::{
+    BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
+    LinearOptions, Operation, Planner, Router, WriteMode, wgpu,
 };
-use hydralora::shader::{Binding, BindingKind, Shader};
-use hydralora::{Config, DeviceProfile, DispatchPlan, Element, Router, WriteMode, wgpu};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, BuiltIn, Expression, Function, Handle, Module, Statement,
@@ -27,9 +26,15 @@ fn valid(shader: &Shader) -> (Module, ModuleInfo) {
 /// The shaders of every plan that a tuner may choose, at some ranks and numbers of experts, and what the
 /// plan says of their workgroup memory. Apart from `permutations`, whose shaders all tools compile: these
 /// differ from them in constants.
-fn candidates() -> HashMap<Shader, Option<u64>> {
+fn candidates() -> HashMap<Shader, u64> {
     let write = WriteMode::Overwrite;
     let [x, parameters, y] = [Element::F32; 3];
+    let operations = [
+        Operation::Forward(ForwardOptions { write, save: true, x, parameters, y }),
+        Operation::BackwardInput(BackwardInputOptions { g: y, dx: Some((x, write)) }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y }),
+        Operation::Linear(LinearOptions::default()),
+    ];
     let mut shaders = HashMap::new();
     for [rank, experts] in [[1, 1], [3, 5], [8, 4], [64, 3], [5, 41]] {
         for (router, tokens, subgroup_lanes) in [
@@ -40,28 +45,19 @@ fn candidates() -> HashMap<Shader, Option<u64>> {
             (Router::Latent, 1, 16),
         ] {
             let device = DeviceProfile::new(wgpu::Limits::default(), 8);
-            let device = &DeviceProfile { subgroup_lanes, ..device };
+            let planner = Planner::new(DeviceProfile { subgroup_lanes, ..device });
             let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
-            let options = ForwardOptions { write, save: true, x, parameters, y };
-            let plans = ForwardPlan::candidates(config, tokens, &options, device).expect("it fits");
-            shaders.extend(plans.into_iter().flat_map(|plan| fused(plan.dispatches, plan.workgroup_memory)));
-            let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
-            let plans = BackwardInputPlan::candidates(config, tokens, &options, device).expect("it fits");
-            shaders.extend(plans.into_iter().flat_map(|plan| fused(plan.dispatches, plan.workgroup_memory)));
-            let options = BackwardParamsOptions { write, x, g: y };
-            let plans = BackwardParamsPlan::candidates(config, tokens, &options, device).expect("it fits");
-            let dispatches = plans.into_iter().flat_map(|plan| plan.dispatches);
-            shaders.extend(dispatches.map(|dispatch| (dispatch.shader, None)));
+            for operation in operations {
+                let recordings = planner.candidates(&operation, config, tokens).expect("it fits");
+                let steps = recordings.into_iter().flat_map(|recording| recording.steps);
+                shaders.extend(steps.map(|step| (step.shader, step.workgroup_memory)));
+            }
+            let optimiser = planner.adamw(&[64], true).expect("it fits");
+            let steps = optimiser.into_iter().flat_map(|recording| recording.steps);
+            shaders.extend(steps.map(|step| (step.shader, step.workgroup_memory)));
         }
     }
     shaders
-}
-
-/// The shaders of a fused kernel's dispatches, of which the last has the planned workgroup memory.
-fn fused(dispatches: Vec<DispatchPlan>, memory: u64) -> impl Iterator<Item = (Shader, Option<u64>)> {
-    let last = dispatches.len() - 1;
-    let planned = move |index| (index == last).then_some(memory);
-    dispatches.into_iter().enumerate().map(move |(index, dispatch)| (dispatch.shader, planned(index)))
 }
 
 /// Every shader that is checked here.
@@ -116,11 +112,21 @@ fn subgroup_built_ins_are_arguments_by_themselves() {
 fn bindings_are_what_the_host_says() {
     for shader in all() {
         let (module, _) = valid(&shader);
+        let mut varying = Varying::Nothing;
         let mut found: Vec<(u32, String, BindingKind)> = module
             .global_variables
             .iter()
             .filter_map(|(_, variable)| {
                 let binding = variable.binding.as_ref()?;
+                if binding.group == 1 {
+                    assert_eq!((binding.binding, variable.space), (0, AddressSpace::Uniform), "{shader:?}");
+                    varying = match variable.name.as_deref() {
+                        Some("batch") => Varying::Batch,
+                        Some("hyper") => Varying::Hyper,
+                        name => panic!("{shader:?} has {name:?} in group 1"),
+                    };
+                    return None;
+                }
                 assert_eq!(binding.group, 0);
                 let kind = match variable.space {
                     AddressSpace::Uniform => BindingKind::Uniform,
@@ -134,8 +140,10 @@ fn bindings_are_what_the_host_says() {
             })
             .collect();
         found.sort_by_key(|(binding, ..)| *binding);
+        let source = shader.source();
+        assert_eq!(varying, source.varying, "{shader:?}");
         let expected: Vec<_> = (0..)
-            .zip(shader.source().bindings)
+            .zip(source.bindings)
             .map(|(at, Binding { name, kind })| (at, name.to_owned(), kind))
             .collect();
         assert_eq!(found, expected, "{shader:?}");
@@ -168,9 +176,7 @@ fn plans_know_their_workgroup_memory() {
     let candidates = candidates();
     assert!(candidates.len() > 200, "only {} shaders", candidates.len());
     for (shader, planned) in candidates {
-        if let Some(planned) = planned {
-            assert_eq!(u64::from(workgroup_memory(&valid(&shader).0)), planned, "{shader:?}");
-        }
+        assert_eq!(u64::from(workgroup_memory(&valid(&shader).0)), planned, "{shader:?}");
     }
 }
 

@@ -10,9 +10,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use hydralora::device::{Gpu, instance_from_env};
-use hydralora::op::AdamWPlan;
+use hydralora::kernel::Varying;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, AdamWStatus, DeviceProfile, DispatchPlan, Kernels, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, DeviceProfile, Kernels, Planner,
+    Recording, wgpu,
 };
 use step::{LLAMA_2_7B, Model, Pack, Step};
 
@@ -82,10 +83,18 @@ fn instance_and_gpu() -> (wgpu::Instance, Gpu) {
 
 /// The same calls without the library. What the pipelines and bind groups are makes no difference to
 /// recording, only where one is set that is set already.
-struct ByHand(Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 3])>);
+struct ByHand(Vec<Dispatch>);
+
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    /// The same for all that change together.
+    varying: Option<wgpu::BindGroup>,
+    grid: [u32; 3],
+}
 
 impl ByHand {
-    fn new(device: &wgpu::Device, plans: &[DispatchPlan]) -> Self {
+    fn new(device: &wgpu::Device, recordings: &[Recording], tokens: u32) -> Self {
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: None,
             source: wgpu::ShaderSource::Wgsl("@compute @workgroup_size(1) fn main() {}".into()),
@@ -109,32 +118,41 @@ impl ByHand {
                 entries: &[],
             })
         };
-        let mut pipelines = HashMap::new();
-        let dispatch = |plan: &DispatchPlan| {
-            let pipeline = pipelines.entry(plan.shader.clone()).or_insert_with(pipeline).clone();
-            (pipeline, bind_group(), plan.grid)
-        };
-        Self(plans.iter().map(dispatch).collect())
+        let (mut pipelines, mut varied) = (HashMap::new(), HashMap::new());
+        let steps = recordings.iter().flat_map(|recording| &recording.steps);
+        let dispatch = steps.map(|step| Dispatch {
+            pipeline: pipelines.entry(&step.shader).or_insert_with(pipeline).clone(),
+            bind_group: bind_group(),
+            varying: match step.shader.source().varying {
+                Varying::Nothing => None,
+                varying => Some(varied.entry(varying).or_insert_with(bind_group).clone()),
+            },
+            grid: step.grid.at(tokens),
+        });
+        Self(dispatch.collect())
     }
 
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (pipeline, bind_group, [x, y, z]) in &self.0 {
+        for Dispatch { pipeline, bind_group, varying, grid: [x, y, z] } in &self.0 {
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, bind_group, &[]);
+            if let Some(varying) = varying {
+                pass.set_bind_group(1, varying, &[]);
+            }
             pass.dispatch_workgroups(*x, *y, *z);
         }
     }
 }
 
 #[derive(Debug, PartialEq)]
-struct Recording {
+struct Recorded {
     allocations: usize,
     /// Commands that fit until wgpu's list grows again. Two lists that grew as often and have as much
     /// room are as long: as many dispatches were recorded.
     room: usize,
 }
 
-impl Recording {
+impl Recorded {
     fn of(device: &wgpu::Device, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Self {
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -149,8 +167,11 @@ impl Recording {
 
 #[test]
 fn a_step_is_three_dispatches_an_adapter() {
-    let dispatches =
-        |tokens, device: &DeviceProfile| Model { tokens, ..LLAMA_2_7B }.plans(device).expect("it fits").len();
+    let dispatches = |tokens, device: &DeviceProfile| -> usize {
+        let planner = Planner::new(device.clone());
+        let recordings = Model { tokens, ..LLAMA_2_7B }.recordings(&planner).expect("it fits");
+        recordings.iter().map(|recording| recording.steps.len()).sum()
+    };
     let device = |busy_workgroups| DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
     // The moments of 27 million parameters are two bindings of 128 MiB, so that AdamW is two.
     assert_eq!(dispatches(2048, &device(1)), 3 * 96 + 2);
@@ -169,31 +190,32 @@ fn a_step_is_three_dispatches_an_adapter() {
 #[test]
 fn recording_allocates_nothing() {
     let gpu = &gpu();
-    let step = Step::prepare(gpu, &LLAMA_2_7B).expect("it fits");
-    let profile = DeviceProfile::of(&gpu.device);
-    let plans = LLAMA_2_7B.plans(&profile).expect("it fits");
-    let by_hand = ByHand::new(&gpu.device, &plans);
+    let step = Step::bind(gpu, &LLAMA_2_7B).expect("it fits");
+    let planner = Planner::new(DeviceProfile::of(&gpu.device));
+    let recordings = LLAMA_2_7B.recordings(&planner).expect("it fits");
+    let by_hand = ByHand::new(&gpu.device, &recordings, LLAMA_2_7B.tokens);
     for round in 0..4 {
-        let ours = Recording::of(&gpu.device, |pass| step.encode(pass));
-        let theirs = Recording::of(&gpu.device, |pass| by_hand.encode(pass));
+        let ours = Recorded::of(&gpu.device, |pass| step.encode(pass).expect("as many tokens as planned"));
+        let theirs = Recorded::of(&gpu.device, |pass| by_hand.encode(pass));
         assert!(ours.allocations > 0, "wgpu's list grows, if nothing else does");
         assert_eq!(ours, theirs, "the library's calls and the same by hand, round {round}");
     }
     // What AdamW::set_step hands to Queue::write_buffer.
-    let adamw = AdamWPlan::new(64, AdamWHyper::default(), &profile).expect("it fits");
-    assert_eq!(allocations(|| _ = std::hint::black_box(adamw.uniform(1, 1e-3)).expect("a valid step")), 0);
+    let hyper = AdamWHyper::default();
+    assert_eq!(allocations(|| _ = std::hint::black_box(hyper.uniform(1, 1e-3)).expect("a valid step")), 0);
 }
 
 #[test]
 fn recording_makes_nothing_on_the_device() {
     let (instance, gpu) = instance_and_gpu();
     let device = &gpu.device;
-    let step = Step::prepare(&gpu, &LLAMA_2_7B).expect("it fits");
+    let step = Step::bind(&gpu, &LLAMA_2_7B).expect("it fits");
     let existing = || instance.generate_report().expect("wgpu's own implementation of WebGPU").hub;
     let memory = || device.generate_allocator_report().map(|report| report.total_allocated_bytes);
     let record = || {
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        let encoded = step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        encoded.expect("as many tokens as planned");
         encoder.finish()
     };
     drop(record());
@@ -211,7 +233,7 @@ fn recording_makes_nothing_on_the_device() {
 fn a_recorded_step_trains() {
     const RATE: f32 = 1e-3;
     let gpu = &gpu();
-    let step = Step::prepare(gpu, &SMALL).expect("it fits");
+    let step = Step::bind(gpu, &SMALL).expect("it fits");
     for Pack { parameters, .. } in &step.packs {
         let values: Vec<f32> = (0..parameters.size() / 4).map(|at| (at as f32).sin() / 8.0).collect();
         gpu.queue.write_buffer(parameters, 0, bytemuck::cast_slice(&values));
@@ -245,10 +267,12 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
     let adamw = AdamW::prepare(
         &Kernels::new(&gpu.device),
         &AdamWDescriptor {
-            elements: ELEMENTS,
-            parameters: (&parameters).into(),
-            gradients: (&gradients).into(),
-            moments: (&moments).into(),
+            buffers: &[AdamWBuffers {
+                elements: ELEMENTS,
+                parameters: (&parameters).into(),
+                gradients: (&gradients).into(),
+                moments: (&moments).into(),
+            }],
             status: Some((&status).into()),
             hyper: AdamWHyper { max_norm: Some(f32::MAX), ..AdamWHyper::default() },
         },
@@ -266,7 +290,11 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
         gpu.queue.write_buffer(&gradients, 0, bytemuck::cast_slice(&given));
         adamw.set_step(&gpu.queue, number, 1e-2).expect("a valid step");
         let before: Vec<u32> = state().collect();
-        gpu.submit(|pass| adamw.encode(pass)).expect("the device runs");
+        gpu.submit(|pass| {
+            adamw.encode(pass);
+            Ok(())
+        })
+        .expect("the device runs");
         let changed = before.into_iter().zip(state()).filter(|(before, after)| before != after).count();
         let AdamWStatus { norm, skipped: counted } = bytemuck::cast_slice(&read(&status))[0];
         if poison.is_some() {

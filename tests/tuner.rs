@@ -8,13 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Once};
 
 use hydralora::device::{Gpu, adapters_from_env};
-use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
-use hydralora::shader::Shader;
+use hydralora::kernel::Shader;
 use hydralora::tuner::{Measurement, Tuner};
 use hydralora::{
-    BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Choice, Config,
-    DeviceProfile, DispatchPlan, Element, Error, Forward, ForwardDescriptor, FusedChoice, Kernels, Limit,
-    Memory, Operation, OuterChoice, Router, Tuning, WriteMode, wgpu,
+    Capacity, Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Limit, Memory, Operation,
+    OuterChoice, Planner, Plans, Recording, Router, Tuning, wgpu,
 };
 use serde_json::{Value, json};
 
@@ -42,26 +40,25 @@ static MEASURED: LazyLock<(Tuner, [Measurement; 2])> = LazyLock::new(|| {
     (tuner, measurements)
 });
 
+/// The planner for the device, with a table.
+fn planner(tuning: &Tuning) -> Planner {
+    Planner { tuning: tuning.clone(), profile: DeviceProfile::of(&GPU.device) }
+}
+
 /// What is planned for either operation under a table.
-fn plans(tuning: &Tuning) -> (ForwardPlan, BackwardParamsPlan) {
-    let device = &DeviceProfile { tuning: tuning.clone(), ..DeviceProfile::of(&GPU.device) };
-    let [Operation::Forward(forward), Operation::BackwardParams(params)] = &*OPERATIONS else {
-        unreachable!("these are the operations")
-    };
-    (
-        ForwardPlan::new(&CONFIG, TOKENS, forward, device).expect("it fits"),
-        BackwardParamsPlan::new(&CONFIG, TOKENS, params, device).expect("it fits"),
-    )
+fn plans(tuning: &Tuning) -> [Recording; 2] {
+    OPERATIONS.map(|operation| planner(tuning).plan(&operation, &CONFIG, TOKENS).expect("it fits"))
 }
 
 fn choices(operation: Operation) -> Vec<Choice> {
-    operation.choices(&CONFIG, TOKENS, &DeviceProfile::of(&GPU.device)).expect("it fits")
+    planner(&Tuning::default()).choices(&operation, &CONFIG, TOKENS).expect("it fits")
 }
 
 fn kind(choice: &Choice) -> (bool, bool) {
     match *choice {
         Choice::Fused(FusedChoice { held, shrink_splits, .. }) => (held, shrink_splits > 0),
         Choice::Outer(OuterChoice { held, apart, .. }) => (held, apart),
+        Choice::Linear(_) => (false, false),
     }
 }
 
@@ -82,9 +79,8 @@ fn what_was_measured_is_what_plans_take() {
         assert_eq!(tuner.tuning().get(&CONFIG, TOKENS, operation), Some(measurement.choice));
     }
     assert_eq!(tuner.tuning().len(), 2);
-    let (forward, params) = plans(tuner.tuning());
-    let planned = [Choice::Fused(forward.choice), Choice::Outer(params.choice)];
-    assert_eq!(planned, [measurements[0].choice, measurements[1].choice]);
+    let planned = plans(tuner.tuning()).map(|recording| recording.choice);
+    assert_eq!(planned, [0, 1].map(|at| Some(measurements[at].choice)));
 }
 
 /// A layer whose tokens are split, and with more choices about everything.
@@ -92,68 +88,9 @@ const SPLIT: Config =
     Config { d_in: 128, d_out: 96, rank: 4, experts: 3, scaling: 2.0, router: Router::Input };
 const SPLIT_TOKENS: u32 = 300;
 
-/// What is chosen and compiled for an operation, and the scratch memory.
-fn planned(operation: Operation, device: &DeviceProfile) -> (Choice, Vec<Shader>, u64) {
-    let shaders = |plans: Vec<DispatchPlan>| plans.into_iter().map(|plan| plan.shader).collect();
-    match operation {
-        Operation::Forward(options) => {
-            let plan = ForwardPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
-            (Choice::Fused(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
-        }
-        Operation::BackwardInput(options) => {
-            let plan = BackwardInputPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
-            (Choice::Fused(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
-        }
-        Operation::BackwardParams(options) => {
-            let plan = BackwardParamsPlan::new(&SPLIT, SPLIT_TOKENS, &options, device).expect("it fits");
-            (Choice::Outer(plan.choice), shaders(plan.dispatches), plan.scratch_bytes)
-        }
-    }
-}
-
-/// The step of the crate's front page.
-fn prepare_step(kernels: &Kernels) -> (Forward, BackwardInput, BackwardParams) {
-    let zeroed = |elements: u32| GPU.zeroed("step", elements as usize).expect("it fits");
-    let [x, dx] = [SPLIT_TOKENS * SPLIT.d_in; 2].map(zeroed);
-    let [y, g] = [SPLIT_TOKENS * SPLIT.d_out; 2].map(zeroed);
-    let [saved, dstate] = [SPLIT_TOKENS * SPLIT.state_len(); 2].map(zeroed);
-    let [parameters, gradients] = [SPLIT.parameter_count() as u32; 2].map(zeroed);
-    let (config, tokens) = (SPLIT, SPLIT_TOKENS);
-    let forward = ForwardDescriptor {
-        config,
-        tokens,
-        x: (&x).into(),
-        parameters: (&parameters).into(),
-        y: (&y).into(),
-        write: WriteMode::Accumulate,
-        saved: Some((&saved).into()),
-    };
-    let backward_input = BackwardInputDescriptor {
-        config,
-        tokens,
-        g: (&g).into(),
-        parameters: (&parameters).into(),
-        saved: (&saved).into(),
-        dx: Some((&dx).into()),
-        write: WriteMode::Accumulate,
-        dstate: (&dstate).into(),
-    };
-    let backward_params = BackwardParamsDescriptor {
-        config,
-        tokens,
-        x: (&x).into(),
-        g: (&g).into(),
-        saved: (&saved).into(),
-        dstate: (&dstate).into(),
-        gradients: (&gradients).into(),
-        write: WriteMode::Overwrite,
-        scratch: None,
-    };
-    (
-        Forward::prepare(kernels, &forward).expect("it fits"),
-        BackwardInput::prepare(kernels, &backward_input).expect("it fits"),
-        BackwardParams::prepare(kernels, &backward_params).expect("it fits"),
-    )
+/// The shaders of a recording.
+fn shaders(recording: &Recording) -> Vec<Shader> {
+    recording.steps.iter().map(|step| step.shader.clone()).collect()
 }
 
 #[test]
@@ -166,35 +103,37 @@ fn a_tuned_step_uses_what_was_tuned() {
         assert_eq!(tuner.tuning().get(&CONFIG, TOKENS, operation), Some(measured.choice));
     }
     // Choices that nothing but the table would make.
-    let predicted = DeviceProfile::of(&GPU.device);
+    let predicted = planner(&Tuning::default());
     let mut tuning = Tuning::default();
     for operation in step {
-        let choices = operation.choices(&SPLIT, SPLIT_TOKENS, &predicted).expect("it fits");
-        let (_, usual, _) = planned(operation, &predicted);
+        let choices = predicted.choices(&operation, &SPLIT, SPLIT_TOKENS).expect("it fits");
+        let usual = shaders(&predicted.plan(&operation, &SPLIT, SPLIT_TOKENS).expect("it fits"));
         let unusual = choices.into_iter().rev().find(|&choice| {
             tuning.set(&SPLIT, SPLIT_TOKENS, operation, choice);
-            let tuned = DeviceProfile { tuning: tuning.clone(), ..predicted.clone() };
-            let (planned, shaders, _) = planned(operation, &tuned);
+            let tuned = planner(&tuning).plan(&operation, &SPLIT, SPLIT_TOKENS).expect("it fits");
             let split = !matches!(choice, Choice::Outer(OuterChoice { splits: 1, .. }));
-            planned == choice && split && shaders.iter().any(|shader| !usual.contains(shader))
+            tuned.choice == Some(choice)
+                && split
+                && shaders(&tuned).iter().any(|shader| !usual.contains(shader))
         });
         let unusual = unusual.expect("some choice compiles other shaders");
         assert_eq!(tuning.get(&SPLIT, SPLIT_TOKENS, operation), Some(unusual));
     }
     let kernels = Kernels::new(&GPU.device).with_tuning(tuning);
-    prepare_step(&kernels);
-    let shaders: HashSet<Shader> =
-        step.into_iter().flat_map(|operation| planned(operation, kernels.profile()).1).collect();
+    let capacity = Capacity { tokens: SPLIT_TOKENS, plans: Plans::One };
+    let prepared = step.map(|operation| kernels.prepare(&operation, &SPLIT, capacity).expect("it fits"));
+    let recordings = prepared.each_ref().map(|prepared| prepared.recordings().next().expect("one plan"));
+    let planned = step.map(|operation| kernels.planner().plan(&operation, &SPLIT, SPLIT_TOKENS));
+    assert_eq!(planned, recordings.map(|recording| Ok(recording.clone())));
+    let wanted: HashSet<Shader> = recordings.into_iter().flat_map(shaders).collect();
     let compiled = kernels.compiled();
-    kernels.warm(shaders.clone()).expect("they compile");
-    assert_eq!([compiled, kernels.compiled()], [shaders.len(); 2], "the table's shaders, and no others");
+    kernels.warm(wanted.clone()).expect("they compile");
+    assert_eq!([compiled, kernels.compiled()], [wanted.len(); 2], "the table's shaders, and no others");
 
-    let memory = Memory::new(&SPLIT, SPLIT_TOKENS, &step, kernels.profile()).expect("it fits");
-    let [forward, backward_input, backward_params] =
-        step.map(|operation| planned(operation, kernels.profile()).2);
-    assert!(backward_params > 0, "the tokens are split");
-    assert_eq!(memory.scratch, backward_params);
-    assert_eq!(memory.shrink_sums, forward + backward_input);
+    let memory = Memory::new(&SPLIT, SPLIT_TOKENS, &step, kernels.planner()).expect("it fits");
+    let scratch = prepared.each_ref().map(hydralora::Prepared::scratch_bytes);
+    assert!(scratch[2] > 0, "the tokens are split");
+    assert_eq!(Some(memory.scratch), scratch.into_iter().max());
 }
 
 #[test]
@@ -264,9 +203,9 @@ fn tuned_kernels_share_their_pipelines() {
     let forward = OPERATIONS[0];
     tuning.set(&CONFIG, TOKENS, forward, choices(forward)[1]);
     let tuned = kernels.with_tuning(tuning.clone());
-    assert_eq!((&kernels.profile().tuning, &tuned.profile().tuning), (&Tuning::default(), &tuning));
+    assert_eq!((&kernels.planner().tuning, &tuned.planner().tuning), (&Tuning::default(), &tuning));
     let [first, second] =
-        [&kernels.profile().tuning, &tuning].map(|tuning| plans(tuning).0.dispatches.swap_remove(0).shader);
+        [&kernels.planner().tuning, &tuning].map(|tuning| shaders(&plans(tuning)[0]).swap_remove(0));
     assert_ne!(first, second);
     kernels.warm([first.clone()]).expect("it compiles");
     assert_eq!((kernels.compiled(), tuned.compiled()), (1, 1));

@@ -1,8 +1,8 @@
 //! The twin's gradients against central differences of its own forward, contracted with a random
 //! cotangent: a constant one would miss everything that softmax cancels. No device is needed.
 
-use hydralora::twin::{self, Approx, Parameters};
-use hydralora::{Config, Router};
+use hydralora::twin::{self, Approx};
+use hydralora::{Adapter, Config, Router};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -23,7 +23,7 @@ fn values(approximations: &[Approx]) -> impl Iterator<Item = f64> + '_ {
 }
 
 /// The inner product of y with the cotangent.
-fn loss(config: &Config, parameters: &Parameters, x: &[Approx], g: &[Approx]) -> f64 {
+fn loss(config: &Config, parameters: &Adapter<Approx>, x: &[Approx], g: &[Approx]) -> f64 {
     let output = twin::forward(config, parameters, x, None);
     values(&output.y).zip(values(g)).map(|(y, g)| y * g).sum()
 }
@@ -61,7 +61,7 @@ fn check_config(config: &Config, seed: u64) {
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let rng = &mut StdRng::seed_from_u64(seed);
     let router_columns = if config.router == Router::Input { d_in } else { rank };
-    let parameters = Parameters {
+    let parameters = Adapter {
         a: random(rng, rank * d_in),
         router: random(rng, experts * router_columns),
         b: (0..experts).map(|_| random(rng, d_out * rank)).collect(),
@@ -73,7 +73,7 @@ fn check_config(config: &Config, seed: u64) {
     let gradients = twin::backward_params(config, &activations);
 
     check("dx", &x, &input.dx, |x| x, |x| loss(config, &parameters, x, &g));
-    let of_parameters = |parameters: &Parameters| loss(config, parameters, &x, &g);
+    let of_parameters = |parameters: &Adapter<Approx>| loss(config, parameters, &x, &g);
     check("dA", &parameters, &gradients.a, |p| &mut p.a, of_parameters);
     if experts > 1 {
         check("dW_g", &parameters, &gradients.router, |p| &mut p.router, of_parameters);

@@ -1,11 +1,10 @@
 //! A guard on speed that no noisy machine can disturb: how much work plans do beyond what the layer
 //! needs, and how evenly it grows.
 
-use hydralora::op::{
-    BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan, ForwardOptions,
-    ForwardPlan,
+use hydralora::{
+    BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions, Operation,
+    Planner, Router, Work, WriteMode, wgpu,
 };
-use hydralora::{Config, DeviceProfile, Element, Operation, Router, Work, WriteMode, wgpu};
 
 /// The projections of LLaMA-2-7B.
 const WIDTHS: [[u32; 2]; 3] = [[4096, 4096], [4096, 11008], [11008, 4096]];
@@ -29,21 +28,9 @@ fn steps() -> [Operation; 3] {
 
 /// What is planned, and the least there is to do.
 fn work(operation: Operation, config: &Config, tokens: u32, device: &DeviceProfile) -> [Work; 2] {
-    let planned_and_least = match &operation {
-        Operation::Forward(options) => [
-            ForwardPlan::new(config, tokens, options, device).map(|plan| plan.work),
-            ForwardPlan::least_work(config, tokens, options),
-        ],
-        Operation::BackwardInput(options) => [
-            BackwardInputPlan::new(config, tokens, options, device).map(|plan| plan.work),
-            BackwardInputPlan::least_work(config, tokens, options),
-        ],
-        Operation::BackwardParams(options) => [
-            BackwardParamsPlan::new(config, tokens, options, device).map(|plan| plan.work),
-            BackwardParamsPlan::least_work(config, tokens, options),
-        ],
-    };
-    planned_and_least.map(|work| work.expect("it fits"))
+    let planned = Planner::new(device.clone()).plan(&operation, config, tokens);
+    let least = operation.least_work(config, tokens);
+    [planned.map(|recording| recording.work), least].map(|work| work.expect("it fits"))
 }
 
 /// With tokens enough for every device, only padding is added: of columns to whole groups (a sixteenth
@@ -123,13 +110,13 @@ fn work_is_counted_as_the_formulas_say() {
         let (write, f32) = (WriteMode::Accumulate, Element::F32);
         let row = element.bytes() * tokens * d;
         let options = ForwardOptions { write, save: true, x: element, parameters: f32, y: element };
-        let forward = ForwardPlan::least_work(&config, 2048, &options);
+        let forward = Operation::Forward(options).least_work(&config, 2048);
         assert_eq!(forward, Ok(Work { bytes: 3 * row + parameters + state, flops: product }));
         let options = BackwardInputOptions { g: element, dx: Some((element, write)) };
-        let backward = BackwardInputPlan::least_work(&config, 2048, &options);
+        let backward = Operation::BackwardInput(options).least_work(&config, 2048);
         assert_eq!(backward, Ok(Work { bytes: 3 * row + parameters + 2 * state, flops: product }));
         let options = BackwardParamsOptions { write, x: element, g: element };
-        let backward = BackwardParamsPlan::least_work(&config, 2048, &options);
+        let backward = Operation::BackwardParams(options).least_work(&config, 2048);
         assert_eq!(backward, Ok(Work { bytes: 2 * row + 2 * parameters + 2 * state, flops: product }));
     }
 }

@@ -1,5 +1,6 @@
 // G = Z^T X for one block of the gradients, with the library's own outer.
-// Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout); group 1 has the batch.
+// Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout);
+// group 1 has the batch.
 // Grid: x = blocks, y = token splits.
 struct Dims { width: u32, matrix: u32, splits: u32, rows: u32, copy_groups: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;

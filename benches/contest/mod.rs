@@ -5,8 +5,8 @@ use std::rc::Rc;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, Adapter, Config, DeviceProfile, Element, Error, Kernels, Layout,
-    Router, Tensor, WriteMode, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, Batch, Config, DeviceProfile, Element, Error,
+    Kernels, Layout, Router, Tensor, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::chain::{self, LayerChain};
 use crate::concatenated::{self, Concatenated, Form, Outputs};
 use crate::grid::Shape;
-use crate::layer::{Layer, Tensors, Writes};
+use crate::layer::{Layer, Tensors};
 use crate::recorder::{Checks, Dispatches, Recorder};
 
 /// Inputs that are used in turn have at least this many bytes together, so that caches do not answer...
@@ -91,7 +91,7 @@ impl Set {
 /// The library's operations for every set of inputs.
 pub struct Ours {
     pub config: Config,
-    pub tokens: u32,
+    pub batch: Batch,
     pub layers: Vec<(Layer, AdamW)>,
     sets: Vec<Set>,
     y: wgpu::Buffer,
@@ -163,23 +163,22 @@ impl Ours {
                     dstate: (&dstate).into(),
                     gradients: (&gradients).into(),
                 };
-                let layer =
-                    Layer::prepare(kernels, config, tokens, &tensors, Writes::all(WriteMode::Overwrite))?;
-                let descriptor = AdamWDescriptor {
+                let layer = Layer::bind(kernels, &config, tokens, &tensors)?;
+                let buffers = AdamWBuffers {
                     elements: layout.len(),
                     parameters: (&set.parameters).into(),
                     gradients: (&gradients).into(),
                     moments: (&moments).into(),
-                    status: None,
-                    hyper: AdamWHyper::default(),
                 };
+                let descriptor = AdamWDescriptor { buffers: &[buffers], ..AdamWDescriptor::default() };
                 let adamw = AdamW::prepare(kernels, &descriptor)?;
                 // Parameters stay what they are: every run computes the same.
                 adamw.set_step(&gpu.queue, 1, 0.0)?;
                 Ok((layer, adamw))
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { config, tokens, layers, sets, y, dx, gradients, adapter, layout })
+        let batch = Batch::new(kernels, tokens)?;
+        Ok(Self { config, batch, layers, sets, y, dx, gradients, adapter, layout })
     }
 
     pub fn sets(&self) -> u32 {
@@ -187,22 +186,26 @@ impl Ours {
     }
 
     /// Records a task for every set.
-    fn encode_task(&self, task: Task, pass: &mut wgpu::ComputePass<'_>) {
+    fn encode_task(&self, task: Task, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        let batch = &self.batch;
         for (layer, adamw) in &self.layers {
             match task {
-                Task::Forward => layer.forward.encode(pass),
+                Task::Forward => layer.forward.encode(pass, batch)?,
                 Task::Backward => {
-                    layer.backward_input.encode(pass);
-                    layer.backward_params.encode(pass);
+                    layer.backward_input.encode(pass, batch)?;
+                    layer.backward_params.encode(pass, batch)?;
                 }
                 Task::Step => {
-                    layer.encode(pass);
+                    layer.encode(pass, batch)?;
                     adamw.encode(pass);
                 }
             }
         }
+        Ok(())
     }
 }
+
+type Encode = dyn Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>;
 
 /// A way to compute a task.
 pub struct Entrant {
@@ -211,7 +214,7 @@ pub struct Entrant {
     pub dispatches: usize,
     /// Sets of inputs that a run goes through.
     sets: u32,
-    encode: Box<dyn Fn(&mut wgpu::ComputePass<'_>)>,
+    encode: Box<Encode>,
 }
 
 impl Entrant {
@@ -232,17 +235,17 @@ pub struct Contest {
 impl Contest {
     /// Prepares everything, and sees that all compute the same.
     pub fn new(gpu: &Gpu, stopwatch: &Stopwatch, ours: Ours) -> Result<Self, Failure> {
-        let Ours { config, tokens, layout, sets, adapter, .. } = &ours;
-        let first = &sets[0];
-        let loops = LayerChain::loop_iterations(config, *tokens);
+        let Ours { config, batch, layout, sets, adapter, .. } = &ours;
+        let (first, tokens) = (&sets[0], batch.tokens());
+        let loops = LayerChain::loop_iterations(config, tokens);
         let most_loops = DeviceProfile::of(&gpu.device).max_loop_iterations;
         Failure::check_limit("a thread of the chain (loop iterations)", loops, most_loops)?;
-        let expanded = 4 * u64::from(*tokens) * layout.expand().rows() as u64;
+        let expanded = 4 * u64::from(tokens) * layout.expand().rows() as u64;
         check_room(gpu, "the concatenated form's coefficients (bytes of a buffer)", expanded)?;
-        let chain = LayerChain::new(gpu, config, layout, *tokens, adapter, &first.x, &first.g)?;
+        let chain = LayerChain::new(gpu, config, layout, tokens, adapter, &first.x, &first.g)?;
         let elements = (layout.len() as u32).next_multiple_of(4096);
         let chain_adamw = chain::adamw(gpu, elements, &AdamWHyper::default(), 1e-3)?;
-        let form = Form::new(gpu, *config, *tokens)?;
+        let form = Form::new(gpu, *config, tokens)?;
         let recorder = &mut Recorder::new(gpu, Checks::OURS);
         let tiles = form.tune(recorder, stopwatch, first.inputs())?;
         let concatenated: Vec<_> =
@@ -251,9 +254,9 @@ impl Contest {
         gpu.submit(|pass| {
             chain.forward.encode(pass);
             chain.backward.encode(pass);
-            ours.layers[0].0.encode(pass);
             concatenated[0].forward.encode(pass);
             concatenated[0].backward.encode(pass);
+            ours.layers[0].0.encode(pass, batch)
         })?;
         let results = [
             Results::of_chain(gpu, &chain)?,
@@ -275,12 +278,14 @@ impl Contest {
             Task::Step => counts.iter().sum(),
         };
         let (layer, adamw) = &self.ours.layers[0];
-        let backward = layer.backward_input.dispatches() + layer.backward_params.dispatches();
-        let ours = [layer.forward.dispatches(), backward, adamw.dispatches()];
+        let [forward, backward_input, backward_params] =
+            [&layer.forward, &layer.backward_input, &layer.backward_params]
+                .map(|bound| bound.dispatches(self.ours.batch.tokens()));
+        let ours = [forward, backward_input + backward_params, adamw.dispatches()];
         let chain = [&self.chain.forward, &self.chain.backward, &self.chain_adamw].map(Dispatches::len);
         let Concatenated { forward, backward } = &self.concatenated[0];
         let concatenated = [forward.len(), backward.len(), adamw.dispatches()];
-        let entrant = |name, counts, sets, encode: fn(&Self, Task, &mut wgpu::ComputePass<'_>)| {
+        let entrant = |name, counts, sets, encode: fn(&Self, Task, &mut wgpu::ComputePass<'_>) -> _| {
             let contest = Rc::clone(self);
             let encode = Box::new(move |pass: &mut wgpu::ComputePass<'_>| encode(&contest, task, pass));
             Entrant { name, dispatches: sum(counts), sets, encode }
@@ -288,8 +293,14 @@ impl Contest {
         let sets = self.ours.sets();
         [
             entrant("hydralora", ours, sets, |contest, task, pass| contest.ours.encode_task(task, pass)),
-            entrant("chain", chain, 1, Self::encode_chain),
-            entrant("concatenated", concatenated, sets, Self::encode_concatenated),
+            entrant("chain", chain, 1, |contest, task, pass| {
+                contest.encode_chain(task, pass);
+                Ok(())
+            }),
+            entrant("concatenated", concatenated, sets, |contest, task, pass| {
+                contest.encode_concatenated(task, pass);
+                Ok(())
+            }),
         ]
     }
 

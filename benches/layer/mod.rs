@@ -1,11 +1,11 @@
 //! A training step of one adapter.
 
 use hydralora::{
-    BackwardInput, BackwardInputDescriptor, BackwardParams, BackwardParamsDescriptor, Config, Error, Forward,
-    ForwardDescriptor, Kernels, Tensor, WriteMode, wgpu,
+    BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Capacity, Config, Element, Error,
+    ForwardOptions, Kernels, Operation, Plans, Tensor, WriteMode, wgpu,
 };
 
-/// The tensors of a training step.
+/// The tensors of a training step. Activations are of one type, everything else is f32.
 #[derive(Clone, Copy)]
 pub struct Tensors<'a> {
     pub x: Tensor<'a>,
@@ -18,53 +18,47 @@ pub struct Tensors<'a> {
     pub gradients: Tensor<'a>,
 }
 
-/// Whether a step's results are overwritten or added to.
-#[derive(Clone, Copy)]
-pub struct Writes {
-    /// y and dx.
-    pub activations: WriteMode,
-    pub gradients: WriteMode,
-}
-
-impl Writes {
-    pub fn all(write: WriteMode) -> Self {
-        Self { activations: write, gradients: write }
-    }
-}
-
-/// A prepared training step.
+/// A training step, bound to its tensors.
 pub struct Layer {
-    pub forward: Forward,
-    pub backward_input: BackwardInput,
-    pub backward_params: BackwardParams,
+    pub forward: Bound,
+    pub backward_input: Bound,
+    pub backward_params: Bound,
+}
+
+/// The operations of a training step that overwrites its results, with activations of type `element`.
+pub fn operations(element: Element) -> [Operation; 3] {
+    let (write, x, y, g) = (WriteMode::Overwrite, element, element, element);
+    [
+        Operation::Forward(ForwardOptions { write, save: true, x, parameters: Element::F32, y }),
+        Operation::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)) }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g }),
+    ]
 }
 
 impl Layer {
-    pub fn prepare(
+    /// For exactly `tokens` tokens.
+    pub fn bind(
         kernels: &Kernels,
-        config: Config,
+        config: &Config,
         tokens: u32,
         tensors: &Tensors<'_>,
-        writes: Writes,
     ) -> Result<Self, Error> {
         let Tensors { x, g, parameters, y, dx, saved, dstate, gradients } = *tensors;
-        let write = writes.activations;
-        let forward = ForwardDescriptor { config, tokens, x, parameters, y, write, saved: Some(saved) };
-        let backward_input =
-            BackwardInputDescriptor { config, tokens, g, parameters, saved, dx: Some(dx), write, dstate };
-        let write = writes.gradients;
-        let backward_params =
-            BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch: None };
+        let capacity = Capacity { tokens, plans: Plans::One };
+        let bind = |operation, tensors: &[_]| kernels.prepare(&operation, config, capacity)?.bind(tensors);
+        let [x, g, parameters, y] = [("x", x), ("g", g), ("parameters", parameters), ("y", y)];
+        let [dx, saved, dstate] = [("dx", dx), ("saved", saved), ("dstate", dstate)];
+        let [forward, backward_input, backward_params] = operations(tensors.x.element());
         Ok(Self {
-            forward: Forward::prepare(kernels, &forward)?,
-            backward_input: BackwardInput::prepare(kernels, &backward_input)?,
-            backward_params: BackwardParams::prepare(kernels, &backward_params)?,
+            forward: bind(forward, &[x, parameters, y, saved])?,
+            backward_input: bind(backward_input, &[g, parameters, saved, dstate, dx])?,
+            backward_params: bind(backward_params, &[x, g, saved, dstate, ("gradients", gradients)])?,
         })
     }
 
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.forward.encode(pass);
-        self.backward_input.encode(pass);
-        self.backward_params.encode(pass);
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
+        self.forward.encode(pass, batch)?;
+        self.backward_input.encode(pass, batch)?;
+        self.backward_params.encode(pass, batch)
     }
 }

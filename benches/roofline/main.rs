@@ -302,5 +302,6 @@ fn describe(choice: &Choice) -> String {
             if choice.held { ", held" } else { "" },
             if choice.apart { ", apart" } else { "" }
         ),
+        Choice::Linear(choice) => format!("{} tokens a thread", choice.thread_tokens),
     }
 }

@@ -1,10 +1,11 @@
 //! What wgpu's checks in shaders cost: the library's own shaders compiled with and without each.
 
+use std::collections::{HashMap, HashSet};
+
 use hydralora::device::Gpu;
-use hydralora::op::{BackwardInputPlan, BackwardParamsPlan, ForwardPlan};
-use hydralora::shader::BindingKind;
+use hydralora::kernel::Varying;
 use hydralora::stopwatch::Stopwatch;
-use hydralora::{DeviceProfile, DispatchPlan, Element, Error, Operation, wgpu};
+use hydralora::{DeviceProfile, Element, Error, Operation, Planner, Recording};
 
 use crate::contest::config;
 use crate::grid::{REFERENCE, Shape};
@@ -20,24 +21,26 @@ const CHECKS: [(&str, Checks); 3] = [
 ];
 
 pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<SafetyRow>, Error> {
-    let device = &DeviceProfile::of(&gpu.device);
+    let planner = Planner::new(DeviceProfile::of(&gpu.device));
     let mut rows = Vec::new();
     for shape in [REFERENCE, Shape { tokens: 16, ..REFERENCE }] {
-        for (kernel, plans) in plans(&shape, device)? {
-            let ours = record(gpu, &plans, Checks::OURS)?;
+        for operation in Operation::training_step(Element::F32) {
+            let recording = planner.plan(&operation, &config(&shape), shape.tokens)?;
+            let ours = record(gpu, &recording, Checks::OURS)?;
             for (check, checks) in CHECKS {
-                let other = record(gpu, &plans, checks)?;
-                let time = |dispatches: &Dispatches| stopwatch.time(|pass| dispatches.encode(pass));
+                let other = record(gpu, &recording, checks)?;
                 for dispatches in [&ours, &other] {
-                    time(dispatches)?;
+                    dispatches.time(stopwatch)?;
                 }
                 let mut ratios = Vec::new();
                 for _ in 0..rounds {
-                    let (ours, other) = (time(&ours)?.as_secs_f64(), time(&other)?.as_secs_f64());
+                    let [ours, other] = [ours.time(stopwatch)?, other.time(stopwatch)?];
+                    let (ours, other) = (ours.as_secs_f64(), other.as_secs_f64());
                     // The library has the check on bounds, and none of the others.
                     ratios.push(if checks.bounds { other / ours } else { ours / other });
                 }
-                let (shape, kernel, check) = (shape.to_string(), kernel.to_owned(), check.to_owned());
+                let (shape, kernel, check) =
+                    (shape.to_string(), operation.name().to_owned(), check.to_owned());
                 let row = SafetyRow { shape, kernel, check, ratio: median(ratios) };
                 println!("{} {}: {} costs {:.3}", row.shape, row.kernel, row.check, row.ratio);
                 rows.push(row);
@@ -47,37 +50,20 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
     Ok(rows)
 }
 
-/// The dispatches of each kernel.
-fn plans(shape: &Shape, device: &DeviceProfile) -> Result<Vec<(&'static str, Vec<DispatchPlan>)>, Error> {
-    let (config, tokens) = (&config(shape), shape.tokens);
-    Operation::training_step(Element::F32)
-        .into_iter()
-        .map(|operation| {
-            let plans = match &operation {
-                Operation::Forward(options) => ForwardPlan::new(config, tokens, options, device)?.dispatches,
-                Operation::BackwardInput(options) => {
-                    BackwardInputPlan::new(config, tokens, options, device)?.dispatches
-                }
-                Operation::BackwardParams(options) => {
-                    BackwardParamsPlan::new(config, tokens, options, device)?.dispatches
-                }
-            };
-            Ok((operation.name(), plans))
-        })
-        .collect()
-}
-
-/// The plans on zeros. Every buffer has what one binding may hold, so that nothing lies outside.
-fn record(gpu: &Gpu, plans: &[DispatchPlan], checks: Checks) -> Result<Dispatches, Error> {
+/// The recording on zeros. Every buffer has what one binding may hold, so that nothing lies outside.
+fn record(gpu: &Gpu, recording: &Recording, checks: Checks) -> Result<Dispatches, Error> {
+    let slots: HashSet<_> = recording.steps.iter().flat_map(|step| &step.slots).collect();
+    let buffers = slots.into_iter().map(|slot| Ok((slot, gpu.zeroed(&format!("{slot:?}"), 32 << 20)?)));
+    let buffers = buffers.collect::<Result<HashMap<_, _>, Error>>()?;
     let mut recorder = Recorder::new(gpu, checks);
-    for plan in plans {
-        let source = plan.shader.source();
-        let buffers = source.bindings[1..]
-            .iter()
-            .map(|binding| Ok((binding.kind, gpu.zeroed(binding.name, 32 << 20)?)))
-            .collect::<Result<Vec<(BindingKind, wgpu::Buffer)>, Error>>()?;
-        let bindings: Vec<_> = buffers.iter().map(|(kind, buffer)| (*kind, buffer)).collect();
-        recorder.dispatch(source.wgsl, &plan.uniform, &bindings, plan.grid);
+    let tokens = recording.capacity;
+    for step in &recording.steps {
+        let source = step.shader.source();
+        let kinds = source.bindings[1..].iter().map(|binding| binding.kind);
+        let bindings: Vec<_> = kinds.zip(step.slots.iter().map(|slot| &buffers[slot])).collect();
+        let uniforms = [&step.uniform[..], bytemuck::bytes_of(&tokens)];
+        let groups = if source.varying == Varying::Batch { 2 } else { 1 };
+        recorder.dispatch(source.wgsl, &uniforms[..groups], &bindings, step.grid.at(tokens));
     }
     Ok(recorder.finish())
 }

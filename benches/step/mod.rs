@@ -6,14 +6,9 @@
 use std::time::{Duration, Instant};
 
 use hydralora::device::Gpu;
-use hydralora::op::{
-    AdamWPlan, BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan,
-    ForwardOptions, ForwardPlan,
-};
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, BackwardInput, BackwardInputDescriptor, BackwardParams,
-    BackwardParamsDescriptor, Config, DeviceProfile, DispatchPlan, Element, Error, Forward,
-    ForwardDescriptor, Kernels, Operation, Router, Tensor, WriteMode, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, Batch, Bound, Capacity, Config, DeviceProfile, Element, Error,
+    Kernels, Operation, Planner, Plans, Prepared, Recording, Router, Tensor, wgpu,
 };
 
 /// Recordings that are timed.
@@ -21,19 +16,6 @@ const ROUNDS: usize = 51;
 
 /// Bytes at whose multiples every device lets a binding start.
 const ALIGNMENT: u64 = 256;
-
-/// The step of each adapter.
-fn operations() -> (ForwardOptions, BackwardInputOptions, BackwardParamsOptions) {
-    let [
-        Operation::Forward(forward),
-        Operation::BackwardInput(backward_input),
-        Operation::BackwardParams(backward_params),
-    ] = Operation::training_step(Element::F32)
-    else {
-        unreachable!("these are the operations, in this order")
-    };
-    (forward, backward_input, backward_params)
-}
 
 /// A model as its adapters see it: each layer has one on each of three projections.
 #[derive(Debug, Clone, Copy)]
@@ -88,29 +70,22 @@ impl Model {
         Ok(packs)
     }
 
-    /// The dispatches of a step, in the order that [`Step::encode`] records them.
-    pub fn plans(&self, device: &DeviceProfile) -> Result<Vec<DispatchPlan>, Error> {
-        let packs = self.packs(device)?;
-        let (forward, backward_input, backward_params) = operations();
-        let mut plans = Vec::new();
+    /// The operations of a step, in the order that [`Step::encode`] records them.
+    pub fn recordings(&self, planner: &Planner) -> Result<Vec<Recording>, Error> {
+        let packs = self.packs(&planner.profile)?;
+        let [forward, backward @ ..] = Operation::training_step(Element::F32);
+        let mut recordings = Vec::new();
         for Place { config, .. } in packs.iter().flatten() {
-            plans.extend(ForwardPlan::new(config, self.tokens, &forward, device)?.dispatches);
+            recordings.push(planner.plan(&forward, config, self.tokens)?);
         }
         for Place { config, .. } in packs.iter().flatten().rev() {
-            plans.extend(BackwardInputPlan::new(config, self.tokens, &backward_input, device)?.dispatches);
-            plans.extend(BackwardParamsPlan::new(config, self.tokens, &backward_params, device)?.dispatches);
+            for operation in &backward {
+                recordings.push(planner.plan(operation, config, self.tokens)?);
+            }
         }
-        for pack in &packs {
-            plans.extend(AdamWPlan::new(elements(pack), AdamWHyper::default(), device)?.dispatches);
-        }
-        Ok(plans)
-    }
-
-    /// Bytes of scratch memory that suffice for each adapter in turn.
-    fn scratch_bytes(&self, device: &DeviceProfile) -> Result<u64, Error> {
-        let (_, _, options) = operations();
-        let plan = |config| BackwardParamsPlan::new(&config, self.tokens, &options, device);
-        self.adapters().try_fold(4, |most, config| Ok(plan(config)?.scratch_bytes.max(most)))
+        let elements: Vec<_> = packs.iter().map(|pack| elements(pack) as u64).collect();
+        recordings.extend(planner.adamw(&elements, false)?);
+        Ok(recordings)
     }
 }
 
@@ -119,24 +94,45 @@ fn elements(pack: &[Place]) -> usize {
     pack.last().map_or(0, |place| (place.offset + place.bytes) as usize / 4)
 }
 
-/// A prepared step. The adapters share their activations, which no model's do; recording hardly notices.
+/// A step that is ready to be recorded. The adapters share their activations, which no model's do; recording
+/// hardly notices.
 pub struct Step {
-    adapters: Vec<(Forward, BackwardInput, BackwardParams)>,
+    /// The operations of each.
+    adapters: Vec<[Bound; 3]>,
     pub packs: Vec<Pack>,
+    adamw: AdamW,
+    batch: Batch,
 }
 
-/// Buffers of several adapters, and what updates them.
+/// Buffers of several adapters.
 pub struct Pack {
     pub parameters: wgpu::Buffer,
-    pub gradients: wgpu::Buffer,
-    adamw: AdamW,
+    gradients: wgpu::Buffer,
+    moments: wgpu::Buffer,
+}
+
+impl Pack {
+    fn new(gpu: &Gpu, places: &[Place]) -> Result<Self, Error> {
+        let elements = elements(places);
+        Ok(Self {
+            parameters: gpu.zeroed("parameters", elements)?,
+            gradients: gpu.zeroed("gradients", elements)?,
+            moments: gpu.zeroed("moments", 2 * elements)?,
+        })
+    }
+
+    fn buffers(&self) -> AdamWBuffers<'_> {
+        let Self { parameters, gradients, moments } = self;
+        let elements = parameters.size() as usize / 4;
+        let (parameters, gradients, moments) = (parameters.into(), gradients.into(), moments.into());
+        AdamWBuffers { elements, parameters, gradients, moments }
+    }
 }
 
 impl Step {
-    pub fn prepare(gpu: &Gpu, model: &Model) -> Result<Self, Error> {
+    pub fn bind(gpu: &Gpu, model: &Model) -> Result<Self, Error> {
         let kernels = &Kernels::new(&gpu.device);
         let tokens = model.tokens;
-        let places = model.packs(kernels.profile())?;
         let widest = model.projections.into_iter().flatten().max().unwrap_or_default();
         let activation = |label, value| gpu.upload(label, &vec![value; (tokens * widest) as usize]);
         let [x, g] = [activation("x", 0.5)?, activation("g", 0.1)?];
@@ -146,84 +142,66 @@ impl Step {
         let state_stride = state_bytes.next_multiple_of(ALIGNMENT);
         let saved = zeroed("saved", state_stride * model.adapters().count() as u64)?;
         let dstate = zeroed("dstate", state_bytes)?;
-        let scratch = zeroed("scratch", model.scratch_bytes(kernels.profile())?)?;
 
-        let (mut adapters, mut packs) = (Vec::new(), Vec::new());
-        for pack in &places {
-            let elements = elements(pack);
-            let parameters = gpu.zeroed("parameters", elements)?;
-            let gradients = gpu.zeroed("gradients", elements)?;
-            let moments = gpu.zeroed("moments", 2 * elements)?;
-            for &Place { config, offset, bytes } in pack {
-                let saved = Tensor::new(&saved, state_stride * adapters.len() as u64, state_bytes);
-                let (x, g, dstate) = ((&x).into(), (&g).into(), (&dstate).into());
-                let forward = ForwardDescriptor {
-                    config,
-                    tokens,
-                    x,
-                    parameters: Tensor::new(&parameters, offset, bytes),
-                    y: (&y).into(),
-                    write: WriteMode::Accumulate,
-                    saved: Some(saved),
-                };
-                let backward_input = BackwardInputDescriptor {
-                    config,
-                    tokens,
-                    g,
-                    parameters: Tensor::new(&parameters, offset, bytes),
-                    saved,
-                    dx: Some((&dx).into()),
-                    write: WriteMode::Accumulate,
-                    dstate,
-                };
-                let backward_params = BackwardParamsDescriptor {
-                    config,
-                    tokens,
-                    x,
-                    g,
-                    saved,
-                    dstate,
-                    gradients: Tensor::new(&gradients, offset, bytes),
-                    write: WriteMode::Overwrite,
-                    scratch: Some((&scratch).into()),
-                };
-                adapters.push((
-                    Forward::prepare(kernels, &forward)?,
-                    BackwardInput::prepare(kernels, &backward_input)?,
-                    BackwardParams::prepare(kernels, &backward_params)?,
-                ));
-            }
-            let adamw = AdamWDescriptor {
-                elements,
-                parameters: (&parameters).into(),
-                gradients: (&gradients).into(),
-                moments: (&moments).into(),
-                status: None,
-                hyper: AdamWHyper::default(),
-            };
-            let adamw = AdamW::prepare(kernels, &adamw)?;
-            packs.push(Pack { parameters, gradients, adamw });
+        let prepare = |config| -> Result<[Prepared; 3], Error> {
+            let capacity = Capacity { tokens, plans: Plans::One };
+            let prepare = |operation| kernels.prepare(&operation, &config, capacity);
+            let [forward, backward_input, backward_params] = Operation::training_step(Element::F32);
+            Ok([prepare(forward)?, prepare(backward_input)?, prepare(backward_params)?])
+        };
+        let prepared = model.adapters().map(prepare).collect::<Result<Vec<_>, _>>()?;
+        let scratch_bytes = prepared.iter().flatten().map(Prepared::scratch_bytes).max();
+        let scratch = zeroed("scratch", scratch_bytes.unwrap_or_default().max(4))?;
+
+        let packs = model.packs(kernels.profile())?;
+        let places =
+            packs.iter().enumerate().flat_map(|(pack, places)| places.iter().map(move |place| (pack, place)));
+        let packs = packs.iter().map(|places| Pack::new(gpu, places)).collect::<Result<Vec<_>, _>>()?;
+        let mut adapters = Vec::new();
+        for ((pack, &Place { offset, bytes, .. }), prepared) in places.zip(&prepared) {
+            let Pack { parameters, gradients, .. } = &packs[pack];
+            let saved = ("saved", Tensor::new(&saved, state_stride * adapters.len() as u64, state_bytes));
+            let parameters = ("parameters", Tensor::new(parameters, offset, bytes));
+            let gradients = ("gradients", Tensor::new(gradients, offset, bytes));
+            let (x, g, y, dx) =
+                (("x", (&x).into()), ("g", (&g).into()), ("y", (&y).into()), ("dx", (&dx).into()));
+            let (dstate, scratch) = (("dstate", (&dstate).into()), ("scratch", (&scratch).into()));
+            let [forward, backward_input, backward_params] = prepared;
+            adapters.push([
+                forward.bind(&[x, parameters, y, saved, scratch])?,
+                backward_input.bind(&[g, parameters, saved, dstate, dx, scratch])?,
+                backward_params.bind(&[x, g, saved, dstate, gradients, scratch])?,
+            ]);
         }
-        Ok(Self { adapters, packs })
+        let buffers: Vec<_> = packs.iter().map(Pack::buffers).collect();
+        let adamw = AdamWDescriptor { buffers: &buffers, ..AdamWDescriptor::default() };
+        let adamw = AdamW::prepare(kernels, &adamw)?;
+        Ok(Self { adapters, packs, adamw, batch: Batch::new(kernels, tokens)? })
+    }
+
+    /// Dispatches that [`Step::encode`] records.
+    fn dispatches(&self) -> usize {
+        let adapters = self.adapters.iter().flatten().map(|bound| bound.dispatches(self.batch.tokens()));
+        adapters.sum::<usize>() + self.adamw.dispatches()
     }
 
     /// To be called before each step is submitted.
     pub fn set(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
-        self.packs.iter().try_for_each(|pack| pack.adamw.set_step(queue, step, learning_rate))
+        self.adamw.set_step(queue, step, learning_rate)
     }
 
     /// Records all forwards, then from the last adapter to the first their backwards, then AdamW.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for (forward, ..) in &self.adapters {
-            forward.encode(pass);
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        for [forward, ..] in &self.adapters {
+            forward.encode(pass, &self.batch)?;
         }
-        for (_, backward_input, backward_params) in self.adapters.iter().rev() {
-            backward_input.encode(pass);
-            backward_params.encode(pass);
+        for [_, backward @ ..] in self.adapters.iter().rev() {
+            for bound in backward {
+                bound.encode(pass, &self.batch)?;
+            }
         }
-        for pack in &self.packs {
-            pack.adamw.encode(pass);
-        }
+        self.adamw.encode(pass);
+        Ok(())
     }
 }
 
@@ -240,8 +218,8 @@ pub struct StepCost {
 
 /// Records steps of LLaMA-2-7B, one right after the other, and tells what the median one cost.
 pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
-    let step = Step::prepare(gpu, &LLAMA_2_7B)?;
-    let dispatches = LLAMA_2_7B.plans(&DeviceProfile::of(&gpu.device))?.len();
+    let step = Step::bind(gpu, &LLAMA_2_7B)?;
+    let (adapters, dispatches) = (step.adapters.len(), step.dispatches());
     // Buffers that nobody has written to cost more to record: wgpu has to zero them.
     gpu.submit(|pass| step.encode(pass))?;
     gpu.wait()?;
@@ -250,7 +228,7 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
             let begin = Instant::now();
             step.set(&gpu.queue, number as u32, 0.0)?;
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))?;
             let record = begin.elapsed();
             let begin = Instant::now();
             let commands = encoder.finish();
@@ -258,7 +236,7 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
             drop(commands);
             // The writes of `set` wait for a submission.
             gpu.queue.submit([]);
-            Ok(StepCost { adapters: step.adapters.len(), dispatches, record, finish })
+            Ok(StepCost { adapters, dispatches, record, finish })
         })
         .collect::<Result<_, Error>>()?;
     costs.sort_by_key(|cost| cost.record + cost.finish);

@@ -1,17 +1,18 @@
 //! hydralora's kernels.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Forward, ForwardDescriptor, Kernels, Layout, WriteMode, wgpu};
+use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, wgpu};
 
 use crate::contest::{Outcome, Pass, Problem};
-use crate::layer::{Layer, Tensors, Writes};
+use crate::layer::{Layer, Tensors};
 
-type Recording = Box<dyn Fn(&mut wgpu::ComputePass<'_>)>;
+type Encode = Box<dyn Fn(&mut wgpu::ComputePass<'_>, &Batch) -> Result<(), Error>>;
 
 struct Fused {
     gpu: Gpu,
+    batch: Batch,
     /// One for each input.
-    recordings: Vec<Recording>,
+    encodes: Vec<Encode>,
     y: wgpu::Buffer,
     gradients: Option<Gradients>,
 }
@@ -34,13 +35,15 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
     let parameters = gpu.upload("parameters", &layout.pack(adapter)?)?;
     let packed = gpu.zeroed("gradients", layout.len())?;
 
-    let record = |x: &Vec<f32>| -> Outcome<Recording> {
-        let (x, write) = (gpu.upload("x", x)?, WriteMode::Overwrite);
+    let bind = |x: &Vec<f32>| -> Outcome<Encode> {
+        let x = gpu.upload("x", x)?;
         let (x, parameters, y) = ((&x).into(), (&parameters).into(), (&y).into());
         if !training {
-            let descriptor = ForwardDescriptor { config, tokens, x, parameters, y, write, saved: None };
-            let forward = Forward::prepare(&kernels, &descriptor)?;
-            return Ok(Box::new(move |pass| forward.encode(pass)));
+            let operation = Operation::Forward(ForwardOptions::default());
+            let capacity = Capacity { tokens, plans: Plans::One };
+            let forward = kernels.prepare(&operation, &config, capacity)?;
+            let forward = forward.bind(&[("x", x), ("parameters", parameters), ("y", y)])?;
+            return Ok(Box::new(move |pass, batch| forward.encode(pass, batch)));
         }
         let tensors = Tensors {
             x,
@@ -52,17 +55,18 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
             dstate: (&dstate).into(),
             gradients: (&packed).into(),
         };
-        let layer = Layer::prepare(&kernels, config, tokens, &tensors, Writes::all(write))?;
-        Ok(Box::new(move |pass| layer.encode(pass)))
+        let layer = Layer::bind(&kernels, &config, tokens, &tensors)?;
+        Ok(Box::new(move |pass, batch| layer.encode(pass, batch)))
     };
-    let recordings = inputs.iter().map(record).collect::<Outcome<_>>()?;
+    let encodes = inputs.iter().map(bind).collect::<Outcome<_>>()?;
+    let batch = Batch::new(&kernels, tokens)?;
     let gradients = training.then_some(Gradients { dx, packed, layout });
-    Ok(Box::new(Fused { gpu: gpu.clone(), recordings, y, gradients }))
+    Ok(Box::new(Fused { gpu: gpu.clone(), batch, encodes, y, gradients }))
 }
 
 impl Pass for Fused {
     fn run(&mut self, input: usize) -> Outcome<()> {
-        self.gpu.submit(&self.recordings[input])?;
+        self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?;
         Ok(self.gpu.wait()?)
     }
 

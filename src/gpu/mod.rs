@@ -12,6 +12,6 @@ pub use bind::{Bound, Prepared};
 pub(crate) use kernels::Varied;
 pub use kernels::{Capacity, Kernels, Plans};
 #[cfg(test)]
-pub(crate) use pipeline::trusted_module;
+pub(crate) use pipeline::{entry as layout_entry, trusted_module};
 pub(crate) use scope::{Scopes, ready_now, scoped};
 pub use tensor::Tensor;

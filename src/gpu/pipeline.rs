@@ -48,7 +48,7 @@ pub(super) fn compile(
     })
 }
 
-pub(super) fn entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
+pub(crate) fn entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {
     let ty = match kind {
         BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
         BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },

@@ -4,10 +4,10 @@ use wgpu::util::DeviceExt as _;
 
 use super::most_iterations;
 use crate::device::Gpu;
-use crate::op::{AdamWPlan, BackwardInputPlan, BackwardParamsPlan, ForwardPlan, LinearOptions, LinearPlan};
-use crate::shader::{Binding, BindingKind};
+use crate::kernel::{Binding, BindingKind, Varying};
 use crate::{
-    AdamWHyper, Config, DeviceProfile, DispatchPlan, Element, LinearDirection, Operation, Router, WriteMode,
+    Config, DeviceProfile, Element, LinearDirection, LinearOptions, Operation, Planner, Recording, Router,
+    Step,
 };
 
 /// The count of a shader whose uniform says `n = 5, m = 7` and whose grid is 3 x 1 x 1.
@@ -22,7 +22,7 @@ fn count(functions: &str, body: &str) -> u64 {
             {body}
         }}"
     );
-    most_iterations(&wgsl, bytemuck::bytes_of(&[5u32, 7]), [3, 1, 1])
+    most_iterations(&wgsl, [bytemuck::bytes_of(&[5u32, 7]), &[]], [3, 1, 1])
 }
 
 #[test]
@@ -107,36 +107,38 @@ fn loops_count_as_llvmpipe_counts_them() {
 /// A dispatch that first burns as many loop iterations as its uniform says.
 struct Burning<'a> {
     gpu: &'a Gpu,
-    plan: &'a DispatchPlan,
+    step: &'a Step,
+    tokens: u32,
     pipeline: wgpu::ComputePipeline,
     tensors: Vec<(wgpu::Buffer, BindingKind)>,
     numbers: Vec<f32>,
 }
 
 impl<'a> Burning<'a> {
-    fn new(gpu: &'a Gpu, plan: &'a DispatchPlan, elements: usize) -> Self {
-        let source = plan.shader.source();
+    fn new(gpu: &'a Gpu, step: &'a Step, tokens: u32, elements: usize) -> Self {
+        let source = step.shader.source();
         let begin = source.wgsl.rfind("fn main(").expect("an entry point");
         let begin = begin + source.wgsl[begin..].find(") {").expect("its body") + 3;
         let (before, after) = source.wgsl.split_at(begin);
         let wgsl = format!(
-            "@group(1) @binding(0) var<uniform> burn: vec4<u32>;
+            "@group(2) @binding(0) var<uniform> burn: vec4<u32>;
             var<workgroup> burnt: u32;
             {before} for (var i = 0u; i < burn.x; i++) {{ burnt = i; }} {after}"
         );
         let layout = |bindings: &[BindingKind]| {
             let entries: Vec<_> =
-                (0..).zip(bindings).map(|(at, &kind)| crate::pipeline::layout_entry(at, kind)).collect();
+                (0..).zip(bindings).map(|(at, &kind)| crate::gpu::layout_entry(at, kind)).collect();
             gpu.device
                 .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
         };
         let kinds: Vec<_> = source.bindings.iter().map(|binding| binding.kind).collect();
-        let layouts = [layout(&kinds), layout(&[BindingKind::Uniform])];
+        let varying: &[_] = if source.varying == Varying::Nothing { &[] } else { &[BindingKind::Uniform] };
+        let layouts = [layout(&kinds), layout(varying), layout(&[BindingKind::Uniform])];
         let layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             bind_group_layouts: &layouts.each_ref().map(Some),
             ..Default::default()
         });
-        let module = crate::pipeline::trusted_module(&gpu.device, source.label, wgsl);
+        let module = crate::gpu::trusted_module(&gpu.device, source.label, wgsl);
         let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,
             layout: Some(&layout),
@@ -150,10 +152,11 @@ impl<'a> Burning<'a> {
         });
         let tensor =
             |Binding { kind, .. }: &Binding| (gpu.zeroed("tensor", elements).expect("memory"), *kind);
-        let mut random = crate::adapter::SplitMix64(1);
+        let mut random = crate::layer::SplitMix64(1);
         Self {
             gpu,
-            plan,
+            step,
+            tokens,
             pipeline,
             tensors: source.bindings[1..].iter().map(tensor).collect(),
             numbers: (0..elements).map(|_| random.uniform()).collect(),
@@ -162,13 +165,14 @@ impl<'a> Burning<'a> {
 
     /// What the dispatch writes.
     fn run(&self, burn: u64) -> Vec<Vec<u32>> {
-        let Self { gpu: Gpu { device, queue }, plan, pipeline, tensors, numbers, .. } = self;
+        let Self { gpu: Gpu { device, queue }, step, tokens, pipeline, tensors, numbers } = self;
         let uniform = |contents: &[u8]| {
             let usage = wgpu::BufferUsages::UNIFORM;
             device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: None, contents, usage })
         };
-        let mut bytes = plan.uniform.clone();
+        let mut bytes = step.uniform.clone();
         bytes.resize(bytes.len().next_multiple_of(16), 0);
+        let varying = uniform(bytemuck::bytes_of(&[*tokens, 0, 0, 0, 0, 0, 0, 0]));
         let uniforms = [uniform(&bytes), uniform(bytemuck::bytes_of(&[burn as u32, 0, 0, 0]))];
         for (tensor, _) in tensors {
             queue.write_buffer(tensor, 0, bytemuck::cast_slice(numbers));
@@ -186,14 +190,17 @@ impl<'a> Burning<'a> {
         };
         let bound: Vec<_> =
             [&uniforms[0]].into_iter().chain(tensors.iter().map(|(tensor, _)| tensor)).collect();
-        let groups = [group(0, &bound), group(1, &[&uniforms[1]])];
-        let [x, y, z] = plan.grid;
+        let varies = step.shader.source().varying != Varying::Nothing;
+        let varying: &[_] = if varies { &[&varying] } else { &[] };
+        let groups = [group(0, &bound), group(1, varying), group(2, &[&uniforms[1]])];
+        let [x, y, z] = step.grid.at(*tokens);
         let record = |pass: &mut wgpu::ComputePass<'_>| {
             pass.set_pipeline(pipeline);
             for (at, group) in (0..).zip(&groups) {
                 pass.set_bind_group(at, group, &[]);
             }
             pass.dispatch_workgroups(x, y, z);
+            Ok(())
         };
         self.gpu.submit(record).expect("a working device");
         let written = tensors.iter().filter(|(_, kind)| *kind == BindingKind::Write);
@@ -213,8 +220,10 @@ fn no_plan_counts_fewer_iterations_than_the_driver() {
     let gpu = pollster::block_on(Gpu::from_env()).expect("a GPU or a software driver");
     let device = DeviceProfile { max_loop_iterations: u64::MAX, ..DeviceProfile::of(&gpu.device) };
     let alone = DeviceProfile { subgroup_lanes: 1, ..device.clone() };
-    let mut plans: Vec<DispatchPlan> = Vec::new();
-    let mut add = |dispatches: &[DispatchPlan]| plans.extend_from_slice(dispatches);
+    let mut steps: Vec<(Step, u32)> = Vec::new();
+    let mut add = |recording: Recording| {
+        steps.extend(recording.steps.into_iter().map(|step| (step, recording.capacity)));
+    };
     for ([tokens, d_in, d_out, rank, experts], router, half) in [
         ([20, 256, 192, 8, 4], Router::Latent, Element::F16),
         ([228, 384, 152, 65, 12], Router::Input, Element::Bf16),
@@ -227,49 +236,36 @@ fn no_plan_counts_fewer_iterations_than_the_driver() {
             .chain(Operation::training_step(half).map(|operation| (operation, &[1][..])))
         {
             for device in [&device, &alone] {
-                let choices = operation.choices(&config, tokens, device).expect(fits);
+                let planner = Planner::new(device.clone());
+                let choices = planner.choices(&operation, &config, tokens).expect(fits);
                 for &third in thirds {
                     let choice = choices[(choices.len() - 1) * third / 3];
-                    let mut tuned = device.clone();
-                    tuned.tuning.set(&config, tokens, operation, choice);
-                    match operation {
-                        Operation::Forward(options) => {
-                            add(&ForwardPlan::new(&config, tokens, &options, &tuned).expect(fits).dispatches);
-                        }
-                        Operation::BackwardInput(options) => {
-                            let plan = BackwardInputPlan::new(&config, tokens, &options, &tuned);
-                            add(&plan.expect(fits).dispatches);
-                        }
-                        Operation::BackwardParams(options) => {
-                            let plan = BackwardParamsPlan::new(&config, tokens, &options, &tuned);
-                            add(&plan.expect(fits).dispatches);
-                        }
-                    }
+                    add(planner.plan_as(choice, &operation, &config, tokens).expect(fits));
                 }
             }
         }
         for direction in [LinearDirection::Forward, LinearDirection::Backward] {
-            let [source, weight, target] = [Element::F32; 3];
-            let options = LinearOptions { bias: false, write: WriteMode::Overwrite, source, weight, target };
-            let plan = LinearPlan::new(direction, [d_in, d_out, tokens], &options, &device);
-            add(&[plan.expect(fits).dispatch]);
+            let operation = Operation::Linear(LinearOptions { direction, ..LinearOptions::default() });
+            add(Planner::new(device.clone()).plan(&operation, &config, tokens).expect(fits));
         }
     }
-    let hyper = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
-    add(&AdamWPlan::new(400_000, hyper, &device).expect("it fits").dispatches);
-    plans.sort_by_key(|plan| format!("{plan:?}"));
-    plans.dedup();
-    assert!(plans.len() > 20, "only {} dispatches", plans.len());
+    for recording in Planner::new(device).adamw(&[400_000], true).expect("it fits") {
+        add(recording);
+    }
+    steps.sort_by_key(|step| format!("{step:?}"));
+    steps.dedup();
+    assert!(steps.len() > 20, "only {} dispatches", steps.len());
 
     let mut ended = 0;
-    for plan in &plans {
-        let counted = most_iterations(&plan.shader.source().wgsl, &plan.uniform, plan.grid);
-        let burning = Burning::new(&gpu, plan, 600_000);
+    for (step, tokens) in &steps {
+        let uniforms = [&step.uniform[..], &tokens.to_le_bytes()];
+        let counted = most_iterations(&step.shader.source().wgsl, uniforms, step.grid.at(*tokens));
+        let burning = Burning::new(&gpu, step, *tokens, 600_000);
         let right = burning.run(0);
-        assert!(burning.run(ALL - 1 - counted) == right, "{plan:?}: more than {counted} iterations");
+        assert!(burning.run(ALL - 1 - counted) == right, "{step:?}: more than {counted} iterations");
         ended += usize::from(burning.run(ALL + 1) != right);
     }
     if DeviceProfile::of(&gpu.device).max_loop_iterations < u64::MAX {
-        assert!(2 * ended > plans.len(), "only {ended} of {} dispatches were ended", plans.len());
+        assert!(2 * ended > steps.len(), "only {ended} of {} dispatches were ended", steps.len());
     }
 }

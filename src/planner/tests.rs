@@ -1,1 +1,124 @@
+//! Uniforms as shaders declare them, held to the host's structs, field by field.
 
+use std::mem::offset_of;
+
+use super::adamw::{Dims as AdamWDims, Hyper, NormDims, ReduceDims as NormReduceDims, SQUARES_WORDS};
+use super::backward_params::{Dims as OuterDims, ReduceDims};
+use super::fused::{FusedDims, ShrinkDims};
+use super::linear::Dims as LinearDims;
+use super::*;
+use crate::kernel::Shader;
+use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
+
+const CONFIG: Config =
+    Config { d_in: 512, d_out: 512, rank: 2, experts: 2, scaling: 1.0, router: crate::layer::Router::Input };
+
+/// Names and offsets of a struct's members, and its size.
+type Members = (Vec<(String, usize)>, usize);
+
+/// The struct of the uniform at binding 0 of a group.
+fn uniform(shader: &Shader, group: u32) -> Members {
+    let source = shader.source();
+    let module = naga::front::wgsl::parse_str(&source.wgsl).expect("valid WGSL");
+    let binding = Some(naga::ResourceBinding { group, binding: 0 });
+    let found = module.global_variables.iter().find(|(_, variable)| variable.binding == binding);
+    let (_, variable) = found.unwrap_or_else(|| panic!("{} has no uniform in group {group}", source.label));
+    let naga::TypeInner::Struct { members, span } = &module.types[variable.ty].inner else {
+        panic!("the uniform of {} is no struct", source.label)
+    };
+    let member =
+        |member: &naga::StructMember| (member.name.clone().unwrap_or_default(), member.offset as usize);
+    (members.iter().map(member).collect(), *span as usize)
+}
+
+/// Fails unless the uniform at binding 0 of a group has these fields.
+macro_rules! assert_uniform {
+    ($shader:expr, $group:expr, $struct:ty, $($field:ident),+) => {{
+        let fields = vec![$((stringify!($field).to_owned(), offset_of!($struct, $field))),+];
+        assert_eq!(uniform($shader, $group), (fields, size_of::<$struct>()), "{:?}", $shader);
+    }};
+}
+
+#[test]
+fn uniforms_match() {
+    let planner = Planner::new(DeviceProfile::new(wgpu::Limits::default(), 64));
+    let mut seen = std::collections::HashSet::new();
+    for operation in [
+        Operation::Forward(ForwardOptions::default()),
+        Operation::BackwardInput(BackwardInputOptions::default()),
+        Operation::BackwardParams(BackwardParamsOptions::default()),
+        Operation::Linear(LinearOptions::default()),
+    ] {
+        for tokens in [4, 2048] {
+            for recording in planner.candidates(&operation, &CONFIG, tokens).expect("it fits") {
+                for step in recording.steps {
+                    assert_eq!(step.uniform.len(), uniform(&step.shader, 0).1);
+                    if seen.insert(step.shader.clone()) {
+                        check(&step.shader);
+                    }
+                }
+            }
+        }
+    }
+    for recording in planner.adamw(&[64, 128], true).expect("it fits") {
+        seen.insert(recording.steps[0].shader.clone());
+        check(&recording.steps[0].shader);
+    }
+    let kernels = |shader: &Shader| shader.source().label;
+    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 9, "kernels");
+}
+
+fn check(shader: &Shader) {
+    match shader {
+        Shader::Forward(_) | Shader::BackwardInput(_) => {
+            assert_uniform!(shader, 0, FusedDims, d_in, d_out, slice_groups, scaling, experts, shrink_rows);
+        }
+        Shader::Shrink(_) => assert_uniform!(shader, 0, ShrinkDims, source_width, matrix, split_groups),
+        Shader::BackwardParams(_) => {
+            assert_uniform!(
+                shader,
+                0,
+                OuterDims,
+                d_in,
+                d_out,
+                splits,
+                expand_start,
+                latent_start,
+                end,
+                scaling
+            );
+        }
+        Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, groups, splits),
+        Shader::Linear(_) => assert_uniform!(shader, 0, LinearDims, source_width, target_width),
+        Shader::AdamW(_) => {
+            assert_uniform!(shader, 0, AdamWDims, groups);
+            assert_uniform!(
+                shader,
+                1,
+                Hyper,
+                decay,
+                beta1,
+                beta2,
+                step_size,
+                second_scale,
+                epsilon,
+                max_norm
+            );
+        }
+        Shader::GradientNorm => assert_uniform!(shader, 0, NormDims, groups, first_square),
+        Shader::GradientNormReduce => {
+            assert_uniform!(shader, 0, NormReduceDims, squares);
+            let module = naga::front::wgsl::parse_str(&shader.source().wgsl).expect("valid WGSL");
+            let squares = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Squares"));
+            let naga::TypeInner::Struct { span, .. } = squares.expect("it is declared").1.inner else {
+                panic!("Squares is no struct")
+            };
+            assert_eq!(u64::from(span), 4 * SQUARES_WORDS);
+        }
+    }
+    // One uniform of tokens, with room for what else may change.
+    if shader.source().varying == crate::kernel::Varying::Batch {
+        let (members, size) = uniform(shader, 1);
+        assert_eq!((members, size <= 16), (vec![("tokens".to_owned(), 0)], true), "{shader:?}");
+    }
+}

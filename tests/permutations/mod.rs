@@ -4,12 +4,11 @@ pub mod translate;
 
 use std::collections::HashSet;
 
-use hydralora::op::{
-    AdamWPlan, BackwardInputOptions, BackwardInputPlan, BackwardParamsOptions, BackwardParamsPlan,
-    ForwardOptions, ForwardPlan, LinearOptions, LinearPlan,
+use hydralora::kernel::Shader;
+use hydralora::{
+    BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Element, ForwardOptions,
+    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, WriteMode, wgpu,
 };
-use hydralora::shader::Shader;
-use hydralora::{AdamWHyper, Config, DeviceProfile, Element, LinearDirection, Router, WriteMode, wgpu};
 
 /// Either access to either side of a layer.
 const WIDTHS: [[u32; 2]; 4] = [[8, 8], [8, 9], [9, 8], [9, 9]];
@@ -37,7 +36,7 @@ const HALF: [Elements; 6] = [
 pub fn permutations() -> Vec<Shader> {
     let mut shaders = HashSet::new();
     for busy_workgroups in [1, 256] {
-        let device = &DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
+        let planner = &Planner::new(DeviceProfile::new(wgpu::Limits::default(), busy_workgroups));
         for router in [Router::Input, Router::Latent] {
             let config = |[d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]| Config {
                 d_in,
@@ -52,7 +51,7 @@ pub fn permutations() -> Vec<Shader> {
                     for write in WRITES {
                         for training in [false, true] {
                             let config = config(widths, [8, 4]);
-                            shaders.extend(adapter(&config, tokens, F32, write, training, device));
+                            shaders.extend(adapter(&config, tokens, F32, write, training, planner));
                         }
                     }
                 }
@@ -60,7 +59,7 @@ pub fn permutations() -> Vec<Shader> {
             for ranks in [[1, 1], [1, 2], [3, 5], [4, 4], [8, 2], [10, 2], [16, 8], [64, 3], [5, 41]] {
                 for tokens in [1, 300] {
                     let config = config([8, 9], ranks);
-                    shaders.extend(adapter(&config, tokens, F32, WriteMode::Accumulate, true, device));
+                    shaders.extend(adapter(&config, tokens, F32, WriteMode::Accumulate, true, planner));
                 }
             }
             for elements in HALF {
@@ -68,7 +67,7 @@ pub fn permutations() -> Vec<Shader> {
                 for write in WRITES {
                     for tokens in [1, 300] {
                         let config = config([8, 8], [8, 4]);
-                        shaders.extend(adapter(&config, tokens, elements, write, training, device));
+                        shaders.extend(adapter(&config, tokens, elements, write, training, planner));
                     }
                 }
             }
@@ -76,27 +75,26 @@ pub fn permutations() -> Vec<Shader> {
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 9, 17, 100] {
                 for write in WRITES {
-                    shaders.extend(linear([d_in, d_out, tokens], F32, write, device));
+                    shaders.extend(linear([d_in, d_out, tokens], F32, write, planner));
                 }
             }
         }
         for elements in HALF {
             for write in WRITES {
-                shaders.extend(linear([8, 8, 100], elements, write, device));
+                shaders.extend(linear([8, 8, 100], elements, write, planner));
             }
         }
-        shaders.extend(with_shrink_apart(&DeviceProfile::new(wgpu::Limits::default(), 8)));
-        for max_norm in [None, Some(1.0)] {
-            let hyper = AdamWHyper { max_norm, ..AdamWHyper::default() };
-            let plan = AdamWPlan::new(64, hyper, device).expect("this fits");
-            shaders.extend(plan.dispatches.into_iter().map(|dispatch| dispatch.shader));
+        shaders.extend(with_shrink_apart(&Planner::new(DeviceProfile::new(wgpu::Limits::default(), 8))));
+        for clip in [false, true] {
+            let recordings = planner.adamw(&[64], clip).expect("this fits");
+            shaders.extend(recordings.into_iter().flat_map(shaders_of));
         }
     }
     shaders.into_iter().collect()
 }
 
 /// Shaders of plans whose shrink has a dispatch of its own, which the widths of all others do not make pay.
-fn with_shrink_apart(device: &DeviceProfile) -> HashSet<Shader> {
+fn with_shrink_apart(planner: &Planner) -> HashSet<Shader> {
     let mut shaders = HashSet::new();
     for [d_in, d_out] in [[512, 512], [513, 513]] {
         for router in [Router::Input, Router::Latent] {
@@ -107,14 +105,15 @@ fn with_shrink_apart(device: &DeviceProfile) -> HashSet<Shader> {
                         continue;
                     }
                     let (write, save) = (WriteMode::Overwrite, parameters == Element::F32);
-                    let options = ForwardOptions { write, save, x, parameters, y };
-                    let plans = ForwardPlan::candidates(&config, 5, &options, device).expect("it fits");
-                    let apart = plans.into_iter().find(|plan| plan.choice.shrink_splits > 1);
-                    shaders.extend(apart.expect("few tokens").dispatches.into_iter().map(|plan| plan.shader));
-                    let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
-                    let plans = BackwardInputPlan::candidates(&config, 5, &options, device).expect("it fits");
-                    let apart = plans.into_iter().find(|plan| plan.choice.shrink_splits > 1);
-                    shaders.extend(apart.expect("few tokens").dispatches.into_iter().map(|plan| plan.shader));
+                    let forward = Operation::Forward(ForwardOptions { write, save, x, parameters, y });
+                    let input = BackwardInputOptions { g: y, dx: Some((x, write)) };
+                    for operation in [forward, Operation::BackwardInput(input)] {
+                        let apart = |recording: &Recording| recording.steps.len() > 1;
+                        let recordings = planner.candidates(&operation, &config, 5).expect("it fits");
+                        let split = |recording: &Recording| matches!(recording.choice, Some(Choice::Fused(choice)) if choice.shrink_splits > 1);
+                        let recording = recordings.into_iter().find(|r| apart(r) && split(r));
+                        shaders.extend(shaders_of(recording.expect("few tokens")));
+                    }
                 }
             }
         }
@@ -122,10 +121,15 @@ fn with_shrink_apart(device: &DeviceProfile) -> HashSet<Shader> {
     shaders
 }
 
+fn shaders_of(recording: Recording) -> impl Iterator<Item = Shader> {
+    recording.steps.into_iter().map(|step| step.shader)
+}
+
 /// Shaders of plans for a device whose subgroups have at least 32 threads, which are used: as planned, and
 /// with lanes that hold coefficients.
 pub fn with_subgroups() -> Vec<Shader> {
-    let device = &DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
+    let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
+    let planner = &Planner::new(device);
     let mut shaders = HashSet::new();
     for router in [Router::Input, Router::Latent] {
         for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
@@ -133,74 +137,75 @@ pub fn with_subgroups() -> Vec<Shader> {
             for tokens in [1, 20, 300] {
                 for elements in [F32, HALF[2]] {
                     let write = WriteMode::Accumulate;
-                    shaders.extend(adapter(&config, tokens, elements, write, true, device));
-                    shaders.extend(with_held(&config, tokens, elements, write, device));
+                    shaders.extend(adapter(&config, tokens, elements, write, true, planner));
+                    shaders.extend(with_held(&config, tokens, elements, write, planner));
                 }
             }
         }
     }
-    shaders.extend(with_shrink_apart(device));
+    shaders.extend(with_shrink_apart(planner));
     shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffle"));
     shaders.into_iter().collect()
+}
+
+/// Forward and both backwards of an adapter; in training all outputs, otherwise as few as there can be.
+fn operations([x, parameters, y]: Elements, write: WriteMode, training: bool) -> [Operation; 3] {
+    [
+        Operation::Forward(ForwardOptions { write, save: training, x, parameters, y }),
+        Operation::BackwardInput(BackwardInputOptions { g: y, dx: training.then_some((x, write)) }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y }),
+    ]
 }
 
 /// The shaders of an adapter's training whose lanes hold coefficients: those that are predicted to be best.
 fn with_held(
     config: &Config,
     tokens: u32,
-    [x, parameters, y]: Elements,
+    elements: Elements,
     write: WriteMode,
-    device: &DeviceProfile,
+    planner: &Planner,
 ) -> Vec<Shader> {
-    let (fits, held) = ("these shapes fit", "subgroups can hold");
-    let options = ForwardOptions { write, save: true, x, parameters, y };
-    let plans = ForwardPlan::candidates(config, tokens, &options, device).expect(fits);
-    let forward = plans.into_iter().find(|plan| plan.choice.held).expect(held);
-    let options = BackwardInputOptions { g: y, dx: Some((x, write)) };
-    let plans = BackwardInputPlan::candidates(config, tokens, &options, device).expect(fits);
-    let input = plans.into_iter().find(|plan| plan.choice.held).expect(held);
-    let options = BackwardParamsOptions { write, x, g: y };
-    let plans = BackwardParamsPlan::candidates(config, tokens, &options, device).expect(fits);
-    let params = plans.into_iter().find(|plan| plan.choice.held).expect(held);
-    let dispatches = [forward.dispatches, input.dispatches, params.dispatches].into_iter().flatten();
-    dispatches.map(|dispatch| dispatch.shader).collect()
+    let held = |recording: &Recording| match recording.choice {
+        Some(Choice::Fused(choice)) => choice.held,
+        Some(Choice::Outer(OuterChoice { held, .. })) => held,
+        _ => false,
+    };
+    let shaders = |operation| {
+        let recordings = planner.candidates(&operation, config, tokens).expect("these shapes fit");
+        shaders_of(recordings.into_iter().find(held).expect("subgroups can hold"))
+    };
+    operations(elements, write, true).into_iter().flat_map(shaders).collect()
 }
 
-/// The shaders of an adapter; in training all outputs, otherwise as few as there can be.
+/// The shaders of an adapter.
 fn adapter(
     config: &Config,
     tokens: u32,
-    [x, parameters, y]: Elements,
+    elements: Elements,
     write: WriteMode,
     training: bool,
-    device: &DeviceProfile,
+    planner: &Planner,
 ) -> Vec<Shader> {
-    let fits = "these shapes fit";
-    let options = ForwardOptions { write, save: training, x, parameters, y };
-    let forward = ForwardPlan::new(config, tokens, &options, device).expect(fits);
-    let options = BackwardInputOptions { g: y, dx: training.then_some((x, write)) };
-    let input = BackwardInputPlan::new(config, tokens, &options, device).expect(fits);
-    let options = BackwardParamsOptions { write, x, g: y };
-    let params = BackwardParamsPlan::new(config, tokens, &options, device).expect(fits);
-    let dispatches = [forward.dispatches, input.dispatches, params.dispatches].into_iter().flatten();
-    dispatches.map(|dispatch| dispatch.shader).collect()
+    let shaders = |operation| shaders_of(planner.plan(&operation, config, tokens).expect("these shapes fit"));
+    operations(elements, write, training).into_iter().flat_map(shaders).collect()
 }
 
 /// The shaders of a frozen layer.
 fn linear(
-    shape: [u32; 3],
+    [d_in, d_out, tokens]: [u32; 3],
     [source, weight, target]: Elements,
     write: WriteMode,
-    device: &DeviceProfile,
+    planner: &Planner,
 ) -> Vec<Shader> {
     let products = [
         (LinearDirection::Forward, false),
         (LinearDirection::Forward, true),
         (LinearDirection::Backward, false),
     ];
-    let plan = |(direction, bias)| {
-        let options = LinearOptions { bias, write, source, weight, target };
-        LinearPlan::new(direction, shape, &options, device).expect("these shapes fit").dispatch.shader
+    let config = Config { d_in, d_out, ..Config::default() };
+    let shaders = |(direction, bias)| {
+        let options = LinearOptions { direction, bias, write, source, weight, target };
+        shaders_of(planner.plan(&Operation::Linear(options), &config, tokens).expect("these shapes fit"))
     };
-    products.map(plan).to_vec()
+    products.into_iter().flat_map(shaders).collect()
 }
