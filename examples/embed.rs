@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut adapter = Adapter::initialise(&config, 42)?;
     adapter.b.iter_mut().flatten().for_each(|b| *b = 0.01);
 
-    // Your tensors: the layer's input, and what the frozen layer made of it.
+    // Your tensors: the layer's input, and the frozen layer's output.
     let x = gpu.upload("x", &vec![0.1; (most_tokens * d_in) as usize])?;
     let y = gpu.upload("y", &vec![1.0; (most_tokens * d_out) as usize])?;
     let parameters = gpu.upload("adapter", &config.layout()?.pack(&adapter)?)?;
@@ -25,10 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("parameters", (&parameters).into()),
         ("y", (&y).into()),
     ])?;
-    // One for the whole model: what changes from batch to batch.
+    // One for the whole model: the number of tokens.
     let mut batch = Batch::new(&kernels, most_tokens)?;
 
-    // Every time: one dispatch, recorded into your own encoder.
+    // For each batch: record into your own encoder.
     for tokens in [most_tokens, 3] {
         batch.set(&queue, tokens)?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

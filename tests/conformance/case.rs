@@ -4,14 +4,15 @@
 use std::fmt::{self, Display};
 
 use hydralora::{
-    AdamWHyper, Choice, Config, Element, FusedChoice, LinearDirection, OuterChoice, Router, WriteMode,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
+    FusedChoice, LinearDirection, LinearOptions, OuterChoice, Router, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::inputs::{Inputs, difficult_gradients, noise, packed_noise};
 use crate::job::{Job, Placement, Tensor};
-use crate::op::{AdamWStep, BackwardInput, BackwardParams, Elements, Forward, Linear, Op};
+use crate::op::{AdamWStep, Elements, LayerOp, Op, of_buffer};
 
 /// The operation of a case, with what only it can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Operation {
     Linear { direction: LinearDirection, bias: bool },
     /// Several steps of the optimiser.
     AdamW { clip: bool },
+    /// The same over three buffers, whose gradients have one norm.
+    AdamWBuffers,
     /// Steps of the optimiser, clipping gradients whose norm is none or hard to compute.
     AdamWNorms,
 }
@@ -73,6 +76,7 @@ impl Planning {
             Self::Chosen(fused, outer) => match choices[0] {
                 Choice::Fused(_) => fused.map(Choice::Fused),
                 Choice::Outer(_) => outer.map(Choice::Outer),
+                Choice::Linear(_) => None,
             },
         }
     }
@@ -88,6 +92,8 @@ pub struct Case {
     pub elements: Elements,
     pub placement: Placement,
     pub planning: Planning,
+    /// For how many tokens more it is prepared, and its tensors are large.
+    pub room: u32,
     /// Whether it needs more than WebGPU's default limits, so that a device may refuse it.
     pub beyond_defaults: bool,
     /// Seed of the numbers, where it does not come from the name.
@@ -118,7 +124,7 @@ impl Operation {
             | Self::BackwardState(router)
             | Self::BackwardParams(router)
             | Self::Step(router) => Some(router),
-            Self::Linear { .. } | Self::AdamW { .. } | Self::AdamWNorms => None,
+            Self::Linear { .. } | Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWNorms => None,
         }
     }
 
@@ -130,7 +136,7 @@ impl Operation {
             Self::BackwardParams(_) => "backward_params",
             Self::Step(_) => "step",
             Self::Linear { .. } => "linear",
-            Self::AdamW { .. } | Self::AdamWNorms => "adamw",
+            Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWNorms => "adamw",
         }
     }
 }
@@ -146,6 +152,7 @@ impl Case {
             elements: Elements::F32,
             placement: Placement::Separate,
             planning: Planning::Device,
+            room: 0,
             beyond_defaults: false,
             seed: None,
         }
@@ -194,11 +201,18 @@ impl Case {
             Operation::AdamW { clip } => {
                 let len = self.adamw_elements();
                 let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, len)).collect();
-                Self::adamw(clip.then_some(1.0), gradients, rng)
+                Self::adamw(clip.then_some(1.0), &[len], gradients, rng)
+            }
+            Operation::AdamWBuffers => {
+                let lens = [self.adamw_elements(), 4, self.adamw_elements() + 8];
+                let all = lens.iter().sum();
+                let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, all)).collect();
+                Self::adamw(Some(1.0), &lens, gradients, rng)
             }
             // Over the largest norms this is too small for f32.
             Operation::AdamWNorms => {
-                Self::adamw(Some(1e-3), difficult_gradients(rng, self.adamw_elements()), rng)
+                let len = self.adamw_elements();
+                Self::adamw(Some(1e-3), &[len], difficult_gradients(rng, len), rng)
             }
             Operation::Inference(router)
             | Operation::Forward(router)
@@ -212,9 +226,10 @@ impl Case {
     fn linear(&self, direction: LinearDirection, bias: bool, rng: &mut StdRng) -> Job {
         let Shape { tokens, d_in, d_out, .. } = self.shape;
         let Self { write, inputs, elements, .. } = *self;
-        let (source, target, source_width, target_width) = match direction {
-            LinearDirection::Forward => ("x", "y", d_in, d_out),
-            LinearDirection::Backward => ("g", "dx", d_out, d_in),
+        let [source, target] = direction.names();
+        let (source_width, target_width) = match direction {
+            LinearDirection::Forward => (d_in, d_out),
+            LinearDirection::Backward => (d_out, d_in),
         };
         let numbers = inputs.activations(rng, tokens, source_width);
         let before = noise(rng, tokens * target_width);
@@ -226,26 +241,33 @@ impl Case {
         if bias {
             tensors.push(Tensor::input("bias", d_out, noise(rng, d_out)));
         }
-        Job::new(tensors, vec![Box::new(Linear { direction, d_in, d_out, tokens, bias, write, elements })])
+        let Elements { sources: source, parameters: weight, targets: target } = elements;
+        let options = LinearOptions { direction, bias, write, source, weight, target };
+        let config = Config { d_in, d_out, ..Config::default() };
+        self.on_tokens(tensors, config, vec![hydralora::Operation::Linear(options)])
     }
 
     fn adamw_elements(&self) -> u32 {
         self.shape.config(Router::Input).layout().expect("a valid configuration").len() as u32
     }
 
-    /// A step for each of `gradients`.
-    fn adamw(max_norm: Option<f32>, gradients: Vec<Vec<f32>>, rng: &mut StdRng) -> Job {
-        let elements = gradients[0].len();
+    /// A step for each of `gradients`, over buffers of so many elements.
+    fn adamw(max_norm: Option<f32>, lens: &[u32], gradients: Vec<Vec<f32>>, rng: &mut StdRng) -> Job {
         let hyper = AdamWHyper { max_norm, weight_decay: 0.05, beta1: 0.8, ..AdamWHyper::default() };
-        let len = elements as u32;
-        let mut tensors = vec![
-            Tensor::update("parameters", len, noise(rng, len)),
-            Tensor::update("moments", len, vec![0.0; 2 * elements]),
-        ];
+        let mut tensors = Vec::new();
+        for (at, &len) in lens.iter().enumerate() {
+            let moments = vec![0.0; 2 * len as usize];
+            tensors.push(Tensor::update(&of_buffer("parameters", at), len, noise(rng, len)));
+            tensors.push(Tensor::update(&of_buffer("moments", at), len, moments));
+        }
         let mut ops: Vec<Box<dyn Op>> = Vec::new();
-        for (step, gradients) in (1..).zip(gradients) {
+        for (step, mut gradients) in (1..).zip(gradients) {
+            let elements = lens.iter().map(|&len| len as usize).collect();
             let op = AdamWStep { elements, hyper, step, learning_rate: 0.01 / step as f32 };
-            tensors.push(Tensor::input(op.gradients(), len, gradients));
+            for (at, &len) in lens.iter().enumerate() {
+                let rest = gradients.split_off(len as usize);
+                tensors.push(Tensor::input(op.gradients(at), len, std::mem::replace(&mut gradients, rest)));
+            }
             if max_norm.is_some() {
                 // As if as many steps had been skipped before.
                 tensors.push(Tensor::update(&op.status(), 2, vec![-1.0, f32::from_bits(step)]));
@@ -253,6 +275,24 @@ impl Case {
             ops.push(Box::new(op));
         }
         Job::new(tensors, ops)
+    }
+
+    /// Operations on tokens, and what they bind: with room for more tokens, where there is to be.
+    fn on_tokens(
+        &self,
+        mut tensors: Vec<Tensor>,
+        config: Config,
+        operations: Vec<hydralora::Operation>,
+    ) -> Job {
+        let Self { shape: Shape { tokens, .. }, room, .. } = *self;
+        for tensor in &mut tensors {
+            if !["parameters", "gradients", "weight", "bias"].contains(&tensor.name.as_str()) {
+                tensor.spare = room as usize * tensor.width;
+            }
+        }
+        let op =
+            |operation| Box::new(LayerOp { room, ..LayerOp::new(operation, config, tokens) }) as Box<dyn Op>;
+        Job::new(tensors, operations.into_iter().map(op).collect())
     }
 
     fn adapter(&self, router: Router, rng: &mut StdRng) -> Job {
@@ -272,26 +312,33 @@ impl Case {
         let gradients = Tensor::output("gradients", len, packed_noise(rng, &layout), write);
         let result = |name: &str| Tensor::poisoned(name, state, (tokens * state) as usize);
 
-        let forward = |save| Box::new(Forward { config, tokens, write, save, elements });
-        let backward_input = |dx| Box::new(BackwardInput { config, tokens, write, dx, elements });
-        let backward_params = Box::new(BackwardParams { config, tokens, write, elements });
-        match self.operation {
-            Operation::Inference(_) => Job::new(vec![x, parameters, y], vec![forward(false)]),
-            Operation::Forward(_) => Job::new(vec![x, parameters, y, result("saved")], vec![forward(true)]),
+        let Elements { sources, parameters: stored, targets } = elements;
+        let forward = |save| {
+            let options = ForwardOptions { write, save, x: sources, parameters: stored, y: targets };
+            hydralora::Operation::Forward(options)
+        };
+        let backward_input = |dx: bool| {
+            let options = BackwardInputOptions { g: sources, dx: dx.then_some((targets, write)) };
+            hydralora::Operation::BackwardInput(options)
+        };
+        let backward_params =
+            hydralora::Operation::BackwardParams(BackwardParamsOptions { write, x: sources, g: sources });
+        let (tensors, operations) = match self.operation {
+            Operation::Inference(_) => (vec![x, parameters, y], vec![forward(false)]),
+            Operation::Forward(_) => (vec![x, parameters, y, result("saved")], vec![forward(true)]),
             Operation::BackwardInput(_) => {
-                Job::new(vec![g, parameters, saved, result("dstate"), dx], vec![backward_input(true)])
+                (vec![g, parameters, saved, result("dstate"), dx], vec![backward_input(true)])
             }
             Operation::BackwardState(_) => {
-                Job::new(vec![g, parameters, saved, result("dstate")], vec![backward_input(false)])
+                (vec![g, parameters, saved, result("dstate")], vec![backward_input(false)])
             }
-            Operation::BackwardParams(_) => {
-                Job::new(vec![x, g, saved, dstate, gradients], vec![backward_params])
-            }
-            _ => Job::new(
+            Operation::BackwardParams(_) => (vec![x, g, saved, dstate, gradients], vec![backward_params]),
+            _ => (
                 vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],
                 vec![forward(true), backward_input(true), backward_params],
             ),
-        }
+        };
+        self.on_tokens(tensors, config, operations)
     }
 }
 
@@ -308,6 +355,7 @@ impl Display for Case {
             Operation::Linear { direction: LinearDirection::Backward, .. } => "linear/backward",
             Operation::AdamW { clip: true } => "adamw/clip",
             Operation::AdamW { clip: false } => "adamw/no-clip",
+            Operation::AdamWBuffers => "adamw/buffers",
             Operation::AdamWNorms => "adamw/norms",
             operation => operation.kernel(),
         };
@@ -332,6 +380,10 @@ impl Display for Case {
         match self.placement {
             Placement::Separate => {}
             Placement::OneAllocation => f.write_str("/one-allocation")?,
+            Placement::Pool => f.write_str("/pool")?,
+        }
+        if self.room > 0 {
+            write!(f, "/room-for-{}-more", self.room)?;
         }
         match self.planning {
             Planning::Device => Ok(()),

@@ -1,6 +1,6 @@
 //! The suite's cases.
 
-use hydralora::{DeviceProfile, Element, FusedChoice, LinearDirection, OuterChoice, Router};
+use hydralora::{DeviceProfile, Element, FusedChoice, LinearDirection, OuterChoice, Planner, Router};
 use proptest::prelude::*;
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -43,6 +43,7 @@ pub fn all() -> Vec<Case> {
     ranks_and_experts(&mut cases);
     numbers(&mut cases);
     plans_and_placement(&mut cases);
+    room(&mut cases);
     choices(&mut cases);
     half_precision(&mut cases);
     optimiser(&mut cases);
@@ -201,8 +202,40 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
     );
     let shape = Shape::new(21, [36, 28], [4, 3]);
     for operation in [Operation::Step(Router::Input), Operation::Step(Router::Latent), LINEAR[0]] {
-        cases.push(Case { placement: Placement::OneAllocation, ..Case::new(operation, shape) });
+        for placement in [Placement::OneAllocation, Placement::Pool] {
+            cases.push(Case { placement, ..Case::new(operation, shape) });
+        }
     }
+    // Pools of several dispatches: split tokens, and a shrink of its own.
+    for shape in [Shape::new(333, [600, 700], [6, 3]), Shape::new(3, [1036, 1028], [4, 3])] {
+        let case = Case::new(Operation::Step(Router::Input), shape).planned_for(Planning::Wide);
+        cases.push(Case { placement: Placement::Pool, ..case });
+    }
+    cases.push(Case { placement: Placement::Pool, ..Case::new(Operation::AdamW { clip: true }, shape) });
+}
+
+/// Batches of fewer tokens than their operations are prepared for: with one plan for all of them, and with
+/// several.
+fn room(cases: &mut Vec<Case>) {
+    for (tokens, room) in [(1, 1), (1, 700), (8, 5), (9, 300), (64, 1), (65, 448), (300, 213), (17, 4079)] {
+        let shape = Shape::new(tokens, [36, 28], [4, 3]);
+        for router in ROUTERS {
+            let case = Case::new(Operation::Step(router), shape);
+            let case = if room % 2 == 0 { case.accumulating() } else { case };
+            cases.push(Case { room, ..case });
+        }
+        cases.push(Case { room, ..Case::new(LINEAR[0], shape) });
+        cases.push(Case { room, ..Case::new(LINEAR[2], shape) });
+    }
+    // Tokens that a wide device would split, of which whole splits are empty, and folded grids.
+    for planning in [Planning::Wide, Planning::Software, Planning::Narrow] {
+        for (tokens, room) in [(3, 400), (70, 430)] {
+            let case = Case::new(Operation::Step(Router::Input), Shape::new(tokens, [600, 700], [6, 3]));
+            cases.push(Case { room, ..case.planned_for(planning) });
+        }
+    }
+    let case = Case::new(Operation::Step(Router::Latent), Shape::new(33, [52, 68], [5, 3]));
+    cases.push(Case { room: 95, ..case.in_half(Element::F16) });
 }
 
 /// What no device may choose by itself, but a tuner may: every value of every knob.
@@ -318,17 +351,21 @@ fn optimiser(cases: &mut Vec<Case>) {
         cases.push(Case::new(Operation::AdamWNorms, shape));
     }
     cases.push(Case::new(Operation::AdamW { clip: true }, Shape::new(1, [700, 900], [8, 4])));
+    for shape in [Shape::new(1, [36, 28], [4, 3]), Shape::new(1, [700, 900], [8, 4])] {
+        cases.push(Case::new(Operation::AdamWBuffers, shape));
+    }
 }
 
 /// The most experts that a device's workgroup memory holds at a rank, for each kernel that has such a
 /// limit.
 pub fn largest(device: &DeviceProfile) -> Vec<Case> {
+    let planner = &Planner::new(device.clone());
     let mut cases = Vec::new();
     for router in ROUTERS {
         for operation in [Operation::Forward(router), Operation::BackwardInput(router)] {
             for rank in [1, 64] {
                 let case = |experts| Case::new(operation, Shape::new(3, [8, 8], [rank, experts]));
-                let fits = |&experts: &u32| case(experts).job().ops.iter().all(|op| op.plan(device).is_ok());
+                let fits = |&experts: &u32| case(experts).job().ops.iter().all(|op| op.plan(planner).is_ok());
                 // Experts that fit come before those that do not; powers of two bracket the last.
                 let Some(most) = (0..16).map(|power| 1 << power).take_while(fits).last() else { continue };
                 let (mut least, mut beyond) = (most, 2 * most);

@@ -4,11 +4,10 @@
 // HYDRALORA_DAWN_BACKEND is `vulkan` or `null`, which validates and executes nothing. The first line
 // printed describes the device. Then every line read is a request, answered by one line,
 // {"ok": true} or {"error": message}:
-//   {"run": {"directory", "buffers": [{"name", "file", "read"}],
-//            "dispatches": [{"label", "wgsl", "uniform", "grid",
-//                            "bindings": [{"buffer", "offset", "size", "write"}]}]}}
-//   {"validate": {"label", "wgsl", "bindings": ["read" | "write"]}}
-// Files of `run` lie in its directory. Binding 0 is the uniform buffer, the storage buffers follow.
+//   {"run": {"directory", "buffers": [{"file", "read"}], "times",
+//            "runs": [{"recording", "tensors": {name: {"buffer", "offset", "size"}}, "tokens", "varying"}]}}
+//   {"validate": {"label", "wgsl", "bindings": ["read" | "write"], "varying"}}
+// Files of `run` lie in its directory. A `recording` is hydralora's own, as its feature `serde` writes it.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -73,20 +72,24 @@ async function checked(work) {
   return result;
 }
 
-/** The pipeline of a shader and of "read" or "write" for each of its storage buffers. */
-async function pipelineOf(label, code, kinds) {
+/** The pipeline of a shader, of "read" or "write" for each of its storage buffers, and of what group 1 has. */
+async function pipelineOf(label, code, kinds, varying) {
   const key = `${kinds.join()}\n${code}`;
   if (!pipelines.has(key)) {
-    pipelines.set(key, await checked(() => createPipeline(label, code, kinds)));
+    pipelines.set(key, await checked(() => createPipeline(label, code, kinds, varying)));
   }
   return pipelines.get(key);
 }
 
-async function createPipeline(label, code, kinds) {
+async function createPipeline(label, code, kinds, varying) {
   const { COMPUTE } = globals.GPUShaderStage;
-  const types = ["uniform", ...kinds.map((kind) => (kind === "write" ? "storage" : "read-only-storage"))];
-  const entries = types.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } }));
-  const layout = device.createBindGroupLayout({ label, entries });
+  const group = (types) => {
+    const entries = types.map((type, binding) => ({ binding, visibility: COMPUTE, buffer: { type } }));
+    return device.createBindGroupLayout({ label, entries });
+  };
+  const storage = { read: "read-only-storage", write: "storage" };
+  const layouts = [group(["uniform", ...kinds.map((kind) => storage[kind])])];
+  if (varying !== "Nothing") layouts.push(group(["uniform"]));
   const module = device.createShaderModule({ label, code });
   const { messages } = await module.getCompilationInfo();
   for (const { type, lineNum, linePos, message } of messages) {
@@ -94,17 +97,33 @@ async function createPipeline(label, code, kinds) {
   }
   const pipeline = device.createComputePipeline({
     label,
-    layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+    layout: device.createPipelineLayout({ label, bindGroupLayouts: layouts }),
     compute: { module, entryPoint: "main" },
   });
-  return { pipeline, layout };
+  return { pipeline, layouts };
 }
 
-async function validate({ label, wgsl, bindings }) {
-  await pipelineOf(label, readFileSync(wgsl, "utf8"), bindings);
+async function validate({ label, wgsl, bindings, varying }) {
+  await pipelineOf(label, readFileSync(wgsl, "utf8"), bindings, varying);
 }
 
-async function run({ directory, buffers, dispatches }) {
+/** The workgroups of a step for so many tokens. */
+function gridAt(grid, tokens) {
+  if (grid.Fixed) return grid.Fixed;
+  const { x, tile, most } = grid.Tiles;
+  const tiles = Math.ceil(tokens / tile);
+  const z = Math.max(1, Math.ceil(tiles / most));
+  return [x, Math.max(1, Math.ceil(tiles / z)), z];
+}
+
+/** Bytes, filled up to whole units of 16, as uniform buffers are. */
+function padded(bytes) {
+  const whole = new Uint8Array(Math.ceil(bytes.length / 16) * 16);
+  whole.set(bytes);
+  return whole;
+}
+
+async function run({ directory, buffers, runs, times }) {
   const { COPY_SRC, COPY_DST, MAP_READ, STORAGE, UNIFORM } = globals.GPUBufferUsage;
   const file = (name) => readFileSync(join(directory, name));
   const created = [];
@@ -120,28 +139,50 @@ async function run({ directory, buffers, dispatches }) {
   };
   try {
     const prepared = [];
-    for (const { label, wgsl, bindings } of dispatches) {
-      const kinds = bindings.map(({ write }) => (write ? "write" : "read"));
-      prepared.push(await pipelineOf(label, file(wgsl).toString("utf8"), kinds));
+    for (const { recording } of runs) {
+      const steps = [];
+      for (const { label, wgsl, bindings, varying } of recording.steps) {
+        const kinds = bindings.map((kind) => kind.toLowerCase());
+        steps.push(await pipelineOf(label, wgsl, kinds, varying));
+      }
+      prepared.push(steps);
     }
     const reads = await checked(() => {
-      const storage = buffers.map((buffer) => upload(buffer.name, file(buffer.file), STORAGE | COPY_SRC));
+      const storage = buffers.map(({ file: name }) => upload(name, file(name), STORAGE | COPY_SRC));
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();
-      dispatches.forEach(({ label, uniform, bindings, grid }, index) => {
-        const { pipeline, layout } = prepared[index];
-        const resources = [
-          { buffer: upload(label, file(uniform), UNIFORM) },
-          ...bindings.map(({ buffer, offset, size }) => ({ buffer: storage[buffer], offset, size })),
-        ];
-        const entries = resources.map((resource, binding) => ({ binding, resource }));
-        pass.setPipeline(pipeline);
-        pass.setBindGroup(0, device.createBindGroup({ label, layout, entries }));
-        pass.dispatchWorkgroups(...grid);
+      const bound = runs.map(({ recording, tensors, tokens, varying }, at) => {
+        const label = recording.operation;
+        const scratch = recording.scratch.map((size) => createBuffer({ label, size, usage: STORAGE }));
+        const resource = (slot) => {
+          if (slot.Tensor === undefined) return { buffer: scratch[slot.Scratch] };
+          const { buffer, offset } = tensors[slot.Tensor];
+          const { bytes } = recording.tensors.find(({ name }) => name === slot.Tensor);
+          return { buffer: storage[buffer], offset, size: bytes };
+        };
+        const changing = upload(label, padded(varying), UNIFORM);
+        return recording.steps.map(({ uniform, slots, grid }, step) => {
+          const { pipeline, layouts } = prepared[at][step];
+          const group = (layout, resources) => {
+            const entries = resources.map((resource, binding) => ({ binding, resource }));
+            return device.createBindGroup({ label, layout, entries });
+          };
+          const uniforms = { buffer: upload(label, padded(uniform), UNIFORM) };
+          const groups = [group(layouts[0], [uniforms, ...slots.map(resource)])];
+          if (layouts.length > 1) groups.push(group(layouts[1], [{ buffer: changing }]));
+          return { pipeline, groups, grid: gridAt(grid, tokens) };
+        });
       });
+      for (let time = 0; time < times; time++) {
+        for (const { pipeline, groups, grid } of bound.flat()) {
+          pass.setPipeline(pipeline);
+          groups.forEach((group, index) => pass.setBindGroup(index, group));
+          pass.dispatchWorkgroups(...grid);
+        }
+      }
       pass.end();
       const reads = [];
-      buffers.forEach(({ name, read }, index) => {
+      buffers.forEach(({ file: name, read }, index) => {
         if (!read) return;
         const { size } = storage[index];
         const staging = createBuffer({ label: name, size, usage: MAP_READ | COPY_DST });

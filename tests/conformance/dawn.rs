@@ -7,16 +7,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hydralora::shader::{BindingKind, Shader};
+use hydralora::kernel::{BindingKind, Shader};
 use hydralora::{DeviceProfile, wgpu};
 use serde_json::{Value, json};
 
 use crate::case::Planning;
-use crate::device::{
-    ADAPTER_LIMITS, Device, Failure, Identity, WgpuDevice, limits_that_count, planned_profile,
-};
+use crate::device::{ADAPTER_LIMITS, Device, Failure, Identity, WgpuDevice, limits_that_count, planner};
 use crate::job::{Job, Memory};
-use crate::op::NamedDispatch;
+use crate::op::Planned;
 
 const SCRIPT: &str = include_str!("dawn.mjs");
 
@@ -135,39 +133,26 @@ impl Drop for DawnDevice {
 }
 
 impl DawnDevice {
-    /// Writes the memory and the dispatches to files; the request that runs them.
-    fn request(&self, dispatches: &[NamedDispatch], memory: &Memory, times: u32) -> Result<Value, String> {
-        let save = |name: &str, bytes: &[u8]| {
-            let file = self.folder.join(name);
-            std::fs::write(&file, bytes).map_err(|error| format!("{}: {error}", file.display()))
-        };
+    /// Writes the memory to files; the request that runs the recordings on it.
+    fn request(&self, planned: &[Planned], memory: &Memory, times: u32) -> Result<Value, String> {
         let mut buffers = Vec::new();
         for (index, contents) in memory.buffers.iter().enumerate() {
-            let file = format!("{index}.bin");
-            save(&file, bytemuck::cast_slice(contents))?;
-            buffers.push(json!({ "name": file, "file": file, "read": format!("{index}.out.bin") }));
+            let file = self.folder.join(format!("{index}.bin"));
+            std::fs::write(&file, bytemuck::cast_slice(contents))
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+            buffers.push(json!({ "file": format!("{index}.bin"), "read": format!("{index}.out.bin") }));
         }
-        let mut requests = Vec::new();
-        for (index, NamedDispatch { plan, tensors }) in dispatches.iter().enumerate() {
-            let source = plan.shader.source();
-            let (wgsl, uniform) = (format!("{index}.wgsl"), format!("{index}.uniform.bin"));
-            save(&wgsl, source.wgsl.as_bytes())?;
-            let mut contents = plan.uniform.clone();
-            contents.resize(contents.len().next_multiple_of(16), 0);
-            save(&uniform, &contents)?;
-            let writes = source.bindings[1..].iter().map(|b| b.kind == BindingKind::Write);
-            let bindings = tensors.iter().zip(writes).map(|(name, write)| {
+        let runs = planned.iter().map(|Planned { recording, names, tokens, varying }| {
+            let tensors = recording.tensors.iter().zip(names).map(|(operand, name)| {
                 let place = memory.place(name);
                 let (offset, size) = place.bytes();
-                json!({ "buffer": place.buffer, "offset": offset, "size": size, "write": write })
+                (operand.name.to_owned(), json!({ "buffer": place.buffer, "offset": offset, "size": size }))
             });
-            requests.push(json!({
-                "label": source.label, "wgsl": wgsl, "uniform": uniform,
-                "bindings": bindings.collect::<Vec<_>>(), "grid": plan.grid,
-            }));
-        }
-        let all: Vec<Value> = (0..times).flat_map(|_| requests.iter().cloned()).collect();
-        Ok(json!({ "run": { "directory": self.folder, "buffers": buffers, "dispatches": all } }))
+            let tensors: serde_json::Map<String, Value> = tensors.collect();
+            json!({ "recording": recording, "tensors": tensors, "tokens": tokens, "varying": varying })
+        });
+        let runs: Vec<Value> = runs.collect();
+        Ok(json!({ "run": { "directory": self.folder, "buffers": buffers, "runs": runs, "times": times } }))
     }
 }
 
@@ -187,24 +172,30 @@ impl Device for DawnDevice {
         planning: Planning,
         times: u32,
     ) -> Result<Vec<Vec<u32>>, Failure> {
-        let profile = planned_profile(&self.profile, planning, job);
+        if memory.is_pooled() {
+            return Err(Failure::Unsupported("pools are for wgpu's devices".to_owned()));
+        }
+        let planner = planner(&self.profile, planning, job);
         let mut memory = memory.clone();
         let given = memory.buffers.len();
-        let mut dispatches = Vec::new();
-        for (index, op) in job.ops.iter().enumerate() {
-            let mut planned = op.plan(&profile)?;
-            for (name, len) in planned.scratch {
-                // Each operation has scratch memory of its own.
-                let own = format!("{name} of operation {index}");
-                memory.add_scratch(&own, len);
-                let tensors = planned.dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.tensors);
-                tensors.filter(|tensor| *tensor == name).for_each(|tensor| tensor.clone_from(&own));
-            }
-            dispatches.extend(planned.dispatches);
+        let mut planned = Vec::new();
+        for op in &job.ops {
+            planned.extend(op.plan(&planner)?);
         }
+        // What the library would allocate.
+        let unknown = |name: &&String| job.tensors.iter().all(|tensor| tensor.name != **name);
+        let mut scratch: Vec<(String, usize)> = Vec::new();
+        for Planned { recording, names, .. } in &planned {
+            for (operand, name) in recording.tensors.iter().zip(names).filter(|(_, name)| unknown(name)) {
+                scratch.push((name.clone(), (operand.bytes() / 4) as usize));
+            }
+        }
+        scratch.sort();
+        scratch.dedup();
+        scratch.iter().for_each(|(name, len)| memory.add_scratch(name, *len));
         // One run at a time: the files have fixed names.
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        process.ask(&self.request(&dispatches, &memory, times)?)?;
+        process.ask(&self.request(&planned, &memory, times)?)?;
         let mut after = Vec::new();
         for index in 0..memory.buffers.len() {
             let file = self.folder.join(format!("{index}.out.bin"));
@@ -247,7 +238,10 @@ impl Device for DawnDevice {
             BindingKind::Write => Some("write"),
         });
         let bindings: Vec<_> = kinds.collect();
-        process.ask(&json!({ "validate": { "label": source.label, "wgsl": wgsl, "bindings": bindings } }))
+        let (label, varying) = (source.label, source.varying);
+        process.ask(&json!({
+            "validate": { "label": label, "wgsl": wgsl, "bindings": bindings, "varying": varying }
+        }))
     }
 
     fn wgpu(&self) -> Option<&WgpuDevice> {

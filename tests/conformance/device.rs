@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hydralora::device::{Gpu, adapters_from_env};
-use hydralora::shader::Shader;
-use hydralora::{DeviceProfile, Error, Kernels, Tuning, wgpu};
+use hydralora::kernel::Shader;
+use hydralora::{DeviceProfile, Error, Kernels, Planner, Tuning, wgpu};
 use serde::Serialize;
 
 use crate::case::Planning;
@@ -98,10 +98,10 @@ pub trait Device: Send + Sync {
     fn wgpu(&self) -> Option<&WgpuDevice>;
 }
 
-/// The planner's view of a device for a job.
-pub fn planned_profile(profile: &DeviceProfile, planning: Planning, job: &Job) -> DeviceProfile {
-    let profile = told_profile(profile, planning);
-    DeviceProfile { tuning: tuning(&profile, planning, job), ..profile }
+/// The planner of a job on a device.
+pub fn planner(profile: &DeviceProfile, planning: Planning, job: &Job) -> Planner {
+    let planner = Planner::new(told_profile(profile, planning));
+    Planner { tuning: tuning(&planner, planning, job), ..planner }
 }
 
 /// What the planner is told of a device, whatever the job is.
@@ -127,10 +127,10 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
 
 /// What a job's operations are to choose. One that fits the device in no way is left to its plan, which
 /// refuses it.
-fn tuning(profile: &DeviceProfile, planning: Planning, job: &Job) -> Tuning {
+fn tuning(planner: &Planner, planning: Planning, job: &Job) -> Tuning {
     let mut tuning = Tuning::default();
     for (config, tokens, operation) in job.ops.iter().filter_map(|op| op.tuned()) {
-        let choices = operation.choices(&config, tokens, profile);
+        let choices = planner.choices(&operation, &config, tokens);
         if let Some(choice) = choices.ok().and_then(|choices| planning.choose(&choices)) {
             tuning.set(&config, tokens, operation, choice);
         }
@@ -256,7 +256,8 @@ impl WgpuDevice {
         let buffers = memory.upload(&self.gpu)?;
         let tensor = |name: &str| memory.place(name).tensor(&buffers);
         let kernels = self.kernels(planning);
-        let kernels = kernels.with_tuning(tuning(kernels.profile(), planning, job));
+        let kernels = kernels.with_tuning(tuning(kernels.planner(), planning, job));
+        let kernels = if memory.is_pooled() { kernels.pooled() } else { kernels };
         let prepared = job
             .ops
             .iter()
@@ -289,11 +290,7 @@ impl Device for WgpuDevice {
     ) -> Result<Vec<Vec<u32>>, Failure> {
         let (buffers, prepared) = self.prepare(job, memory, planning)?;
         self.gpu.submit(|pass| {
-            for _ in 0..times {
-                for record in &prepared {
-                    record(pass);
-                }
-            }
+            (0..times).try_for_each(|_| prepared.iter().try_for_each(|encode| encode(pass)))
         })?;
         let read = |buffer| words(&self.gpu, buffer).map_err(|error| Failure::Failed(error.to_string()));
         buffers.iter().map(read).collect()
@@ -309,7 +306,7 @@ impl Device for WgpuDevice {
         let (_buffers, prepared) = self.prepare(job, memory, planning)?;
         let once = || {
             let begin = Instant::now();
-            self.gpu.submit(|pass| prepared.iter().for_each(|record| record(pass)))?;
+            self.gpu.submit(|pass| prepared.iter().try_for_each(|encode| encode(pass)))?;
             self.gpu.wait()?;
             Ok(begin.elapsed())
         };

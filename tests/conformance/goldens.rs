@@ -9,8 +9,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hydralora::twin::{self, Approx, Parameters};
-use hydralora::{Adapter, Config, Element, LinearDirection, Router, WriteMode};
+use hydralora::twin::{self, Approx};
+use hydralora::{
+    Adapter, BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, LinearDirection,
+    LinearOptions, Operation, Router, WriteMode,
+};
 use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
 
@@ -19,7 +22,7 @@ use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::job::{Job, Placement, Tensor, Values};
 use crate::modes;
-use crate::op::{BackwardInput, BackwardParams, Elements, Forward, Linear, Op, pack};
+use crate::op::{Elements, LayerOp, Op, pack};
 use crate::suite::Plan;
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/tests/goldens");
@@ -128,7 +131,7 @@ struct Golden {
     bias: Option<Vec<f32>>,
     y: Vec<f64>,
     dx: Vec<f64>,
-    gradients: Parameters,
+    gradients: Adapter<Approx>,
 }
 
 impl Golden {
@@ -184,7 +187,7 @@ impl Golden {
             bias: file.tensor("bias").is_ok().then(|| f32s("bias")).transpose()?,
             y: f64s("expect.y")?,
             dx: f64s("expect.grad_x")?,
-            gradients: Parameters {
+            gradients: Adapter {
                 a: expected("lora_A")?,
                 router: expected("lora_route")?,
                 b: (0..experts).map(|i| expected(&format!("lora_B{i}"))).collect::<Result<_, _>>()?,
@@ -215,23 +218,27 @@ impl Golden {
 
     fn ops(&self, Form { elements, training }: Form) -> Vec<Box<dyn Op>> {
         let Self { config, tokens, .. } = *self;
-        let Config { d_in, d_out, .. } = config;
+        let Elements { sources, parameters, targets } = elements;
         let linear = |direction, bias| {
+            let (source, weight, target) = (sources, parameters, targets);
             let write = WriteMode::Overwrite;
-            Box::new(Linear { direction, d_in, d_out, tokens, bias, write, elements })
+            Operation::Linear(LinearOptions { direction, bias, write, source, weight, target })
         };
         let write = WriteMode::Accumulate;
-        let mut ops: Vec<Box<dyn Op>> = vec![
-            linear(LinearDirection::Forward, self.bias.is_some()),
-            Box::new(Forward { config, tokens, write, save: training, elements }),
-        ];
+        let forward = ForwardOptions { write, save: training, x: sources, parameters, y: targets };
+        let mut operations =
+            vec![linear(LinearDirection::Forward, self.bias.is_some()), Operation::Forward(forward)];
         if training {
-            ops.push(linear(LinearDirection::Backward, false));
-            ops.push(Box::new(BackwardInput { config, tokens, write, dx: true, elements }));
-            let write = WriteMode::Overwrite;
-            ops.push(Box::new(BackwardParams { config, tokens, write, elements }));
+            let input = BackwardInputOptions { g: sources, dx: Some((targets, write)) };
+            let params = BackwardParamsOptions { write: WriteMode::Overwrite, x: sources, g: sources };
+            operations.extend([
+                linear(LinearDirection::Backward, false),
+                Operation::BackwardInput(input),
+                Operation::BackwardParams(params),
+            ]);
         }
-        ops
+        let op = |operation| Box::new(LayerOp::new(operation, config, tokens)) as Box<dyn Op>;
+        operations.into_iter().map(op).collect()
     }
 
     /// The layer in a form, and its twin's values of what the official code was given.
@@ -265,12 +272,11 @@ impl Golden {
     fn check(&self, device: &dyn Device, form: Form) -> Result<Distribution, Failure> {
         let (job, twins) = self.job(form)?;
         let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
-        let layout = self.config.layout()?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
         let mut goldens = vec![("y", values(&self.y))];
         if form.training {
             goldens.push(("dx", values(&self.dx)));
-            goldens.push(("gradients", pack(&self.config, &layout, &self.gradients)));
+            goldens.push(("gradients", pack(&self.config, &self.gradients)));
         }
         let mut ratios = Ratios::default();
         for (name, golden) in goldens {

@@ -18,12 +18,22 @@ pub struct Tensor {
     pub data: Vec<f32>,
     pub written: bool,
     pub element: Element,
+    /// Elements behind the data that belong to the tensor's range, which nobody may write, and whose contents
+    /// may change no result: room for more tokens.
+    pub spare: usize,
 }
 
 impl Tensor {
     /// A tensor that is only read.
     pub fn input(name: impl Into<String>, width: u32, data: Vec<f32>) -> Self {
-        Self { name: name.into(), width: width as usize, data, written: false, element: Element::F32 }
+        Self {
+            name: name.into(),
+            width: width as usize,
+            data,
+            written: false,
+            element: Element::F32,
+            spare: 0,
+        }
     }
 
     /// A tensor that is read and changed.
@@ -94,6 +104,8 @@ pub enum Placement {
     Separate,
     /// All that are only read in one buffer, at scattered offsets; written ones far inside their own.
     OneAllocation,
+    /// Everything in one buffer, as if it were an allocator's.
+    Pool,
 }
 
 /// Words in a guard band, and the unit of offsets: 256 bytes, which every device accepts.
@@ -113,6 +125,8 @@ pub struct Place {
     /// Elements, and their type.
     pub elements: usize,
     pub element: Element,
+    /// Elements behind those that belong to the range.
+    spare: usize,
 }
 
 impl Place {
@@ -128,7 +142,7 @@ impl Place {
 
     /// Where the tensor starts in its buffer, and its size, in bytes.
     pub fn bytes(&self) -> (u64, u64) {
-        (4 * self.offset as u64, self.elements as u64 * self.element.bytes())
+        (4 * self.offset as u64, (self.elements + self.spare) as u64 * self.element.bytes())
     }
 
     fn decode(&self, words: &[u32]) -> Vec<f32> {
@@ -144,19 +158,20 @@ impl Place {
 pub struct Memory {
     pub buffers: Vec<Vec<u32>>,
     places: HashMap<String, Place>,
+    placement: Placement,
 }
 
 impl Memory {
     pub fn new(job: &Job, placement: Placement) -> Self {
-        let mut memory = Self { buffers: Vec::new(), places: HashMap::new() };
-        if placement == Placement::OneAllocation {
+        let mut memory = Self { buffers: Vec::new(), places: HashMap::new(), placement };
+        if placement != Placement::Separate {
             memory.add_buffer();
         }
         for (index, tensor) in job.tensors.iter().enumerate() {
             let (buffer, before) = match placement {
                 Placement::Separate => (memory.add_buffer(), GUARD),
                 Placement::OneAllocation if tensor.written => (memory.add_buffer(), 7 * GUARD),
-                Placement::OneAllocation => (0, (index + 1) * GUARD),
+                Placement::OneAllocation | Placement::Pool => (0, (index + 1) * GUARD),
             };
             memory.append(buffer, before, tensor);
         }
@@ -184,8 +199,13 @@ impl Memory {
             len: words.len(),
             elements: tensor.data.len(),
             element: tensor.element,
+            spare: tensor.spare,
         };
         contents.extend(words);
+        // Read by mistake, a NaN shows in every result; where the data ends inside a word, so does the spare.
+        let spare_bytes = tensor.spare as u64 * tensor.element.bytes();
+        let spare = if tensor.written { GUARD_WORD } else { f32::NAN.to_bits() };
+        contents.resize(contents.len() + spare_bytes.div_ceil(4) as usize, spare);
         contents.resize((contents.len() + GUARD).next_multiple_of(GUARD), GUARD_WORD);
         self.places.insert(tensor.name.clone(), place);
     }
@@ -196,6 +216,11 @@ impl Memory {
             .iter()
             .map(|contents| gpu.upload("conformance", bytemuck::cast_slice(contents)))
             .collect()
+    }
+
+    /// Whether inputs and outputs share buffers.
+    pub fn is_pooled(&self) -> bool {
+        self.placement == Placement::Pool
     }
 
     pub fn place(&self, name: &str) -> &Place {

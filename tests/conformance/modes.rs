@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::twin::{self, Approx, Parameters};
+use hydralora::Adapter;
+use hydralora::twin::{self, Approx};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -141,17 +142,17 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let rng = &mut StdRng::seed_from_u64(case.seed() ^ 0x5eed);
     let values = |numbers: &[f32]| twin::exact(numbers);
     let (x, g) = (values(&job.tensor("x").data), values(&job.tensor("g").data));
-    let parameters = unpack(&config, &layout, &values(&job.tensor("parameters").data));
+    let parameters = unpack(&config, &values(&job.tensor("parameters").data));
     let x_direction = values(&noise(rng, x.len() as u32));
     let packed_direction = values(&packed_noise(rng, &layout));
-    let direction = unpack(&config, &layout, &packed_direction);
+    let direction = unpack(&config, &packed_direction);
 
     let loss = |distance: f64| -> f64 {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
         };
         let b = parameters.b.iter().zip(&direction.b).map(|(from, along)| moved(from, along)).collect();
-        let there = Parameters {
+        let there = Adapter {
             a: moved(&parameters.a, &direction.a),
             router: moved(&parameters.router, &direction.router),
             b,

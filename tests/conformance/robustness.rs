@@ -10,12 +10,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use hydralora::device::{Gpu, instance_from_env};
-use hydralora::op::{BackwardParamsOptions, BackwardParamsPlan};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
 use hydralora::{
-    AdamW, AdamWDescriptor, AdamWHyper, BackwardParams, BackwardParamsDescriptor, Config, DeviceProfile,
-    Element, Error, Forward, ForwardDescriptor, Kernels, Operation, Router, Tensor, WriteMode, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, BackwardParamsOptions, Batch, Bound, Capacity, Config,
+    DeviceProfile, Element, Error, ForwardOptions, Kernels, Operation, Plans, Prepared, Router, Tensor, wgpu,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -116,31 +115,23 @@ impl Buffers {
         })
     }
 
-    fn forward(&self, config: Config) -> ForwardDescriptor<'_> {
-        ForwardDescriptor {
-            config,
-            tokens: 1,
-            x: (&self.x).into(),
-            parameters: (&self.parameters).into(),
-            y: (&self.y).into(),
-            write: WriteMode::Overwrite,
-            saved: None,
-        }
+    fn forward(&self, kernels: &Kernels, config: Config) -> Result<Bound, Error> {
+        let operation = Operation::Forward(ForwardOptions::default());
+        let tensors = [("x", &self.x), ("parameters", &self.parameters), ("y", &self.y)];
+        let tensors = tensors.map(|(name, buffer)| (name, Tensor::from(buffer)));
+        kernels.prepare(&operation, &config, 1)?.bind(&tensors)
     }
 }
 
-/// A parameter backward of f32 tensors: x, g, `[h, w]`, `[dh, dl]` and the gradients.
-fn backward_params(config: Config, tokens: u32, buffers: [&wgpu::Buffer; 5]) -> BackwardParamsDescriptor<'_> {
-    let [x, g, saved, dstate, gradients] = buffers.map(Tensor::from);
-    let write = WriteMode::Overwrite;
-    BackwardParamsDescriptor { config, tokens, x, g, saved, dstate, gradients, write, scratch: None }
+/// A parameter backward, and its tensors: x, g, `[h, w]`, `[dh, dl]` and the gradients.
+fn backward_params(kernels: &Kernels, config: &Config, tokens: u32) -> Result<Prepared, Error> {
+    let operation = Operation::BackwardParams(BackwardParamsOptions::default());
+    kernels.prepare(&operation, config, Capacity { tokens, plans: Plans::One })
 }
 
-/// The scratch memory that it needs.
-fn scratch_bytes(config: &Config, tokens: u32, kernels: &Kernels) -> Result<u64, Error> {
-    let [x, g] = [Element::F32; 2];
-    let options = BackwardParamsOptions { write: WriteMode::Overwrite, x, g };
-    Ok(BackwardParamsPlan::new(config, tokens, &options, kernels.profile())?.scratch_bytes)
+fn backward_params_tensors(buffers: [&wgpu::Buffer; 5]) -> Vec<(&'static str, Tensor<'_>)> {
+    let names = ["x", "g", "saved", "dstate", "gradients"];
+    names.into_iter().zip(buffers.map(Tensor::from)).collect()
 }
 
 /// A device in use.
@@ -148,7 +139,8 @@ struct Use {
     gpu: Gpu,
     kernels: Kernels,
     buffers: Buffers,
-    forward: Forward,
+    forward: Bound,
+    batch: Batch,
     stopwatch: Stopwatch,
 }
 
@@ -156,13 +148,14 @@ impl Use {
     fn new(gpu: Gpu) -> Result<Self, Error> {
         let kernels = Kernels::new(&gpu.device);
         let buffers = Buffers::new(&gpu, &CONFIG)?;
-        let forward = Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
+        let forward = buffers.forward(&kernels, CONFIG)?;
+        let batch = Batch::new(&kernels, 1)?;
         let stopwatch = Stopwatch::new(&gpu)?;
-        Ok(Self { gpu, kernels, buffers, forward, stopwatch })
+        Ok(Self { gpu, kernels, buffers, forward, batch, stopwatch })
     }
 
     fn prepare(&self, config: Config) -> Result<(), Error> {
-        Forward::prepare(&self.kernels, &self.buffers.forward(config)).map(drop)
+        self.buffers.forward(&self.kernels, config).map(drop)
     }
 }
 
@@ -191,14 +184,16 @@ const CALLS: [Call; 14] = {
         creating("zeroed", |used| used.gpu.zeroed("zeros", 4).map(drop)),
         creating("upload", |used| used.gpu.upload("numbers", &[1.0; 4]).map(drop)),
         creating("upload_as", |used| used.gpu.upload_as("halves", &[1.0; 3], Element::F16).map(drop)),
-        creating("Forward::prepare, compiled", |used| used.prepare(CONFIG)),
-        creating("Forward::prepare, not compiled", |used| {
+        creating("Batch::new", |used| Batch::new(&used.kernels, 1).map(drop)),
+        creating("Kernels::prepare, not compiled", |used| {
             used.prepare(Config { router: Router::Latent, ..CONFIG })
         }),
         creating("Stopwatch::new", |used| Stopwatch::new(&used.gpu).map(drop)),
         submitting("wait", |used| used.gpu.wait()),
-        submitting("submit", |used| used.gpu.submit(|pass| used.forward.encode(pass)).map(drop)),
-        submitting("Stopwatch::time", |used| used.stopwatch.time(|pass| used.forward.encode(pass)).map(drop)),
+        submitting("submit", |used| used.gpu.submit(|pass| used.forward.encode(pass, &used.batch)).map(drop)),
+        submitting("Stopwatch::time", |used| {
+            used.stopwatch.time(|pass| used.forward.encode(pass, &used.batch)).map(drop)
+        }),
         both("read", |used| pollster::block_on(used.gpu.read(&used.buffers.y)).map(drop)),
         both("read_blocking", |used| used.gpu.read_blocking(&used.buffers.y).map(drop)),
         both("read_as_blocking", |used| {
@@ -221,7 +216,7 @@ fn ask_lost(
 ) -> Result<(), Failure> {
     for call in CALLS {
         let used = Use::new(new()?)?;
-        used.gpu.submit(|pass| used.forward.encode(pass))?;
+        used.gpu.submit(|pass| used.forward.encode(pass, &used.batch))?;
         lose(&used, call)?;
         for time in ["first", "second"] {
             let outcome = (call.ask)(&used);
@@ -335,7 +330,8 @@ pub fn exhaust_memory() -> Result<(), String> {
     // Splits of the tokens need about the largest binding of scratch memory.
     let config = Config { d_in: 16384, d_out: 16384, rank: 8, experts: 4, ..CONFIG };
     let tokens = 1024;
-    let scratch = scratch_bytes(&config, tokens, &kernels).map_err(|error| error.to_string())?;
+    let prepared = backward_params(&kernels, &config, tokens).map_err(|error| error.to_string())?;
+    let scratch = prepared.scratch_bytes();
     let state = (tokens * config.state_len()) as usize;
     let layout = config.layout().map_err(|error| error.to_string())?;
     let zeroed = |name, elements| gpu.zeroed(name, elements).map_err(|error: Error| error.to_string());
@@ -343,7 +339,7 @@ pub fn exhaust_memory() -> Result<(), String> {
     let g = zeroed("g", (tokens * config.d_out) as usize)?;
     let (saved, dstate) = (zeroed("saved", state)?, zeroed("dstate", state)?);
     let gradients = zeroed("gradients", layout.len())?;
-    let descriptor = backward_params(config, tokens, [&x, &g, &saved, &dstate, &gradients]);
+    let tensors = backward_params_tensors([&x, &g, &saved, &dstate, &gradients]);
     let mut hoard = Vec::new();
     let mut size = LARGEST;
     // Down to half of what the scratch memory needs.
@@ -363,13 +359,13 @@ pub fn exhaust_memory() -> Result<(), String> {
             hoard.push(buffer);
         }
     }
-    match BackwardParams::prepare(&kernels, &descriptor) {
+    match prepared.bind(&tensors) {
         Err(Error::Device { message, .. }) if message.to_lowercase().contains("memory") => {}
         other => return Err(format!("preparing without memory gave {other:?} ({scratch} bytes of scratch)")),
     }
     drop(hoard);
     gpu.wait().map_err(|error| error.to_string())?;
-    BackwardParams::prepare(&kernels, &descriptor).map_err(|error| format!("with memory again: {error}"))?;
+    prepared.bind(&tensors).map_err(|error| format!("with memory again: {error}"))?;
     println!("{EXHAUSTED}");
     Ok(())
 }
@@ -387,7 +383,7 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
     let kernels = Kernels::new(&gpu.device);
     let buffers = Buffers::new(&gpu, &CONFIG)?;
     for attempt in ["first", "second"] {
-        let prepared = Forward::prepare(&kernels, &buffers.forward(CONFIG));
+        let prepared = buffers.forward(&kernels, CONFIG);
         ensure(matches!(prepared, Err(Error::Device { .. })), || {
             format!("a pipeline beyond the device's limits gave {prepared:?} at the {attempt} attempt")
         })?;
@@ -453,13 +449,12 @@ fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
     let kernels = Kernels::new(&gpu.device);
     let buffers = Buffers::new(&gpu, &CONFIG)?;
     PANIC.set(true);
-    let prepared =
-        catch_unwind(AssertUnwindSafe(|| Forward::prepare(&kernels, &buffers.forward(CONFIG)).map(drop)));
+    let prepared = catch_unwind(AssertUnwindSafe(|| buffers.forward(&kernels, CONFIG).map(drop)));
     PANIC.set(false);
     ensure(prepared.is_err(), || format!("nothing was compiled: {prepared:?}"))?;
     ensure(kernels.compiled() == 0, || "what panicked counts as compiled".to_owned())?;
     // The lock was poisoned; the cache is whole, and goes on.
-    Forward::prepare(&kernels, &buffers.forward(CONFIG))?;
+    buffers.forward(&kernels, CONFIG)?;
     ensure(kernels.compiled() == 1, || format!("{} pipelines are compiled", kernels.compiled()))
 }
 
@@ -469,7 +464,9 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let profile = DeviceProfile { busy_workgroups: 64, ..DeviceProfile::of(&gpu.device) };
     let kernels = Kernels::with_profile(&gpu.device, profile);
     let tokens = 200;
-    let bytes = scratch_bytes(&CONFIG, tokens, &kernels)?;
+    let prepared = backward_params(&kernels, &CONFIG, tokens)?;
+    let bytes = prepared.scratch_bytes();
+    let batch = Batch::new(&kernels, tokens)?;
     ensure(bytes > 0, || "nothing is split".to_owned())?;
     let rng = &mut StdRng::seed_from_u64(1);
     let mut random = |name: &str, len: u32| gpu.upload(name, &noise(rng, len));
@@ -481,10 +478,10 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let short = Tensor::new(&scratch, 0, bytes - 4);
     let run = |scratch: Option<Tensor<'_>>| -> Result<Vec<f32>, Failure> {
         let gradients = gpu.upload("gradients", &vec![f32::NAN; layout.len()])?;
-        let descriptor = backward_params(CONFIG, tokens, [&x, &g, &saved, &dstate, &gradients]);
-        let backward =
-            BackwardParams::prepare(&kernels, &BackwardParamsDescriptor { scratch, ..descriptor })?;
-        gpu.submit(|pass| backward.encode(pass))?;
+        let mut tensors = backward_params_tensors([&x, &g, &saved, &dstate, &gradients]);
+        tensors.extend(scratch.map(|scratch| ("scratch", scratch)));
+        let backward = prepared.bind(&tensors)?;
+        gpu.submit(|pass| backward.encode(pass, &batch))?;
         Ok(gpu.read_blocking(&gradients)?)
     };
     let (own, given) = (run(None)?, run(Some((&scratch).into()))?);
@@ -541,19 +538,20 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
         let adamw = AdamW::prepare(
             &kernels,
             &AdamWDescriptor {
-                elements: layout.len(),
-                parameters: (&parameters).into(),
-                gradients: tensor("gradients"),
-                moments: (&moments).into(),
+                buffers: &[AdamWBuffers {
+                    elements: layout.len(),
+                    parameters: (&parameters).into(),
+                    gradients: tensor("gradients"),
+                    moments: (&moments).into(),
+                }],
                 status: None,
                 hyper: AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() },
             },
         )?;
         gpu.submit(|pass| {
-            for record in &prepared {
-                record(pass);
-            }
+            prepared.iter().try_for_each(|encode| encode(pass))?;
             adamw.encode(pass);
+            Ok(())
         })?;
         Ok(gpu.wait()?)
     };
@@ -588,8 +586,8 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
                     let buffers = memory.upload(gpu)?;
                     let tensor = |name: &str| memory.place(name).tensor(&buffers);
                     for op in &job.ops {
-                        let record = op.prepare(gpu, kernels, &tensor)?;
-                        gpu.submit(|pass| record(pass))?;
+                        let encode = op.prepare(gpu, kernels, &tensor)?;
+                        gpu.submit(|pass| encode(pass))?;
                     }
                     let after =
                         buffers.iter().map(|buffer| words(gpu, buffer)).collect::<Result<Vec<_>, _>>()?;

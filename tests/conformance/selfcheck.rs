@@ -9,10 +9,11 @@ use libtest_mimic::{Failed, Trial};
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::cases;
 use crate::compare::Ratios;
-use crate::device::{Failure, Identity, planned_profile};
+use crate::device::{Failure, Identity, planner};
 use crate::goldens;
 use crate::job::{Memory, Placement};
 use crate::known::{Known, Verdict, judge};
+use crate::op::Planned;
 
 type Check = fn() -> Result<(), Failed>;
 
@@ -54,8 +55,9 @@ fn wrong_numbers_are_noticed() -> Result<(), Failed> {
 }
 
 fn stray_writes_are_noticed() -> Result<(), Failed> {
-    for placement in [Placement::Separate, Placement::OneAllocation] {
-        let job = Case::new(Operation::Step(Router::Input), Shape::new(3, [5, 6], [2, 2])).job();
+    for placement in [Placement::Separate, Placement::OneAllocation, Placement::Pool] {
+        let case = Case::new(Operation::Step(Router::Input), Shape::new(3, [5, 6], [2, 2]));
+        let job = Case { room: 2, ..case }.job();
         let mut memory = Memory::new(&job, placement);
         memory.add_scratch("copies", 16);
         ensure(memory.results(&job, &memory.buffers).is_ok(), "untouched memory is refused")?;
@@ -70,6 +72,10 @@ fn stray_writes_are_noticed() -> Result<(), Failed> {
         let mut after = memory.buffers.clone();
         after[x.buffer][x.offset] += 1;
         ensure(memory.results(&job, &after).is_err(), "a changed input passes")?;
+        let y = memory.place("y").clone();
+        let mut after = memory.buffers.clone();
+        after[y.buffer][y.offset + y.len] += 1;
+        ensure(memory.results(&job, &after).is_err(), "a token beyond the batch's passes")?;
     }
     Ok(())
 }
@@ -95,10 +101,11 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         if case.beyond_defaults {
             device.limits.max_compute_workgroup_storage_size *= 2;
         }
-        let device = planned_profile(&device, case.planning, &job);
+        let planner = planner(&device, case.planning, &job);
         for op in &job.ops {
-            let planned = op.plan(&device)?;
-            match planned.choice {
+            let planned = op.plan(&planner)?;
+            let [Planned { recording, .. }] = &planned[..] else { return Err("no single recording".into()) };
+            match recording.choice {
                 Some(Choice::Fused(choice)) if fused == Some(choice) => {
                     let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, .. } = choice;
                     reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
@@ -111,12 +118,8 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
                 }
                 other => return Err(format!("{case} takes {other:?}").into()),
             }
-            let chunks = planned.dispatches[planned.dispatches.len() - 1]
-                .plan
-                .shader
-                .source()
-                .wgsl
-                .contains("ONE_CHUNK = false;");
+            let last = recording.steps.last().expect("a recording has steps");
+            let chunks = last.shader.source().wgsl.contains("ONE_CHUNK = false;");
             reached.insert(("chunks", u32::from(chunks)));
         }
     }

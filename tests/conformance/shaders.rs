@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hydralora::shader::{Shader, Source};
+use hydralora::kernel::{Shader, Source};
 
 use crate::device::Device;
 use crate::permutations::translate::{translate, validate};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cases;
-use crate::device::{Device, planned_profile};
+use crate::device::{Device, planner};
 
 /// Prints, for each device, every fixed case with what the device lacks for it.
 pub fn print(devices: &[Arc<dyn Device>]) {
@@ -12,8 +12,8 @@ pub fn print(devices: &[Arc<dyn Device>]) {
         let mut supported = 0;
         for case in &cases {
             let job = case.job();
-            let profile = planned_profile(device.profile(), case.planning, &job);
-            let refused = job.ops.iter().find_map(|op| op.plan(&profile).err());
+            let planner = planner(device.profile(), case.planning, &job);
+            let refused = job.ops.iter().find_map(|op| op.plan(&planner).err());
             supported += usize::from(refused.is_none());
             let verdict = refused.map_or("supported".to_owned(), |error| format!("unsupported: {error}"));
             println!("[{}] {case} ... {verdict}", device.identity().label());

@@ -1,24 +1,29 @@
-//! `adamw`: one step of the optimiser.
+//! `adamw`: one step of the optimiser, over one or several buffers.
 
 use hydralora::device::Gpu;
-use hydralora::op::AdamWPlan;
 use hydralora::twin::{self, Approx, Moments};
-use hydralora::{AdamW, AdamWDescriptor, AdamWHyper, DeviceProfile, Error, Kernels};
+use hydralora::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Error, Kernels, Planner};
 
-use super::{Lookup, NamedDispatch, Op, Planned, Prepared, read};
+use super::{Lookup, Op, Planned, Prepared, read};
 use crate::job::Values;
 
 pub struct AdamWStep {
-    pub elements: usize,
+    /// Elements of each buffer.
+    pub elements: Vec<usize>,
     pub hyper: AdamWHyper,
     pub step: u32,
     pub learning_rate: f32,
 }
 
+/// The name of a tensor of the buffer with this number: of the first, as operations call it.
+pub fn of_buffer(name: &str, buffer: usize) -> String {
+    if buffer == 0 { name.to_owned() } else { format!("{name} {buffer}") }
+}
+
 impl AdamWStep {
     /// The tensor of this step's gradients.
-    pub fn gradients(&self) -> String {
-        format!("gradients of step {}", self.step)
+    pub fn gradients(&self, buffer: usize) -> String {
+        of_buffer(&format!("gradients of step {}", self.step), buffer)
     }
 
     /// The tensor of what it leaves when it clips.
@@ -29,41 +34,59 @@ impl AdamWStep {
 
 impl Op for AdamWStep {
     fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let adamw = AdamW::prepare(
-            kernels,
-            &AdamWDescriptor {
-                elements: self.elements,
-                parameters: tensor("parameters"),
-                gradients: tensor(&self.gradients()),
-                moments: tensor("moments"),
-                status: self.hyper.max_norm.map(|_| tensor(&self.status())),
-                hyper: self.hyper,
-            },
-        )?;
+        let buffers: Vec<_> = self
+            .elements
+            .iter()
+            .enumerate()
+            .map(|(at, &elements)| AdamWBuffers {
+                elements,
+                parameters: tensor(&of_buffer("parameters", at)),
+                gradients: tensor(&self.gradients(at)),
+                moments: tensor(&of_buffer("moments", at)),
+            })
+            .collect();
+        let status = self.hyper.max_norm.map(|_| tensor(&self.status()));
+        let descriptor = AdamWDescriptor { buffers: &buffers, status, hyper: self.hyper };
+        let adamw = AdamW::prepare(kernels, &descriptor)?;
         adamw.set_step(&gpu.queue, self.step, self.learning_rate)?;
-        Ok(Box::new(move |pass| adamw.encode(pass)))
+        Ok(Box::new(move |pass| {
+            adamw.encode(pass);
+            Ok(())
+        }))
     }
 
-    fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error> {
-        let mut plan = AdamWPlan::new(self.elements, self.hyper, device)?;
-        let uniform = plan.uniform(self.step, self.learning_rate)?;
-        plan.dispatches.iter_mut().for_each(|dispatch| dispatch.uniform = uniform.to_vec());
-        let scratch = (plan.scratch_bytes > 0).then_some(("squares", (plan.scratch_bytes / 4) as usize));
-        let dispatches = plan.dispatches.into_iter().map(|dispatch| {
-            NamedDispatch::new(dispatch, |name| match name {
-                "gradients" => Some(self.gradients()),
-                "status" => Some(self.status()),
-                _ => None,
-            })
+    fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {
+        let elements: Vec<u64> = self.elements.iter().map(|&elements| elements as u64).collect();
+        let recordings = planner.adamw(&elements, self.hyper.max_norm.is_some())?;
+        let varying = self.hyper.uniform(self.step, self.learning_rate)?.to_vec();
+        let mut buffers = [("gradient_norm", 0), ("adamw", 0)];
+        let planned = recordings.into_iter().map(|recording| {
+            let counted = buffers.iter_mut().find(|(operation, _)| *operation == recording.operation);
+            let at = counted.map_or(0, |(_, count)| std::mem::replace(count, *count + 1));
+            let name = |name| match name {
+                "gradients" => self.gradients(at),
+                "status" => self.status(),
+                "squares" => format!("scratch squares of step {}", self.step),
+                name => of_buffer(name, at),
+            };
+            let names = recording.tensors.iter().map(|operand| name(operand.name)).collect();
+            Planned { recording, names, tokens: 1, varying: varying.clone() }
         });
-        Ok(Planned { dispatches: dispatches.collect(), scratch: scratch.into_iter().collect(), choice: None })
+        Ok(planned.collect())
     }
 
     fn twin(&self, values: &mut Values) {
-        let gradients = read(values, &self.gradients()).to_vec();
-        let mut parameters = read(values, "parameters").to_vec();
-        let (first, second) = read(values, "moments").split_at(self.elements);
-        let mut moments = Moments { first: first.to_vec(), second: second.to_vec() };
+        let all = |values: &Values, name: &dyn Fn(usize) -> String| -> Vec<Approx> {
+            (0..self.elements.len()).flat_map(|at| read(values, &name(at)).to_vec()).collect()
+        };
+        let gradients = all(values, &|at| self.gradients(at));
+        let mut parameters = all(values, &|at| of_buffer("parameters", at));
+        let mut moments = Moments { first: Vec::new(), second: Vec::new() };
+        for (at, &elements) in self.elements.iter().enumerate() {
+            let (first, second) = read(values, &of_buffer("moments", at)).split_at(elements);
+            moments.first.extend(first);
+            moments.second.extend(second);
+        }
         let norm = twin::adamw(
             &self.hyper,
             self.step,
@@ -77,7 +100,13 @@ impl Op for AdamWStep {
             let skipped = (status[1].value as f32).to_bits() + u32::from(!norm.value.is_finite());
             *status = vec![norm, Approx::exact(f64::from(f32::from_bits(skipped)))];
         }
-        values.insert("parameters".to_owned(), parameters);
-        values.insert("moments".to_owned(), [moments.first, moments.second].concat());
+        let mut begin = 0;
+        for (at, &elements) in self.elements.iter().enumerate() {
+            let range = begin..begin + elements;
+            values.insert(of_buffer("parameters", at), parameters[range.clone()].to_vec());
+            let own = [&moments.first[range.clone()], &moments.second[range]].concat();
+            values.insert(of_buffer("moments", at), own);
+            begin += elements;
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The library's operations as the suite runs them: prepared on a device through the public API,
-//! planned for a device that is not wgpu's, and computed by their twins.
+//! recorded for a device that is not wgpu's, and computed by their twins.
 
 mod adamw;
 mod backward_input;
@@ -7,18 +7,13 @@ mod backward_params;
 mod forward;
 mod linear;
 
-pub use adamw::AdamWStep;
-pub use backward_input::BackwardInput;
-pub use backward_params::BackwardParams;
-pub use forward::Forward;
-pub use linear::Linear;
+pub use adamw::{AdamWStep, of_buffer};
 
 use hydralora::device::Gpu;
-use hydralora::shader::{Binding, BindingKind};
-use hydralora::twin::{Approx, Parameters};
+use hydralora::twin::Approx;
 use hydralora::{
-    Choice, Config, DeviceProfile, DispatchPlan, Element, Error, FusedChoice, Kernels, Layout, Operation,
-    Tensor, WriteMode, wgpu,
+    Adapter, Batch, Capacity, Config, Element, Error, Kernels, Operation, Planner, Plans, Recording, Tensor,
+    WriteMode, wgpu,
 };
 
 use crate::job::Values;
@@ -41,16 +36,16 @@ impl Elements {
 /// Finds a job's tensor among a device's buffers.
 pub type Lookup<'a> = dyn Fn(&str) -> Tensor<'a> + 'a;
 
-/// An operation, ready to record.
-pub type Prepared = Box<dyn Fn(&mut wgpu::ComputePass<'_>)>;
+/// An operation, ready to be encoded.
+pub type Prepared = Box<dyn Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>>;
 
 /// One operation of a job.
 pub trait Op: Send + Sync {
     /// Prepares it through the library's API.
     fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error>;
 
-    /// The same dispatches as data.
-    fn plan(&self, device: &DeviceProfile) -> Result<Planned, Error>;
+    /// The same as data.
+    fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error>;
 
     /// What a tuning table knows it by: layer, tokens and operation, where there is something to choose.
     fn tuned(&self) -> Option<(Config, u32, Operation)> {
@@ -61,53 +56,69 @@ pub trait Op: Send + Sync {
     fn twin(&self, values: &mut Values);
 }
 
-/// An operation's dispatches, with the tensors that each binds.
+/// A recording, and what a job has for it.
 #[derive(Debug)]
 pub struct Planned {
-    pub dispatches: Vec<NamedDispatch>,
-    /// Scratch tensors that the library would allocate: name and elements.
-    pub scratch: Vec<(&'static str, usize)>,
-    /// What was chosen, where there is something to choose.
-    pub choice: Option<Choice>,
+    pub recording: Recording,
+    /// The job's names for the recording's tensors, in their order.
+    pub names: Vec<String>,
+    /// The tokens that it is run for.
+    pub tokens: u32,
+    /// What the uniform of group 1 holds.
+    pub varying: Vec<u8>,
 }
 
-/// A dispatch and the names of the tensors at bindings 1 and up.
-#[derive(Debug)]
-pub struct NamedDispatch {
-    pub plan: DispatchPlan,
-    pub tensors: Vec<String>,
+/// An operation on the tokens of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerOp {
+    pub operation: Operation,
+    pub config: Config,
+    pub tokens: u32,
+    /// For how many tokens more it is prepared.
+    pub room: u32,
 }
 
-impl NamedDispatch {
-    /// Names tensors by the shader's variables, which `rename` may change.
-    fn new(plan: DispatchPlan, rename: impl Fn(&str) -> Option<String>) -> Self {
-        let tensors = plan
-            .shader
-            .source()
-            .bindings
-            .iter()
-            .filter(|binding| binding.kind != BindingKind::Uniform)
-            .map(|Binding { name, .. }| rename(name).unwrap_or_else(|| (*name).to_owned()))
-            .collect();
-        Self { plan, tensors }
+impl LayerOp {
+    pub fn new(operation: Operation, config: Config, tokens: u32) -> Self {
+        Self { operation, config, tokens, room: 0 }
+    }
+
+    /// Exactly one plan where there is no room: the one that is under test.
+    fn capacity(&self) -> Capacity {
+        let plans = if self.room == 0 { Plans::One } else { Plans::Several };
+        Capacity { tokens: self.tokens + self.room, plans }
     }
 }
 
-impl Planned {
-    fn one(plan: DispatchPlan, rename: impl Fn(&str) -> Option<String>) -> Self {
-        Self { dispatches: vec![NamedDispatch::new(plan, rename)], scratch: Vec::new(), choice: None }
+impl Op for LayerOp {
+    fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
+        let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
+        let operands = prepared.recordings().flat_map(|recording| &recording.tensors);
+        let mut tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
+        tensors.dedup_by_key(|(name, _)| *name);
+        let bound = prepared.bind(&tensors)?;
+        let batch = Batch::new(kernels, self.tokens)?;
+        Ok(Box::new(move |pass| bound.encode(pass, &batch)))
     }
 
-    /// A fused kernel's dispatches, which may hand each other the sums of a shrink of the tensor `source`.
-    fn fused(plans: Vec<DispatchPlan>, scratch_bytes: u64, choice: FusedChoice, source: &str) -> Self {
-        let rename = |name: &str| match name {
-            "source" => Some(source.to_owned()),
-            "x_gradient" => Some("dx".to_owned()),
-            _ => None,
-        };
-        let dispatches = plans.into_iter().map(|plan| NamedDispatch::new(plan, rename)).collect();
-        let scratch = (scratch_bytes > 0).then_some(("shrink_sums", (scratch_bytes / 4) as usize));
-        Self { dispatches, scratch: scratch.into_iter().collect(), choice: Some(Choice::Fused(choice)) }
+    fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {
+        let recording = planner.plan(&self.operation, &self.config, self.capacity().tokens)?;
+        let names = recording.tensors.iter().map(|operand| operand.name.to_owned()).collect();
+        let varying = bytemuck::bytes_of(&[self.tokens, 0, 0, 0]).to_vec();
+        Ok(vec![Planned { recording, names, tokens: self.tokens, varying }])
+    }
+
+    fn tuned(&self) -> Option<(Config, u32, Operation)> {
+        Some((self.config, self.capacity().tokens, self.operation))
+    }
+
+    fn twin(&self, values: &mut Values) {
+        match &self.operation {
+            Operation::Forward(options) => forward::twin(&self.config, options, values),
+            Operation::BackwardInput(options) => backward_input::twin(&self.config, options, values),
+            Operation::BackwardParams(options) => backward_params::twin(&self.config, options, values),
+            Operation::Linear(options) => linear::twin(&self.config, options, values),
+        }
     }
 }
 
@@ -144,47 +155,14 @@ fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Ve
     })
 }
 
-/// The elements of the router's row i, where there is a router.
-fn router_row(config: &Config, layout: &Layout, expert: usize) -> Option<std::ops::Range<usize>> {
-    let shared = || layout.shrink().row(config.rank as usize + expert);
-    (config.experts > 1).then(|| layout.latent_router().map_or_else(shared, |block| block.row(expert)))
-}
-
-/// The matrices in a packed buffer.
-pub fn unpack(config: &Config, layout: &Layout, packed: &[Approx]) -> Parameters {
-    let (rank, experts) = (config.rank as usize, config.experts as usize);
-    let row = |range: std::ops::Range<usize>| packed[range].to_vec();
-    let router = (0..experts).filter_map(|expert| router_row(config, layout, expert)).flat_map(row).collect();
-    let b = (0..experts)
-        .map(|expert| {
-            let column = |j: usize| layout.expand().row(expert * rank + j).start;
-            (0..layout.expand().columns())
-                .flat_map(|o| (0..rank).map(move |j| packed[column(j) + o]))
-                .collect()
-        })
-        .collect();
-    Parameters { a: (0..rank).flat_map(|j| row(layout.shrink().row(j))).collect(), router, b }
+/// The matrices in a packed buffer of the job's.
+pub fn unpack(config: &Config, packed: &[Approx]) -> Adapter<Approx> {
+    let layout = config.layout().expect("a valid configuration");
+    layout.unpack(packed).expect("a packed buffer of the layout's length")
 }
 
 /// The packed form of matrices; padding is exactly zero.
-pub fn pack(config: &Config, layout: &Layout, matrices: &Parameters) -> Vec<Approx> {
-    let rank = config.rank as usize;
-    let mut packed = vec![Approx::exact(0.0); layout.len()];
-    for (j, row) in matrices.a.chunks_exact(layout.shrink().columns()).enumerate() {
-        packed[layout.shrink().row(j)].copy_from_slice(row);
-    }
-    let columns = (matrices.router.len() / config.experts as usize).max(1);
-    for (expert, row) in matrices.router.chunks_exact(columns).enumerate() {
-        if let Some(range) = router_row(config, layout, expert) {
-            packed[range].copy_from_slice(row);
-        }
-    }
-    for (expert, b) in matrices.b.iter().enumerate() {
-        for (o, row) in b.chunks_exact(rank).enumerate() {
-            for (j, &value) in row.iter().enumerate() {
-                packed[layout.expand().row(expert * rank + j).start + o] = value;
-            }
-        }
-    }
-    packed
+pub fn pack(config: &Config, matrices: &Adapter<Approx>) -> Vec<Approx> {
+    let layout = config.layout().expect("a valid configuration");
+    layout.pack(matrices).expect("matrices of the configuration's shapes")
 }
