@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     let stopwatch = Stopwatch::new(&gpu).expect("the device runs");
     println!("{}, {}", gpu.describe(), stopwatch.clock());
     let testing = std::env::args().any(|argument| argument == "--test");

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let parameters = gpu.upload("adapter", &config.layout()?.pack(&adapter)?)?;
 
     // Once for each shape: plan and compile. Once for each layer: bind its tensors.
-    let kernels = Kernels::new(&device);
+    let kernels = Kernels::new(&device, &queue);
     let forward = Operation::Forward(ForwardOptions { write: WriteMode::Accumulate, ..Default::default() });
     let forward = kernels.prepare(&forward, &config, most_tokens)?.bind(&[
         ("x", (&x).into()),

@@ -259,6 +259,13 @@ pub enum Error {
         message: String,
     },
 
+    /// In a browser, whether something can be made is known later.
+    #[error("in a browser the outcome of {action} is known only later: await Kernels::prepare_async before")]
+    NotYetKnown {
+        /// What was being done.
+        action: &'static str,
+    },
+
     /// A file could not be written.
     #[error("{path} could not be written: {message}")]
     File {

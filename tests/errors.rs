@@ -18,7 +18,7 @@ static GPU: LazyLock<Gpu> = LazyLock::new(|| {
     gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
 });
 
-static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device));
+static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device, &GPU.queue));
 
 const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 const TOKENS: u32 = 4;
@@ -310,7 +310,7 @@ fn a_copy_that_is_refused_is_an_error_and_no_zeros() {
 fn work_that_is_refused_is_an_error() {
     for handled in [false, true] {
         let (gpu, errors) = own_gpu(&adapter(), handled);
-        let kernels = Kernels::new(&gpu.device);
+        let kernels = Kernels::new(&gpu.device, &gpu.queue);
         let buffer = |elements| gpu.zeroed("buffer", elements).expect("it fits");
         let (x, parameters, y, saved) = (buffer(1024), buffer(1024), buffer(1024), buffer(16));
         let buffers = Buffers { x, parameters, y, saved };
@@ -518,7 +518,8 @@ fn over_a_limit() {
 #[test]
 fn over_the_binding_limit() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
-    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let kernels =
+        Kernels::with_profile(&GPU.device, &GPU.queue, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
     let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     mentions_all(&error, &["x", "max_storage_buffer_binding_size", "128", "100"]);
@@ -527,7 +528,8 @@ fn over_the_binding_limit() {
 #[test]
 fn too_few_storage_buffers() {
     let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 3, ..KERNELS.profile().limits.clone() };
-    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let kernels =
+        Kernels::with_profile(&GPU.device, &GPU.queue, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
     let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     mentions_all(&error, &["forward", "max_storage_buffers_per_shader_stage", "4", "3"]);
@@ -722,7 +724,7 @@ fn a_device_error_is_an_error_and_not_a_panic() {
     // A device that was destroyed refuses every pipeline.
     let gpu = pollster::block_on(Gpu::from_env()).expect("the device under test");
     let buffers = Buffers::new();
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     gpu.device.destroy();
     let error = buffers.forward().bind(&kernels).expect_err("must be refused");
     assert!(matches!(error, Error::Device { .. }), "{error}");
@@ -830,7 +832,7 @@ fn odd_claims_of_subgroups_do_no_harm() {
         };
         let claimed =
             DeviceProfile { limits, subgroup_lanes, max_loop_iterations: u64::MAX, ..guaranteed.clone() };
-        let kernels = Kernels::with_profile(&GPU.device, claimed);
+        let kernels = Kernels::with_profile(&GPU.device, &GPU.queue, claimed);
         assert_eq!(kernels.profile().subgroup_lanes, subgroup_lanes.min(guaranteed.subgroup_lanes));
         assert_eq!(kernels.profile().max_loop_iterations, guaranteed.max_loop_iterations);
         let [planned, guaranteed] = [&kernels.profile().limits, &guaranteed.limits];
@@ -937,7 +939,8 @@ fn plans_do_not_depend_on_the_cores_of_a_process() {
 #[test]
 fn the_cause_of_an_unusable_weight_is_no_number_of_tokens() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 100, ..KERNELS.profile().limits.clone() };
-    let kernels = Kernels::with_profile(&GPU.device, DeviceProfile { limits, ..KERNELS.profile().clone() });
+    let kernels =
+        Kernels::with_profile(&GPU.device, &GPU.queue, DeviceProfile { limits, ..KERNELS.profile().clone() });
     let buffers = Buffers::new();
     let prepared = kernels.prepare(&linear(LinearDirection::Forward), &CONFIG, 1).expect("it can be planned");
     let tensors = [("x", &buffers.x), ("weight", &buffers.y), ("y", &buffers.saved)];

@@ -265,7 +265,7 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
     let [moments, status] =
         [2 * ELEMENTS, 2].map(|len| gpu.zeroed("moments or status", len).expect("there is room"));
     let adamw = AdamW::prepare(
-        &Kernels::new(&gpu.device),
+        &Kernels::new(&gpu.device, &gpu.queue),
         &AdamWDescriptor {
             buffers: &[AdamWBuffers {
                 elements: ELEMENTS,

@@ -119,7 +119,7 @@ fn a_tuned_step_uses_what_was_tuned() {
         let unusual = unusual.expect("some choice compiles other shaders");
         assert_eq!(tuning.get(&SPLIT, SPLIT_TOKENS, operation), Some(unusual));
     }
-    let kernels = Kernels::new(&GPU.device).with_tuning(tuning);
+    let kernels = Kernels::new(&GPU.device, &GPU.queue).with_tuning(tuning);
     let capacity = Capacity { tokens: SPLIT_TOKENS, plans: Plans::One };
     let prepared = step.map(|operation| kernels.prepare(&operation, &SPLIT, capacity).expect("it fits"));
     let recordings = prepared.each_ref().map(|prepared| prepared.recordings().next().expect("one plan"));
@@ -198,7 +198,7 @@ fn parameters_over_a_limit_are_an_error() {
 
 #[test]
 fn tuned_kernels_share_their_pipelines() {
-    let kernels = Kernels::new(&GPU.device);
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
     let mut tuning = Tuning::default();
     let forward = OPERATIONS[0];
     tuning.set(&CONFIG, TOKENS, forward, choices(forward)[1]);

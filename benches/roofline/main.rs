@@ -106,7 +106,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let gpu = pollster::block_on(Gpu::from_env())?;
     let stopwatch = Stopwatch::new(&gpu)?;
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     let limits = Limits::measure(&gpu, &stopwatch)?;
     println!(
         "{}, {}: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s",

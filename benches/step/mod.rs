@@ -131,7 +131,7 @@ impl Pack {
 
 impl Step {
     pub fn bind(gpu: &Gpu, model: &Model) -> Result<Self, Error> {
-        let kernels = &Kernels::new(&gpu.device);
+        let kernels = &Kernels::new(&gpu.device, &gpu.queue);
         let tokens = model.tokens;
         let widest = model.projections.into_iter().flatten().max().unwrap_or_default();
         let activation = |label, value| gpu.upload(label, &vec![value; (tokens * widest) as usize]);

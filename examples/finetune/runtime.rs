@@ -20,7 +20,7 @@ impl Runtime {
     /// A device whose adapter's name contains `adapter`, or the best one, with the base on it.
     pub fn new(adapter: Option<&str>, base: &Path) -> Result<Self> {
         let gpu = pollster::block_on(open(adapter))?;
-        let kernels = Kernels::new(&gpu.device);
+        let kernels = Kernels::new(&gpu.device, &gpu.queue);
         let shaders = Shaders::compile(&gpu.device);
         let base = Base::load(&gpu, base)?;
         Ok(Self { gpu, kernels, shaders, base })

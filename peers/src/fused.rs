@@ -27,7 +27,7 @@ struct Gradients {
 pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn Pass>> {
     let Problem { config, tokens, ref adapter, ref inputs } = *problem;
     let layout = config.layout()?;
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     let rows = |label, columns| gpu.zeroed(label, (tokens * columns) as usize);
     let (y, dx) = (rows("y", config.d_out)?, rows("dx", config.d_in)?);
     let (saved, dstate) = (rows("saved", config.state_len())?, rows("dstate", config.state_len())?);

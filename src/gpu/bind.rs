@@ -88,6 +88,7 @@ impl Prepared {
     }
 
     /// The recordings, for different numbers of tokens, the least first.
+    #[must_use]
     pub fn recordings(&self) -> impl ExactSizeIterator<Item = &Recording> {
         self.0.variants.iter().map(|variant| &variant.recording)
     }
@@ -224,7 +225,7 @@ impl Bound {
 impl BoundVariant {
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32, varying: &wgpu::BindGroup) {
         for dispatch in &self.dispatches {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_pipeline(&dispatch.pipeline.compute);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
             if dispatch.pipeline.varying != Varying::Nothing {
                 pass.set_bind_group(1, varying, &[]);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bind::{Bound, Prepared};
 use super::pipeline::{Pipeline, compile, entry};
-use super::scope::scoped;
+use super::scope::{Scopes, at_once, scoped};
 use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
@@ -31,6 +31,7 @@ pub struct Kernels {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) device: wgpu::Device,
+    queue: wgpu::Queue,
     /// Group 1 of all pipelines.
     varying: wgpu::BindGroupLayout,
     pipelines: Cache<(Shader, bool), Pipeline>,
@@ -39,7 +40,8 @@ pub(crate) struct Shared {
 
 /// Things that are made on first use. A place's lock is held while its thing is made, so that different things
 /// are made at the same time.
-type Cache<K, V> = Mutex<HashMap<K, Arc<Mutex<Option<Arc<V>>>>>>;
+type Cache<K, V> = Mutex<HashMap<K, Place<V>>>;
+type Place<V> = Arc<Mutex<Option<Arc<V>>>>;
 
 /// An operation and a layer for up to a number of tokens; the layer's scaling by its bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,16 +89,17 @@ const PLAN_STEP: u32 = 8;
 const INVARIANT_TOKENS: u32 = 32;
 
 impl Kernels {
-    /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it.
+    /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it. `queue` writes the constants of
+    /// operations while they are prepared, ahead of what is submitted to it next.
     #[must_use]
-    pub fn new(device: &wgpu::Device) -> Self {
-        Self::with_profile(device, DeviceProfile::of(device))
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        Self::with_profile(device, queue, DeviceProfile::of(device))
     }
 
     /// The kernels on `device`, planned for `profile`: for devices whose width the caller knows. Where the
     /// profile claims more subgroup lanes or loop iterations than the device guarantees, the device's count.
     #[must_use]
-    pub fn with_profile(device: &wgpu::Device, profile: DeviceProfile) -> Self {
+    pub fn with_profile(device: &wgpu::Device, queue: &wgpu::Queue, profile: DeviceProfile) -> Self {
         let profile = profile.within(&DeviceProfile::of(device));
         let varying = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some("hydralora varying"),
@@ -104,6 +107,7 @@ impl Kernels {
         });
         let shared = Shared {
             device: device.clone(),
+            queue: queue.clone(),
             varying,
             pipelines: Cache::default(),
             uniforms: Cache::default(),
@@ -157,6 +161,37 @@ impl Kernels {
         }
         let prepared = self.prepare_recordings(self.plan(operation, config, capacity)?)?;
         Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
+    }
+
+    /// Like [`Kernels::prepare`], for browsers, where wgpu reports only later whether a pipeline compiled. Nothing
+    /// is kept of what fails.
+    ///
+    /// # Errors
+    /// Those of [`Kernels::prepare`].
+    pub async fn prepare_async(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        capacity: impl Into<Capacity>,
+    ) -> Result<Prepared, Error> {
+        let capacity = capacity.into();
+        let recordings = self.plan(operation, config, capacity)?;
+        let steps = || recordings.iter().flat_map(|recording| &recording.steps);
+        // All are begun before the first is awaited, so that a browser compiles them at the same time.
+        let compiling: Vec<_> = steps()
+            .filter(|step| !self.is_compiled(&step.shader))
+            .map(|step| (step.shader.clone(), self.compile(&step.shader)))
+            .collect();
+        for (shader, compiling) in compiling {
+            let pipeline = Arc::new(compiling.await?);
+            let place = place(&self.shared.pipelines, (shader, self.pooled));
+            lock(&place).get_or_insert(pipeline);
+        }
+        for step in steps() {
+            let uniform = Arc::new(self.shared.uniform("hydralora uniform", &step.uniform).await?);
+            lock(&place(&self.shared.uniforms, step.uniform.clone())).get_or_insert(uniform);
+        }
+        self.prepare(operation, config, capacity)
     }
 
     /// The recordings for a capacity, by their own, the least first.
@@ -238,24 +273,34 @@ impl Kernels {
         &self.shared
     }
 
+    fn is_compiled(&self, shader: &Shader) -> bool {
+        let place = lock(&self.shared.pipelines).get(&(shader.clone(), self.pooled)).cloned();
+        place.is_some_and(|place| lock(&place).is_some())
+    }
+
+    fn compile(&self, shader: &Shader) -> impl Future<Output = Result<Pipeline, Error>> + use<> {
+        let source = shader.source();
+        let source = if self.pooled { source.pooled() } else { source };
+        compile(&self.shared.device, source, &self.shared.varying)
+    }
+
     pub(super) fn pipeline(&self, shader: &Shader) -> Result<Arc<Pipeline>, Error> {
-        let Shared { device, varying, pipelines, .. } = &*self.shared;
-        made_once(pipelines, (shader.clone(), self.pooled), || {
-            let source = shader.source();
-            compile(device, if self.pooled { source.pooled() } else { source }, varying)
+        made_once(&self.shared.pipelines, (shader.clone(), self.pooled), || {
+            at_once("compiling a shader", self.compile(shader))
         })
     }
 
     /// A uniform buffer with these contents, shared by all who want the same.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
-        let Shared { device, uniforms, .. } = &*self.shared;
-        made_once(uniforms, bytes.to_vec(), || filled_uniform(device, "hydralora uniform", bytes))
+        made_once(&self.shared.uniforms, bytes.to_vec(), || {
+            at_once(CREATING_UNIFORM, self.shared.uniform("hydralora uniform", bytes))
+        })
     }
 
     /// A uniform of its own that changes, bound as group 1.
     pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
-        let Shared { device, varying, .. } = &*self.shared;
-        let buffer = filled_uniform(device, label, bytes)?;
+        let Shared { device, queue, varying, .. } = &*self.shared;
+        let buffer = scoped(device, CREATING_UNIFORM, || uniform_buffer(device, queue, label, bytes))?;
         let bind_group = scoped(device, "binding a uniform buffer", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(label),
@@ -268,6 +313,15 @@ impl Kernels {
 }
 
 impl Shared {
+    fn uniform(
+        &self,
+        label: &str,
+        bytes: &[u8],
+    ) -> impl Future<Output = Result<wgpu::Buffer, Error>> + use<> {
+        let scopes = Scopes::push(&self.device, CREATING_UNIFORM);
+        scopes.report(uniform_buffer(&self.device, &self.queue, label, bytes))
+    }
+
     /// A storage buffer of the library's own.
     pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
         scoped(&self.device, "creating a scratch buffer", || {
@@ -306,27 +360,25 @@ impl PlanKey {
     }
 }
 
-/// A uniform buffer holding `bytes`.
-fn filled_uniform(device: &wgpu::Device, label: &'static str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
-    // Devices without arbitrary binding sizes want whole 16-byte units.
-    let size = (bytes.len() as u64).next_multiple_of(16);
-    let action = "creating a uniform buffer";
-    scoped(device, action, || {
-        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: true,
-        });
-        // Without its contents a kernel would see no tokens and do nothing.
-        buffer.get_mapped_range_mut(..bytes.len() as u64)?.copy_from_slice(bytes);
-        buffer.unmap();
-        Ok(buffer)
-    })?
-    .map_err(|error: wgpu::MapRangeError| Error::Device {
-        action: action.to_owned(),
-        message: error.to_string(),
-    })
+const CREATING_UNIFORM: &str = "creating a uniform buffer";
+
+/// A uniform buffer holding `bytes`. It is not mapped while it is created: where memory is short, a browser
+/// answers that with an exception.
+fn uniform_buffer(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> wgpu::Buffer {
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        // Devices without arbitrary binding sizes want whole 16-byte units.
+        size: (bytes.len() as u64).next_multiple_of(16),
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    queue.write_buffer(&buffer, 0, bytes);
+    buffer
+}
+
+/// The place of `key` in `cache`.
+fn place<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K) -> Place<V> {
+    Arc::clone(lock(cache).entry(key).or_default())
 }
 
 /// What `cache` has at `key`, or else what `make` gives; nothing is kept of what fails.
@@ -335,7 +387,7 @@ fn made_once<K: Eq + Hash, V>(
     key: K,
     make: impl FnOnce() -> Result<V, Error>,
 ) -> Result<Arc<V>, Error> {
-    let place = Arc::clone(lock(cache).entry(key).or_default());
+    let place = place(cache, key);
     let mut place = lock(&place);
     if let Some(made) = &*place {
         return Ok(Arc::clone(made));

@@ -1,51 +1,51 @@
 //! Compiled shaders.
 
 use crate::error::Error;
-use crate::gpu::scope::scoped;
+use crate::gpu::scope::Scopes;
 use crate::kernel::{BindingKind, Source, Varying};
 
-/// A compiled shader, and what it binds in group 0.
+/// A compiled shader, and what it binds.
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) compute: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
     pub(super) varying: Varying,
 }
 
-/// Compiles a shader. `varying` is the layout of group 1, where shaders have one.
+/// Compiles a shader: at once, but in a browser whether that succeeded is known later. `varying` is the layout
+/// of group 1, where shaders have one.
 pub(super) fn compile(
     device: &wgpu::Device,
     source: Source,
     varying: &wgpu::BindGroupLayout,
-) -> Result<Pipeline, Error> {
+) -> impl Future<Output = Result<Pipeline, Error>> + use<> {
     let Source { label, wgsl, bindings, varying: has } = source;
     log::debug!("hydralora: compiling {label}");
-    scoped(device, &format!("compiling {label}"), || {
-        let module = trusted_module(device, label, wgsl);
-        let entries: Vec<_> = (0..).zip(&bindings).map(|(at, binding)| entry(at, binding.kind)).collect();
-        let label = Some(label);
-        let layout =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-        let groups = [Some(&layout), Some(varying)];
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label,
-            bind_group_layouts: if has == Varying::Nothing { &groups[..1] } else { &groups },
+    let scopes = Scopes::push(device, &format!("compiling {label}"));
+    let module = trusted_module(device, label, wgsl);
+    let entries: Vec<_> = (0..).zip(&bindings).map(|(at, binding)| entry(at, binding.kind)).collect();
+    let label = Some(label);
+    let layout =
+        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let groups = [Some(&layout), Some(varying)];
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: if has == Varying::Nothing { &groups[..1] } else { &groups },
+        ..Default::default()
+    });
+    let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every kernel writes its workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
             ..Default::default()
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label,
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // Every kernel writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        Pipeline { pipeline, layout, varying: has }
-    })
+        },
+        cache: None,
+    });
+    scopes.report(Pipeline { compute, layout, varying: has })
 }
 
 pub(crate) fn entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEntry {

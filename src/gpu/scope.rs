@@ -47,6 +47,12 @@ impl Scopes {
             }
         }
     }
+
+    /// Ends the scopes now, and gives what was created in them, if they caught nothing.
+    pub(crate) fn report<T>(self, created: T) -> impl Future<Output = Result<T, Error>> + use<T> {
+        let reported = self.pop();
+        async move { reported.await.map(|()| created) }
+    }
 }
 
 /// Whether the device is lost. wgpu reports nothing about a lost device, not even this mistake.
@@ -60,6 +66,17 @@ fn lost(device: &wgpu::Device) -> impl Future<Output = bool> + use<> {
     });
     let reported = scope.pop();
     async move { reported.await.is_none() }
+}
+
+/// The value of a future that waits for nothing but what wgpu reports.
+///
+/// # Errors
+/// In a browser wgpu reports later, and nothing here waits.
+pub(crate) fn at_once<T>(
+    action: &'static str,
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    ready_now(future).unwrap_or(Err(Error::NotYetKnown { action }))
 }
 
 /// Runs `create` and turns what wgpu reports into a typed error. A browser reports later, and nothing

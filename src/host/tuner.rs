@@ -33,7 +33,7 @@ const VERSION: u32 = 3;
 /// tuner.measure_step(&gpu, &config, 128)?;
 /// tuner.save("tuning.json")?;
 ///
-/// let kernels = Kernels::new(&gpu.device).with_tuning(tuner.tuning().clone());
+/// let kernels = Kernels::new(&gpu.device, &gpu.queue).with_tuning(tuner.tuning().clone());
 /// # Ok(())
 /// # }
 /// ```
@@ -188,7 +188,7 @@ impl Tuner {
         tokens: u32,
         operation: Operation,
     ) -> Result<Measurement, Error> {
-        let kernels = Kernels::new(&gpu.device);
+        let kernels = Kernels::new(&gpu.device, &gpu.queue);
         let planner = kernels.planner();
         let mut choices = promising(planner.choices(&operation, config, tokens)?);
         let predicted = planner.plan(&operation, config, tokens)?.choice;

@@ -231,7 +231,7 @@ impl WgpuDevice {
         let profile = DeviceProfile::of(&device);
         let chosen = Planning::Chosen(None, None);
         let kernels = [Planning::Device, Planning::Wide, Planning::Software, Planning::Narrow, chosen]
-            .map(|planning| Kernels::with_profile(&device, told_profile(&profile, planning)));
+            .map(|planning| Kernels::with_profile(&device, &queue, told_profile(&profile, planning)));
         Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
     }
 

@@ -146,7 +146,7 @@ struct Use {
 
 impl Use {
     fn new(gpu: Gpu) -> Result<Self, Error> {
-        let kernels = Kernels::new(&gpu.device);
+        let kernels = Kernels::new(&gpu.device, &gpu.queue);
         let buffers = Buffers::new(&gpu, &CONFIG)?;
         let forward = buffers.forward(&kernels, CONFIG)?;
         let batch = Batch::new(&kernels, 1)?;
@@ -325,6 +325,7 @@ pub fn exhaust_memory() -> Result<(), String> {
     let gpu = pollster::block_on(Gpu::from_env()).map_err(|error| error.to_string())?;
     let kernels = Kernels::with_profile(
         &gpu.device,
+        &gpu.queue,
         DeviceProfile { busy_workgroups: 4096, ..DeviceProfile::of(&gpu.device) },
     );
     // Splits of the tokens need about the largest binding of scratch memory.
@@ -380,10 +381,15 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
     let (device, queue) = pollster::block_on(request).map_err(|error| Failure::Failed(error.to_string()))?;
     let gpu = Gpu { device, queue };
     let errors = count_errors(&gpu);
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     let buffers = Buffers::new(&gpu, &CONFIG)?;
-    for attempt in ["first", "second"] {
-        let prepared = buffers.forward(&kernels, CONFIG);
+    for attempt in ["first", "second", "awaited"] {
+        let prepared = if attempt == "awaited" {
+            let forward = Operation::Forward(ForwardOptions::default());
+            pollster::block_on(kernels.prepare_async(&forward, &CONFIG, 1)).map(drop)
+        } else {
+            buffers.forward(&kernels, CONFIG).map(drop)
+        };
         ensure(matches!(prepared, Err(Error::Device { .. })), || {
             format!("a pipeline beyond the device's limits gave {prepared:?} at the {attempt} attempt")
         })?;
@@ -446,7 +452,7 @@ pub fn install_logger() {
 
 fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     let buffers = Buffers::new(&gpu, &CONFIG)?;
     PANIC.set(true);
     let prepared = catch_unwind(AssertUnwindSafe(|| buffers.forward(&kernels, CONFIG).map(drop)));
@@ -462,7 +468,7 @@ fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
 fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     let profile = DeviceProfile { busy_workgroups: 64, ..DeviceProfile::of(&gpu.device) };
-    let kernels = Kernels::with_profile(&gpu.device, profile);
+    let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, profile);
     let tokens = 200;
     let prepared = backward_params(&kernels, &CONFIG, tokens)?;
     let bytes = prepared.scratch_bytes();
@@ -521,7 +527,7 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
     let adapter = adapters.into_iter().find(same);
     let adapter = adapter.ok_or_else(|| Failure::Failed("the adapter is gone".to_owned()))?;
     let gpu = pollster::block_on(Gpu::from_adapter(&adapter))?;
-    let kernels = Kernels::new(&gpu.device);
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
     // Every operation: a step with split tokens, and an optimiser with clipping.
     let case = Case::new(CaseOperation::Step(Router::Input), Shape::new(130, [8, 8], [2, 2]))
         .planned_for(Planning::Wide);
@@ -575,7 +581,7 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
     });
     // All prepare at once on one set of kernels, which have compiled nothing yet.
     let gpu = device.gpu.clone();
-    let kernels = &Kernels::new(&gpu.device);
+    let kernels = &Kernels::new(&gpu.device, &gpu.queue);
     let gpu = &gpu;
     let outcomes: Vec<Result<(), Failure>> = std::thread::scope(|scope| {
         let threads: Vec<_> = cases
