@@ -58,6 +58,7 @@ pub struct AdamW {
     bound: Vec<Bound>,
     step: Varied,
     hyper: AdamWHyper,
+    bytes: u64,
 }
 
 impl AdamWHyper {
@@ -114,7 +115,7 @@ impl AdamW {
                 kernels.bind(recording, &buffers.tensors())
             };
             let bound = recordings.iter().zip(buffers).map(bind).collect::<Result<_, _>>()?;
-            return Ok(Self { bound, step, hyper });
+            return Ok(Self { bound, step, hyper, bytes: 0 });
         }
         let (norms, rest) = recordings.split_at(buffers.len());
         let (reduces, updates) = rest.split_at(1);
@@ -128,12 +129,14 @@ impl AdamW {
         all.extend(reduces[0].tensor("status").zip(status));
         kernels.check(&all)?;
         let squares = reduces[0].tensor("squares").map_or(0, Operand::bytes);
+        let mut bytes = squares;
         let squares = kernels.shared().scratch(squares)?;
         let squares = ("squares", Tensor::from(&squares));
         let own;
         let status = if let Some(status) = status {
             status
         } else {
+            bytes += size_of::<AdamWStatus>() as u64;
             own = kernels.shared().scratch(size_of::<AdamWStatus>() as u64)?;
             Tensor::from(&own)
         };
@@ -149,7 +152,7 @@ impl AdamW {
             let [parameters, gradients, moments] = buffers.tensors();
             bound.push(kernels.bind(update, &[parameters, gradients, moments, status])?);
         }
-        Ok(Self { bound, step, hyper })
+        Ok(Self { bound, step, hyper, bytes })
     }
 
     /// Sets the number of the next step (the first is 1) and its learning rate.
@@ -167,6 +170,12 @@ impl AdamW {
     pub fn set_step(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
         self.step.write(queue, &self.hyper.uniform(step, learning_rate)?);
         Ok(())
+    }
+
+    /// Bytes of memory of its own, beside uniforms.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Dispatches that encoding it takes.

@@ -215,6 +215,20 @@ pub enum Error {
         tensor: String,
     },
 
+    /// A module's name comes twice.
+    #[error("the module {module:?} comes twice: give each adapter a name of its own")]
+    DuplicateModule {
+        /// The name.
+        module: String,
+    },
+
+    /// No module has this name.
+    #[error("there is no module {module:?}: Pack::places lists them")]
+    UnknownModule {
+        /// The name.
+        module: String,
+    },
+
     /// A choice of another kind of operation.
     #[error("the choice is none of {operation}: take one of Planner::choices")]
     WrongChoice {

@@ -16,6 +16,7 @@ mod memory;
 mod plan;
 mod planner;
 mod recording;
+mod stack;
 #[cfg(feature = "twin")]
 pub mod twin;
 
@@ -28,11 +29,12 @@ pub use host::tuner;
 pub use host::{device, stopwatch};
 pub use layer::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, ForwardOptions, Layout,
-    LinearDirection, LinearOptions, Operation, Router, WriteMode,
+    LinearDirection, LinearOptions, Operation, Pack, Place, Router, WriteMode,
 };
 pub use memory::Memory;
 pub use plan::{Choice, DeviceProfile, FusedChoice, Grid, LinearChoice, OuterChoice, Tile, Tuning};
 pub use planner::Planner;
 pub use recording::{Operand, Recording, Slot, Step, Work};
+pub use stack::{Stack, StackDescriptor};
 /// The wgpu this release is built on: wgpu 30.
 pub use wgpu;

@@ -4,9 +4,8 @@ use crate::error::Error;
 use crate::layer::{Config, Operation};
 use crate::planner::Planner;
 
-/// The bytes of everything that one adapter's training step binds besides x, y, g and dx, which are
-/// the caller's anyway. Nothing else is allocated but uniforms of less than 64 bytes each and, with
-/// clipping, about a KiB for the optimiser.
+/// The bytes of everything that a training step binds besides x, y, g and dx, which are the caller's anyway: of
+/// one adapter, or of a [`Stack`](crate::Stack). Nothing else is allocated but uniforms of less than 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// The packed parameters, f32.
@@ -22,6 +21,9 @@ pub struct Memory {
     /// Scratch memory, which the operations share where they are given one: copies of the gradients, where the
     /// tokens are split, or the sums that a separate shrink leaves.
     pub scratch: u64,
+    /// What a clipping optimiser keeps of the gradients' norm; 0 where the caller has an optimiser to ask
+    /// ([`AdamW::bytes`](crate::AdamW::bytes)).
+    pub optimiser: u64,
 }
 
 impl Memory {
@@ -49,14 +51,15 @@ impl Memory {
             saved: state,
             dstate: state,
             scratch,
+            optimiser: 0,
         })
     }
 
     /// All of them together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { parameters, gradients, moments, saved, dstate, scratch } = *self;
-        parameters + gradients + moments + saved + dstate + scratch
+        let Self { parameters, gradients, moments, saved, dstate, scratch, optimiser } = *self;
+        parameters + gradients + moments + saved + dstate + scratch + optimiser
     }
 }
 
@@ -84,6 +87,7 @@ mod tests {
             saved: state,
             dstate: state,
             scratch: 0,
+            optimiser: 0,
         };
         assert_eq!(memory, expected);
         assert_eq!(memory.total(), 4 * parameters + 2 * state);

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use hydralora::device::{Gpu, instance_from_env};
 use hydralora::kernel::Varying;
 use hydralora::{
-    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, DeviceProfile, Kernels, Planner,
-    Recording, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, Batch, Bound, Config, DeviceProfile,
+    ForwardOptions, Kernels, Operation, Planner, Recording, Stack, StackDescriptor, wgpu,
 };
-use step::{LLAMA_2_7B, Model, Pack, Step};
+use step::{LLAMA_2_7B, Model, Step};
 
 /// A model of which a software driver runs whole steps in no time.
 const SMALL: Model = Model { layers: 2, projections: [[64, 64], [64, 192], [192, 64]], tokens: 16 };
@@ -229,18 +229,84 @@ fn recording_makes_nothing_on_the_device() {
     assert_eq!(after, before, "more than command buffers");
 }
 
+/// Seven projections of 32 layers, as LLaMA-2-7B has them, whose prompt length changes: what was planned,
+/// compiled and bound once serves every length.
+#[test]
+fn another_number_of_tokens_makes_nothing() {
+    const MOST: u32 = 423;
+    let (instance, gpu) = instance_and_gpu();
+    let device = &gpu.device;
+    let kernels = &Kernels::new(device, &gpu.queue);
+    let forward = [Operation::Forward(ForwardOptions::default())];
+    let layer = [[4096, 4096]; 4].into_iter().chain([[4096, 11008], [4096, 11008], [11008, 4096]]);
+    let modules: Vec<(String, Config)> = (0..32)
+        .flat_map(|_| layer.clone())
+        .enumerate()
+        .map(|(at, [d_in, d_out])| {
+            (format!("projection {at}"), Config { d_in, d_out, rank: 2, experts: 2, ..Config::default() })
+        })
+        .collect();
+    let modules: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
+    let descriptor = StackDescriptor {
+        modules: &modules,
+        capacity: MOST.into(),
+        operations: &forward,
+        ..StackDescriptor::default()
+    };
+    let stack = Stack::new(kernels, &descriptor).expect("it fits");
+    let [x, y] = ["x", "y"].map(|name| gpu.zeroed(name, MOST as usize * 11008).expect("it fits"));
+    let activations = [("x", (&x).into()), ("y", (&y).into())];
+    let bind = |&(name, _): &(&str, Config)| stack.bind(name, &forward[0], &activations).expect("it fits");
+    let bound: Vec<Bound> = modules.iter().map(bind).collect();
+    assert_eq!(bound.len(), 224);
+    let mut batch = stack.batch().expect("it fits");
+    let encode = |pass: &mut wgpu::ComputePass<'_>, batch: &Batch| {
+        bound.iter().try_for_each(|bound| bound.encode(pass, batch))
+    };
+    let existing = || instance.generate_report().expect("wgpu's own implementation of WebGPU").hub;
+    let memory = || device.generate_allocator_report().map(|report| report.total_allocated_bytes);
+    let (compiled, before, memory_before) = (kernels.compiled(), existing(), memory());
+    let recordings = |tokens: u32| -> Vec<Recording> {
+        let prepared = |config| kernels.prepare(&forward[0], config, MOST).expect("it was prepared");
+        let fits = |recording: &&Recording| tokens <= recording.capacity;
+        let chosen = |config| prepared(config).recordings().find(fits).expect("it has room").clone();
+        modules.iter().map(|(_, config)| chosen(config)).collect()
+    };
+    let mut commands = Vec::new();
+    for tokens in [MOST, 217, 1, 32, MOST] {
+        let begin = std::time::Instant::now();
+        batch.set(&gpu.queue, tokens).expect("tokens");
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), &batch)
+            .expect("it has room");
+        println!("224 forwards of {tokens} tokens recorded in {:?}", begin.elapsed());
+        commands.push(encoder.finish());
+        let ours = Recorded::of(device, |pass| encode(pass, &batch).expect("it has room"));
+        let by_hand = ByHand::new(device, &recordings(tokens), tokens);
+        assert_eq!(ours, Recorded::of(device, |pass| by_hand.encode(pass)), "{tokens} tokens");
+    }
+    assert_eq!(kernels.compiled(), compiled);
+    // What wgpu took for the number of tokens waits for a submission.
+    gpu.queue.submit([]);
+    gpu.wait().expect("the device runs");
+    assert_eq!(memory(), memory_before, "bytes of device memory");
+    let after = existing();
+    assert_eq!(after.buffers.num_kept_from_user, before.buffers.num_kept_from_user, "buffers");
+    assert_eq!(after.bind_groups.num_kept_from_user, before.bind_groups.num_kept_from_user, "bind groups");
+}
+
 #[test]
 fn a_recorded_step_trains() {
     const RATE: f32 = 1e-3;
     let gpu = &gpu();
     let step = Step::bind(gpu, &SMALL).expect("it fits");
-    for Pack { parameters, .. } in &step.packs {
+    for parameters in step.stack.parameters() {
         let values: Vec<f32> = (0..parameters.size() / 4).map(|at| (at as f32).sin() / 8.0).collect();
         gpu.queue.write_buffer(parameters, 0, bytemuck::cast_slice(&values));
     }
     let read = || -> Vec<f32> {
-        let packs = step.packs.iter();
-        packs.flat_map(|pack| gpu.read_blocking(&pack.parameters).expect("the device runs")).collect()
+        let buffers = step.stack.parameters().iter();
+        buffers.flat_map(|buffer| gpu.read_blocking(buffer).expect("the device runs")).collect()
     };
     let mut before = read();
     for number in 1..=2 {

@@ -7,15 +7,12 @@ use std::time::{Duration, Instant};
 
 use hydralora::device::Gpu;
 use hydralora::{
-    AdamW, AdamWBuffers, AdamWDescriptor, Batch, Bound, Capacity, Config, DeviceProfile, Element, Error,
-    Kernels, Operation, Planner, Plans, Prepared, Recording, Router, Tensor, wgpu,
+    AdamW, Batch, Bound, Capacity, Config, Element, Error, Kernels, Operation, Pack, Planner, Plans,
+    Recording, Router, Stack, StackDescriptor, Tensor, wgpu,
 };
 
 /// Recordings that are timed.
 const ROUNDS: usize = 51;
-
-/// Bytes at whose multiples every device lets a binding start.
-const ALIGNMENT: u64 = 256;
 
 /// A model as its adapters see it: each layer has one on each of three projections.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +26,6 @@ pub struct Model {
 /// LLaMA-2-7B. How many the tokens are does not change what the CPU does, unless they are split.
 pub const LLAMA_2_7B: Model =
     Model { layers: 32, projections: [[4096, 4096], [4096, 11008], [11008, 4096]], tokens: 16 };
-
-/// An adapter, and where it lies in its pack's buffers.
-struct Place {
-    config: Config,
-    offset: u64,
-    bytes: u64,
-}
 
 impl Model {
     /// The adapters in the order of the forward pass.
@@ -51,47 +41,30 @@ impl Model {
         std::iter::repeat_n(layer, self.layers).flatten()
     }
 
-    /// Adapters that share buffers, and an AdamW: as many as the device lets one binding hold both
-    /// moments of.
-    fn packs(&self, device: &DeviceProfile) -> Result<Vec<Vec<Place>>, Error> {
-        let most = device.limits.max_storage_buffer_binding_size.min(device.limits.max_buffer_size) / 2;
-        let mut packs = vec![Vec::new()];
-        let mut end = 0u64;
-        for config in self.adapters() {
-            let bytes = config.layout()?.bytes();
-            let mut offset = end.next_multiple_of(ALIGNMENT);
-            if offset > 0 && offset + bytes > most {
-                packs.push(Vec::new());
-                offset = 0;
-            }
-            end = offset + bytes;
-            packs.last_mut().expect("never empty").push(Place { config, offset, bytes });
-        }
-        Ok(packs)
+    /// The adapters with names.
+    fn modules(&self) -> Vec<(String, Config)> {
+        self.adapters().enumerate().map(|(at, config)| (format!("adapter {at}"), config)).collect()
     }
 
     /// The operations of a step, in the order that [`Step::encode`] records them.
     pub fn recordings(&self, planner: &Planner) -> Result<Vec<Recording>, Error> {
-        let packs = self.packs(&planner.profile)?;
+        let modules = self.modules();
+        let modules = || modules.iter().map(|(name, config)| (name.as_str(), *config));
         let [forward, backward @ ..] = Operation::training_step(Element::F32);
         let mut recordings = Vec::new();
-        for Place { config, .. } in packs.iter().flatten() {
-            recordings.push(planner.plan(&forward, config, self.tokens)?);
+        for (_, config) in modules() {
+            recordings.push(planner.plan(&forward, &config, self.tokens)?);
         }
-        for Place { config, .. } in packs.iter().flatten().rev() {
+        for (_, config) in modules().rev() {
             for operation in &backward {
-                recordings.push(planner.plan(operation, config, self.tokens)?);
+                recordings.push(planner.plan(operation, &config, self.tokens)?);
             }
         }
-        let elements: Vec<_> = packs.iter().map(|pack| elements(pack) as u64).collect();
+        let pack = Pack::new(modules(), &planner.profile.limits)?;
+        let elements: Vec<_> = pack.buffers().iter().map(|&elements| elements as u64).collect();
         recordings.extend(planner.adamw(&elements, false)?);
         Ok(recordings)
     }
-}
-
-/// Elements of a pack's parameters.
-fn elements(pack: &[Place]) -> usize {
-    pack.last().map_or(0, |place| (place.offset + place.bytes) as usize / 4)
 }
 
 /// A step that is ready to be recorded. The adapters share their activations, which no model's do; recording
@@ -99,34 +72,8 @@ fn elements(pack: &[Place]) -> usize {
 pub struct Step {
     /// The operations of each.
     adapters: Vec<[Bound; 3]>,
-    pub packs: Vec<Pack>,
-    adamw: AdamW,
+    pub stack: Stack,
     batch: Batch,
-}
-
-/// Buffers of several adapters.
-pub struct Pack {
-    pub parameters: wgpu::Buffer,
-    gradients: wgpu::Buffer,
-    moments: wgpu::Buffer,
-}
-
-impl Pack {
-    fn new(gpu: &Gpu, places: &[Place]) -> Result<Self, Error> {
-        let elements = elements(places);
-        Ok(Self {
-            parameters: gpu.zeroed("parameters", elements)?,
-            gradients: gpu.zeroed("gradients", elements)?,
-            moments: gpu.zeroed("moments", 2 * elements)?,
-        })
-    }
-
-    fn buffers(&self) -> AdamWBuffers<'_> {
-        let Self { parameters, gradients, moments } = self;
-        let elements = parameters.size() as usize / 4;
-        let (parameters, gradients, moments) = (parameters.into(), gradients.into(), moments.into());
-        AdamWBuffers { elements, parameters, gradients, moments }
-    }
 }
 
 impl Step {
@@ -137,57 +84,48 @@ impl Step {
         let activation = |label, value| gpu.upload(label, &vec![value; (tokens * widest) as usize]);
         let [x, g] = [activation("x", 0.5)?, activation("g", 0.1)?];
         let [y, dx] = [activation("y", 0.0)?, activation("dx", 0.0)?];
-        let zeroed = |label, bytes: u64| gpu.zeroed(label, bytes as usize / 4);
-        let state_bytes = model.adapters().map(|config| config.state_bytes(tokens)).max().unwrap_or_default();
-        let state_stride = state_bytes.next_multiple_of(ALIGNMENT);
-        let saved = zeroed("saved", state_stride * model.adapters().count() as u64)?;
-        let dstate = zeroed("dstate", state_bytes)?;
-
-        let prepare = |config| -> Result<[Prepared; 3], Error> {
-            let capacity = Capacity { tokens, plans: Plans::One };
-            let prepare = |operation| kernels.prepare(&operation, &config, capacity);
-            let [forward, backward_input, backward_params] = Operation::training_step(Element::F32);
-            Ok([prepare(forward)?, prepare(backward_input)?, prepare(backward_params)?])
+        let operations = Operation::training_step(Element::F32);
+        let modules = model.modules();
+        let modules: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
+        let stack = Stack::new(
+            kernels,
+            &StackDescriptor {
+                modules: &modules,
+                capacity: Capacity { tokens, plans: Plans::One },
+                operations: &operations,
+                ..StackDescriptor::default()
+            },
+        )?;
+        let tensors = [("x", &x), ("g", &g), ("y", &y), ("dx", &dx)];
+        let activations = |wanted: &[&str]| -> Vec<(&'static str, Tensor<'_>)> {
+            let tensors = tensors.iter().filter(|(name, _)| wanted.contains(name));
+            tensors.map(|&(name, buffer)| (name, Tensor::from(buffer))).collect()
         };
-        let prepared = model.adapters().map(prepare).collect::<Result<Vec<_>, _>>()?;
-        let scratch_bytes = prepared.iter().flatten().map(Prepared::scratch_bytes).max();
-        let scratch = zeroed("scratch", scratch_bytes.unwrap_or_default().max(4))?;
+        let [forward, backward_input, backward_params] = &operations;
+        let bind = |&(module, _): &(&str, Config)| {
+            Ok([
+                stack.bind(module, forward, &activations(&["x", "y"]))?,
+                stack.bind(module, backward_input, &activations(&["g", "dx"]))?,
+                stack.bind(module, backward_params, &activations(&["x", "g"]))?,
+            ])
+        };
+        let adapters = modules.iter().map(bind).collect::<Result<_, Error>>()?;
+        Ok(Self { adapters, batch: stack.batch()?, stack })
+    }
 
-        let packs = model.packs(kernels.profile())?;
-        let places =
-            packs.iter().enumerate().flat_map(|(pack, places)| places.iter().map(move |place| (pack, place)));
-        let packs = packs.iter().map(|places| Pack::new(gpu, places)).collect::<Result<Vec<_>, _>>()?;
-        let mut adapters = Vec::new();
-        for ((pack, &Place { offset, bytes, .. }), prepared) in places.zip(&prepared) {
-            let Pack { parameters, gradients, .. } = &packs[pack];
-            let saved = ("saved", Tensor::new(&saved, state_stride * adapters.len() as u64, state_bytes));
-            let parameters = ("parameters", Tensor::new(parameters, offset, bytes));
-            let gradients = ("gradients", Tensor::new(gradients, offset, bytes));
-            let (x, g, y, dx) =
-                (("x", (&x).into()), ("g", (&g).into()), ("y", (&y).into()), ("dx", (&dx).into()));
-            let (dstate, scratch) = (("dstate", (&dstate).into()), ("scratch", (&scratch).into()));
-            let [forward, backward_input, backward_params] = prepared;
-            adapters.push([
-                forward.bind(&[x, parameters, y, saved, scratch])?,
-                backward_input.bind(&[g, parameters, saved, dstate, dx, scratch])?,
-                backward_params.bind(&[x, g, saved, dstate, gradients, scratch])?,
-            ]);
-        }
-        let buffers: Vec<_> = packs.iter().map(Pack::buffers).collect();
-        let adamw = AdamWDescriptor { buffers: &buffers, ..AdamWDescriptor::default() };
-        let adamw = AdamW::prepare(kernels, &adamw)?;
-        Ok(Self { adapters, packs, adamw, batch: Batch::new(kernels, tokens)? })
+    fn adamw(&self) -> &AdamW {
+        self.stack.optimiser().expect("the step trains")
     }
 
     /// Dispatches that [`Step::encode`] records.
     fn dispatches(&self) -> usize {
         let adapters = self.adapters.iter().flatten().map(|bound| bound.dispatches(self.batch.tokens()));
-        adapters.sum::<usize>() + self.adamw.dispatches()
+        adapters.sum::<usize>() + self.adamw().dispatches()
     }
 
     /// To be called before each step is submitted.
     pub fn set(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
-        self.adamw.set_step(queue, step, learning_rate)
+        self.adamw().set_step(queue, step, learning_rate)
     }
 
     /// Records all forwards, then from the last adapter to the first their backwards, then AdamW.
@@ -200,7 +138,7 @@ impl Step {
                 bound.encode(pass, &self.batch)?;
             }
         }
-        self.adamw.encode(pass);
+        self.adamw().encode(pass);
         Ok(())
     }
 }

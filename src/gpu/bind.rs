@@ -93,6 +93,11 @@ impl Prepared {
         self.0.variants.iter().map(|variant| &variant.recording)
     }
 
+    /// Whether a tensor of this name may be bound.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        name == SCRATCH || self.recordings().any(|recording| recording.tensor(name).is_some())
+    }
+
     /// Bytes of scratch memory that it needs while it runs; 0 where it needs none.
     #[must_use]
     pub fn scratch_bytes(&self) -> u64 {

@@ -53,7 +53,7 @@ struct PlanKey {
 }
 
 /// How many tokens an operation is prepared for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capacity {
     /// The most tokens of a batch.
     pub tokens: u32,
@@ -265,6 +265,16 @@ impl Kernels {
         tensor::check(&bound.collect::<Vec<_>>(), &self.profile().limits)
     }
 
+    /// A storage buffer of zeros, which can also be copied from and to.
+    pub(crate) fn storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        let copies = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.shared.buffer(label, bytes, wgpu::BufferUsages::STORAGE | copies)
+    }
+
+    pub(crate) fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
     pub(super) fn is_pooled(&self) -> bool {
         self.pooled
     }
@@ -324,13 +334,15 @@ impl Shared {
 
     /// A storage buffer of the library's own.
     pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
-        scoped(&self.device, "creating a scratch buffer", || {
-            self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("hydralora scratch"),
-                size: bytes.next_multiple_of(4),
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            })
+        self.buffer("hydralora scratch", bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, Error> {
+        let size = bytes.next_multiple_of(4);
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        scoped(&self.device, &format!("creating the buffer {label}"), || {
+            self.device.create_buffer(&descriptor)
         })
     }
 }

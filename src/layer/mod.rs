@@ -5,6 +5,7 @@ mod config;
 mod hyper;
 mod layout;
 mod operation;
+mod pack;
 mod random;
 
 pub use adapter::Adapter;
@@ -17,4 +18,6 @@ pub use operation::{
     BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearDirection, LinearOptions, Operation,
     WriteMode,
 };
+pub(crate) use pack::Shelves;
+pub use pack::{Pack, Place};
 pub(crate) use random::SplitMix64;

@@ -1,0 +1,247 @@
+//! A whole model: the adapters of all its modules, what training keeps of them, and one optimiser.
+
+use crate::adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
+use crate::element::Element;
+use crate::error::{Error, Limit};
+use crate::gpu::{Batch, Bound, Capacity, Kernels, Tensor};
+use crate::layer::{AdamWHyper, Adapter, Config, Operation, Pack, Shelves};
+use crate::memory::Memory;
+
+/// What a stack is made of.
+#[derive(Debug, Clone, Default)]
+pub struct StackDescriptor<'a> {
+    /// The adapted modules, by name, and their layers.
+    pub modules: &'a [(&'a str, Config)],
+    /// The most tokens of a batch.
+    pub capacity: Capacity,
+    /// What runs on each module: [`Operation::training_step`], or a forward alone.
+    pub operations: &'a [Operation],
+    /// The optimiser's constants, where the operations have a `backward_params`. Clipping is by the norm of all
+    /// gradients together.
+    pub hyper: AdamWHyper,
+}
+
+/// A model's adapters in as few buffers as the device allows, and everything beside them but the activations:
+/// gradients, moments, what forward saves for backward, and scratch memory that all operations share.
+///
+/// What is not needed is not allocated: for a forward alone there are parameters and perhaps scratch memory.
+#[derive(Debug)]
+pub struct Stack {
+    kernels: Kernels,
+    capacity: Capacity,
+    pack: Pack,
+    parameters: Vec<wgpu::Buffer>,
+    gradients: Vec<wgpu::Buffer>,
+    moments: Vec<wgpu::Buffer>,
+    saved: Vec<wgpu::Buffer>,
+    /// Where each module's part of `saved` lies: buffer and offset.
+    saved_places: Vec<(usize, u64)>,
+    dstate: Option<wgpu::Buffer>,
+    scratch: Option<wgpu::Buffer>,
+    optimiser: Option<AdamW>,
+    status: Option<wgpu::Buffer>,
+    memory: Memory,
+}
+
+impl Stack {
+    /// Plans and compiles the operations, once for each shape, and allocates everything. Parameters are zero
+    /// until [`Stack::write`] sets them.
+    ///
+    /// # Errors
+    /// Every mistake in modules, shapes and limits; too little memory.
+    pub fn new(kernels: &Kernels, descriptor: &StackDescriptor<'_>) -> Result<Self, Error> {
+        let StackDescriptor { modules, capacity, operations, hyper } = descriptor;
+        let limits = &kernels.profile().limits;
+        let pack = Pack::new(modules.iter().copied(), limits)?;
+        let has = |wanted: fn(&Operation) -> bool| operations.iter().any(wanted);
+        let saves = has(|operation| matches!(operation, Operation::Forward(options) if options.save));
+        let backward = has(|operation| matches!(operation, Operation::BackwardInput(_)));
+        let trains = has(|operation| matches!(operation, Operation::BackwardParams(_)));
+        let mut scratch_bytes = 0;
+        for (_, config) in *modules {
+            for operation in *operations {
+                let prepared = kernels.prepare(operation, config, *capacity)?;
+                scratch_bytes = scratch_bytes.max(prepared.scratch_bytes());
+            }
+        }
+        let state = |config: &Config| config.state_bytes(capacity.tokens);
+        let mut shelves = Shelves::new(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size));
+        let mut saved_places = Vec::new();
+        for (name, config) in modules.iter().filter(|_| saves) {
+            Error::check_limit(
+                format_args!("saved of {name} (bytes)"),
+                Limit::BufferSize,
+                state(config),
+                limits.max_buffer_size,
+                "process fewer tokens at a time",
+            )?;
+            saved_places.push(shelves.place(state(config)));
+        }
+        let each = |label: &str, bytes: &dyn Fn(usize) -> u64, wanted: bool| {
+            let buffers = pack.buffers().iter().filter(|_| wanted);
+            buffers.map(|&elements| kernels.storage(label, bytes(elements))).collect::<Result<Vec<_>, _>>()
+        };
+        let parameters = each("hydralora parameters", &|elements| 4 * elements as u64, true)?;
+        let gradients = each("hydralora gradients", &|elements| 4 * elements as u64, trains)?;
+        let moments = each("hydralora moments", &|elements| 8 * elements as u64, trains)?;
+        let saved = shelves.bytes().map(|bytes| kernels.storage("hydralora saved", bytes));
+        let saved = saved.collect::<Result<Vec<_>, _>>()?;
+        let some = |label: &str, bytes: u64| (bytes > 0).then(|| kernels.storage(label, bytes)).transpose();
+        let dstate_bytes = modules.iter().map(|(_, config)| state(config)).max().filter(|_| backward);
+        let dstate = some("hydralora dstate", dstate_bytes.unwrap_or_default())?;
+        let scratch = some("hydralora scratch", scratch_bytes)?;
+        let status_bytes =
+            if trains && hyper.max_norm.is_some() { size_of::<AdamWStatus>() as u64 } else { 0 };
+        let status = some("hydralora adamw status", status_bytes)?;
+        let optimiser = if trains {
+            let tensors = parameters.iter().zip(&gradients).zip(&moments);
+            let buffers: Vec<_> = tensors
+                .zip(pack.buffers())
+                .map(|(((parameters, gradients), moments), &elements)| AdamWBuffers {
+                    elements,
+                    parameters: parameters.into(),
+                    gradients: gradients.into(),
+                    moments: moments.into(),
+                })
+                .collect();
+            let status = status.as_ref().map(Tensor::from);
+            Some(AdamW::prepare(kernels, &AdamWDescriptor { buffers: &buffers, status, hyper: *hyper })?)
+        } else {
+            None
+        };
+        let bytes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum();
+        let memory = Memory {
+            parameters: bytes(&parameters),
+            gradients: bytes(&gradients),
+            moments: bytes(&moments),
+            saved: bytes(&saved),
+            dstate: dstate.as_ref().map_or(0, wgpu::Buffer::size),
+            scratch: scratch.as_ref().map_or(0, wgpu::Buffer::size),
+            optimiser: optimiser.as_ref().map_or(0, AdamW::bytes) + status_bytes,
+        };
+        Ok(Self {
+            kernels: kernels.clone(),
+            capacity: *capacity,
+            pack,
+            parameters,
+            gradients,
+            moments,
+            saved,
+            saved_places,
+            dstate,
+            scratch,
+            optimiser,
+            status,
+            memory,
+        })
+    }
+
+    /// Where each adapter lies.
+    #[must_use]
+    pub fn pack(&self) -> &Pack {
+        &self.pack
+    }
+
+    /// The bytes that it has allocated.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The buffers of parameters, as [`Pack::places`] divides them.
+    #[must_use]
+    pub fn parameters(&self) -> &[wgpu::Buffer] {
+        &self.parameters
+    }
+
+    /// The buffers of gradients, which lie like the parameters; none without a `backward_params`.
+    #[must_use]
+    pub fn gradients(&self) -> &[wgpu::Buffer] {
+        &self.gradients
+    }
+
+    /// The buffers of moments: of each buffer of parameters all first ones, then all second ones.
+    #[must_use]
+    pub fn moments(&self) -> &[wgpu::Buffer] {
+        &self.moments
+    }
+
+    /// The optimiser over all parameters; none without a `backward_params`.
+    #[must_use]
+    pub fn optimiser(&self) -> Option<&AdamW> {
+        self.optimiser.as_ref()
+    }
+
+    /// An [`AdamWStatus`], which the optimiser leaves where it clips.
+    #[must_use]
+    pub fn status(&self) -> Option<&wgpu::Buffer> {
+        self.status.as_ref()
+    }
+
+    /// A batch of as many tokens as the stack has room for.
+    ///
+    /// # Errors
+    /// No tokens, too little memory or a lost device.
+    pub fn batch(&self) -> Result<Batch, Error> {
+        Batch::new(&self.kernels, self.capacity.tokens)
+    }
+
+    /// Sets the parameters of a module, before whatever is submitted next.
+    ///
+    /// # Errors
+    /// A module that the stack does not have, or matrices of other shapes.
+    pub fn write(&self, module: &str, adapter: &Adapter) -> Result<(), Error> {
+        let place = &self.pack.places()[self.find(module)?];
+        let packed = place.layout().pack(adapter)?;
+        let bytes = Element::F32.encode(&packed);
+        self.kernels.queue().write_buffer(&self.parameters[place.buffer()], place.offset(), &bytes);
+        Ok(())
+    }
+
+    /// Binds an operation of a module to the caller's activations: of `x`, `y`, `g` and `dx` those that it has.
+    /// All others are the stack's own, unless they are given.
+    ///
+    /// # Errors
+    /// A module that the stack does not have; those of [`Kernels::prepare`] and [`Prepared::bind`](crate::Prepared::bind).
+    pub fn bind<'s>(
+        &'s self,
+        module: &str,
+        operation: &Operation,
+        activations: &[(&str, Tensor<'s>)],
+    ) -> Result<Bound, Error> {
+        let at = self.find(module)?;
+        let place = &self.pack.places()[at];
+        let prepared = self.kernels.prepare(operation, place.config(), self.capacity)?;
+        let state = place.config().state_bytes(self.capacity.tokens);
+        let adapter = |buffers: &'s [wgpu::Buffer]| {
+            let buffer = buffers.get(place.buffer())?;
+            Some(Tensor::new(buffer, place.offset(), place.layout().bytes()))
+        };
+        let saved = self.saved_places.get(at);
+        let saved = saved.map(|&(buffer, offset)| Tensor::new(&self.saved[buffer], offset, state));
+        let dstate = self.dstate.as_ref().map(|dstate| Tensor::new(dstate, 0, state));
+        let scratch = prepared.scratch_bytes();
+        let scratch = self.scratch.as_ref().filter(|own| (1..=own.size()).contains(&scratch));
+        let own = [
+            ("parameters", adapter(&self.parameters)),
+            ("gradients", adapter(&self.gradients)),
+            ("saved", saved),
+            ("dstate", dstate),
+            ("scratch", scratch.map(Tensor::from)),
+        ];
+        let mut tensors = activations.to_vec();
+        for (name, tensor) in own {
+            let given = activations.iter().any(|(given, _)| *given == name);
+            if prepared.takes(name) && !given {
+                tensors.extend(tensor.map(|tensor| (name, tensor)));
+            }
+        }
+        prepared.bind(&tensors)
+    }
+
+    /// The number of a module.
+    fn find(&self, module: &str) -> Result<usize, Error> {
+        let found = self.pack.places().iter().position(|place| place.name() == module);
+        found.ok_or_else(|| Error::UnknownModule { module: module.to_owned() })
+    }
+}
