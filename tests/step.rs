@@ -265,6 +265,12 @@ fn another_number_of_tokens_makes_nothing() {
     };
     let existing = || instance.generate_report().expect("wgpu's own implementation of WebGPU").hub;
     let memory = || device.generate_allocator_report().map(|report| report.total_allocated_bytes);
+    // What wgpu takes for writes of buffers waits for a submission.
+    let flush = || {
+        gpu.queue.submit([]);
+        gpu.wait().expect("the device runs");
+    };
+    flush();
     let (compiled, before, memory_before) = (kernels.compiled(), existing(), memory());
     let recordings = |tokens: u32| -> Vec<Recording> {
         let prepared = |config| kernels.prepare(&forward[0], config, MOST).expect("it was prepared");
@@ -286,9 +292,7 @@ fn another_number_of_tokens_makes_nothing() {
         assert_eq!(ours, Recorded::of(device, |pass| by_hand.encode(pass)), "{tokens} tokens");
     }
     assert_eq!(kernels.compiled(), compiled);
-    // What wgpu took for the number of tokens waits for a submission.
-    gpu.queue.submit([]);
-    gpu.wait().expect("the device runs");
+    flush();
     assert_eq!(memory(), memory_before, "bytes of device memory");
     let after = existing();
     assert_eq!(after.buffers.num_kept_from_user, before.buffers.num_kept_from_user, "buffers");
