@@ -2,23 +2,16 @@
 //! chain of simple dispatches, and the concatenated form. `cargo bench`; `HYDRALORA_GRID=full` measures
 //! every shape, `-- --test` runs everything once, at small shapes.
 
-mod chain;
-mod concatenated;
-mod contest;
-mod grid;
-mod layer;
-mod recorder;
-
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use contest::{Contest, Ours, Task};
 use criterion::{BenchmarkId, Criterion, SamplingMode};
-use grid::Shape;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{Element, Kernels};
+use hydralora_benches::contest::{Contest, Ours, Task};
+use hydralora_benches::grid::{self, Shape};
 
 /// Of each kind a small shape, for tests.
 const TESTS: [Shape; 3] = [

@@ -23,6 +23,9 @@
 struct Dims {
     d_in: u32,
     d_out: u32,
+    // elements from the start of a row to the start of the next
+    x_stride: u32,
+    g_stride: u32,
     // of the tokens, equally many in each but the last
     splits: u32,
     // The first workgroup along the grid that belongs to the expand block, to the latent router, to nothing.

@@ -21,6 +21,9 @@
 struct Dims {
     source_width: u32,
     target_width: u32,
+    // elements from the start of a row to the start of the next
+    source_stride: u32,
+    target_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

@@ -12,6 +12,8 @@
 
 struct Dims {
     source_width: u32,
+    // elements from the start of a row to the start of the next
+    source_stride: u32,
     // where M starts in `parameters`, in vec4 groups
     matrix: u32,
     // vec4 groups of the source's row in a split

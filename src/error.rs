@@ -116,6 +116,19 @@ pub enum Error {
         width: u32,
     },
 
+    /// Rows of a tensor that start too close together, or no multiple of four elements apart.
+    #[error(
+        "{tensor} has rows of {width} elements, {stride} apart: a stride must be a multiple of 4, and at least a row"
+    )]
+    Stride {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Elements from one row's start to the next.
+        stride: u32,
+        /// Elements in a row.
+        width: u64,
+    },
+
     /// A tensor's offset does not meet the device's storage alignment.
     #[error(
         "{tensor} starts at byte {offset} of its buffer, but this device needs a multiple of {alignment}: \

@@ -62,7 +62,7 @@ pub enum Slot {
     Scratch(usize),
 }
 
-/// A tensor as an operation needs it: dense and row-major.
+/// A tensor as an operation needs it: row-major, and dense but for what lies between its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operand {
     /// The operation's name for it.
@@ -75,6 +75,8 @@ pub struct Operand {
     pub rows: u64,
     /// Elements in a row.
     pub columns: u64,
+    /// Elements from the start of a row to the start of the next.
+    pub stride: u64,
     /// Whether it has a row for each token.
     by_tokens: bool,
     /// What to change where no binding holds so many bytes.
@@ -91,13 +93,14 @@ impl Operand {
         width: u32,
     ) -> Self {
         let fix = "request a device with the adapter's limit, or process fewer tokens at a time";
-        Self { name, kind, element, rows: rows.into(), columns: width.into(), by_tokens: true, fix }
+        let columns = u64::from(width);
+        Self { name, kind, element, rows: rows.into(), columns, stride: columns, by_tokens: true, fix }
     }
 
     /// A vector of `elements` elements.
     pub(crate) fn vector(name: &'static str, kind: BindingKind, element: Element, elements: u64) -> Self {
         let fix = "request a device with the adapter's limit, or use a smaller rank or fewer experts";
-        Self { name, kind, element, rows: 1, columns: elements, by_tokens: false, fix }
+        Self { name, kind, element, rows: 1, columns: elements, stride: elements, by_tokens: false, fix }
     }
 
     /// A matrix that has nothing to do with tokens.
@@ -112,6 +115,19 @@ impl Operand {
         Self { by_tokens: false, fix, ..matrix }
     }
 
+    /// The same with rows that start so many elements apart.
+    ///
+    /// # Errors
+    /// Less than a row, or no multiple of four.
+    pub(crate) fn strided(self, stride: Option<u32>) -> Result<Self, Error> {
+        let Some(stride) = stride else { return Ok(self) };
+        let (tensor, width) = (self.name, self.columns);
+        if !stride.is_multiple_of(4) || u64::from(stride) < width {
+            return Err(Error::Stride { tensor, stride, width });
+        }
+        Ok(Self { stride: stride.into(), ..self })
+    }
+
     /// The same, with other advice where no binding holds it.
     pub(crate) fn or(self, fix: &'static str) -> Self {
         Self { fix, ..self }
@@ -120,7 +136,8 @@ impl Operand {
     /// Bytes that it takes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.element.bytes().saturating_mul(self.rows).saturating_mul(self.columns)
+        let before = self.rows.saturating_sub(1).saturating_mul(self.stride);
+        self.element.bytes().saturating_mul(before.saturating_add(self.columns))
     }
 
     /// Its shape in words.
@@ -128,7 +145,12 @@ impl Operand {
     pub fn shape(&self) -> String {
         match self {
             Self { rows: 1, columns, element, .. } => format!("{columns} {element}"),
-            Self { rows, columns, element, .. } => format!("{rows} x {columns} {element}"),
+            Self { rows, columns, stride, element, .. } if stride == columns => {
+                format!("{rows} x {columns} {element}")
+            }
+            Self { rows, columns, stride, element, .. } => {
+                format!("{rows} x {columns} {element}, rows {stride} apart")
+            }
         }
     }
 
@@ -234,12 +256,13 @@ impl serde::Serialize for Step {
 impl serde::Serialize for Operand {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut operand = serializer.serialize_struct("Operand", 6)?;
+        let mut operand = serializer.serialize_struct("Operand", 7)?;
         operand.serialize_field("name", self.name)?;
         operand.serialize_field("kind", &self.kind)?;
         operand.serialize_field("element", &self.element)?;
         operand.serialize_field("rows", &self.rows)?;
         operand.serialize_field("columns", &self.columns)?;
+        operand.serialize_field("stride", &self.stride)?;
         operand.serialize_field("bytes", &self.bytes())?;
         operand.end()
     }

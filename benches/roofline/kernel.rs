@@ -1,9 +1,8 @@
 //! Each kernel by itself.
 
 use hydralora::{Element, Error, Work, wgpu};
-
-use crate::contest::Ours;
-use crate::layer;
+use hydralora_benches::contest::Ours;
+use hydralora_benches::layer;
 
 /// One of the library's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

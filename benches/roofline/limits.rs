@@ -4,9 +4,8 @@ use hydralora::device::Gpu;
 use hydralora::kernel::BindingKind::{Read, Write};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{Error, Work};
+use hydralora_benches::recorder::{Checks, Recorder};
 use serde::{Deserialize, Serialize};
-
-use crate::recorder::{Checks, Recorder};
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Limits {

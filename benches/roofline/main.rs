@@ -1,25 +1,11 @@
 //! How near the kernels come to what the device can do, and to what else could compute the same:
 //! `cargo xtask roofline`.
 
-#[path = "../chain/mod.rs"]
-mod chain;
-#[path = "../concatenated/mod.rs"]
-mod concatenated;
-#[path = "../contest/mod.rs"]
-mod contest;
-#[path = "../grid/mod.rs"]
-mod grid;
 mod kernel;
-#[path = "../layer/mod.rs"]
-mod layer;
 mod limits;
 mod plot;
-#[path = "../recorder/mod.rs"]
-mod recorder;
 mod report;
 mod safety;
-#[path = "../step/mod.rs"]
-mod step;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -28,12 +14,13 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{Parser, ValueEnum};
-use contest::{Contest, Failure, Ours, Task};
-use grid::Shape;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
 use hydralora::{Choice, Element, Kernels, Operation};
+use hydralora_benches::contest::{self, Contest, Failure, Ours, Task};
+use hydralora_benches::grid::{self, Shape};
+use hydralora_benches::step::{self, StepCost};
 use kernel::Kernel;
 use limits::Limits;
 use report::{ContestRow, EntrantRow, KernelRow, Report, StepRow, TuningRow};
@@ -155,7 +142,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         report.safety = safety::measure(&gpu, &stopwatch, options.rounds.get())?;
     }
     if also(Also::Step) {
-        let step::StepCost { adapters, dispatches, record, finish } = step::record_cost(&gpu)?;
+        let StepCost { adapters, dispatches, record, finish } = step::record_cost(&gpu)?;
         let (record, finish) = (record.as_secs_f64(), finish.as_secs_f64());
         report.step = Some(StepRow { adapters, dispatches, record, finish });
     }

@@ -6,11 +6,11 @@ use hydralora::device::Gpu;
 use hydralora::kernel::Varying;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{DeviceProfile, Element, Error, Operation, Planner, Recording};
+use hydralora_benches::contest::config;
+use hydralora_benches::grid::{REFERENCE, Shape};
+use hydralora_benches::recorder::{Checks, Dispatches, Recorder};
 
-use crate::contest::config;
-use crate::grid::{REFERENCE, Shape};
 use crate::median;
-use crate::recorder::{Checks, Dispatches, Recorder};
 use crate::report::SafetyRow;
 
 /// A check, and the setting that differs from the library's only in it.

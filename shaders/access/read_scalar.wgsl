@@ -1,12 +1,12 @@
-// Read access to the dense f32 matrix TENSOR (rows of WIDTH elements) for any WIDTH: rows start at
-// any element, so a group of four is read one by one, and what lies past the row's end is zero.
+// Read access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) for any WIDTH:
+// rows start at any element, so a group of four is read one by one, and what lies past the row's end is zero.
 
 alias TENSOR_element = f32;
 
 // Elements 4 * column .. 4 * column + 3 of `row`.
 fn load_TENSOR(row: u32, column: u32) -> vec4<f32> {
     let inside = WIDTH - 4u * column;
-    let first = row * WIDTH + 4u * column;
+    let first = row * STRIDE + 4u * column;
     var group = vec4<f32>(TENSOR[first], 0.0, 0.0, 0.0);
     if (inside > 1u) { group.y = TENSOR[first + 1u]; }
     if (inside > 2u) { group.z = TENSOR[first + 2u]; }

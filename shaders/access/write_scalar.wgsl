@@ -1,9 +1,9 @@
-// Write access to the dense f32 matrix TENSOR (rows of WIDTH elements) for any WIDTH: what lies
-// past the row's end is dropped. Put behind access/read_scalar.wgsl.
+// Write access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) for any
+// WIDTH: what lies past the row's end is dropped. Put behind access/read_scalar.wgsl.
 
 fn store_TENSOR(row: u32, column: u32, group: vec4<f32>) {
     let inside = WIDTH - 4u * column;
-    let first = row * WIDTH + 4u * column;
+    let first = row * STRIDE + 4u * column;
     TENSOR[first] = group.x;
     if (inside > 1u) { TENSOR[first + 1u] = group.y; }
     if (inside > 2u) { TENSOR[first + 2u] = group.z; }

@@ -5,6 +5,9 @@ struct Dims {
     d_out: u32,
     // vec4 groups of the target's row in a slice
     slice_groups: u32,
+    // elements from the start of a row of the source or the target to the start of the next
+    source_stride: u32,
+    target_stride: u32,
     scaling: f32,
     // EXPERTS and SHRINK_ROWS, as bounds that compilers do not unroll over: the coefficients of all rows
     // would stay in registers.

@@ -39,7 +39,7 @@ impl BackwardInputShader {
         match dx {
             Some((access, write)) => parts
                 .write_mode(write)
-                .matrix("x_gradient", "dims.d_in", access, BindingKind::Write)
+                .matrix("x_gradient", ["dims.d_in", "dims.target_stride"], access, BindingKind::Write)
                 .coefficients(tile.holders)
                 .text(include_str!("../../shaders/part/expand.wgsl"))
                 .text(include_str!("../../shaders/part/input_gradient.wgsl")),

@@ -68,9 +68,15 @@ impl Parts {
         self
     }
 
-    /// The next binding: a dense matrix with rows of `width` elements (a WGSL expression), read and
-    /// written through `load_<name>` and `store_<name>`.
-    pub(crate) fn matrix(self, name: &'static str, width: &str, access: Access, kind: BindingKind) -> Self {
+    /// The next binding: a matrix with rows of `width` elements, which start `stride` elements apart (both are
+    /// WGSL expressions), read and written through `load_<name>` and `store_<name>`.
+    pub(crate) fn matrix(
+        self,
+        name: &'static str,
+        [width, stride]: [&str; 2],
+        access: Access,
+        kind: BindingKind,
+    ) -> Self {
         let (parts, read, write) = match access {
             Access::Groups(element) => (
                 self.groups(name, element, kind),
@@ -83,7 +89,8 @@ impl Parts {
                 include_str!("../../shaders/access/write_scalar.wgsl"),
             ),
         };
-        let named = |text: &str| text.replace("TENSOR", name).replace("WIDTH", width);
+        let named =
+            |text: &str| text.replace("TENSOR", name).replace("WIDTH", width).replace("STRIDE", stride);
         let parts = parts.text(named(read));
         if kind == BindingKind::Write { parts.text(named(write)) } else { parts }
     }
@@ -188,9 +195,9 @@ impl Parts {
         source: &'static str,
     ) -> Self {
         match from {
-            ShrinkFrom::Rows(access) => {
-                self.matrix(name, width, access, BindingKind::Read).shrink(tile, source)
-            }
+            ShrinkFrom::Rows(access) => self
+                .matrix(name, [width, "dims.source_stride"], access, BindingKind::Read)
+                .shrink(tile, source),
             ShrinkFrom::Sums(splits) => self
                 .buffer("shrink_sums", BindingKind::Read)
                 .constant("SPLITS", splits)

@@ -29,7 +29,7 @@ impl ForwardShader {
             .write_mode(write)
             .source("x", "dims.d_in", x, &tile, source)
             .groups("parameters", parameters, BindingKind::Read)
-            .matrix("y", "dims.d_out", y, BindingKind::Write)
+            .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
             .text(include_str!("../../shaders/forward.wgsl"))
             .coefficients(tile.holders)
             .text(include_str!("../../shaders/part/expand.wgsl"))

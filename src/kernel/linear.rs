@@ -34,10 +34,10 @@ impl LinearShader {
             .constant("THREAD_QUADS", THREAD_QUADS)
             .constant("DEPTH", DEPTH)
             .write_mode(write)
-            .matrix("source", "dims.source_width", source, BindingKind::Read)
-            .matrix("weight", weight_width, weight, BindingKind::Read)
+            .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
+            .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
             // `target` is a reserved word in WGSL.
-            .matrix("targets", "dims.target_width", target, BindingKind::Write)
+            .matrix("targets", ["dims.target_width", "dims.target_stride"], target, BindingKind::Write)
             .text(include_str!("../../shaders/linear.wgsl"))
             .text(direction);
         if bias {

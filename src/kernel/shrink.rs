@@ -19,7 +19,7 @@ impl ShrinkShader {
         Parts::new("shrink")
             .varying(Varying::Batch)
             .tile(columns, &tile)
-            .matrix("source", "dims.source_width", source, BindingKind::Read)
+            .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
             .groups("parameters", parameters, BindingKind::Read)
             .buffer("shrink_sums", BindingKind::Write)
             .shrink(&tile, include_str!("../../shaders/shrink.wgsl"))

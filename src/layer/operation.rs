@@ -23,6 +23,9 @@ impl WriteMode {
     }
 }
 
+// Rows of a matrix may start further apart than they are long, by a multiple of four elements, so that an
+// operation reads or writes some columns of a wider matrix in place.
+
 /// Options of a forward: `y (+)= s * sum_i softmax(l)_i B_i A x`.
 ///
 /// Tensors: `x` (T x `d_in`), `parameters` (the packed adapter, [`Layout`](crate::Layout)), `y` (T x `d_out`)
@@ -38,10 +41,14 @@ pub struct ForwardOptions {
     pub save: bool,
     /// x's elements.
     pub x: Element,
+    /// Elements from one row of x to the next, where rows are not dense.
+    pub x_stride: Option<u32>,
     /// The parameters' elements; f32 in training, where backward reads them too.
     pub parameters: Element,
     /// y's elements.
     pub y: Element,
+    /// Elements from one row of y to the next, where rows are not dense.
+    pub y_stride: Option<u32>,
 }
 
 /// Options of the backward with respect to the input.
@@ -61,15 +68,20 @@ pub struct ForwardOptions {
 pub struct BackwardInputOptions {
     /// g's elements.
     pub g: Element,
+    /// Elements from one row of g to the next, where rows are not dense.
+    pub g_stride: Option<u32>,
     /// dx's elements, and whether it is overwritten or added to; none where dx is not wanted, as in a model's
     /// first layer.
     pub dx: Option<(Element, WriteMode)>,
+    /// Elements from one row of dx to the next, where rows are not dense.
+    pub dx_stride: Option<u32>,
 }
 
 impl Default for BackwardInputOptions {
     /// Everything f32; dx is wanted, and overwritten.
     fn default() -> Self {
-        Self { g: Element::default(), dx: Some((Element::default(), WriteMode::default())) }
+        let dx = Some((Element::default(), WriteMode::default()));
+        Self { g: Element::default(), g_stride: None, dx, dx_stride: None }
     }
 }
 
@@ -88,8 +100,12 @@ pub struct BackwardParamsOptions {
     pub write: WriteMode,
     /// x's elements.
     pub x: Element,
+    /// Elements from one row of x to the next, where rows are not dense.
+    pub x_stride: Option<u32>,
     /// g's elements.
     pub g: Element,
+    /// Elements from one row of g to the next, where rows are not dense.
+    pub g_stride: Option<u32>,
 }
 
 /// Which product a frozen layer computes.
@@ -129,10 +145,14 @@ pub struct LinearOptions {
     pub write: WriteMode,
     /// The elements of x or g.
     pub source: Element,
+    /// Elements from one row of x or g to the next, where rows are not dense.
+    pub source_stride: Option<u32>,
     /// W0's elements.
     pub weight: Element,
     /// The elements of y or dx.
     pub target: Element,
+    /// Elements from one row of y or dx to the next, where rows are not dense.
+    pub target_stride: Option<u32>,
 }
 
 /// An operation on the tokens of a layer, with its options. What each binds, by name, stands there.
@@ -166,9 +186,18 @@ impl Operation {
         let (x, y, g) = (activations, activations, activations);
         let (add, overwrite) = (WriteMode::Accumulate, WriteMode::Overwrite);
         [
-            Self::Forward(ForwardOptions { write: add, save: true, x, parameters: Element::F32, y }),
-            Self::BackwardInput(BackwardInputOptions { g, dx: Some((x, add)) }),
-            Self::BackwardParams(BackwardParamsOptions { write: overwrite, x, g }),
+            Self::Forward(ForwardOptions { write: add, save: true, x, y, ..ForwardOptions::default() }),
+            Self::BackwardInput(BackwardInputOptions {
+                g,
+                dx: Some((x, add)),
+                ..BackwardInputOptions::default()
+            }),
+            Self::BackwardParams(BackwardParamsOptions {
+                write: overwrite,
+                x,
+                g,
+                ..BackwardParamsOptions::default()
+            }),
         ]
     }
 }

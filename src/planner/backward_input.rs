@@ -38,20 +38,21 @@ impl BackwardInput {
         Ok(Self { config: *config, layout, options, problem })
     }
 
-    fn tensors(&self) -> Vec<Operand> {
+    fn tensors(&self) -> Result<Vec<Operand>, Error> {
         let Self { config, options, problem: FusedProblem { tokens, .. }, .. } = self;
         let (read, write) = (BindingKind::Read, BindingKind::Write);
         let state = |name, kind| Operand::matrix(name, kind, Element::F32, *tokens, config.state_len());
         let mut tensors = vec![
-            Operand::matrix("g", read, options.g, *tokens, config.d_out),
+            Operand::matrix("g", read, options.g, *tokens, config.d_out).strided(options.g_stride)?,
             parameters(Element::F32, self.layout.len()),
             state("saved", read),
             state("dstate", write),
         ];
-        tensors.extend(
-            options.dx.map(|(element, _)| Operand::matrix("dx", write, element, *tokens, config.d_in)),
-        );
-        tensors
+        if let Some((element, _)) = options.dx {
+            let dx = Operand::matrix("dx", write, element, *tokens, config.d_in);
+            tensors.push(dx.strided(options.dx_stride)?);
+        }
+        Ok(tensors)
     }
 }
 
@@ -78,8 +79,9 @@ impl Problem for BackwardInput {
             name: "backward_input",
             config: &config,
             problem,
-            tensors: self.tensors(),
+            tensors: self.tensors()?,
             source: Access::new("g", options.g, config.d_out)?,
+            target: "dx",
             shrink_matrix: (layout.expand().offset() / 4) as u32,
             least: least_work(&config, problem.tokens, &options)?,
             device,
@@ -93,7 +95,7 @@ pub(super) fn least_work(
     tokens: u32,
     options: &BackwardInputOptions,
 ) -> Result<Work, Error> {
-    let BackwardInputOptions { g, dx } = *options;
+    let BackwardInputOptions { g, dx, .. } = *options;
     let layout = check_tokens(config, tokens)?;
     let expand = layout.expand().rows() * layout.expand().stride();
     let without_dx = Work {

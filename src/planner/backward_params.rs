@@ -19,6 +19,8 @@ use crate::recording::{Operand, Recording, Slot, Step, Work};
 pub(super) struct Dims {
     pub(super) d_in: u32,
     pub(super) d_out: u32,
+    pub(super) x_stride: u32,
+    pub(super) g_stride: u32,
     pub(super) splits: u32,
     pub(super) expand_start: u32,
     pub(super) latent_start: u32,
@@ -48,17 +50,17 @@ impl BackwardParams {
         Ok(Self { config: *config, layout, options, problem })
     }
 
-    fn tensors(&self) -> Vec<Operand> {
+    fn tensors(&self) -> Result<Vec<Operand>, Error> {
         let Self { config, layout, options, problem: OuterProblem { tokens, .. } } = self;
         let (read, write) = (BindingKind::Read, BindingKind::Write);
         let state = |name| Operand::matrix(name, read, Element::F32, *tokens, config.state_len());
-        vec![
-            Operand::matrix("x", read, options.x, *tokens, config.d_in),
-            Operand::matrix("g", read, options.g, *tokens, config.d_out),
+        Ok(vec![
+            Operand::matrix("x", read, options.x, *tokens, config.d_in).strided(options.x_stride)?,
+            Operand::matrix("g", read, options.g, *tokens, config.d_out).strided(options.g_stride)?,
             state("saved"),
             state("dstate"),
             Operand::vector("gradients", write, Element::F32, layout.len() as u64),
-        ]
+        ])
     }
 
     /// One step of the products, which leave their gradients in `output`.
@@ -75,7 +77,8 @@ impl BackwardParams {
         let Config { d_in, d_out, rank, experts, scaling, .. } = config;
         let splits = placed.choice.splits;
         let (expand_start, latent_start, end) = (shrink, shrink + expand, shrink + expand + latent);
-        let dims = Dims { d_in, d_out, splits, expand_start, latent_start, end, scaling };
+        let (x_stride, g_stride) = (options.x_stride.unwrap_or(d_in), options.g_stride.unwrap_or(d_out));
+        let dims = Dims { d_in, d_out, x_stride, g_stride, splits, expand_start, latent_start, end, scaling };
         let shader = Shader::BackwardParams(BackwardParamsShader {
             rank,
             experts,
@@ -134,7 +137,7 @@ impl Problem for BackwardParams {
         Ok(Recording {
             operation: "backward_params",
             capacity: problem.tokens,
-            tensors: self.tensors(),
+            tensors: self.tensors()?,
             scratch,
             steps,
             choice: Some(Choice::Outer(placed.choice)),
@@ -148,7 +151,7 @@ pub(super) fn least_work(
     tokens: u32,
     options: &BackwardParamsOptions,
 ) -> Result<Work, Error> {
-    let BackwardParamsOptions { write, x, g } = *options;
+    let BackwardParamsOptions { write, x, g, .. } = *options;
     let layout = check_tokens(config, tokens)?;
     let bytes = matrix_bytes(x, tokens, config.d_in)
         + matrix_bytes(g, tokens, config.d_out)

@@ -35,18 +35,18 @@ impl Forward {
         Ok(Self { config: *config, layout, options, problem })
     }
 
-    fn tensors(&self) -> Vec<Operand> {
+    fn tensors(&self) -> Result<Vec<Operand>, Error> {
         let Self { config, options, problem: FusedProblem { tokens, .. }, .. } = self;
         let (read, write) = (BindingKind::Read, BindingKind::Write);
         let mut tensors = vec![
-            Operand::matrix("x", read, options.x, *tokens, config.d_in),
+            Operand::matrix("x", read, options.x, *tokens, config.d_in).strided(options.x_stride)?,
             parameters(options.parameters, self.layout.len()),
-            Operand::matrix("y", write, options.y, *tokens, config.d_out),
+            Operand::matrix("y", write, options.y, *tokens, config.d_out).strided(options.y_stride)?,
         ];
         if options.save {
             tensors.push(Operand::matrix("saved", write, Element::F32, *tokens, config.state_len()));
         }
-        tensors
+        Ok(tensors)
     }
 }
 
@@ -61,7 +61,7 @@ impl Problem for Forward {
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
         let Self { config, options, ref problem, .. } = *self;
-        let ForwardOptions { write, save, x, parameters, y } = options;
+        let ForwardOptions { write, save, x, parameters, y, .. } = options;
         let placed = problem.place(choice.fused("forward")?, device)?;
         let y = Access::new("y", y, config.d_out)?;
         let shader = |x| {
@@ -73,8 +73,9 @@ impl Problem for Forward {
             name: "forward",
             config: &config,
             problem,
-            tensors: self.tensors(),
+            tensors: self.tensors()?,
             source: Access::new("x", x, config.d_in)?,
+            target: "y",
             shrink_matrix: 0,
             least: least_work(&config, problem.tokens, &options)?,
             device,
@@ -84,7 +85,7 @@ impl Problem for Forward {
 }
 
 pub(super) fn least_work(config: &Config, tokens: u32, options: &ForwardOptions) -> Result<Work, Error> {
-    let ForwardOptions { write, save, x, parameters, y } = *options;
+    let ForwardOptions { write, save, x, parameters, y, .. } = *options;
     let layout = check_tokens(config, tokens)?;
     let state = if save { config.state_bytes(tokens) } else { 0 };
     let bytes = matrix_bytes(x, tokens, config.d_in)

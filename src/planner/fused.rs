@@ -18,6 +18,8 @@ pub(super) struct FusedDims {
     pub(super) d_in: u32,
     pub(super) d_out: u32,
     pub(super) slice_groups: u32,
+    pub(super) source_stride: u32,
+    pub(super) target_stride: u32,
     pub(super) scaling: f32,
     pub(super) experts: u32,
     pub(super) shrink_rows: u32,
@@ -28,6 +30,7 @@ pub(super) struct FusedDims {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct ShrinkDims {
     pub(super) source_width: u32,
+    pub(super) source_stride: u32,
     pub(super) matrix: u32,
     pub(super) split_groups: u32,
 }
@@ -41,6 +44,8 @@ pub(super) struct Fused<'a> {
     pub(super) tensors: Vec<Operand>,
     /// x or g.
     pub(super) source: Access,
+    /// The name of y or dx.
+    pub(super) target: &'static str,
     /// Where the matrix of the shrink starts in the parameters, in vec4 groups.
     pub(super) shrink_matrix: u32,
     /// The least that it has to do.
@@ -55,8 +60,11 @@ impl Fused<'_> {
         placed: &FusedPlacement,
         shader: impl FnOnce(ShrinkFrom) -> Shader,
     ) -> Result<Recording, Error> {
-        let Self { name, config, problem, tensors, source, shrink_matrix, least, device } = self;
+        let Self { name, config, problem, tensors, source, target, shrink_matrix, least, device } = self;
         let tokens = problem.tokens;
+        let stride_of =
+            |name| tensors.iter().find(|operand| operand.name == name).map_or(0, |o| o.stride as u32);
+        let (source_stride, target_stride) = (tensors[0].stride as u32, stride_of(target));
         let mut slots: Vec<Slot> = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
         let mut steps = Vec::new();
         let mut scratch = Vec::new();
@@ -64,7 +72,7 @@ impl Fused<'_> {
         if let Some(ShrinkPlacement { tile, splits, split_groups, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
             let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
-            let dims = ShrinkDims { source_width, matrix: shrink_matrix, split_groups };
+            let dims = ShrinkDims { source_width, source_stride, matrix: shrink_matrix, split_groups };
             let bound = vec![slots[0], slots[1], Slot::Scratch(0)];
             let memory = 16 * u64::from(tile.scratch);
             steps.push(Step::new(Shader::Shrink(shader), &dims, grid, bound, memory, tokens, device)?);
@@ -75,7 +83,16 @@ impl Fused<'_> {
         let Config { d_in, d_out, scaling, experts, .. } = *config;
         let slice_groups = placed.slice_groups;
         let shrink_rows = config.shrink_rows();
-        let dims = FusedDims { d_in, d_out, slice_groups, scaling, experts, shrink_rows };
+        let dims = FusedDims {
+            d_in,
+            d_out,
+            slice_groups,
+            source_stride,
+            target_stride,
+            scaling,
+            experts,
+            shrink_rows,
+        };
         steps.push(Step::new(shader(from), &dims, placed.grid, slots, placed.memory, tokens, device)?);
         // The sums are written and read.
         let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();

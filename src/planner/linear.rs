@@ -18,6 +18,8 @@ use crate::recording::{Operand, Recording, Slot, Step, Work};
 pub(super) struct Dims {
     pub(super) source_width: u32,
     pub(super) target_width: u32,
+    pub(super) source_stride: u32,
+    pub(super) target_stride: u32,
 }
 
 /// What to do where no binding holds the weight.
@@ -75,7 +77,7 @@ impl Problem for Linear {
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
         let Self { d_in, d_out, options, ref problem } = *self;
-        let LinearOptions { direction, bias, write, source, weight, target } = options;
+        let LinearOptions { direction, bias, write, source, weight, target, .. } = options;
         let choice = choice.linear()?;
         let grid = problem.place(choice, device)?;
         let tokens = problem.tokens;
@@ -94,16 +96,19 @@ impl Problem for Linear {
         });
         let read = BindingKind::Read;
         let mut tensors = vec![
-            Operand::matrix(source_name, read, source, tokens, source_width),
+            Operand::matrix(source_name, read, source, tokens, source_width)
+                .strided(options.source_stride)?,
             Operand::weight("weight", weight, d_out, d_in, SPLIT_LAYER),
-            Operand::matrix(target_name, BindingKind::Write, target, tokens, target_width),
+            Operand::matrix(target_name, BindingKind::Write, target, tokens, target_width)
+                .strided(options.target_stride)?,
         ];
         if bias {
             tensors.push(Operand::vector("bias", read, Element::F32, u64::from(d_out)));
         }
         let slots = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
         let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
-        let dims = Dims { source_width, target_width };
+        let [source_stride, _, target_stride] = [0, 1, 2].map(|at| tensors[at].stride as u32);
+        let dims = Dims { source_width, target_width, source_stride, target_stride };
         let step = Step::new(shader, &dims, grid, slots, memory, tokens, device)?;
         let work = least_work(&config, tokens, &options)?;
         Ok(Recording {

@@ -71,9 +71,23 @@ fn uniforms_match() {
 fn check(shader: &Shader) {
     match shader {
         Shader::Forward(_) | Shader::BackwardInput(_) => {
-            assert_uniform!(shader, 0, FusedDims, d_in, d_out, slice_groups, scaling, experts, shrink_rows);
+            assert_uniform!(
+                shader,
+                0,
+                FusedDims,
+                d_in,
+                d_out,
+                slice_groups,
+                source_stride,
+                target_stride,
+                scaling,
+                experts,
+                shrink_rows
+            );
         }
-        Shader::Shrink(_) => assert_uniform!(shader, 0, ShrinkDims, source_width, matrix, split_groups),
+        Shader::Shrink(_) => {
+            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_groups)
+        }
         Shader::BackwardParams(_) => {
             assert_uniform!(
                 shader,
@@ -81,6 +95,8 @@ fn check(shader: &Shader) {
                 OuterDims,
                 d_in,
                 d_out,
+                x_stride,
+                g_stride,
                 splits,
                 expand_start,
                 latent_start,
@@ -89,7 +105,9 @@ fn check(shader: &Shader) {
             );
         }
         Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, groups, splits),
-        Shader::Linear(_) => assert_uniform!(shader, 0, LinearDims, source_width, target_width),
+        Shader::Linear(_) => {
+            assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride)
+        }
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, groups);
             assert_uniform!(

@@ -1,8 +1,6 @@
 //! A training step of all of a model's adapters as one encoder: forward, backward and AdamW; and what
 //! it costs the CPU to record it.
 
-#![allow(dead_code, reason = "a test and a bench use a part of it each")]
-
 use std::time::{Duration, Instant};
 
 use hydralora::device::Gpu;

@@ -1,6 +1,6 @@
 //! Conformance: every kernel on every adapter, held to float64 twins with derived bounds, to what the
 //! official code computes, and to the promises that are not numbers. `cargo test --test conformance`,
-//! `cargo xtask conformance`, or the executable that `cargo xtask bundle` makes of it.
+//! `cargo xtask conformance`, or the executable that `cargo xtask bundle` takes along.
 //!
 //! Trials are named `[adapter] kernel/options/element/shape/...`. What a device cannot run is counted
 //! apart and says why.
@@ -17,8 +17,7 @@ mod job;
 mod known;
 mod modes;
 mod op;
-#[path = "../permutations/mod.rs"]
-mod permutations;
+pub mod permutations;
 mod properties;
 mod random;
 mod report;
@@ -28,7 +27,7 @@ mod shaders;
 mod suite;
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ use suite::Suite;
 /// Tests hydralora's kernels on every GPU adapter of this machine.
 #[derive(Parser)]
 #[command(name = "hydralora-conformance", version)]
-struct Options {
+pub struct Options {
     #[command(flatten)]
     harness: libtest_mimic::Arguments,
     /// Only adapters whose name contains this (`WGPU_BACKEND` and `WGPU_ADAPTER_NAME` select too)
@@ -81,9 +80,11 @@ fn seed(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|error| format!("expected a seed like 0x1f2e, {error}"))
 }
 
-fn main() -> ExitCode {
+/// Runs what the options say.
+#[must_use]
+pub fn run(options: Options) -> ExitCode {
     robustness::install_logger();
-    match run(Options::parse()) {
+    match try_run(options) {
         Ok(code) => code,
         Err(message) => {
             eprintln!("error: {message}");
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut options: Options) -> Result<ExitCode, String> {
+fn try_run(mut options: Options) -> Result<ExitCode, String> {
     if let Some(folder) = &options.shaders {
         return shaders::write(folder).map(|count| {
             println!("{count} shaders written");
@@ -125,9 +126,6 @@ fn run(mut options: Options) -> Result<ExitCode, String> {
     }
     let report = suite.report();
     report.print();
-    // Under cargo, results are kept beside the build.
-    let beside_the_build =
-        || Some(PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?).join("target/conformance"));
     if let Some(folder) = options.out.or_else(beside_the_build) {
         report.write_folder(&folder)?;
     }
@@ -135,6 +133,13 @@ fn run(mut options: Options) -> Result<ExitCode, String> {
         report.write_json(file)?;
     }
     Ok(conclusion.exit_code())
+}
+
+/// Under cargo, results are kept in the project's `target/conformance`.
+fn beside_the_build() -> Option<PathBuf> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")?;
+    // tests/conformance
+    Some(Path::new(&package).ancestors().nth(2)?.join("target/conformance"))
 }
 
 fn devices(options: &Options) -> Result<Vec<Arc<dyn Device>>, String> {

@@ -13,15 +13,15 @@ use hydralora::{
 use crate::recorder::{Dispatches, Recorder, fold};
 
 const WORKGROUP: u32 = 64;
-const BATCH: &str = include_str!("../../shaders/part/batch.wgsl");
-const SHRINK: &str = include_str!("../../shaders/part/shrink.wgsl");
-const LANES_WORKGROUP: &str = include_str!("../../shaders/part/lanes_workgroup.wgsl");
-const LANES_SUBGROUP: &str = include_str!("../../shaders/part/lanes_subgroup.wgsl");
-const EXPAND: &str = include_str!("../../shaders/part/expand.wgsl");
-const THREADS_LOCAL: &str = include_str!("../../shaders/part/threads_local.wgsl");
-const THREADS_SUBGROUP: &str = include_str!("../../shaders/part/threads_subgroup.wgsl");
-const COEFFICIENTS_READ: &str = include_str!("../../shaders/part/coefficients_read.wgsl");
-const COEFFICIENTS_HELD: &str = include_str!("../../shaders/part/coefficients_held.wgsl");
+const BATCH: &str = include_str!("../../../../shaders/part/batch.wgsl");
+const SHRINK: &str = include_str!("../../../../shaders/part/shrink.wgsl");
+const LANES_WORKGROUP: &str = include_str!("../../../../shaders/part/lanes_workgroup.wgsl");
+const LANES_SUBGROUP: &str = include_str!("../../../../shaders/part/lanes_subgroup.wgsl");
+const EXPAND: &str = include_str!("../../../../shaders/part/expand.wgsl");
+const THREADS_LOCAL: &str = include_str!("../../../../shaders/part/threads_local.wgsl");
+const THREADS_SUBGROUP: &str = include_str!("../../../../shaders/part/threads_subgroup.wgsl");
+const COEFFICIENTS_READ: &str = include_str!("../../../../shaders/part/coefficients_read.wgsl");
+const COEFFICIENTS_HELD: &str = include_str!("../../../../shaders/part/coefficients_held.wgsl");
 
 /// The concatenated form of one layer with the input router, for one set of inputs.
 pub struct Concatenated {
@@ -278,7 +278,7 @@ impl Form {
         let Outputs { gradients, dstate, z, copies, .. } = &self.outputs;
         let OuterChoice { rows: most_rows, splits, .. } = self.outer;
         let coefficients = self.coefficients();
-        let part = include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", "x");
+        let part = include_str!("../../../../shaders/part/outer.wgsl").replace("TENSOR", "x");
         let target = if splits == 1 { gradients } else { copies };
         let copy_groups = self.layout.len() as u32 / 4;
         for (x, z, width, z_rows, offset) in [
@@ -301,7 +301,7 @@ impl Form {
             self.dispatch(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
-            let reduce = include_str!("../../shaders/backward_params_reduce.wgsl");
+            let reduce = include_str!("../../../../shaders/backward_params_reduce.wgsl");
             let wgsl = text(&[("WORKGROUP", WORKGROUP)], &["const ACCUMULATE = false;", reduce]);
             let [x, y] = fold(copy_groups.div_ceil(WORKGROUP));
             recorder.dispatch(
@@ -335,18 +335,18 @@ fn access(name: &str, width: u32, kind: BindingKind) -> String {
     let (read, write) = if width.is_multiple_of(4) {
         (
             [
-                include_str!("../../shaders/access/f32.wgsl"),
-                include_str!("../../shaders/access/read_rows.wgsl"),
+                include_str!("../../../../shaders/access/f32.wgsl"),
+                include_str!("../../../../shaders/access/read_rows.wgsl"),
             ],
             [
-                include_str!("../../shaders/access/write_f32.wgsl"),
-                include_str!("../../shaders/access/write_rows.wgsl"),
+                include_str!("../../../../shaders/access/write_f32.wgsl"),
+                include_str!("../../../../shaders/access/write_rows.wgsl"),
             ],
         )
     } else {
         (
-            [include_str!("../../shaders/access/read_scalar.wgsl"), ""],
-            [include_str!("../../shaders/access/write_scalar.wgsl"), ""],
+            [include_str!("../../../../shaders/access/read_scalar.wgsl"), ""],
+            [include_str!("../../../../shaders/access/write_scalar.wgsl"), ""],
         )
     };
     let parts = if kind == Write { [read, write].concat() } else { read.to_vec() };

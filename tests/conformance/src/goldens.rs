@@ -1,4 +1,4 @@
-//! What the official HydraLoRA code computes (tests/goldens/README.md): the whole layer, frozen part
+//! What the official HydraLoRA code computes (goldens/README.md): the whole layer, frozen part
 //! and adapter, forward and backward. `HYDRALORA_GOLDENS=DIR` puts another directory of such files in
 //! front of the suite.
 //!
@@ -25,7 +25,7 @@ use crate::modes;
 use crate::op::{Elements, LayerOp, Op, pack};
 use crate::suite::Plan;
 
-static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/tests/goldens");
+static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/goldens");
 
 /// How a layer is run.
 #[derive(Clone, Copy)]
@@ -222,15 +222,35 @@ impl Golden {
         let linear = |direction, bias| {
             let (source, weight, target) = (sources, parameters, targets);
             let write = WriteMode::Overwrite;
-            Operation::Linear(LinearOptions { direction, bias, write, source, weight, target })
+            Operation::Linear(LinearOptions {
+                direction,
+                bias,
+                write,
+                source,
+                weight,
+                target,
+                ..Default::default()
+            })
         };
         let write = WriteMode::Accumulate;
-        let forward = ForwardOptions { write, save: training, x: sources, parameters, y: targets };
+        let forward = ForwardOptions {
+            write,
+            save: training,
+            x: sources,
+            parameters,
+            y: targets,
+            ..Default::default()
+        };
         let mut operations =
             vec![linear(LinearDirection::Forward, self.bias.is_some()), Operation::Forward(forward)];
         if training {
-            let input = BackwardInputOptions { g: sources, dx: Some((targets, write)) };
-            let params = BackwardParamsOptions { write: WriteMode::Overwrite, x: sources, g: sources };
+            let input = BackwardInputOptions { g: sources, dx: Some((targets, write)), ..Default::default() };
+            let params = BackwardParamsOptions {
+                write: WriteMode::Overwrite,
+                x: sources,
+                g: sources,
+                ..Default::default()
+            };
             operations.extend([
                 linear(LinearDirection::Backward, false),
                 Operation::BackwardInput(input),

@@ -29,9 +29,16 @@ pub struct Layer {
 pub fn operations(element: Element) -> [Operation; 3] {
     let (write, x, y, g) = (WriteMode::Overwrite, element, element, element);
     [
-        Operation::Forward(ForwardOptions { write, save: true, x, parameters: Element::F32, y }),
-        Operation::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)) }),
-        Operation::BackwardParams(BackwardParamsOptions { write, x, g }),
+        Operation::Forward(ForwardOptions {
+            write,
+            save: true,
+            x,
+            parameters: Element::F32,
+            y,
+            ..Default::default()
+        }),
+        Operation::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)), ..Default::default() }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g, ..Default::default() }),
     ]
 }
 

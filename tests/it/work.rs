@@ -109,13 +109,20 @@ fn work_is_counted_as_the_formulas_say() {
     for element in [Element::F32, Element::F16] {
         let (write, f32) = (WriteMode::Accumulate, Element::F32);
         let row = element.bytes() * tokens * d;
-        let options = ForwardOptions { write, save: true, x: element, parameters: f32, y: element };
+        let options = ForwardOptions {
+            write,
+            save: true,
+            x: element,
+            parameters: f32,
+            y: element,
+            ..Default::default()
+        };
         let forward = Operation::Forward(options).least_work(&config, 2048);
         assert_eq!(forward, Ok(Work { bytes: 3 * row + parameters + state, flops: product }));
-        let options = BackwardInputOptions { g: element, dx: Some((element, write)) };
+        let options = BackwardInputOptions { g: element, dx: Some((element, write)), ..Default::default() };
         let backward = Operation::BackwardInput(options).least_work(&config, 2048);
         assert_eq!(backward, Ok(Work { bytes: 3 * row + parameters + 2 * state, flops: product }));
-        let options = BackwardParamsOptions { write, x: element, g: element };
+        let options = BackwardParamsOptions { write, x: element, g: element, ..Default::default() };
         let backward = Operation::BackwardParams(options).least_work(&config, 2048);
         assert_eq!(backward, Ok(Work { bytes: 2 * row + 2 * parameters + 2 * state, flops: product }));
     }

@@ -105,8 +105,15 @@ fn with_shrink_apart(planner: &Planner) -> HashSet<Shader> {
                         continue;
                     }
                     let (write, save) = (WriteMode::Overwrite, parameters == Element::F32);
-                    let forward = Operation::Forward(ForwardOptions { write, save, x, parameters, y });
-                    let input = BackwardInputOptions { g: y, dx: Some((x, write)) };
+                    let forward = Operation::Forward(ForwardOptions {
+                        write,
+                        save,
+                        x,
+                        parameters,
+                        y,
+                        ..Default::default()
+                    });
+                    let input = BackwardInputOptions { g: y, dx: Some((x, write)), ..Default::default() };
                     for operation in [forward, Operation::BackwardInput(input)] {
                         let apart = |recording: &Recording| recording.steps.len() > 1;
                         let recordings = planner.candidates(&operation, &config, 5).expect("it fits");
@@ -151,9 +158,13 @@ pub fn with_subgroups() -> Vec<Shader> {
 /// Forward and both backwards of an adapter; in training all outputs, otherwise as few as there can be.
 fn operations([x, parameters, y]: Elements, write: WriteMode, training: bool) -> [Operation; 3] {
     [
-        Operation::Forward(ForwardOptions { write, save: training, x, parameters, y }),
-        Operation::BackwardInput(BackwardInputOptions { g: y, dx: training.then_some((x, write)) }),
-        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y }),
+        Operation::Forward(ForwardOptions { write, save: training, x, parameters, y, ..Default::default() }),
+        Operation::BackwardInput(BackwardInputOptions {
+            g: y,
+            dx: training.then_some((x, write)),
+            ..Default::default()
+        }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y, ..Default::default() }),
     ]
 }
 
@@ -204,7 +215,7 @@ fn linear(
     ];
     let config = Config { d_in, d_out, ..Config::default() };
     let shaders = |(direction, bias)| {
-        let options = LinearOptions { direction, bias, write, source, weight, target };
+        let options = LinearOptions { direction, bias, write, source, weight, target, ..Default::default() };
         shaders_of(planner.plan(&Operation::Linear(options), &config, tokens).expect("these shapes fit"))
     };
     products.into_iter().flat_map(shaders).collect()

@@ -2,8 +2,6 @@
 //! translates to every backend's language, keeps to WebGPU's default limits, binds what the host
 //! says it binds, and has only loops that end.
 
-mod permutations;
-
 use std::collections::HashMap;
 
 use hydralora::kernel::{Binding, BindingKind, Shader, Varying};
@@ -11,13 +9,13 @@ use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
     LinearOptions, Operation, Planner, Router, WriteMode, wgpu,
 };
+use hydralora_conformance::permutations::translate::{translate, validate};
+use hydralora_conformance::permutations::{permutations, with_subgroups};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, BuiltIn, Expression, Function, Handle, Module, Statement,
     StorageAccess, TypeInner,
 };
-use permutations::translate::{translate, validate};
-use permutations::{permutations, with_subgroups};
 
 fn valid(shader: &Shader) -> (Module, ModuleInfo) {
     validate(&shader.source().wgsl).unwrap_or_else(|error| panic!("{shader:?}: {error}"))
@@ -30,9 +28,9 @@ fn candidates() -> HashMap<Shader, u64> {
     let write = WriteMode::Overwrite;
     let [x, parameters, y] = [Element::F32; 3];
     let operations = [
-        Operation::Forward(ForwardOptions { write, save: true, x, parameters, y }),
-        Operation::BackwardInput(BackwardInputOptions { g: y, dx: Some((x, write)) }),
-        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y }),
+        Operation::Forward(ForwardOptions { write, save: true, x, parameters, y, ..Default::default() }),
+        Operation::BackwardInput(BackwardInputOptions { g: y, dx: Some((x, write)), ..Default::default() }),
+        Operation::BackwardParams(BackwardParamsOptions { write, x, g: y, ..Default::default() }),
         Operation::Linear(LinearOptions::default()),
     ];
     let mut shaders = HashMap::new();

@@ -94,6 +94,8 @@ pub struct Case {
     pub planning: Planning,
     /// For how many tokens more it is prepared, and its tensors are large.
     pub room: u32,
+    /// Elements between one row and the next of x, y, g and dx: a multiple of four more than whole groups take.
+    pub gap: u32,
     /// Whether it needs more than WebGPU's default limits, so that a device may refuse it.
     pub beyond_defaults: bool,
     /// Seed of the numbers, where it does not come from the name.
@@ -153,6 +155,7 @@ impl Case {
             placement: Placement::Separate,
             planning: Planning::Device,
             room: 0,
+            gap: 0,
             beyond_defaults: false,
             seed: None,
         }
@@ -242,7 +245,9 @@ impl Case {
             tensors.push(Tensor::input("bias", d_out, noise(rng, d_out)));
         }
         let Elements { sources: source, parameters: weight, targets: target } = elements;
-        let options = LinearOptions { direction, bias, write, source, weight, target };
+        let (source_stride, target_stride) = (self.stride(source_width), self.stride(target_width));
+        let options =
+            LinearOptions { direction, bias, write, source, source_stride, weight, target, target_stride };
         let config = Config { d_in, d_out, ..Config::default() };
         self.on_tokens(tensors, config, vec![hydralora::Operation::Linear(options)])
     }
@@ -277,6 +282,11 @@ impl Case {
         Job::new(tensors, ops)
     }
 
+    /// From one row of so many elements to the next, where there is a gap.
+    fn stride(&self, width: u32) -> Option<u32> {
+        (self.gap > 0).then(|| width.next_multiple_of(4) + self.gap)
+    }
+
     /// Operations on tokens, and what they bind: with room for more tokens, where there is to be.
     fn on_tokens(
         &self,
@@ -286,8 +296,12 @@ impl Case {
     ) -> Job {
         let Self { shape: Shape { tokens, .. }, room, .. } = *self;
         for tensor in &mut tensors {
+            if ["x", "y", "g", "dx"].contains(&tensor.name.as_str()) {
+                tensor.gap =
+                    self.stride(tensor.width as u32).map_or(0, |stride| stride as usize - tensor.width);
+            }
             if !["parameters", "gradients", "weight", "bias"].contains(&tensor.name.as_str()) {
-                tensor.spare = room as usize * tensor.width;
+                tensor.spare = room as usize * (tensor.width + tensor.gap);
             }
         }
         let op =
@@ -314,15 +328,24 @@ impl Case {
 
         let Elements { sources, parameters: stored, targets } = elements;
         let forward = |save| {
-            let options = ForwardOptions { write, save, x: sources, parameters: stored, y: targets };
+            let (x_stride, y_stride) = (self.stride(d_in), self.stride(d_out));
+            let (x, parameters, y) = (sources, stored, targets);
+            let options = ForwardOptions { write, save, x, x_stride, parameters, y, y_stride };
             hydralora::Operation::Forward(options)
         };
         let backward_input = |dx: bool| {
-            let options = BackwardInputOptions { g: sources, dx: dx.then_some((targets, write)) };
+            let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
+            let dx = dx.then_some((targets, write));
+            let options = BackwardInputOptions { g: sources, g_stride, dx, dx_stride };
             hydralora::Operation::BackwardInput(options)
         };
-        let backward_params =
-            hydralora::Operation::BackwardParams(BackwardParamsOptions { write, x: sources, g: sources });
+        let backward_params = hydralora::Operation::BackwardParams(BackwardParamsOptions {
+            write,
+            x: sources,
+            x_stride: self.stride(d_in),
+            g: sources,
+            g_stride: self.stride(d_out),
+        });
         let (tensors, operations) = match self.operation {
             Operation::Inference(_) => (vec![x, parameters, y], vec![forward(false)]),
             Operation::Forward(_) => (vec![x, parameters, y, result("saved")], vec![forward(true)]),
@@ -381,6 +404,9 @@ impl Display for Case {
             Placement::Separate => {}
             Placement::OneAllocation => f.write_str("/one-allocation")?,
             Placement::Pool => f.write_str("/pool")?,
+        }
+        if self.gap > 0 {
+            write!(f, "/gap{}", self.gap)?;
         }
         if self.room > 0 {
             write!(f, "/room-for-{}-more", self.room)?;

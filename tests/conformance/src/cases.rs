@@ -44,6 +44,7 @@ pub fn all() -> Vec<Case> {
     numbers(&mut cases);
     plans_and_placement(&mut cases);
     room(&mut cases);
+    gaps(&mut cases);
     choices(&mut cases);
     half_precision(&mut cases);
     optimiser(&mut cases);
@@ -212,6 +213,30 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         cases.push(Case { placement: Placement::Pool, ..case });
     }
     cases.push(Case { placement: Placement::Pool, ..Case::new(Operation::AdamW { clip: true }, shape) });
+}
+
+/// Rows that start further apart than they are long: some columns of a wider matrix.
+fn gaps(cases: &mut Vec<Case>) {
+    for (shape, gap) in [
+        (Shape::new(21, [36, 28], [4, 3]), 4),
+        (Shape::new(70, [256, 320], [8, 4]), 512),
+        (Shape::new(11, [37, 27], [3, 4]), 8),
+        (Shape::new(5, [2052, 12], [3, 2]), 4),
+    ] {
+        for operation in ROUTERS.map(Operation::Step).into_iter().chain([LINEAR[0], LINEAR[2]]) {
+            let case = Case::new(operation, shape);
+            cases.extend([Case { gap, ..case.clone() }, Case { gap, room: 9, ..case.accumulating() }]);
+        }
+    }
+    let shape = Shape::new(33, [520, 516], [8, 2]);
+    for planning in [Planning::Wide, Planning::Software] {
+        let case = Case::new(Operation::Step(Router::Input), shape).planned_for(planning);
+        cases.push(Case { gap: 12, ..case });
+    }
+    for element in [Element::F16, Element::Bf16] {
+        let case = Case::new(Operation::Step(Router::Latent), shape).in_half(element);
+        cases.push(Case { gap: 4, ..case });
+    }
 }
 
 /// Batches of fewer tokens than their operations are prepared for: with one plan for all of them, and with

@@ -21,6 +21,8 @@ pub struct Tensor {
     /// Elements behind the data that belong to the tensor's range, which nobody may write, and whose contents
     /// may change no result: room for more tokens.
     pub spare: usize,
+    /// Elements between one row and the next, of which the same holds.
+    pub gap: usize,
 }
 
 impl Tensor {
@@ -33,6 +35,7 @@ impl Tensor {
             written: false,
             element: Element::F32,
             spare: 0,
+            gap: 0,
         }
     }
 
@@ -59,11 +62,24 @@ impl Tensor {
         Self { data: element.decode(&element.encode(&self.data)), element, ..self }
     }
 
-    /// Its contents as 32-bit words.
-    fn words(&self) -> Vec<u32> {
-        let mut bytes = self.element.encode(&self.data);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
+    /// What lies where nothing of it does. Read by mistake, a NaN shows in every result.
+    fn filler(&self) -> u32 {
+        if self.written { GUARD_WORD } else { f32::NAN.to_bits() }
+    }
+
+    /// Elements of each piece that lies in one: all of it, or a row.
+    fn piece(&self) -> usize {
+        if self.gap == 0 { self.data.len().max(1) } else { self.width }
+    }
+
+    /// Its pieces as 32-bit words.
+    fn words(&self) -> Vec<Vec<u32>> {
+        let words = |piece: &[f32]| {
+            let mut bytes = self.element.encode(piece);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
+        };
+        self.data.chunks(self.piece()).map(words).collect()
     }
 }
 
@@ -120,18 +136,28 @@ pub struct Place {
     pub buffer: usize,
     /// In words.
     pub offset: usize,
-    /// In words.
+    /// Everything from the first element to the last, in words.
     pub len: usize,
+    /// Words of each piece, and of what lies between them.
+    piece: usize,
+    gap: usize,
     /// Elements, and their type.
     pub elements: usize,
     pub element: Element,
-    /// Elements behind those that belong to the range.
+    /// Words behind those that belong to the range.
     spare: usize,
 }
 
 impl Place {
     fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len
+    }
+
+    /// The words of its pieces.
+    fn pieces(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let end = self.offset + self.len;
+        let (piece, stride) = (self.piece, self.piece + self.gap);
+        (self.offset..end).step_by(stride.max(1)).map(move |start| start..(start + piece).min(end))
     }
 
     /// The tensor in a device's copies of the buffers.
@@ -142,11 +168,17 @@ impl Place {
 
     /// Where the tensor starts in its buffer, and its size, in bytes.
     pub fn bytes(&self) -> (u64, u64) {
-        (4 * self.offset as u64, (self.elements + self.spare) as u64 * self.element.bytes())
+        let all = if self.spare + self.gap == 0 {
+            self.elements as u64 * self.element.bytes()
+        } else {
+            4 * (self.len + self.spare) as u64
+        };
+        (4 * self.offset as u64, all)
     }
 
     fn decode(&self, words: &[u32]) -> Vec<f32> {
-        let bytes: Vec<u8> = words[self.range()].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let words = self.pieces().flat_map(|piece| &words[piece]);
+        let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
         let mut values = self.element.decode(&bytes);
         values.truncate(self.elements);
         values
@@ -192,20 +224,20 @@ impl Memory {
     fn append(&mut self, buffer: usize, before: usize, tensor: &Tensor) {
         let contents = &mut self.buffers[buffer];
         contents.resize(contents.len() + before, GUARD_WORD);
-        let words = tensor.words();
-        let place = Place {
-            buffer,
-            offset: contents.len(),
-            len: words.len(),
-            elements: tensor.data.len(),
-            element: tensor.element,
-            spare: tensor.spare,
-        };
-        contents.extend(words);
-        // Read by mistake, a NaN shows in every result; where the data ends inside a word, so does the spare.
-        let spare_bytes = tensor.spare as u64 * tensor.element.bytes();
-        let spare = if tensor.written { GUARD_WORD } else { f32::NAN.to_bits() };
-        contents.resize(contents.len() + spare_bytes.div_ceil(4) as usize, spare);
+        let offset = contents.len();
+        let in_words = |elements: usize| (elements as u64 * tensor.element.bytes()).div_ceil(4) as usize;
+        let (piece, gap) = (in_words(tensor.piece()), in_words(tensor.gap));
+        let spare = in_words(tensor.spare);
+        for (index, words) in tensor.words().into_iter().enumerate() {
+            if index > 0 {
+                contents.resize(contents.len() + gap, tensor.filler());
+            }
+            contents.extend(words);
+        }
+        let len = contents.len() - offset;
+        contents.resize(contents.len() + spare, tensor.filler());
+        let (elements, element) = (tensor.data.len(), tensor.element);
+        let place = Place { buffer, offset, len, piece, gap, elements, element, spare };
         contents.resize((contents.len() + GUARD).next_multiple_of(GUARD), GUARD_WORD);
         self.places.insert(tensor.name.clone(), place);
     }
@@ -240,8 +272,9 @@ impl Memory {
         let written = job.tensors.iter().filter(|tensor| tensor.written).map(|tensor| &tensor.name);
         for name in written.chain(scratch) {
             let place = self.place(name);
-            let range = place.range();
-            restored[place.buffer][range.clone()].copy_from_slice(&self.buffers[place.buffer][range]);
+            for range in place.pieces() {
+                restored[place.buffer][range.clone()].copy_from_slice(&self.buffers[place.buffer][range]);
+            }
             results.insert(name.clone(), place.decode(&after[place.buffer]));
         }
         for (buffer, (before, restored)) in self.buffers.iter().zip(&restored).enumerate() {

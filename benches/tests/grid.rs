@@ -1,9 +1,6 @@
 //! The shapes that the benches measure, and how one is written.
 
-#[path = "../benches/grid/mod.rs"]
-mod grid;
-
-use grid::Shape;
+use hydralora_benches::grid::{self, Shape};
 
 #[test]
 fn a_shape_is_five_numbers_and_nothing_else() {

@@ -1,5 +1,5 @@
 //! A shader in the languages that drivers take, as wgpu has naga write it: with bounds checks, but with
-//! loops trusted and workgroup memory as it is found (`src/pipeline.rs`).
+//! loops trusted and workgroup memory as it is found (`src/gpu/pipeline.rs`).
 
 use std::fmt::Display;
 

@@ -1,5 +1,5 @@
 //! Fine-tunes a small frozen language model with HydraLoRA, and beside it with plain LoRA, on your
-//! GPU: `cargo run --release --example finetune -- --help`.
+//! GPU: `cargo run --release -p hydralora-finetune -- --help`.
 
 mod adapters;
 mod backward;
@@ -79,10 +79,12 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The package is examples/finetune.
+    let project = package.ancestors().nth(2).unwrap_or(package);
     let out = options.out.clone().unwrap_or_else(|| project.join("target/demo"));
     std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
-    let data = project.join("examples/finetune/data");
+    let data = package.join("data");
     let corpora = data.join("corpora");
     let texts = if options.texts.is_empty() {
         corpus::defaults(&corpora)?

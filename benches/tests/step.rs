@@ -2,9 +2,6 @@
 //! nothing, neither on the heap nor on the device. Without an adapter these tests fail and say how to
 //! get one.
 
-#[path = "../benches/step/mod.rs"]
-mod step;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,7 +12,7 @@ use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, Batch, Bound, Config, DeviceProfile,
     ForwardOptions, Kernels, Operation, Planner, Recording, Stack, StackDescriptor, wgpu,
 };
-use step::{LLAMA_2_7B, Model, Step};
+use hydralora_benches::step::{LLAMA_2_7B, Model, Step};
 
 /// A model of which a software driver runs whole steps in no time.
 const SMALL: Model = Model { layers: 2, projections: [[64, 64], [64, 192], [192, 64]], tokens: 16 };

@@ -1,0 +1,4 @@
+//! What else computes the same.
+
+pub mod chain;
+pub mod concatenated;
