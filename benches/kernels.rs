@@ -1,5 +1,5 @@
 //! Forward, forward and backward, and a whole step, each beside two alternatives on the same inputs: a
-//! chain of simple dispatches, and the concatenated form. `cargo bench`; `HYDRALORA_GRID=full` measures
+//! chain of simple dispatches, and the concatenated form. `cargo bench --bench kernels`; `HYDRALORA_GRID=full` measures
 //! every shape, `-- --test` runs everything once, at small shapes.
 
 use std::process::ExitCode;

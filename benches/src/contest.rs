@@ -11,8 +11,8 @@ use hydralora::{
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::chain::{self, LayerChain};
-use crate::concatenated::{self, Concatenated, Form, Outputs};
+use crate::alternatives::chain::{self, LayerChain};
+use crate::alternatives::concatenated::{self, Concatenated, Form, Outputs};
 use crate::grid::Shape;
 use crate::layer::{Layer, Tensors};
 use crate::recorder::{Checks, Dispatches, Recorder};
@@ -282,9 +282,9 @@ impl Contest {
             [&layer.forward, &layer.backward_input, &layer.backward_params]
                 .map(|bound| bound.dispatches(self.ours.batch.tokens()));
         let ours = [forward, backward_input + backward_params, adamw.dispatches()];
-        let chain = [&self.chain.forward, &self.chain.backward, &self.chain_adamw].map(Dispatches::len);
+        let chain = [&self.chain.forward, &self.chain.backward, &self.chain_adamw].map(Dispatches::count);
         let Concatenated { forward, backward } = &self.concatenated[0];
-        let concatenated = [forward.len(), backward.len(), adamw.dispatches()];
+        let concatenated = [forward.count(), backward.count(), adamw.dispatches()];
         let entrant = |name, counts, sets, encode: fn(&Self, Task, &mut wgpu::ComputePass<'_>) -> _| {
             let contest = Rc::clone(self);
             let encode = Box::new(move |pass: &mut wgpu::ComputePass<'_>| encode(&contest, task, pass));

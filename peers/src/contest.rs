@@ -5,10 +5,9 @@ use std::iter::zip;
 use std::time::{Duration, Instant};
 
 use hydralora::{Adapter, Config, Router};
+use hydralora_benches::grid::Shape;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-
-use crate::grid::Shape;
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 

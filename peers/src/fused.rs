@@ -2,9 +2,9 @@
 
 use hydralora::device::Gpu;
 use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, wgpu};
+use hydralora_benches::layer::{Layer, Tensors};
 
 use crate::contest::{Outcome, Pass, Problem};
-use crate::layer::{Layer, Tensors};
 
 type Encode = Box<dyn Fn(&mut wgpu::ComputePass<'_>, &Batch) -> Result<(), Error>>;
 

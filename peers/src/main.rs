@@ -4,11 +4,6 @@
 mod contest;
 mod fused;
 mod graph;
-#[expect(dead_code, reason = "shared with the benches, which need more of it")]
-#[path = "../../benches/grid/mod.rs"]
-mod grid;
-#[path = "../../benches/layer/mod.rs"]
-mod layer;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,10 +13,10 @@ use std::time::Duration;
 use burn::tensor::Device;
 use clap::Parser;
 use hydralora::device::Gpu;
+use hydralora_benches::grid::{self, Shape};
 use serde_json::json;
 
 use contest::{Outcome, Problem};
-use grid::Shape;
 
 #[derive(Parser)]
 #[command(about)]

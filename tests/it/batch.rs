@@ -1,20 +1,13 @@
 //! Batches of any number of tokens: each gives what it should, two in one submission do not disturb each other,
-//! and where sums have one order, a token has the same bits in any batch. Without an adapter these tests fail and
-//! say how to get one.
+//! and where sums have one order, a token has the same bits in any batch.
 
-use std::sync::LazyLock;
-
-use hydralora::device::Gpu;
 use hydralora::{
     AdamWHyper, Adapter, BackwardInputOptions, Batch, Bound, Capacity, Config, DeviceProfile, Element, Error,
     ForwardOptions, Kernels, LinearDirection, LinearOptions, Memory, Operation, Plans, Router, Stack,
     StackDescriptor, Tensor, WriteMode, wgpu,
 };
 
-static GPU: LazyLock<Gpu> = LazyLock::new(|| {
-    let gpu = pollster::block_on(Gpu::from_env());
-    gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
-});
+use crate::common::{CONFIG, GPU, zeroed};
 
 /// Numbers that are all different.
 fn numbers(count: u32) -> Vec<f32> {
@@ -23,10 +16,6 @@ fn numbers(count: u32) -> Vec<f32> {
 
 fn upload(name: &str, count: u32) -> wgpu::Buffer {
     GPU.upload(name, &numbers(count)).expect("it fits")
-}
-
-fn zeroed(name: &str, count: u32) -> wgpu::Buffer {
-    GPU.zeroed(name, count as usize).expect("it fits")
 }
 
 fn bits(buffer: &wgpu::Buffer) -> Vec<u32> {
@@ -155,7 +144,7 @@ fn a_stack_is_its_adapters() {
             stack.write(name, &adapter).expect("the stack has it");
         });
         adapters.for_each(drop);
-        let [y, dx] = ["y", "dx"].map(|name| zeroed(name, TOKENS * 64));
+        let [y, dx] = ["y", "dx"].map(|name| zeroed(name, (TOKENS * 64) as usize));
         let tensors = [("x", &x), ("y", &y), ("g", &g), ("dx", &dx)];
         let bind = |module: &str, operation: usize, wanted: [&str; 2]| {
             let tensors = tensors.iter().filter(|(name, _)| wanted.contains(name));
@@ -191,9 +180,7 @@ fn a_stack_is_its_adapters() {
         let buffers: Vec<Vec<f32>> =
             stack.parameters().iter().map(|buffer| GPU.read_blocking(buffer).expect("it runs")).collect();
         let trained =
-            stack.pack().places().iter().flat_map(|place| {
-                buffers[place.buffer()][place.elements()].iter().copied().collect::<Vec<_>>()
-            });
+            stack.pack().places().iter().flat_map(|place| buffers[place.buffer()][place.elements()].to_vec());
         let norm = GPU.read_blocking(stack.status().expect("it clips")).expect("it runs")[0];
         (stack.parameters().len(), trained.collect(), norm)
     };
@@ -211,10 +198,9 @@ fn a_stack_is_its_adapters() {
 #[test]
 fn a_stack_knows_its_modules() {
     let kernels = &Kernels::new(&GPU.device, &GPU.queue);
-    let config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, ..Config::default() };
     let forward = [Operation::Forward(ForwardOptions { write: WriteMode::Accumulate, ..Default::default() })];
     let descriptor = StackDescriptor {
-        modules: &[("q", config), ("k", config)],
+        modules: &[("q", CONFIG), ("k", CONFIG)],
         capacity: 4.into(),
         operations: &forward,
         ..StackDescriptor::default()
@@ -229,7 +215,7 @@ fn a_stack_knows_its_modules() {
     assert_eq!(unknown, Err(Error::UnknownModule { module }));
     let missing = stack.bind("q", &forward[0], &activations[..1]).map(drop);
     assert_eq!(missing, Err(Error::MissingTensor { operation: "forward", tensor: "y" }));
-    let twice = StackDescriptor { modules: &[("q", config), ("q", config)], ..descriptor };
+    let twice = StackDescriptor { modules: &[("q", CONFIG), ("q", CONFIG)], ..descriptor };
     let module = "q".to_owned();
     assert_eq!(Stack::new(kernels, &twice).map(drop), Err(Error::DuplicateModule { module }));
 }

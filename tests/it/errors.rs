@@ -1,10 +1,9 @@
-//! Every mistake is a typed error with the numbers in it, before anything is recorded. Without an
-//! adapter these tests fail and say how to get one.
+//! Every mistake is a typed error with the numbers in it, before anything is recorded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use hydralora::device::{Gpu, adapters_from_env};
+use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
 use hydralora::{
@@ -13,14 +12,10 @@ use hydralora::{
     LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Tensor,
 };
 
-static GPU: LazyLock<Gpu> = LazyLock::new(|| {
-    let gpu = pollster::block_on(Gpu::from_env());
-    gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
-});
+use crate::common::{CONFIG, GPU, adapter, zeroed};
 
 static KERNELS: LazyLock<Kernels> = LazyLock::new(|| Kernels::new(&GPU.device, &GPU.queue));
 
-const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
 const TOKENS: u32 = 4;
 
 /// The operations, with everything in f32.
@@ -77,10 +72,6 @@ fn scratch_bytes(recording: &Recording) -> u64 {
 
 fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
     Config { d_in, d_out, rank, experts, scaling: 1.0, router }
-}
-
-fn zeroed(label: &str, elements: usize) -> wgpu::Buffer {
-    GPU.zeroed(label, elements).expect("it fits")
 }
 
 struct Buffers {
@@ -239,10 +230,6 @@ fn reading_back_needs_a_flag() {
     });
     let error = GPU.read_blocking(&no_copy);
     assert_eq!(error, Err(Error::MissingUsage { tensor: "the buffer to read", missing: "COPY_SRC" }));
-}
-
-fn adapter() -> wgpu::Adapter {
-    pollster::block_on(adapters_from_env()).swap_remove(0)
 }
 
 /// A device of its own, and the errors that reach the application's handler, where it has one.
@@ -930,7 +917,7 @@ fn plans_do_not_depend_on_the_cores_of_a_process() {
     let executable = std::env::current_exe().expect("this test");
     let mut one_core = std::process::Command::new("taskset");
     one_core.args(["-c", "0"]).arg(executable);
-    let output = one_core.args(["--exact", "print_the_profile", "--ignored", "--nocapture"]).output();
+    let output = one_core.args(["--exact", "errors::print_the_profile", "--ignored", "--nocapture"]).output();
     let output = output.expect("taskset, of util-linux");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains(&own), "{own}\nis on one core\n{text}");

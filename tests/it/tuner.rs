@@ -1,5 +1,5 @@
 //! Measuring which plans are best, and files of what was. That every choice computes the same is the
-//! conformance suite's. Without an adapter these tests fail and say how to get one.
+//! conformance suite's.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Once};
 
-use hydralora::device::{Gpu, adapters_from_env};
+use hydralora::device::Gpu;
 use hydralora::kernel::Shader;
 use hydralora::tuner::{Measurement, Tuner};
 use hydralora::{
@@ -16,10 +16,7 @@ use hydralora::{
 };
 use serde_json::{Value, json};
 
-static GPU: LazyLock<Gpu> = LazyLock::new(|| {
-    let gpu = pollster::block_on(Gpu::from_env());
-    gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
-});
+use crate::common::{GPU, adapter};
 
 /// A layer with few candidates, each of which compiles a pipeline.
 const CONFIG: Config =
@@ -181,8 +178,7 @@ fn what_no_device_has_room_for_is_an_error() {
 #[test]
 fn parameters_over_a_limit_are_an_error() {
     // 320 MiB of parameters where a buffer may have 256.
-    let adapter = pollster::block_on(adapters_from_env()).swap_remove(0);
-    let request = adapter.request_device(&wgpu::DeviceDescriptor::default());
+    let request = adapter().request_device(&wgpu::DeviceDescriptor::default());
     let (device, queue) = pollster::block_on(request).expect("every device has WebGPU's default limits");
     let gpu = Gpu { device, queue };
     let wide = Config { d_out: 20_000, rank: 64, experts: 64, ..CONFIG };

@@ -1,28 +1,35 @@
 //! `cargo xtask bundle`: the suite and the benches as executables to carry to another machine.
 
+use std::env::consts::EXE_EXTENSION;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
 
 use crate::cargo_command;
+use crate::conformance::SUITE;
 
 /// The suite with its goldens stays below this.
 const MOST_BYTES: u64 = 40_000_000;
 
-const SUITE: &str = "hydralora-conformance";
+/// The benches' package, and the executable of `kernels`.
 const BENCHES: &str = "hydralora-benches";
 const ROOFLINE: &str = "hydralora-roofline";
 
 /// Builds all, stripped, into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
-    let folder = root.join("target/bundle");
+    let target = root.join("target");
+    let folder = target.join("bundle");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let suite = ["test", "--release", "--test", "conformance"];
-    let benches = ["bench", "--bench", "kernels"];
-    let roofline = ["bench", "--bench", "roofline"];
-    for (name, arguments) in [(SUITE, &suite[..]), (BENCHES, &benches), (ROOFLINE, &roofline)] {
-        let built = build(arguments)?;
-        let file = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-        std::fs::copy(&built, &file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let bytes = file.metadata().map_err(|error| format!("{}: {error}", file.display()))?.len();
+    let messages = build(&target)?;
+    for (name, built) in [
+        (SUITE, target.join("release").join(SUITE).with_extension(EXE_EXTENSION)),
+        (BENCHES, bench(&messages, "kernels")?),
+        (ROOFLINE, bench(&messages, "roofline")?),
+    ] {
+        let file = folder.join(name).with_extension(EXE_EXTENSION);
+        let bytes = std::fs::copy(&built, &file)
+            .map_err(|error| format!("{} to {}: {error}", built.display(), file.display()))?;
         println!("{}: {:.1} MB", file.display(), bytes as f64 / 1e6);
         if name == SUITE && bytes > MOST_BYTES {
             return Err(format!("{name} has {bytes} bytes, more than {MOST_BYTES}"));
@@ -35,11 +42,23 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The executable that cargo builds.
-fn build(arguments: &[&str]) -> Result<PathBuf, String> {
-    let mut command = cargo_command(arguments);
-    for profile in ["release", "bench"] {
-        command.args(["--config", &format!("profile.{profile}.strip=true")]);
+/// Builds all at once, so that what they depend on is built once, and gives what cargo says of it.
+fn build(target: &Path) -> Result<Vec<Value>, String> {
+    let mut command = cargo_command(&["build", "--release", "--package", SUITE, "--bin", SUITE]);
+    command.args(["--package", BENCHES, "--bench", "kernels", "--bench", "roofline"]);
+    command.args(["--config", "profile.release.strip=true"]).arg("--target-dir").arg(target);
+    command.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| format!("cargo could not be run: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("the build failed ({})", output.status));
     }
-    crate::executable(command)
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The executable of a bench, which has a hash in its name.
+fn bench(messages: &[Value], name: &str) -> Result<PathBuf, String> {
+    let found = messages.iter().filter(|message| message["target"]["name"] == name);
+    let executable = found.filter_map(|message| message["executable"].as_str()).next_back();
+    executable.map(PathBuf::from).ok_or_else(|| format!("the build gave no executable of {name}"))
 }

@@ -45,13 +45,21 @@ pub(crate) fn on_implementation(root: &Path, name: &str, options: &[OsString]) -
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
+/// The suite's package, and its executable.
+pub(crate) const SUITE: &str = "hydralora-conformance";
+
+/// The suite, to be given options.
+pub(crate) fn suite_command() -> Command {
+    cargo_command(&["run", "--quiet", "--bin", SUITE, "--"])
+}
+
 /// Runs the suite; what it prints is passed on, and kept where `kept` is given.
 fn suite(
     env: &[(String, String)],
     options: &[OsString],
     kept: Option<&mut Vec<String>>,
 ) -> Result<(), String> {
-    let mut command = cargo_command(&["test", "--test", "conformance", "--"]);
+    let mut command = suite_command();
     command.args(options).envs(env.iter().cloned());
     let Some(kept) = kept else { return succeed(command.status()) };
     let mut child =
@@ -81,8 +89,7 @@ fn translate(root: &Path, directory: &Path) -> Result<(), String> {
     let shaders = directory.join("shaders");
     // Shaders of an earlier version are no concern of this one.
     let _ = std::fs::remove_dir_all(&shaders);
-    let mut write = cargo_command(&["test", "--quiet", "--test", "conformance", "--", "--shaders"]);
-    succeed(Command::status(write.arg(&shaders)))?;
+    succeed(suite_command().arg("--shaders").arg(&shaders).status())?;
     let report = implementation::translate(directory, &shaders)?;
     print!("{report}");
     let folder = root.join("target/conformance");

@@ -13,8 +13,8 @@ mod peers;
 mod roofline;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -101,7 +101,7 @@ fn run(task: Task) -> Result<(), String> {
             if !options.iter().any(|option| option == "--help" || option == "-h") {
                 driver::ensure(Profile::Release)?;
             }
-            cargo(&["run", "--quiet", "--release", "--example", "finetune", "--"], &options)
+            cargo(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"], &options)
         }
         Task::Test { options } => {
             driver::ensure(Profile::Dev)?;
@@ -129,21 +129,16 @@ fn cargo(arguments: &[&str], more: &[OsString]) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", arguments.join(" "))) }
 }
 
+/// Cargo on this project, in whichever of its folders the task is called. Where no package is named, all are
+/// built with the same features, and nothing is built once more for one of them.
 fn cargo_command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments);
-    command
+    cargo_on(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")), arguments)
 }
 
-/// Builds what `command` would run, and gives the executable.
-fn executable(mut command: Command) -> Result<PathBuf, String> {
-    command.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
-    let output = command.output().map_err(|error| format!("cargo could not be run: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("the build failed ({})", output.status));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executables.next_back().ok_or_else(|| "the build gave no executable".to_owned())
+/// Cargo on the project of a manifest.
+fn cargo_on(manifest: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let (subcommand, options) = arguments.split_at(1);
+    command.args(subcommand).arg("--manifest-path").arg(manifest).args(options);
+    command
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{Profile, cargo_command, driver};
+use crate::{Profile, cargo_on, driver};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -29,8 +29,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     let folder = root.join("target/peers");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
 
-    let mut rust = cargo_command(&["run", "--release", "--manifest-path"]);
-    rust.arg(root.join("peers/Cargo.toml")).arg("--");
+    let rust = cargo_on(&root.join("peers/Cargo.toml"), &["run", "--release", "--"]);
     let mut rows = measure(rust, options, &options.shapes, &folder.join("rust.jsonl"))?;
 
     let mut shapes: Vec<String> = rows.iter().map(|row| text(row, "shape").to_owned()).collect();

@@ -192,7 +192,9 @@ impl Device for DawnDevice {
         }
         scratch.sort();
         scratch.dedup();
-        scratch.iter().for_each(|(name, len)| memory.add_scratch(name, *len));
+        for (name, len) in &scratch {
+            memory.add_scratch(name, *len);
+        }
         // One run at a time: the files have fixed names.
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.ask(&self.request(&planned, &memory, times)?)?;

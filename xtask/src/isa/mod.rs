@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use radv::Statistics;
 
-use crate::{cargo_command, implementation};
+use crate::conformance::suite_command;
+use crate::implementation;
 
 /// Two generations of RDNA, and a Vega; the names are those of `RADV_FORCE_FAMILY`.
 const FAMILIES: [&str; 3] = ["navi21", "gfx1100", "vega10"];
@@ -123,8 +124,7 @@ fn write_shaders(folder: &Path) -> Result<PathBuf, String> {
     let shaders = folder.join("shaders");
     // Shaders of an earlier version are no concern of this one.
     let _ = fs::remove_dir_all(&shaders);
-    let mut write = cargo_command(&["test", "--quiet", "--test", "conformance", "--", "--shaders"]);
-    match write.arg(&shaders).stdout(Stdio::null()).status() {
+    match suite_command().arg("--shaders").arg(&shaders).stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(shaders),
         Ok(status) => Err(format!("the shaders could not be written ({status})")),
         Err(error) => Err(format!("cargo could not be run: {error}")),

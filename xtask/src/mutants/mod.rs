@@ -3,6 +3,7 @@
 
 mod defects;
 
+use std::env::consts::EXE_EXTENSION;
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,12 @@ use std::time::{Duration, Instant};
 
 use defects::{DEFECTS, Defect};
 
-/// What the library's package is made of.
-const SOURCES: [&str; 10] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "README.md",
-    "src",
-    "shaders",
-    "tests",
-    "benches",
-    "examples",
-    "docs",
-    "xtask",
-];
+use crate::cargo_on;
+use crate::conformance::SUITE;
+
+/// What the library and the suite are made of, and the packages without which Cargo.toml cannot be read.
+const SOURCES: [&str; 9] =
+    ["Cargo.toml", "Cargo.lock", "src", "shaders", "tests", "benches", "examples", "docs", "xtask"];
 
 /// A suite that runs this long under a defect hangs.
 const PATIENCE: Duration = Duration::from_mins(20);
@@ -120,10 +114,15 @@ impl Build {
 
     /// Builds and runs the suite.
     fn suite(&self, suite_options: &[OsString]) -> Result<Verdict, String> {
-        let mut cargo = crate::cargo_command(&["test", "--quiet", "--test", "conformance"]);
-        cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
+        let mut cargo = cargo_on(&self.tree.join("Cargo.toml"), &["build", "--quiet", "--package", SUITE]);
+        let built = cargo.arg("--target-dir").arg(&self.target).status();
+        match built.map_err(|error| format!("cargo could not be run: {error}"))? {
+            status if status.success() => {}
+            status => return Err(format!("the build failed ({status})")),
+        }
         // Not through cargo: what hangs is ended, and cargo would leave it running.
-        let mut command = Command::new(crate::executable(cargo)?);
+        let executable = self.target.join("debug").join(SUITE).with_extension(EXE_EXTENSION);
+        let mut command = Command::new(executable);
         command
             .current_dir(&self.tree)
             .args(["--quiet", "--fail-fast", "--out"])

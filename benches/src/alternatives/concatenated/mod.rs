@@ -350,7 +350,7 @@ fn access(name: &str, width: u32, kind: BindingKind) -> String {
         )
     };
     let parts = if kind == Write { [read, write].concat() } else { read.to_vec() };
-    text(&[], &parts).replace("TENSOR", name).replace("WIDTH", "dims.width")
+    text(&[], &parts).replace("TENSOR", name).replace("WIDTH", "dims.width").replace("STRIDE", "dims.width")
 }
 
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {

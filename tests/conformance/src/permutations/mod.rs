@@ -33,6 +33,7 @@ const HALF: [Elements; 6] = [
 /// Shaders of plans under WebGPU's default limits: at one rank and number of experts every flag, access
 /// and tile in f32; at others, which change only constants, and in half precision, which changes only how
 /// groups are read and written, the smallest and the largest tile.
+#[must_use]
 pub fn permutations() -> Vec<Shader> {
     let mut shaders = HashSet::new();
     for busy_workgroups in [1, 256] {
@@ -134,6 +135,7 @@ fn shaders_of(recording: Recording) -> impl Iterator<Item = Shader> {
 
 /// Shaders of plans for a device whose subgroups have at least 32 threads, which are used: as planned, and
 /// with lanes that hold coefficients.
+#[must_use]
 pub fn with_subgroups() -> Vec<Shader> {
     let device = DeviceProfile { subgroup_lanes: 32, ..DeviceProfile::new(wgpu::Limits::default(), 2) };
     let planner = &Planner::new(device);

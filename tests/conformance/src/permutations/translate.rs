@@ -10,6 +10,9 @@ use naga::{Module, ShaderStage};
 
 /// Parses and validates with no capability beyond WebGPU's own, of which naga counts `unpack2x16float`
 /// and its like as one, and subgroup operations, which only devices with them are given.
+///
+/// # Errors
+/// naga refuses it, with naga's reason.
 pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
     let info = Validator::new(
@@ -22,6 +25,9 @@ pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
 }
 
 /// The extension of each language's files, and what the shader is in it.
+///
+/// # Errors
+/// naga cannot write it in one of them.
 pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
     Ok([
         ("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?),
