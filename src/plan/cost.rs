@@ -12,7 +12,7 @@ pub(super) struct Costs {
     /// Reading a vec4 of workgroup memory, or adding one from another lane.
     pub(super) shared: f64,
     /// Getting a vec4 that another lane holds.
-    pub(super) held: f64,
+    pub(super) broadcast: f64,
     /// A vec4 multiply-add in registers.
     pub(super) multiply_add: f64,
     /// A pair of barriers.
@@ -30,7 +30,7 @@ const GPU: Costs = Costs {
     load: 4.0,
     store: 4.0,
     shared: 1.0,
-    held: 4.0,
+    broadcast: 4.0,
     multiply_add: 1.0,
     barriers: 100.0,
     workgroup: 500.0,
@@ -43,7 +43,7 @@ const SOFTWARE: Costs = Costs {
     load: 18.0,
     store: 60.0,
     shared: 10.0,
-    held: 2.0,
+    broadcast: 2.0,
     multiply_add: 1.0,
     barriers: 100.0,
     workgroup: 500.0,

@@ -1,6 +1,7 @@
 //! How much at a time: from shape, token count and device limits to tile sizes and grids. Pure: no device is
 //! needed.
 
+mod capacity;
 mod choice;
 mod cost;
 pub(crate) mod fused;
@@ -11,6 +12,7 @@ mod profile;
 mod tile;
 mod tuning;
 
+pub use capacity::{Capacity, Plans};
 pub use choice::Choice;
 pub use fused::FusedChoice;
 pub use grid::Grid;

@@ -23,10 +23,10 @@ pub struct OuterChoice {
     /// Splits of the tokens; each but a single one writes a copy of the gradients, to be added up.
     pub splits: u32,
     /// Whether lanes of a subgroup hold coefficients for each other, or each reads all of them.
-    pub held: bool,
+    pub broadcast: bool,
     /// Whether the shrink block, the expand block and the latent router are dispatches of their own, or
     /// all in one.
-    pub apart: bool,
+    pub separate: bool,
 }
 
 /// What the plan of `backward_params` depends on.
@@ -62,7 +62,7 @@ pub(crate) struct OuterPlacement {
     /// Tokens of a split.
     pub(crate) split_tokens: u32,
     /// Lanes that hold coefficients; 1 where each reads them all.
-    pub(crate) holders: u32,
+    pub(crate) broadcast_lanes: u32,
     pub(crate) dispatches: Vec<OuterDispatch>,
 }
 
@@ -87,9 +87,9 @@ impl OuterProblem {
         let mut refused = None;
         for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
             for splits in possible_splits() {
-                for &held in device.ways_to_coefficients(rows / 4) {
-                    for apart in [false, true] {
-                        match self.place(OuterChoice { rows, splits, held, apart }, device) {
+                for &broadcast in device.ways_to_coefficients(rows / 4) {
+                    for separate in [false, true] {
+                        match self.place(OuterChoice { rows, splits, broadcast, separate }, device) {
                             // Few rows are divided the same, however many are allowed.
                             Ok(plan) if candidates.contains(&plan) => {}
                             Ok(plan) => candidates.push(plan),
@@ -128,10 +128,14 @@ impl OuterProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
-        let OuterChoice { rows, splits, held, apart } = choice;
+        let OuterChoice { rows, splits, broadcast, separate } = choice;
         check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
-        check_choice("held", u32::from(held), device.ways_to_coefficients(rows / 4).contains(&held))?;
+        check_choice(
+            "broadcast",
+            u32::from(broadcast),
+            device.ways_to_coefficients(rows / 4).contains(&broadcast),
+        )?;
         let split_tokens = self.tokens.div_ceil(splits);
         let splits = self.tokens.div_ceil(split_tokens);
         let all = self.blocks(rows);
@@ -145,7 +149,7 @@ impl OuterProblem {
             blocks[at] = all[at];
             blocks
         };
-        let dispatches = if apart {
+        let dispatches = if separate {
             (0..3)
                 .filter(|&at| all[at].workgroups > 0)
                 .map(|at| dispatch(alone(at)))
@@ -157,7 +161,7 @@ impl OuterProblem {
         Ok(OuterPlacement {
             choice: OuterChoice { rows, splits, ..choice },
             split_tokens,
-            holders: if held { device.holders() } else { 1 },
+            broadcast_lanes: if broadcast { device.broadcast_lanes() } else { 1 },
             dispatches,
         })
     }
@@ -170,8 +174,11 @@ impl OuterProblem {
         let store = |block: &OuterBlock| f64::from(block.rows) * costs.store;
         let thread = |block: &OuterBlock| {
             let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
-            let coefficients =
-                if plan.choice.held { costs.shared + quads * costs.held } else { quads * costs.shared };
+            let coefficients = if plan.choice.broadcast {
+                costs.shared + quads * costs.broadcast
+            } else {
+                quads * costs.shared
+            };
             // Each thread stages its share of the coefficients, four of them two loads each.
             let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
@@ -240,8 +247,8 @@ mod tests {
         plan: &OuterPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let OuterPlacement { choice, split_tokens, holders, dispatches } = plan;
-        let OuterChoice { rows, splits, held, apart } = *choice;
+        let OuterPlacement { choice, split_tokens, broadcast_lanes, dispatches } = plan;
+        let OuterChoice { rows, splits, broadcast, separate } = *choice;
         let Config { d_in, d_out, rank, experts, .. } = problem.config;
         // Splits: all but the last are full, and the last is not empty.
         prop_assert!((splits - 1) * split_tokens < problem.tokens);
@@ -267,12 +274,12 @@ mod tests {
                 block.workgroups,
                 matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * WORKGROUP)
             );
-            prop_assert!(!held || block.rows <= 4 * holders);
+            prop_assert!(!broadcast || block.rows <= 4 * broadcast_lanes);
             all += block.workgroups * block.rows;
         }
-        prop_assert_eq!(*holders > 1, held);
-        prop_assert!(holders.is_power_of_two() && *holders <= device.shuffled_lanes());
-        prop_assert_eq!(dispatches.len() > 1, apart);
+        prop_assert_eq!(*broadcast_lanes > 1, broadcast);
+        prop_assert!(broadcast_lanes.is_power_of_two() && *broadcast_lanes <= device.shuffled_lanes());
+        prop_assert_eq!(dispatches.len() > 1, separate);
 
         let most = device.limits.max_compute_workgroups_per_dimension;
         for OuterDispatch { blocks, grid } in dispatches {

@@ -60,13 +60,17 @@ impl DeviceProfile {
     }
 
     /// Lanes of which each can hold a coefficient for all others; 1 where none can.
-    pub(crate) fn holders(&self) -> u32 {
-        self.shuffled_lanes().min(MOST_HOLDERS)
+    pub(crate) fn broadcast_lanes(&self) -> u32 {
+        self.shuffled_lanes().min(MOST_BROADCAST_LANES)
     }
 
-    /// Whether so many coefficients can be held at a time, and whether they can not.
+    /// Whether so many coefficients can be broadcast at a time, and whether they can not.
     pub(crate) fn ways_to_coefficients(&self, coefficients: u32) -> &'static [bool] {
-        if self.holders() > 1 && coefficients <= self.holders() { &[false, true] } else { &[false] }
+        if self.broadcast_lanes() > 1 && coefficients <= self.broadcast_lanes() {
+            &[false, true]
+        } else {
+            &[false]
+        }
     }
 
     /// No more than `device` guarantees: more would be wrong results, or fail only in the caller's submission.
@@ -82,4 +86,4 @@ impl DeviceProfile {
 
 /// Lanes that hold a coefficient each. Compilers unroll the loop over them only while it is short, and
 /// only then is the lane that holds one known to them.
-const MOST_HOLDERS: u32 = 8;
+const MOST_BROADCAST_LANES: u32 = 8;
