@@ -195,7 +195,8 @@ fn every_file_takes_what_it_says_from_where_it_says() {
                 from.split(", ").any(|from| other.path == from || other.path.starts_with(&format!("{from}/")))
             };
             let sources: Vec<&Shader> = shaders.values().filter(among).collect();
-            for name in names.iter().filter(|name| !sources.iter().any(|from| provides(&from.defined, name))) {
+            for name in names.iter().filter(|name| !sources.iter().any(|from| provides(&from.defined, name)))
+            {
                 problems.push(format!("{path} imports {name} from {from}, which does not have it"));
             }
         }

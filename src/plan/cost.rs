@@ -26,7 +26,7 @@ pub(super) struct Costs {
 }
 
 /// Lanes run together, and their neighbouring accesses are one. Estimated; no GPU has been measured yet.
-const GPU: Costs = Costs {
+pub(super) const GPU: Costs = Costs {
     load: 4.0,
     store: 4.0,
     shared: 1.0,
@@ -37,25 +37,6 @@ const GPU: Costs = Costs {
     dispatch: 2000.0,
     interrupted: 1.0,
 };
-
-/// Measured on llvmpipe: lanes compute together, and access memory one after another.
-const SOFTWARE: Costs = Costs {
-    load: 18.0,
-    store: 60.0,
-    shared: 10.0,
-    broadcast: 2.0,
-    multiply_add: 1.0,
-    barriers: 100.0,
-    workgroup: 500.0,
-    dispatch: 2000.0,
-    interrupted: 2.0,
-};
-
-impl Costs {
-    pub(super) fn of(device: &DeviceProfile) -> &'static Self {
-        if device.software { &SOFTWARE } else { &GPU }
-    }
-}
 
 /// How often `workgroups` fill the device: not less than once, however few they are.
 pub(super) fn filled(workgroups: f64, device: &DeviceProfile) -> f64 {

@@ -1,6 +1,7 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::cost::{Costs, filled};
+use super::cost::filled;
+use super::quirks::Quirks;
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
@@ -367,7 +368,7 @@ impl FusedProblem {
     /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
     /// has to be filled.
     pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Costs::of(device);
+        let costs = Quirks::of(device).costs;
         let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
         let [quads, lanes, pass_columns, expand_quads] =
             [tile.quads, tile.lanes, tile.pass_columns, tile.expand_quads].map(f64::from);

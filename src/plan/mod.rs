@@ -9,6 +9,7 @@ mod grid;
 pub(crate) mod linear;
 pub(crate) mod outer;
 mod profile;
+mod quirks;
 mod tile;
 mod tuning;
 

@@ -1,6 +1,7 @@
 //! Blocks and token splits of `backward_params`.
 
-use super::cost::{Costs, filled};
+use super::cost::filled;
+use super::quirks::Quirks;
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::error::Error;
 use crate::layer::{Config, Layout};
@@ -85,7 +86,7 @@ impl OuterProblem {
         let possible_splits = || halvings(self.copies(device)).filter(|&splits| splits <= most_splits);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
-        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
+        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= Quirks::of(device).most_rows) {
             for splits in possible_splits() {
                 for &broadcast in device.ways_to_coefficients(rows / 4) {
                     for separate in [false, true] {
@@ -109,7 +110,8 @@ impl OuterProblem {
     /// chooses them: each is a copy of the gradients, of which one binding has to hold all.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
         // The fewest workgroups that a split has.
-        let workgroups: u32 = self.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        let workgroups: u32 =
+            self.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
         // A thread takes one iteration for each token of its split, and less than one more for staging it.
         // Twice as many splits as that needs, since candidates are halvings.
@@ -129,7 +131,11 @@ impl OuterProblem {
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
         let OuterChoice { rows, splits, broadcast, separate } = choice;
-        check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
+        check_choice(
+            "rows",
+            rows,
+            rows > 0 && rows.is_multiple_of(4) && rows <= Quirks::of(device).most_rows,
+        )?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
         check_choice(
             "broadcast",
@@ -169,7 +175,7 @@ impl OuterProblem {
     /// Predicted time in the units of `cost`: what one workgroup's thread does, times how often the
     /// device has to be filled, for each dispatch; and for splits, adding their copies up.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Costs::of(device);
+        let Quirks { costs, runs_untaken_branches, .. } = Quirks::of(device);
         let splits = f64::from(plan.choice.splits);
         let store = |block: &OuterBlock| f64::from(block.rows) * costs.store;
         let thread = |block: &OuterBlock| {
@@ -188,8 +194,8 @@ impl OuterProblem {
             let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
             let workgroups = |block: &OuterBlock| splits * f64::from(block.workgroups);
             let all: f64 = blocks.clone().map(workgroups).sum();
-            // In software, threads run through the others' branches too.
-            let untaken: f64 = if device.software { blocks.clone().map(store).sum() } else { 0.0 };
+            // Threads may run through the others' branches too.
+            let untaken: f64 = if runs_untaken_branches { blocks.clone().map(store).sum() } else { 0.0 };
             let threads: f64 =
                 blocks.map(|block| workgroups(block) * (thread(block) + untaken - store(block))).sum();
             costs.dispatch + filled(all, device) * threads / all
@@ -212,11 +218,6 @@ impl OuterProblem {
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
         (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
     }
-}
-
-/// More than 16 rows spill registers on some GPUs; in software they have none to spill.
-fn most_rows(device: &DeviceProfile) -> u32 {
-    if device.software { ROW_CHOICES[0] } else { 16 }
 }
 
 #[cfg(test)]
@@ -289,7 +290,8 @@ mod tests {
             prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
         }
         // Never more copies than keep the device busy.
-        let workgroups: u32 = problem.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        let workgroups: u32 =
+            problem.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         prop_assert!(splits == 1 || (splits - 1) * workgroups < MOST_FILLS * device.busy_workgroups);
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);

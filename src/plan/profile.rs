@@ -1,5 +1,7 @@
 //! What a device is, for the planner.
 
+use super::quirks;
+
 /// What a plan needs to know of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
@@ -19,14 +21,6 @@ pub struct DeviceProfile {
     pub software: bool,
 }
 
-/// Mesa's llvmpipe ends every loop of a thread after 65,535 iterations in all
-/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong. The rest is a margin.
-const LLVMPIPE_LOOP_ITERATIONS: u64 = 60_000;
-
-/// What keeps a software driver busy: it runs a workgroup on each core, and more slices only repeat work. Not
-/// the number of cores that the process may use: plans, and with them the order of sums, must not depend on it.
-const SOFTWARE_WORKGROUPS: u32 = 4;
-
 impl DeviceProfile {
     /// A device with these limits, without subgroup operations and with no bound on loops.
     #[must_use]
@@ -40,12 +34,11 @@ impl DeviceProfile {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let busy_workgroups = match info.device_type {
-            wgpu::DeviceType::Cpu => SOFTWARE_WORKGROUPS,
+            wgpu::DeviceType::Cpu => quirks::SOFTWARE_WORKGROUPS,
             wgpu::DeviceType::IntegratedGpu => 64,
             _ => 256,
         };
-        let max_loop_iterations =
-            if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+        let max_loop_iterations = quirks::max_loop_iterations(&info);
         // In a browser shaders would have to say that they use them.
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
