@@ -155,6 +155,18 @@ impl AdamW {
         Ok(Self { bound, step, hyper, bytes })
     }
 
+    /// Like [`AdamW::prepare`], for browsers, where wgpu reports only later whether a pipeline compiled.
+    ///
+    /// # Errors
+    /// Those of [`AdamW::prepare`].
+    pub async fn prepare_async(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
+        descriptor.hyper.check()?;
+        let elements: Vec<u64> = descriptor.buffers.iter().map(|buffers| buffers.elements as u64).collect();
+        let recordings = kernels.planner().adamw(&elements, descriptor.hyper.max_norm.is_some())?;
+        kernels.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
+        Self::prepare(kernels, descriptor)
+    }
+
     /// Sets the number of the next step (the first is 1) and its learning rate.
     ///
     /// The number is for the bias correction of the moments. A skipped step uses its number up, unless the

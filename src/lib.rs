@@ -23,7 +23,7 @@ pub mod twin;
 pub use adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 pub use element::Element;
 pub use error::{Error, Limit};
-pub use gpu::{Batch, Bound, Capacity, Kernels, Plans, Prepared, Tensor};
+pub use gpu::{Batch, Bound, Kernels, Prepared, Tensor};
 #[cfg(feature = "tuner")]
 pub use host::tuner;
 pub use host::{device, stopwatch};
@@ -32,7 +32,9 @@ pub use layer::{
     LinearDirection, LinearOptions, Operation, Pack, Place, Router, WriteMode,
 };
 pub use memory::Memory;
-pub use plan::{Choice, DeviceProfile, FusedChoice, Grid, LinearChoice, OuterChoice, Tile, Tuning};
+pub use plan::{
+    Capacity, Choice, DeviceProfile, FusedChoice, Grid, LinearChoice, OuterChoice, Plans, Tile, Tuning,
+};
 pub use planner::Planner;
 pub use recording::{Operand, Recording, Slot, Step, Work};
 pub use stack::{Stack, StackDescriptor};

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::layer::{Config, Operation};
+use crate::plan::Capacity;
 use crate::planner::Planner;
 
 /// The bytes of everything that a training step binds besides x, y, g and dx, which are the caller's anyway: of
@@ -27,23 +28,26 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The bytes for `tokens` tokens a step of these operations, planned by `planner`:
+    /// The bytes for batches of up to a capacity, of these operations, planned by `planner`:
     /// [`Operation::training_step`] has those of the usual step.
     ///
     /// # Errors
     /// A zero dimension, or a shape that does not fit the device's limits.
     pub fn new(
         config: &Config,
-        tokens: u32,
+        capacity: impl Into<Capacity>,
         operations: &[Operation],
         planner: &Planner,
     ) -> Result<Self, Error> {
         let parameters = config.layout()?.bytes();
+        let capacity = capacity.into();
         let mut scratch = 0;
         for operation in operations {
-            scratch = scratch.max(planner.plan(operation, config, tokens)?.scratch.iter().sum());
+            let recordings = planner.plan_all(operation, config, capacity)?;
+            scratch =
+                recordings.iter().map(|recording| recording.scratch.iter().sum()).fold(scratch, u64::max);
         }
-        let state = config.state_bytes(tokens);
+        let state = config.state_bytes(capacity.tokens);
         Ok(Self {
             parameters,
             gradients: parameters,

@@ -179,6 +179,11 @@ impl std::ops::Add for Work {
 }
 
 impl Recording {
+    /// The shaders of its steps, to compile ahead of their first use.
+    pub fn shaders(&self) -> impl Iterator<Item = Shader> + '_ {
+        self.steps.iter().map(|step| step.shader.clone())
+    }
+
     /// The named tensor, if the operation has it.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<&Operand> {

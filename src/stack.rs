@@ -3,9 +3,11 @@
 use crate::adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 use crate::element::Element;
 use crate::error::{Error, Limit};
-use crate::gpu::{Batch, Bound, Capacity, Kernels, Tensor};
+use crate::gpu::{Batch, Bound, Kernels, Tensor};
 use crate::layer::{AdamWHyper, Adapter, Config, Operation, Pack, Shelves};
 use crate::memory::Memory;
+use crate::plan::Capacity;
+use crate::recording::Recording;
 
 /// What a stack is made of.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,9 @@ pub struct StackDescriptor<'a> {
 
 /// A model's adapters in as few buffers as the device allows, and everything beside them but the activations:
 /// gradients, moments, what forward saves for backward, and scratch memory that all operations share.
+///
+/// All modules share scratch memory and `dstate`: encode a module's `backward_input` and `backward_params` one
+/// after the other, before the next module's.
 ///
 /// What is not needed is not allocated: for a forward alone there are parameters and perhaps scratch memory.
 #[derive(Debug)]
@@ -134,6 +139,22 @@ impl Stack {
             status,
             memory,
         })
+    }
+
+    /// Like [`Stack::new`], for browsers, where wgpu reports only later whether a pipeline compiled.
+    ///
+    /// # Errors
+    /// Those of [`Stack::new`].
+    pub async fn new_async(kernels: &Kernels, descriptor: &StackDescriptor<'_>) -> Result<Self, Error> {
+        for (_, config) in descriptor.modules {
+            for operation in descriptor.operations {
+                kernels.prepare_async(operation, config, descriptor.capacity).await?;
+            }
+        }
+        // AdamW's shaders do not depend on how many elements there are.
+        let optimiser = kernels.planner().adamw(&[4], descriptor.hyper.max_norm.is_some())?;
+        kernels.warm_async(optimiser.iter().flat_map(Recording::shaders)).await?;
+        Self::new(kernels, descriptor)
     }
 
     /// Where each adapter lies.

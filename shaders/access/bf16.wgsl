@@ -1,8 +1,8 @@
-// TENSOR is bf16, the upper halves of f32: groups of four elements, 8 bytes each.
+// TENSOR is bf16, the upper halves of f32: vec4s of four elements, 8 bytes each.
 
 alias TENSOR_element = vec2<u32>;
 
-fn group_TENSOR(at: u32) -> vec4<f32> {
+fn vec_TENSOR(at: u32) -> vec4<f32> {
     let words = TENSOR[at];
     return vec4<f32>(
         bitcast<f32>(words.x << 16u),

@@ -1,8 +1,8 @@
-// TENSOR is f16: groups of four elements, 8 bytes each, without the device's f16 feature.
+// TENSOR is f16: vec4s of four elements, 8 bytes each, without the device's f16 feature.
 
 alias TENSOR_element = vec2<u32>;
 
-fn group_TENSOR(at: u32) -> vec4<f32> {
+fn vec_TENSOR(at: u32) -> vec4<f32> {
     let words = TENSOR[at];
     return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
 }

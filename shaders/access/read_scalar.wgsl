@@ -1,5 +1,5 @@
 // Read access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) for any WIDTH:
-// rows start at any element, so a group of four is read one by one, and what lies past the row's end is zero.
+// rows start at any element, so four are read one by one, and what lies past the row's end is zero.
 
 alias TENSOR_element = f32;
 
@@ -7,9 +7,9 @@ alias TENSOR_element = f32;
 fn load_TENSOR(row: u32, column: u32) -> vec4<f32> {
     let inside = WIDTH - 4u * column;
     let first = row * STRIDE + 4u * column;
-    var group = vec4<f32>(TENSOR[first], 0.0, 0.0, 0.0);
-    if (inside > 1u) { group.y = TENSOR[first + 1u]; }
-    if (inside > 2u) { group.z = TENSOR[first + 2u]; }
-    if (inside > 3u) { group.w = TENSOR[first + 3u]; }
-    return group;
+    var value = vec4<f32>(TENSOR[first], 0.0, 0.0, 0.0);
+    if (inside > 1u) { value.y = TENSOR[first + 1u]; }
+    if (inside > 2u) { value.z = TENSOR[first + 2u]; }
+    if (inside > 3u) { value.w = TENSOR[first + 3u]; }
+    return value;
 }

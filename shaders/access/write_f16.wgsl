@@ -17,6 +17,6 @@ fn half_pair_TENSOR(pair: vec2<f32>) -> u32 {
     return low | (high << 16u);
 }
 
-fn set_group_TENSOR(at: u32, group: vec4<f32>) {
-    TENSOR[at] = vec2<u32>(half_pair_TENSOR(group.xy), half_pair_TENSOR(group.zw));
+fn set_vec_TENSOR(at: u32, value: vec4<f32>) {
+    TENSOR[at] = vec2<u32>(half_pair_TENSOR(value.xy), half_pair_TENSOR(value.zw));
 }

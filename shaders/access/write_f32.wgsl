@@ -1,3 +1,3 @@
 // Put behind access/f32.wgsl.
 
-fn set_group_TENSOR(at: u32, group: vec4<f32>) { TENSOR[at] = group; }
+fn set_vec_TENSOR(at: u32, value: vec4<f32>) { TENSOR[at] = value; }

@@ -42,6 +42,12 @@ impl Batch {
         self.tokens
     }
 
+    /// The uniform buffer, for an application's own shaders: it starts with the number of tokens, a u32.
+    #[must_use]
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        self.varied.buffer()
+    }
+
     /// `struct Batch` in part/batch.wgsl.
     fn contents(tokens: u32) -> [u8; 16] {
         bytemuck::cast([tokens, 0, 0, 0])

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bind::{Bound, Prepared};
 use super::pipeline::{Pipeline, compile, entry};
-use super::scope::{Scopes, at_once, scoped};
+use super::scope::{at_once, scoped};
 use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
 use crate::layer::{Config, Operation, Router};
-use crate::plan::{DeviceProfile, Tuning};
+use crate::plan::{Capacity, DeviceProfile, Tuning};
 use crate::planner::Planner;
 use crate::recording::{Operand, Recording};
 
@@ -51,42 +51,6 @@ struct PlanKey {
     latent: bool,
     capacity: Capacity,
 }
-
-/// How many tokens an operation is prepared for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Capacity {
-    /// The most tokens of a batch.
-    pub tokens: u32,
-    /// How batches of fewer tokens run.
-    pub plans: Plans,
-}
-
-/// How batches of different numbers of tokens run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Plans {
-    /// Each as is best for about so many tokens: a plan for each of some numbers up to the capacity, of which
-    /// encoding takes the one for the batch. The order of sums may differ from one to the next.
-    #[default]
-    Several,
-    /// All as is best for the capacity. The least to compile.
-    One,
-    /// All in one order of sums, whatever the number of tokens and the capacity: a token's y and dx have the
-    /// same bits in any batch. Costs time with few tokens and with many.
-    Invariant,
-}
-
-impl From<u32> for Capacity {
-    /// Up to so many tokens, as fast as may be.
-    fn from(tokens: u32) -> Self {
-        Self { tokens, plans: Plans::default() }
-    }
-}
-
-/// Each number of tokens for which there is a plan of its own is this many times the one before.
-const PLAN_STEP: u32 = 8;
-
-/// Where sums have one order in all batches, it is the one that is best for this many tokens.
-const INVARIANT_TOKENS: u32 = 32;
 
 impl Kernels {
     /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it. `queue` writes the constants of
@@ -159,7 +123,8 @@ impl Kernels {
         if let Some(prepared) = lock(&self.prepared).get(&key) {
             return Ok(prepared.clone());
         }
-        let prepared = self.prepare_recordings(self.plan(operation, config, capacity)?)?;
+        let recordings = self.planner.plan_all(operation, config, capacity)?;
+        let prepared = self.prepare_recordings(recordings)?;
         Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
     }
 
@@ -175,53 +140,11 @@ impl Kernels {
         capacity: impl Into<Capacity>,
     ) -> Result<Prepared, Error> {
         let capacity = capacity.into();
-        let recordings = self.plan(operation, config, capacity)?;
-        let steps = || recordings.iter().flat_map(|recording| &recording.steps);
-        // All are begun before the first is awaited, so that a browser compiles them at the same time.
-        let compiling: Vec<_> = steps()
-            .filter(|step| !self.is_compiled(&step.shader))
-            .map(|step| (step.shader.clone(), self.compile(&step.shader)))
-            .collect();
-        for (shader, compiling) in compiling {
-            let pipeline = Arc::new(compiling.await?);
-            let place = place(&self.shared.pipelines, (shader, self.pooled));
-            lock(&place).get_or_insert(pipeline);
-        }
-        for step in steps() {
-            let uniform = Arc::new(self.shared.uniform("hydralora uniform", &step.uniform).await?);
-            lock(&place(&self.shared.uniforms, step.uniform.clone())).get_or_insert(uniform);
+        if !lock(&self.prepared).contains_key(&PlanKey::new(operation, config, capacity)) {
+            let recordings = self.planner.plan_all(operation, config, capacity)?;
+            self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
         }
         self.prepare(operation, config, capacity)
-    }
-
-    /// The recordings for a capacity, by their own, the least first.
-    fn plan(
-        &self,
-        operation: &Operation,
-        config: &Config,
-        capacity: Capacity,
-    ) -> Result<Vec<Recording>, Error> {
-        let Capacity { tokens, plans } = capacity;
-        let planner = &self.planner;
-        match plans {
-            Plans::One => Ok(vec![planner.plan(operation, config, tokens)?]),
-            Plans::Invariant => {
-                Ok(vec![planner.plan_invariant(operation, config, tokens, INVARIANT_TOKENS)?])
-            }
-            Plans::Several => {
-                let fewer = std::iter::successors(Some(1u32), |count| count.checked_mul(PLAN_STEP));
-                let all = planner.plan(operation, config, tokens)?;
-                let mut recordings: Vec<Recording> = Vec::new();
-                for count in fewer.take_while(|&count| count < tokens) {
-                    let recording = planner.plan(operation, config, count)?;
-                    recordings.pop_if(|fewer| fewer.steps == recording.steps);
-                    recordings.push(recording);
-                }
-                recordings.pop_if(|fewer| fewer.steps == all.steps);
-                recordings.push(all);
-                Ok(recordings)
-            }
-        }
     }
 
     /// Compiles recordings of one operation on one layer, for different numbers of tokens, the least first.
@@ -241,13 +164,30 @@ impl Kernels {
         self.prepare_recordings(vec![recording.clone()])?.bind(tensors)
     }
 
-    /// Compiles shaders ahead of their first use; those of a recording are the `shader`s of its steps.
+    /// Compiles shaders ahead of their first use, such as those of [`Recording::shaders`].
     ///
     /// # Errors
     /// The device lacks a limit or wgpu refuses the pipeline.
     pub fn warm(&self, shaders: impl IntoIterator<Item = Shader>) -> Result<(), Error> {
         for shader in shaders {
             self.pipeline(&shader)?;
+        }
+        Ok(())
+    }
+
+    /// Like [`Kernels::warm`], for browsers, where wgpu reports only later whether a pipeline compiled: what was
+    /// compiled this way can be prepared and bound at once. Nothing is kept of what fails.
+    ///
+    /// # Errors
+    /// Those of [`Kernels::warm`].
+    pub async fn warm_async(&self, shaders: impl IntoIterator<Item = Shader>) -> Result<(), Error> {
+        let missing = shaders.into_iter().filter(|shader| !self.is_compiled(shader));
+        // All are begun before the first is awaited, so that a browser compiles them at the same time.
+        let compiling: Vec<_> = missing.map(|shader| (self.compile(&shader), shader)).collect();
+        for (compiling, shader) in compiling {
+            let pipeline = Arc::new(compiling.await?);
+            let place = place(&self.shared.pipelines, (shader, self.pooled));
+            lock(&place).get_or_insert(pipeline);
         }
         Ok(())
     }
@@ -302,15 +242,13 @@ impl Kernels {
 
     /// A uniform buffer with these contents, shared by all who want the same.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
-        made_once(&self.shared.uniforms, bytes.to_vec(), || {
-            at_once(CREATING_UNIFORM, self.shared.uniform("hydralora uniform", bytes))
-        })
+        made_once(&self.shared.uniforms, bytes.to_vec(), || self.shared.uniform("hydralora uniform", bytes))
     }
 
     /// A uniform of its own that changes, bound as group 1.
     pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
-        let Shared { device, queue, varying, .. } = &*self.shared;
-        let buffer = scoped(device, CREATING_UNIFORM, || uniform_buffer(device, queue, label, bytes))?;
+        let Shared { device, varying, .. } = &*self.shared;
+        let buffer = self.shared.uniform(label, bytes)?;
         let bind_group = scoped(device, "binding a uniform buffer", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(label),
@@ -323,13 +261,20 @@ impl Kernels {
 }
 
 impl Shared {
-    fn uniform(
-        &self,
-        label: &str,
-        bytes: &[u8],
-    ) -> impl Future<Output = Result<wgpu::Buffer, Error>> + use<> {
-        let scopes = Scopes::push(&self.device, CREATING_UNIFORM);
-        scopes.report(uniform_buffer(&self.device, &self.queue, label, bytes))
+    /// A uniform buffer holding `bytes`. It is not mapped while it is created: where memory is short, a browser
+    /// answers that with an exception.
+    fn uniform(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+        scoped(&self.device, "creating a uniform buffer", || {
+            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                // Devices without arbitrary binding sizes want whole 16-byte units.
+                size: (bytes.len() as u64).next_multiple_of(16),
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            self.queue.write_buffer(&buffer, 0, bytes);
+            buffer
+        })
     }
 
     /// A storage buffer of the library's own.
@@ -355,6 +300,10 @@ pub(crate) struct Varied {
 }
 
 impl Varied {
+    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
     pub(crate) fn write(&self, queue: &wgpu::Queue, bytes: &[u8]) {
         queue.write_buffer(&self.buffer, 0, bytes);
     }
@@ -370,22 +319,6 @@ impl PlanKey {
         let layer = [d_in, d_out, rank, experts, scaling.to_bits()];
         Self { operation: *operation, layer, latent: router == Router::Latent, capacity }
     }
-}
-
-const CREATING_UNIFORM: &str = "creating a uniform buffer";
-
-/// A uniform buffer holding `bytes`. It is not mapped while it is created: where memory is short, a browser
-/// answers that with an exception.
-fn uniform_buffer(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> wgpu::Buffer {
-    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some(label),
-        // Devices without arbitrary binding sizes want whole 16-byte units.
-        size: (bytes.len() as u64).next_multiple_of(16),
-        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
-    queue.write_buffer(&buffer, 0, bytes);
-    buffer
 }
 
 /// The place of `key` in `cache`.

@@ -9,8 +9,8 @@ mod tensor;
 
 pub use batch::Batch;
 pub use bind::{Bound, Prepared};
+pub use kernels::Kernels;
 pub(crate) use kernels::Varied;
-pub use kernels::{Capacity, Kernels, Plans};
 #[cfg(test)]
 pub(crate) use pipeline::{entry as layout_entry, trusted_module};
 pub(crate) use scope::{Scopes, ready_now, scoped};

@@ -1,12 +1,12 @@
-//! The parts of `shaders/backward_input.wgsl`.
+//! The parts of `shaders/kernel/backward_input.wgsl`.
 
-use super::compose::fused_parts;
+use super::compose::{fused_parts, wgsl};
 use super::{Access, BindingKind, Parts, ShrinkFrom};
 use crate::element::Element;
-use crate::layer::{Gate, Router, WriteMode};
+use crate::layer::{Gate, WriteMode};
 use crate::plan::Tile;
 
-/// What of an input backward is fixed when its shader is compiled.
+/// What is fixed when an input backward's shader is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackwardInputShader {
     pub(crate) rank: u32,
@@ -21,29 +21,20 @@ pub struct BackwardInputShader {
 impl BackwardInputShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { rank, experts, gate, tile, g, dx } = *self;
-        let source = include_str!("../../shaders/part/source_g.wgsl");
         let parts = fused_parts("backward_input", [rank, experts, rank * experts], gate, &tile)
-            .source("g", "dims.d_out", g, &tile, source)
-            .groups("parameters", Element::F32, BindingKind::Read)
+            .source("g", "dims.d_out", g, &tile, wgsl!("source/g.wgsl"))
+            .vecs("parameters", Element::F32, BindingKind::Read)
             .buffer("saved", BindingKind::Read)
             .buffer("dstate", BindingKind::Write)
-            .text(include_str!("../../shaders/backward_input.wgsl"))
-            .text(match gate {
-                Gate::One | Gate::Router(Router::Input) => {
-                    include_str!("../../shaders/part/router_input_backward.wgsl")
-                }
-                Gate::Router(Router::Latent) => {
-                    include_str!("../../shaders/part/router_latent_backward.wgsl")
-                }
-            });
+            .file(wgsl!("kernel/backward_input.wgsl"))
+            .gate_backward(gate);
         match dx {
             Some((access, write)) => parts
                 .write_mode(write)
                 .matrix("x_gradient", ["dims.d_in", "dims.target_stride"], access, BindingKind::Write)
-                .coefficients(tile.holders)
-                .text(include_str!("../../shaders/part/expand.wgsl"))
-                .text(include_str!("../../shaders/part/input_gradient.wgsl")),
-            None => parts.text(include_str!("../../shaders/part/no_input_gradient.wgsl")),
+                .expand(&tile)
+                .file(wgsl!("product/input_gradient.wgsl")),
+            None => parts.file(wgsl!("product/no_input_gradient.wgsl")),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The parts of `shaders/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
+//! The parts of `shaders/kernel/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
 
+use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
 use crate::layer::{Gate, WriteMode};
 
@@ -13,7 +14,7 @@ pub struct BackwardParamsShader {
     /// is not in the dispatch.
     pub(crate) rows: [u32; 3],
     /// Lanes that hold coefficients; 1 where each reads them all.
-    pub(crate) holders: u32,
+    pub(crate) broadcast_lanes: u32,
     pub(crate) x: Access,
     pub(crate) g: Access,
     pub(crate) write: WriteMode,
@@ -27,28 +28,25 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, gate, rows, holders, x, g, write } = *self;
+        let Self { rank, experts, gate, rows, broadcast_lanes, x, g, write } = *self;
         let parts = Parts::new("backward_params")
             .varying(Varying::Batch)
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
             .constant("STATE", gate.state_len(rank, experts))
             .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
-            .constant("LATENT_ROWS", gate.latent_rows(experts))
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)
             .matrix("g", ["dims.d_out", "dims.g_stride"], g, BindingKind::Read)
             .buffer("saved", BindingKind::Read)
             .buffer("dstate", BindingKind::Read)
             .buffer("gradients", BindingKind::Write)
-            .threads(holders > 1)
-            .coefficients(holders)
-            .text(include_str!("../../shaders/backward_params.wgsl"));
+            .threads(broadcast_lanes > 1)
+            .coefficients(broadcast_lanes)
+            .file(wgsl!("kernel/backward_params.wgsl"));
         ["x", "g", "h"].into_iter().zip(rows).fold(parts, |parts, (tensor, rows)| match rows {
-            0 => parts.text(include_str!("../../shaders/part/no_outer.wgsl").replace("TENSOR", tensor)),
-            _ => parts
-                .constant(&format!("ROWS_{tensor}"), rows)
-                .text(include_str!("../../shaders/part/outer.wgsl").replace("TENSOR", tensor)),
+            0 => parts.file_of(wgsl!("product/no_outer.wgsl"), tensor),
+            _ => parts.constant(&format!("ROWS_{tensor}"), rows).file_of(wgsl!("product/outer.wgsl"), tensor),
         })
     }
 }
@@ -59,6 +57,6 @@ impl ReduceShader {
             .write_mode(self.write)
             .buffer("copies", BindingKind::Read)
             .buffer("gradients", BindingKind::Write)
-            .text(include_str!("../../shaders/backward_params_reduce.wgsl"))
+            .file(wgsl!("kernel/backward_params_reduce.wgsl"))
     }
 }

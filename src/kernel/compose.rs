@@ -1,20 +1,52 @@
-//! Puts a shader together: a prelude of constants, element access and a kernel's files, one after the other.
-//! Kernels are plain WGSL; the only generated text is `const` lines and tensor names.
+//! Puts a shader together: a block of constants, then files of `shaders/`, each behind a banner with its name.
+//! Kernels are plain WGSL; the only generated text is that block and tensor names.
 
 use std::borrow::Cow;
 
 use super::access::Access;
 use super::binding::{Binding, BindingKind, Varying};
+use super::constants::meaning;
 use crate::element::Element;
 use crate::layer::{Gate, WriteMode};
 use crate::plan::{Tile, WORKGROUP};
+
+/// A file of `shaders/`.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    pub(super) path: &'static str,
+    pub(super) text: Cow<'static, str>,
+}
+
+/// The file of `shaders/` with this path.
+macro_rules! wgsl {
+    ($path:literal) => {
+        $crate::kernel::compose::File {
+            path: $path,
+            text: std::borrow::Cow::Borrowed(include_str!(concat!("../../shaders/", $path))),
+        }
+    };
+}
+pub(crate) use wgsl;
+
+impl File {
+    /// The same for one tensor.
+    fn of(self, tensor: &str) -> Self {
+        Self { text: self.text.replace("TENSOR", tensor).into(), ..self }
+    }
+
+    /// The same for rows of so many elements, so many elements apart (both are WGSL expressions).
+    fn rows(self, width: &str, stride: &str) -> Self {
+        Self { text: self.text.replace("WIDTH", width).replace("STRIDE", stride).into(), ..self }
+    }
+}
 
 /// A shader that is not put together yet: plans need only its label and bindings.
 pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
     pub(crate) varying: Varying,
-    texts: Vec<Cow<'static, str>>,
+    constants: Vec<(String, String)>,
+    files: Vec<File>,
     thread: Thread,
 }
 
@@ -30,8 +62,9 @@ impl Parts {
     /// Starts with the uniform `dims` at binding 0.
     pub(crate) fn new(label: &'static str) -> Self {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
-        let (texts, thread, varying) = (Vec::new(), Thread::default(), Varying::Nothing);
-        Self { label, bindings, varying, texts, thread }.constant("WORKGROUP", WORKGROUP)
+        let (constants, files) = (Vec::new(), Vec::new());
+        let (thread, varying) = (Thread::default(), Varying::Nothing);
+        Self { label, bindings, varying, constants, files, thread }.constant("WORKGROUP", WORKGROUP)
     }
 
     /// The uniform of group 1.
@@ -39,27 +72,58 @@ impl Parts {
         let parts = Self { varying, ..self };
         match varying {
             Varying::Nothing => parts,
-            Varying::Batch => parts.text(include_str!("../../shaders/part/batch.wgsl")),
-            Varying::Hyper => parts.text(include_str!("../../shaders/part/hyper.wgsl")),
+            Varying::Batch => parts.file(wgsl!("uniform/batch.wgsl")),
+            Varying::Hyper => parts.file(wgsl!("uniform/hyper.wgsl")),
         }
     }
 
     /// The whole text.
     pub(crate) fn wgsl(&self) -> String {
+        let mut constants: Vec<_> = self
+            .constants
+            .iter()
+            .map(|(name, value)| (meaning(name).unwrap_or((usize::MAX, "")), name, value))
+            .collect();
+        constants.sort();
+        let heading = format!("// {}: constants that the host has set.\n", self.label);
+        let constants = constants
+            .into_iter()
+            .map(|((_, meaning), name, value)| format!("const {name} = {value}; // {meaning}\n"));
+        // Whoever reads the whole text has everything before them.
+        let without_imports = |text: &str| -> String {
+            text.split_inclusive('\n').filter(|line| !line.starts_with("//@")).collect()
+        };
+        let files = self
+            .files
+            .iter()
+            .map(|File { path, text }| format!("\n// ---- {path}\n{}", without_imports(text)));
+        let text: String = [heading].into_iter().chain(constants).chain(files).collect();
         let Thread { arguments, names } = self.thread;
-        self.texts.join("\n").replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
+        text.replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
     }
 
-    pub(crate) fn constant(self, name: &str, value: u32) -> Self {
-        self.text(format!("const {name} = {value}u;"))
+    pub(crate) fn constant(mut self, name: &str, value: u32) -> Self {
+        self.constants.push((name.to_owned(), format!("{value}u")));
+        self
     }
 
-    pub(crate) fn flag(self, name: &str, value: bool) -> Self {
-        self.text(format!("const {name} = {value};"))
+    pub(crate) fn flag(mut self, name: &str, value: bool) -> Self {
+        self.constants.push((name.to_owned(), value.to_string()));
+        self
     }
 
     pub(crate) fn write_mode(self, mode: WriteMode) -> Self {
         self.flag("ACCUMULATE", mode == WriteMode::Accumulate)
+    }
+
+    pub(crate) fn file(mut self, file: File) -> Self {
+        self.files.push(file);
+        self
+    }
+
+    /// A file that is there once for each tensor.
+    pub(crate) fn file_of(self, file: File, tensor: &str) -> Self {
+        self.file(file.of(tensor))
     }
 
     /// The next binding: a storage buffer that the kernel's own text declares.
@@ -79,73 +143,53 @@ impl Parts {
     ) -> Self {
         let (parts, read, write) = match access {
             Access::Groups(element) => (
-                self.groups(name, element, kind),
-                include_str!("../../shaders/access/read_rows.wgsl"),
-                include_str!("../../shaders/access/write_rows.wgsl"),
+                self.vecs(name, element, kind),
+                wgsl!("access/read_rows.wgsl"),
+                wgsl!("access/write_rows.wgsl"),
             ),
-            Access::Scalar => (
-                self.buffer(name, kind),
-                include_str!("../../shaders/access/read_scalar.wgsl"),
-                include_str!("../../shaders/access/write_scalar.wgsl"),
-            ),
+            Access::Scalar => {
+                (self.buffer(name, kind), wgsl!("access/read_scalar.wgsl"), wgsl!("access/write_scalar.wgsl"))
+            }
         };
-        let named =
-            |text: &str| text.replace("TENSOR", name).replace("WIDTH", width).replace("STRIDE", stride);
-        let parts = parts.text(named(read));
-        if kind == BindingKind::Write { parts.text(named(write)) } else { parts }
+        let parts = parts.file(read.of(name).rows(width, stride));
+        if kind == BindingKind::Write { parts.file(write.of(name).rows(width, stride)) } else { parts }
     }
 
-    /// The next binding: groups of four elements, read and written through `group_<name>` and
-    /// `set_group_<name>`.
-    pub(crate) fn groups(self, name: &'static str, element: Element, kind: BindingKind) -> Self {
+    /// The next binding: vec4s of elements, read and written through `vec_<name>` and `set_vec_<name>`.
+    pub(crate) fn vecs(self, name: &'static str, element: Element, kind: BindingKind) -> Self {
         let (read, write) = match element {
-            Element::F32 => (
-                include_str!("../../shaders/access/f32.wgsl"),
-                include_str!("../../shaders/access/write_f32.wgsl"),
-            ),
-            Element::F16 => (
-                include_str!("../../shaders/access/f16.wgsl"),
-                include_str!("../../shaders/access/write_f16.wgsl"),
-            ),
-            Element::Bf16 => (
-                include_str!("../../shaders/access/bf16.wgsl"),
-                include_str!("../../shaders/access/write_bf16.wgsl"),
-            ),
+            Element::F32 => (wgsl!("access/f32.wgsl"), wgsl!("access/write_f32.wgsl")),
+            Element::F16 => (wgsl!("access/f16.wgsl"), wgsl!("access/write_f16.wgsl")),
+            Element::Bf16 => (wgsl!("access/bf16.wgsl"), wgsl!("access/write_bf16.wgsl")),
         };
-        let parts = self.buffer(name, kind).text(read.replace("TENSOR", name));
-        if kind == BindingKind::Write { parts.text(write.replace("TENSOR", name)) } else { parts }
+        let parts = self.buffer(name, kind).file_of(read, name);
+        if kind == BindingKind::Write { parts.file_of(write, name) } else { parts }
     }
 
     /// How threads are numbered.
     pub(super) fn threads(mut self, by_subgroups: bool) -> Self {
-        let (thread, text) = if by_subgroups {
+        let (thread, file) = if by_subgroups {
             let arguments = "@builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_size) size: u32,
     @builtin(subgroup_invocation_id) invocation: u32";
             let thread = Thread { arguments, names: "subgroup, size, invocation" };
-            (thread, include_str!("../../shaders/part/threads_subgroup.wgsl"))
+            (thread, wgsl!("lanes/threads_subgroup.wgsl"))
         } else {
             let thread = Thread { arguments: "@builtin(local_invocation_index) index: u32", names: "index" };
-            (thread, include_str!("../../shaders/part/threads_local.wgsl"))
+            (thread, wgsl!("lanes/threads_local.wgsl"))
         };
         self.thread = thread;
-        self.text(text)
+        self.file(file)
     }
 
-    /// How lanes get the coefficients that all of them want: `holders` lanes hold one each, or every lane
-    /// reads them all where that is 1.
-    pub(super) fn coefficients(self, holders: u32) -> Self {
-        if holders > 1 {
-            let held = include_str!("../../shaders/part/coefficients_held.wgsl");
-            self.constant("HOLDERS", holders).text(held)
+    /// How lanes get the coefficients that all of them want: `broadcast_lanes` lanes hold one each and broadcast
+    /// it, or every lane reads them all where that is 1.
+    pub(super) fn coefficients(self, broadcast_lanes: u32) -> Self {
+        self.constant("BROADCAST_LANES", broadcast_lanes).file(if broadcast_lanes > 1 {
+            wgsl!("lanes/coefficients_broadcast.wgsl")
         } else {
-            self.text(include_str!("../../shaders/part/coefficients_read.wgsl"))
-        }
-    }
-
-    pub(crate) fn text(mut self, text: impl Into<Cow<'static, str>>) -> Self {
-        self.texts.push(text.into());
-        self
+            wgsl!("lanes/coefficients_read.wgsl")
+        })
     }
 }
 
@@ -154,7 +198,7 @@ impl Parts {
 pub(crate) enum ShrinkFrom {
     /// It reads the rows of a tensor, and shrinks them.
     Rows(Access),
-    /// It adds up what so many splits of a dispatch before have made of them.
+    /// It adds up the partial sums that this many splits of the preceding shrink wrote.
     Sums(u32),
 }
 
@@ -164,24 +208,26 @@ impl Parts {
         self.constant("COLUMNS", columns)
             .constant("QUADS", tile.quads)
             .constant("TILE_TOKENS", tile.tokens())
-            .constant("REDUCE", tile.reduce)
+            .constant("SUMMED_COLUMNS", tile.summed_columns)
             .constant("SCRATCH", tile.scratch)
-            .threads(tile.shuffled > 1)
+            .threads(tile.shuffled_lanes > 1)
     }
 
-    /// The shrink of a tile: `source` is the text that provides its X and M.
-    pub(super) fn shrink(self, tile: &Tile, source: &'static str) -> Self {
-        self.constant("LANES", tile.lanes)
-            .constant("GROUP", tile.group)
-            .constant("SHUFFLED", tile.shuffled)
-            .constant("PARTS", tile.lanes / tile.shuffled)
-            .text(source)
-            .text(include_str!("../../shaders/part/shrink.wgsl"))
-            .text(if tile.shuffled > 1 {
-                include_str!("../../shaders/part/lanes_subgroup.wgsl")
-            } else {
-                include_str!("../../shaders/part/lanes_workgroup.wgsl")
-            })
+    /// The shrink of a tile: `source` is the file that provides its X and M.
+    pub(super) fn shrink(self, tile: &Tile, source: File) -> Self {
+        let parts = self
+            .constant("LANES", tile.lanes)
+            .constant("PASS_COLUMNS", tile.pass_columns)
+            .file(source)
+            .file(wgsl!("product/shrink.wgsl"));
+        if tile.shuffled_lanes > 1 {
+            parts
+                .constant("SHUFFLED_LANES", tile.shuffled_lanes)
+                .constant("LANE_PARTS", tile.lanes / tile.shuffled_lanes)
+                .file(wgsl!("lanes/sums_subgroup.wgsl"))
+        } else {
+            parts.file(wgsl!("lanes/sums_workgroup.wgsl"))
+        }
     }
 
     /// The next binding of a fused kernel: the tensor `name` with its shrink, provided by `source`, or the
@@ -192,7 +238,7 @@ impl Parts {
         width: &str,
         from: ShrinkFrom,
         tile: &Tile,
-        source: &'static str,
+        source: File,
     ) -> Self {
         match from {
             ShrinkFrom::Rows(access) => self
@@ -201,12 +247,22 @@ impl Parts {
             ShrinkFrom::Sums(splits) => self
                 .buffer("shrink_sums", BindingKind::Read)
                 .constant("SPLITS", splits)
-                .text(include_str!("../../shaders/part/source_sums.wgsl")),
+                .file(wgsl!("source/sums.wgsl")),
         }
+    }
+
+    /// The expand of a tile.
+    pub(super) fn expand(self, tile: &Tile) -> Self {
+        self.constant("EXPAND_QUADS", tile.expand_quads)
+            .constant("STEP", tile.step)
+            .constant("STAGED_ROWS", tile.staged_rows)
+            .flag("ALL_STAGED", tile.all_staged)
+            .coefficients(tile.broadcast_lanes)
+            .file(wgsl!("product/expand.wgsl"))
     }
 }
 
-/// The first parts of a fused kernel: the constants that both share, and `part/fused.wgsl`.
+/// The first parts of a fused kernel: the constants that both share, and `uniform/fused.wgsl`.
 pub(super) fn fused_parts(
     label: &'static str,
     [rank, experts, columns]: [u32; 3],
@@ -218,11 +274,6 @@ pub(super) fn fused_parts(
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
         .constant("STATE", gate.state_len(rank, experts))
-        .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
         .tile(columns, tile)
-        .constant("EXPAND_QUADS", tile.expand_quads)
-        .constant("STEP", tile.step)
-        .constant("CHUNK", tile.chunk)
-        .flag("ONE_CHUNK", tile.one_chunk)
-        .text(include_str!("../../shaders/part/fused.wgsl"))
+        .file(wgsl!("uniform/fused.wgsl"))
 }

@@ -1,5 +1,6 @@
-//! The parts of `shaders/linear.wgsl`.
+//! The parts of `shaders/kernel/linear.wgsl`.
 
+use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
 use crate::layer::{LinearDirection, WriteMode};
 use crate::plan::linear::{DEPTH, SIDE, THREAD_QUADS};
@@ -20,12 +21,8 @@ impl LinearShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
         let (weight_width, direction) = match direction {
-            LinearDirection::Forward => {
-                ("dims.source_width", include_str!("../../shaders/part/linear_forward.wgsl"))
-            }
-            LinearDirection::Backward => {
-                ("dims.target_width", include_str!("../../shaders/part/linear_backward.wgsl"))
-            }
+            LinearDirection::Forward => ("dims.source_width", wgsl!("product/linear_forward.wgsl")),
+            LinearDirection::Backward => ("dims.target_width", wgsl!("product/linear_backward.wgsl")),
         };
         let parts = Parts::new("linear")
             .varying(Varying::Batch)
@@ -38,12 +35,12 @@ impl LinearShader {
             .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
             // `target` is a reserved word in WGSL.
             .matrix("targets", ["dims.target_width", "dims.target_stride"], target, BindingKind::Write)
-            .text(include_str!("../../shaders/linear.wgsl"))
-            .text(direction);
+            .file(wgsl!("kernel/linear.wgsl"))
+            .file(direction);
         if bias {
-            parts.buffer("bias", BindingKind::Read).text(include_str!("../../shaders/part/linear_bias.wgsl"))
+            parts.buffer("bias", BindingKind::Read).file(wgsl!("epilogue/bias.wgsl"))
         } else {
-            parts.text(include_str!("../../shaders/part/linear_no_bias.wgsl"))
+            parts.file(wgsl!("epilogue/none.wgsl"))
         }
     }
 }

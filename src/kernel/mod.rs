@@ -7,9 +7,13 @@ mod backward_input;
 mod backward_params;
 mod binding;
 mod compose;
+mod constants;
 mod forward;
+mod gate;
 mod linear;
 mod shrink;
+#[cfg(test)]
+mod tests;
 
 pub use access::Access;
 pub use adamw::AdamWShader;

@@ -1,5 +1,6 @@
-//! The parts of `shaders/shrink.wgsl`.
+//! The parts of `shaders/kernel/shrink.wgsl`.
 
+use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
 use crate::element::Element;
 use crate::plan::Tile;
@@ -20,8 +21,8 @@ impl ShrinkShader {
             .varying(Varying::Batch)
             .tile(columns, &tile)
             .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
-            .groups("parameters", parameters, BindingKind::Read)
+            .vecs("parameters", parameters, BindingKind::Read)
             .buffer("shrink_sums", BindingKind::Write)
-            .shrink(&tile, include_str!("../../shaders/shrink.wgsl"))
+            .shrink(&tile, wgsl!("kernel/shrink.wgsl"))
     }
 }

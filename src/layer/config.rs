@@ -20,7 +20,7 @@ pub enum Router {
 /// has no parameters, no state and no part in any kernel then.
 ///
 /// ```
-/// use hydralora::{Config, Router};
+/// use hydralora::Config;
 ///
 /// let config = Config {
 ///     d_in: 4096,
@@ -28,7 +28,6 @@ pub enum Router {
 ///     rank: 8,
 ///     experts: 4,
 ///     scaling: Config::lora_scaling(16.0, 8),
-///     router: Router::Input,
 ///     ..Config::default()
 /// };
 /// assert_eq!(config.scaling, 2.0);

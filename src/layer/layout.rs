@@ -131,6 +131,13 @@ impl Layout {
         self.latent_router
     }
 
+    /// Where the blocks behind the shrink block start, and where the layout ends, in vec4s: what kernels are told
+    /// of it. Without a latent router its block starts at the end.
+    pub(crate) fn vecs(&self) -> [u32; 3] {
+        let latent = self.latent_router.map_or(self.len(), |block| block.offset);
+        [self.expand.offset, latent, self.len()].map(|elements| (elements / 4) as u32)
+    }
+
     /// Elements in the packed buffer, padding included: a multiple of four.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no configuration has an empty layout")]

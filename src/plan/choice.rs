@@ -35,8 +35,8 @@ impl Choice {
     #[cfg(feature = "tuner")]
     pub(crate) fn kind(&self) -> [bool; 2] {
         match *self {
-            Self::Fused(FusedChoice { held, shrink_splits, .. }) => [held, shrink_splits > 0],
-            Self::Outer(OuterChoice { held, apart, .. }) => [held, apart],
+            Self::Fused(FusedChoice { broadcast, shrink_splits, .. }) => [broadcast, shrink_splits > 0],
+            Self::Outer(OuterChoice { broadcast, separate, .. }) => [broadcast, separate],
             Self::Linear(_) => [false; 2],
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Costs {
     /// Reading a vec4 of workgroup memory, or adding one from another lane.
     pub(super) shared: f64,
     /// Getting a vec4 that another lane holds.
-    pub(super) held: f64,
+    pub(super) broadcast: f64,
     /// A vec4 multiply-add in registers.
     pub(super) multiply_add: f64,
     /// A pair of barriers.
@@ -26,36 +26,17 @@ pub(super) struct Costs {
 }
 
 /// Lanes run together, and their neighbouring accesses are one. Estimated; no GPU has been measured yet.
-const GPU: Costs = Costs {
+pub(super) const GPU: Costs = Costs {
     load: 4.0,
     store: 4.0,
     shared: 1.0,
-    held: 4.0,
+    broadcast: 4.0,
     multiply_add: 1.0,
     barriers: 100.0,
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 1.0,
 };
-
-/// Measured on llvmpipe: lanes compute together, and access memory one after another.
-const SOFTWARE: Costs = Costs {
-    load: 18.0,
-    store: 60.0,
-    shared: 10.0,
-    held: 2.0,
-    multiply_add: 1.0,
-    barriers: 100.0,
-    workgroup: 500.0,
-    dispatch: 2000.0,
-    interrupted: 2.0,
-};
-
-impl Costs {
-    pub(super) fn of(device: &DeviceProfile) -> &'static Self {
-        if device.software { &SOFTWARE } else { &GPU }
-    }
-}
 
 /// How often `workgroups` fill the device: not less than once, however few they are.
 pub(super) fn filled(workgroups: f64, device: &DeviceProfile) -> f64 {

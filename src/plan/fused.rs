@@ -1,6 +1,7 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::cost::{Costs, filled};
+use super::cost::filled;
+use super::quirks::Quirks;
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
@@ -23,13 +24,13 @@ const MOST_SHRINK_SPLITS: u32 = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FusedChoice {
-    /// Tokens a workgroup handles, in groups of four: 1, 2, 4 or 8.
+    /// Tokens a workgroup handles, in vecs of four: 1, 2, 4 or 8.
     pub quads: u32,
     /// Quads of tokens that a thread expands at a time: 1, 2 or 4.
     pub expand_quads: u32,
     /// Columns whose sums are complete at a time: part of those in registers where sums go through
     /// workgroup memory, several times those where they go through subgroups.
-    pub reduce: u32,
+    pub summed_columns: u32,
     /// Workgroups that share a tile's outputs. Each shrinks anew, unless the shrink has a dispatch of its
     /// own.
     pub slices: u32,
@@ -38,7 +39,7 @@ pub struct FusedChoice {
     pub shrink_splits: u32,
     /// Whether lanes of a subgroup hold the expand's coefficients for each other, or each reads all of
     /// them.
-    pub held: bool,
+    pub broadcast: bool,
 }
 
 /// Refuses a grid that is too wide in its first dimension, which does not fold.
@@ -53,11 +54,11 @@ fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(
 }
 
 /// vec4s of workgroup memory in which lanes add their sums; that memory is free afterwards.
-fn scratch_of_sums(reduce: u32, quads: u32, lanes: u32, shuffled: u32) -> u32 {
-    match (shuffled, lanes / shuffled) {
-        (1, _) => reduce.saturating_mul(WORKGROUP),
+fn scratch_of_sums(summed_columns: u32, quads: u32, lanes: u32, shuffled_lanes: u32) -> u32 {
+    match (shuffled_lanes, lanes / shuffled_lanes) {
+        (1, _) => summed_columns.saturating_mul(WORKGROUP),
         (_, 1) => 1,
-        (_, parts) => reduce.saturating_mul(quads * parts),
+        (_, parts) => summed_columns.saturating_mul(quads * parts),
     }
 }
 
@@ -72,11 +73,11 @@ pub(crate) struct FusedProblem {
     /// vec4s per quad of tokens that stay in workgroup memory.
     pub(crate) resident: u64,
     /// vec4s per quad and reduced column besides the lanes' sums.
-    pub(crate) per_reduced: u64,
-    /// vec4 groups in a row of the source.
-    pub(crate) source_groups: u32,
-    /// vec4 groups in a row of the target.
-    pub(crate) target_groups: u32,
+    pub(crate) per_summed: u64,
+    /// vec4s in a row of the source.
+    pub(crate) source_vecs: u32,
+    /// vec4s in a row of the target.
+    pub(crate) target_vecs: u32,
     /// Rows of the expand.
     pub(crate) expand_rows: u32,
     /// Whether their coefficients take the place of the lanes' sums; otherwise they are resident.
@@ -87,9 +88,9 @@ pub(crate) struct FusedProblem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShrinkPlacement {
     pub(crate) tile: Tile,
-    /// Splits of the inner dimension, and vec4 groups in each.
+    /// Splits of the inner dimension, and vec4s in each.
     pub(crate) splits: u32,
-    pub(crate) split_groups: u32,
+    pub(crate) split_vecs: u32,
     pub(crate) grid: Grid,
     /// Bytes of the sums that it leaves.
     pub(crate) sums: u64,
@@ -102,7 +103,7 @@ pub(crate) struct FusedPlacement {
     /// What comes before it, if anything does.
     pub(crate) shrink: Option<ShrinkPlacement>,
     pub(crate) tile: Tile,
-    pub(crate) slice_groups: u32,
+    pub(crate) slice_vecs: u32,
     pub(crate) grid: Grid,
     /// Bytes of workgroup memory.
     pub(crate) memory: u64,
@@ -110,70 +111,79 @@ pub(crate) struct FusedPlacement {
 
 impl FusedProblem {
     /// Columns of a shrink in a pass.
-    fn group(&self) -> u32 {
+    fn pass_columns(&self) -> u32 {
         self.columns.div_ceil(self.columns.div_ceil(MOST_COLUMNS))
     }
 
     fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
-        let FusedChoice { quads, expand_quads, reduce, held, .. } = *choice;
+        let FusedChoice { quads, expand_quads, summed_columns, broadcast, .. } = *choice;
         let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
-        let shuffled = lanes.min(device.shuffled_lanes());
-        let sums = if choice.shrink_splits > 0 { 1 } else { scratch_of_sums(reduce, quads, lanes, shuffled) };
+        let shuffled_lanes = lanes.min(device.shuffled_lanes());
+        let sums = if choice.shrink_splits > 0 {
+            1
+        } else {
+            scratch_of_sums(summed_columns, quads, lanes, shuffled_lanes)
+        };
         // All coefficients at a time where they fit, and not less than the memory of the sums holds.
-        let resident = (self.resident + self.per_reduced * u64::from(reduce)) * u64::from(quads);
+        let resident = (self.resident + self.per_summed * u64::from(summed_columns)) * u64::from(quads);
         let free =
             (u64::from(device.limits.max_compute_workgroup_storage_size) / 16).saturating_sub(resident);
         let staged = free.clamp(u64::from(sums), u64::from(u32::MAX)) as u32;
         let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
-        let holders = if held { device.holders() } else { 1 };
-        let most_step = if held { (holders / expand_quads).max(1) } else { MOST_STEP };
+        let broadcast_lanes = if broadcast { device.broadcast_lanes() } else { 1 };
+        let most_step = if broadcast { (broadcast_lanes / expand_quads).max(1) } else { MOST_STEP };
         let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
-        let chunk = room / step * step;
-        let scratch = if self.staged { sums.max(chunk * quads) } else { sums };
+        let staged_rows = room / step * step;
+        let scratch = if self.staged { sums.max(staged_rows * quads) } else { sums };
         Tile {
             quads,
             lanes,
-            group: self.group(),
-            reduce,
-            shuffled,
+            pass_columns: self.pass_columns(),
+            summed_columns,
+            shuffled_lanes,
             scratch,
             expand_quads,
             step,
-            chunk,
-            one_chunk: chunk == rows,
-            holders,
+            staged_rows,
+            all_staged: staged_rows == rows,
+            broadcast_lanes,
         }
     }
 
     /// Bytes of workgroup memory.
     fn memory(&self, tile: &Tile) -> u64 {
-        let resident = self.resident + self.per_reduced * u64::from(tile.reduce);
+        let resident = self.resident + self.per_summed * u64::from(tile.summed_columns);
         16 * (u64::from(tile.scratch) + u64::from(tile.quads) * resident)
     }
 
     /// How many columns can be complete at a time.
-    fn reduces(&self, device: &DeviceProfile) -> Vec<u32> {
-        let group = self.group();
+    fn ways_to_sum(&self, device: &DeviceProfile) -> Vec<u32> {
+        let pass_columns = self.pass_columns();
         if device.shuffled_lanes() > 1 {
             // More columns than that would not fit, where they take memory at all.
             let most = device.limits.max_compute_workgroup_storage_size / 16;
-            let passes = self.columns.div_ceil(group).min((most / group).max(1));
-            return (1..=passes).map(|passes| passes * group).collect();
+            let passes = self.columns.div_ceil(pass_columns).min((most / pass_columns).max(1));
+            return (1..=passes).map(|passes| passes * pass_columns).collect();
         }
-        (1..=group).filter(|&reduce| group.is_multiple_of(reduce)).collect()
+        (1..=pass_columns).filter(|&summed_columns| pass_columns.is_multiple_of(summed_columns)).collect()
     }
 
     /// Splits of the shrink: none, and those of a dispatch of its own where that may pay. There may be so few
     /// tiles that slices would repeat the shrink, or more columns than can be complete at a time.
-    fn ways_to_shrink(&self, quads: u32, reduce: u32, device: &DeviceProfile) -> impl Iterator<Item = u32> {
+    fn ways_to_shrink(
+        &self,
+        quads: u32,
+        summed_columns: u32,
+        device: &DeviceProfile,
+    ) -> impl Iterator<Item = u32> {
         let few = self.tokens.div_ceil(4 * quads) <= device.busy_workgroups;
-        let most = match (few, reduce < self.columns) {
+        let most = match (few, summed_columns < self.columns) {
             (true, _) => self.most_shrink_splits(),
             (false, true) => 1,
             (false, false) => 0,
         };
-        let apart = (most > 0).then(|| halvings(most));
-        std::iter::once(0).chain(apart.into_iter().flatten())
+        let separate = (most > 0).then(|| halvings(most));
+        std::iter::once(0).chain(separate.into_iter().flatten())
     }
 
     /// Whether a tile is at most twice as long as the tokens that fill it.
@@ -183,16 +193,16 @@ impl FusedProblem {
 
     /// Quads that a thread may expand at a time.
     fn ways_to_expand(&self, quads: u32) -> impl Iterator<Item = u32> {
-        halvings(if self.target_groups > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
+        halvings(if self.target_vecs > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
     }
 
-    /// Whether coefficients can be held, and whether they can not: there are none where nothing is expanded.
+    /// Whether coefficients can be broadcast, and whether they can not: there are none where nothing is expanded.
     fn ways_to_coefficients(&self, expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
-        if self.target_groups > 0 { device.ways_to_coefficients(expand_quads) } else { &[false] }
+        if self.target_vecs > 0 { device.ways_to_coefficients(expand_quads) } else { &[false] }
     }
 
     fn most_shrink_splits(&self) -> u32 {
-        self.source_groups.div_ceil(WORKGROUP).min(MOST_SHRINK_SPLITS)
+        self.source_vecs.div_ceil(WORKGROUP).min(MOST_SHRINK_SPLITS)
     }
 
     /// The shrink's own dispatch.
@@ -204,10 +214,18 @@ impl FusedProblem {
     ) -> Result<ShrinkPlacement, Error> {
         let FusedChoice { quads, shrink_splits, .. } = choice;
         // A workgroup has a single pass of columns, and nothing to expand.
-        let reduce = if tile.shuffled > 1 { tile.group } else { tile.reduce };
-        let scratch = scratch_of_sums(reduce, quads, tile.lanes, tile.shuffled);
-        let tile =
-            Tile { reduce, scratch, expand_quads: 1, step: 1, chunk: 1, one_chunk: true, holders: 1, ..tile };
+        let summed_columns = if tile.shuffled_lanes > 1 { tile.pass_columns } else { tile.summed_columns };
+        let scratch = scratch_of_sums(summed_columns, quads, tile.lanes, tile.shuffled_lanes);
+        let tile = Tile {
+            summed_columns,
+            scratch,
+            expand_quads: 1,
+            step: 1,
+            staged_rows: 1,
+            all_staged: true,
+            broadcast_lanes: 1,
+            ..tile
+        };
         Error::check_limit(
             "shrink workgroup memory (bytes)",
             Limit::ComputeWorkgroupStorageSize,
@@ -215,10 +233,10 @@ impl FusedProblem {
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "request a device with the adapter's limit",
         )?;
-        let split_groups = self.source_groups.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
-        let splits = self.source_groups.div_ceil(split_groups);
+        let split_vecs = self.source_vecs.div_ceil(shrink_splits).next_multiple_of(tile.lanes);
+        let splits = self.source_vecs.div_ceil(split_vecs);
         let tiles = self.tokens.div_ceil(4 * quads);
-        let blocks = self.columns.div_ceil(tile.group).saturating_mul(splits);
+        let blocks = self.columns.div_ceil(tile.pass_columns).saturating_mul(splits);
         check_grid("shrink", blocks, device)?;
         let grid = Grid::tiles("shrink", blocks, 4 * quads, self.tokens, &device.limits, FEWER_TOKENS)?;
         let sums =
@@ -230,11 +248,11 @@ impl FusedProblem {
         {
             Error::check_limit("sums of the shrink (bytes)", limit, sums, most, FEWER_TOKENS)?;
         }
-        Ok(ShrinkPlacement { tile, splits, split_groups, grid, sums })
+        Ok(ShrinkPlacement { tile, splits, split_vecs, grid, sums })
     }
 
     fn most_slices(&self) -> u32 {
-        self.target_groups.div_ceil(WORKGROUP)
+        self.target_vecs.div_ceil(WORKGROUP)
     }
 
     /// Every choice that fits the device's limits, at least one; what should be best comes first.
@@ -245,10 +263,10 @@ impl FusedProblem {
     /// Rounds of a thread's long loops: along the inner dimension, and over the rows of the expand.
     pub(crate) fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         let placed = choice.fused(self.kernel).and_then(|choice| self.place(choice, device));
-        let Ok(FusedPlacement { tile, shrink, slice_groups, .. }) = placed else { return u64::MAX };
-        let passes = self.columns.div_ceil(tile.group);
-        let along = if shrink.is_some() { 0 } else { self.source_groups.div_ceil(tile.lanes) };
-        let expands = slice_groups.div_ceil(WORKGROUP) * (tile.quads / tile.expand_quads);
+        let Ok(FusedPlacement { tile, shrink, slice_vecs, .. }) = placed else { return u64::MAX };
+        let passes = self.columns.div_ceil(tile.pass_columns);
+        let along = if shrink.is_some() { 0 } else { self.source_vecs.div_ceil(tile.lanes) };
+        let expands = slice_vecs.div_ceil(WORKGROUP) * (tile.quads / tile.expand_quads);
         let rows = self.expand_rows.div_ceil(tile.step);
         u64::from(passes) * u64::from(along) + u64::from(expands) * u64::from(rows)
     }
@@ -256,29 +274,38 @@ impl FusedProblem {
     /// Every placement that fits the device's limits, at least one; what should be best comes first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
-        let reduces = self.reduces(device);
+        let ways_to_sum = self.ways_to_sum(device);
         let mut candidates = Vec::new();
         let mut refused = None;
         let mut least_memory = u64::MAX;
         for quads in halvings(MOST_QUADS).filter(|&quads| self.fills(quads)) {
-            let memory_of = |reduce: u32| {
-                let (expand_quads, slices, shrink_splits, held) = (1, 1, 0, false);
-                let choice = FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
+            let memory_of = |summed_columns: u32| {
+                let (expand_quads, slices, shrink_splits, broadcast) = (1, 1, 0, false);
+                let choice =
+                    FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast };
                 self.memory(&self.tile(&choice, device))
             };
-            least_memory = least_memory.min(memory_of(reduces[0]));
+            least_memory = least_memory.min(memory_of(ways_to_sum[0]));
             // The most columns at a time that the memory, a half and a quarter of it hold.
-            let mut most_reduce = u32::MAX;
+            let mut most_summed = u32::MAX;
             for memory in [allowed, allowed / 2, allowed / 4] {
-                let fits = |&&reduce: &&u32| reduce < most_reduce && memory_of(reduce) <= memory;
-                let Some(&reduce) = reduces.iter().rev().find(fits) else { continue };
-                most_reduce = reduce;
+                let fits = |&&summed_columns: &&u32| {
+                    summed_columns < most_summed && memory_of(summed_columns) <= memory
+                };
+                let Some(&summed_columns) = ways_to_sum.iter().rev().find(fits) else { continue };
+                most_summed = summed_columns;
                 for expand_quads in self.ways_to_expand(quads) {
                     for slices in halvings(self.most_slices()) {
-                        for shrink_splits in self.ways_to_shrink(quads, reduce, device) {
-                            for &held in self.ways_to_coefficients(expand_quads, device) {
-                                let choice =
-                                    FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held };
+                        for shrink_splits in self.ways_to_shrink(quads, summed_columns, device) {
+                            for &broadcast in self.ways_to_coefficients(expand_quads, device) {
+                                let choice = FusedChoice {
+                                    quads,
+                                    expand_quads,
+                                    summed_columns,
+                                    slices,
+                                    shrink_splits,
+                                    broadcast,
+                                };
                                 match self.place(choice, device) {
                                     Ok(plan) => candidates.push(plan),
                                     Err(error) => refused = refused.or(Some(error)),
@@ -303,17 +330,21 @@ impl FusedProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     pub(crate) fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
-        let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held } = choice;
+        let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS) && self.fills(quads))?;
         let expands = self.ways_to_expand(quads).any(|possible| possible == expand_quads);
         super::check_choice("expand_quads", expand_quads, expands)?;
-        super::check_choice("reduce", reduce, self.reduces(device).contains(&reduce))?;
+        super::check_choice(
+            "summed_columns",
+            summed_columns,
+            self.ways_to_sum(device).contains(&summed_columns),
+        )?;
         super::check_choice("slices", slices, slices > 0)?;
-        let most_splits = self.ways_to_shrink(quads, reduce, device).max().unwrap_or(0);
+        let most_splits = self.ways_to_shrink(quads, summed_columns, device).max().unwrap_or(0);
         super::check_choice("shrink_splits", shrink_splits, shrink_splits <= most_splits)?;
         let ways = self.ways_to_coefficients(expand_quads, device);
-        super::check_choice("held", u32::from(held), ways.contains(&held))?;
+        super::check_choice("broadcast", u32::from(broadcast), ways.contains(&broadcast))?;
         let tile = self.tile(&choice, device);
         let memory = self.memory(&tile);
         Error::check_limit(
@@ -323,63 +354,63 @@ impl FusedProblem {
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "use a smaller rank or fewer experts, or request a device with the adapter's limit",
         )?;
-        let slice_groups = self.target_groups.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
-        let slices = self.target_groups.div_ceil(slice_groups).max(1);
+        let slice_vecs = self.target_vecs.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
+        let slices = self.target_vecs.div_ceil(slice_vecs).max(1);
         check_grid(self.kernel, slices, device)?;
         let limits = &device.limits;
         let grid = Grid::tiles(self.kernel, slices, tile.tokens(), self.tokens, limits, FEWER_TOKENS)?;
         let shrink = (shrink_splits > 0).then(|| self.place_shrink(choice, tile, device)).transpose()?;
         let shrink_splits = shrink.map_or(0, |shrink| shrink.splits);
         let choice = FusedChoice { slices, shrink_splits, ..choice };
-        Ok(FusedPlacement { choice, shrink, tile, slice_groups, grid, memory })
+        Ok(FusedPlacement { choice, shrink, tile, slice_vecs, grid, memory })
     }
 
     /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
     /// has to be filled.
     pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Costs::of(device);
-        let FusedPlacement { tile, slice_groups, choice, .. } = plan;
-        let [quads, lanes, group, expand_quads] =
-            [tile.quads, tile.lanes, tile.group, tile.expand_quads].map(f64::from);
-        let passes = f64::from(self.columns.div_ceil(tile.group));
-        let pass = |groups: u32| {
-            let steps = f64::from(groups.div_ceil(tile.lanes));
-            let sums = if tile.shuffled > 1 {
-                group * lanes.log2() * costs.shared
+        let costs = Quirks::of(device).costs;
+        let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
+        let [quads, lanes, pass_columns, expand_quads] =
+            [tile.quads, tile.lanes, tile.pass_columns, tile.expand_quads].map(f64::from);
+        let passes = f64::from(self.columns.div_ceil(tile.pass_columns));
+        let pass = |vecs: u32| {
+            let steps = f64::from(vecs.div_ceil(tile.lanes));
+            let sums = if tile.shuffled_lanes > 1 {
+                pass_columns * lanes.log2() * costs.shared
             } else {
-                f64::from((tile.group * tile.quads).div_ceil(WORKGROUP)) * lanes * costs.shared
+                f64::from((tile.pass_columns * tile.quads).div_ceil(WORKGROUP)) * lanes * costs.shared
             };
-            steps * ((4.0 + group) * costs.load + 4.0 * group * costs.multiply_add) + sums
+            steps * ((4.0 + pass_columns) * costs.load + 4.0 * pass_columns * costs.multiply_add) + sums
         };
         let tiles = f64::from(self.tokens.div_ceil(tile.tokens()));
         let (shrink, before) = match &plan.shrink {
             None => {
-                let interrupted = tile.shuffled > 1 && tile.reduce < self.columns;
+                let interrupted = tile.shuffled_lanes > 1 && tile.summed_columns < self.columns;
                 let times = if interrupted { costs.interrupted } else { 1.0 };
-                (times * passes * pass(self.source_groups), 0.0)
+                (times * passes * pass(self.source_vecs), 0.0)
             }
             Some(shrink) => {
                 let splits = f64::from(shrink.splits);
                 let workgroups = filled(tiles * passes * splits, device);
                 let items = f64::from((self.columns * tile.quads).div_ceil(WORKGROUP));
-                let before = costs.dispatch + workgroups * (costs.workgroup + pass(shrink.split_groups));
+                let before = costs.dispatch + workgroups * (costs.workgroup + pass(shrink.split_vecs));
                 (items * splits * costs.load, before)
             }
         };
-        let rounds = f64::from(slice_groups.div_ceil(WORKGROUP));
+        let rounds = f64::from(slice_vecs.div_ceil(WORKGROUP));
         let rows = f64::from(self.expand_rows);
-        let coefficients = if choice.held {
-            costs.shared / f64::from(tile.step) + expand_quads * costs.held
+        let coefficients = if choice.broadcast {
+            costs.shared / f64::from(tile.step) + expand_quads * costs.broadcast
         } else {
             expand_quads * costs.shared
         };
         let row = costs.load + coefficients + 4.0 * expand_quads * costs.multiply_add;
-        let stage = f64::from((tile.chunk * tile.quads).div_ceil(WORKGROUP)) * 3.0 * costs.shared;
-        let stages = match (self.staged, tile.one_chunk) {
+        let stage = f64::from((tile.staged_rows * tile.quads).div_ceil(WORKGROUP)) * 3.0 * costs.shared;
+        let stages = match (self.staged, tile.all_staged) {
             (false, _) => 0.0,
             (true, true) => stage,
             (true, false) => {
-                let chunks = f64::from(self.expand_rows.div_ceil(tile.chunk));
+                let chunks = f64::from(self.expand_rows.div_ceil(tile.staged_rows));
                 rounds * quads / expand_quads * chunks * (stage + costs.barriers)
             }
         };
@@ -391,11 +422,11 @@ impl FusedProblem {
     /// slices repeat.
     pub(crate) fn flops(&self, plan: &FusedPlacement) -> u64 {
         let tokens = u64::from(self.tokens.div_ceil(plan.tile.tokens())) * u64::from(plan.tile.tokens());
-        let columns = u64::from(self.columns.next_multiple_of(plan.tile.group));
+        let columns = u64::from(self.columns.next_multiple_of(plan.tile.pass_columns));
         let rows = u64::from(self.expand_rows);
         let repeated = if plan.shrink.is_some() { 1 } else { plan.choice.slices };
-        let shrink = (4 * u64::from(self.source_groups) * columns).saturating_mul(repeated.into());
-        (2 * tokens).saturating_mul(shrink.saturating_add(4 * u64::from(self.target_groups) * rows))
+        let shrink = (4 * u64::from(self.source_vecs) * columns).saturating_mul(repeated.into());
+        (2 * tokens).saturating_mul(shrink.saturating_add(4 * u64::from(self.target_vecs) * rows))
     }
 }
 
@@ -422,9 +453,9 @@ mod tests {
                     tokens,
                     columns: if backward { products } else { config.shrink_rows() },
                     resident: u64::from(config.state_len()) * if backward { 2 } else { 1 },
-                    per_reduced: u64::from(backward),
-                    source_groups: d_in.div_ceil(4),
-                    target_groups: d_out.div_ceil(4),
+                    per_summed: u64::from(backward),
+                    source_vecs: d_in.div_ceil(4),
+                    target_vecs: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
                 };
@@ -442,38 +473,44 @@ mod tests {
         plan: &FusedPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let FusedPlacement { tile, slice_groups, grid, memory, choice, shrink } = *plan;
+        let FusedPlacement { tile, slice_vecs, grid, memory, choice, shrink } = *plan;
         let [slices, y, z] = grid.at(problem.tokens);
         // Slices: all but the last are full, and the last is not empty.
         prop_assert_eq!(slices, choice.slices);
-        prop_assert!((slices - 1) * slice_groups < problem.target_groups);
-        prop_assert!(slices * slice_groups >= problem.target_groups);
-        prop_assert_eq!(slice_groups % WORKGROUP, 0);
+        prop_assert!((slices - 1) * slice_vecs < problem.target_vecs);
+        prop_assert!(slices * slice_vecs >= problem.target_vecs);
+        prop_assert_eq!(slice_vecs % WORKGROUP, 0);
         // Tiles, folded: none is missing, and a row of spare ones at most is skipped.
         let tiles = problem.tokens.div_ceil(tile.tokens());
         prop_assert!(y * z >= tiles && y * z - tiles < z);
-        // The shrink's columns are covered by whole groups, and groups by whole chunks or chunks by groups.
-        let whole = if tile.shuffled > 1 { tile.reduce % tile.group } else { tile.group % tile.reduce };
+        // The shrink's columns are covered by whole vecs, and vecs by whole chunks or chunks by vecs.
+        let whole = if tile.shuffled_lanes > 1 {
+            tile.summed_columns % tile.pass_columns
+        } else {
+            tile.pass_columns % tile.summed_columns
+        };
         prop_assert_eq!(whole, 0);
-        prop_assert_eq!(tile.shuffled, tile.lanes.min(device.shuffled_lanes()));
-        prop_assert_eq!(tile.lanes % tile.shuffled, 0);
-        prop_assert!(problem.columns.div_ceil(tile.group) * tile.group >= problem.columns);
+        prop_assert_eq!(tile.shuffled_lanes, tile.lanes.min(device.shuffled_lanes()));
+        prop_assert_eq!(tile.lanes % tile.shuffled_lanes, 0);
+        prop_assert!(problem.columns.div_ceil(tile.pass_columns) * tile.pass_columns >= problem.columns);
         prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
         // The expand's rows are covered by whole steps, and what is staged fits where the sums were.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
-        prop_assert_eq!(tile.chunk % tile.step, 0);
+        prop_assert_eq!(tile.staged_rows % tile.step, 0);
         // One lane for each coefficient of a step, and all of them surely in one subgroup.
-        prop_assert_eq!(tile.holders > 1, choice.held);
-        prop_assert!(!choice.held || tile.step * tile.expand_quads <= tile.holders);
-        prop_assert!(tile.holders.is_power_of_two() && tile.holders <= device.shuffled_lanes());
-        prop_assert!(!problem.staged || tile.chunk * tile.quads <= tile.scratch);
-        let parts = tile.lanes / tile.shuffled;
-        let through_memory = parts > 1 || tile.shuffled == 1;
-        let needed = if shrink.is_some() { 1 } else { tile.reduce * tile.quads * parts };
+        prop_assert_eq!(tile.broadcast_lanes > 1, choice.broadcast);
+        prop_assert!(!choice.broadcast || tile.step * tile.expand_quads <= tile.broadcast_lanes);
+        prop_assert!(
+            tile.broadcast_lanes.is_power_of_two() && tile.broadcast_lanes <= device.shuffled_lanes()
+        );
+        prop_assert!(!problem.staged || tile.staged_rows * tile.quads <= tile.scratch);
+        let parts = tile.lanes / tile.shuffled_lanes;
+        let through_memory = parts > 1 || tile.shuffled_lanes == 1;
+        let needed = if shrink.is_some() { 1 } else { tile.summed_columns * tile.quads * parts };
         prop_assert!(!through_memory || tile.scratch >= needed);
-        prop_assert!(problem.staged || tile.chunk == problem.expand_rows);
-        prop_assert_eq!(tile.one_chunk, tile.chunk == problem.expand_rows);
+        prop_assert!(problem.staged || tile.staged_rows == problem.expand_rows);
+        prop_assert_eq!(tile.all_staged, tile.staged_rows == problem.expand_rows);
 
         prop_assert!(memory <= u64::from(device.limits.max_compute_workgroup_storage_size));
         let most = device.limits.max_compute_workgroups_per_dimension;
@@ -482,23 +519,26 @@ mod tests {
         // A shrink of its own: splits cover the inner dimension, and none is empty; every column block and
         // split is a workgroup.
         prop_assert_eq!(shrink.map_or(0, |shrink| shrink.splits), choice.shrink_splits);
-        if let Some(ShrinkPlacement { tile: own, splits, split_groups, grid, sums }) = shrink {
-            prop_assert!(splits * split_groups >= problem.source_groups);
-            prop_assert!((splits - 1) * split_groups < problem.source_groups);
+        if let Some(ShrinkPlacement { tile: own, splits, split_vecs, grid, sums }) = shrink {
+            prop_assert!(splits * split_vecs >= problem.source_vecs);
+            prop_assert!((splits - 1) * split_vecs < problem.source_vecs);
             let grid = grid.at(problem.tokens);
-            prop_assert_eq!(grid, [problem.columns.div_ceil(tile.group) * splits, y, z]);
+            prop_assert_eq!(grid, [problem.columns.div_ceil(tile.pass_columns) * splits, y, z]);
             prop_assert!(grid[0] <= most);
             let expected = [splits, tiles, problem.columns, 4 * tile.quads].map(u64::from);
             prop_assert_eq!(sums, 4 * expected.iter().product::<u64>());
-            prop_assert_eq!([own.quads, own.lanes, own.group], [tile.quads, tile.lanes, tile.group]);
+            prop_assert_eq!(
+                [own.quads, own.lanes, own.pass_columns],
+                [tile.quads, tile.lanes, tile.pass_columns]
+            );
             prop_assert!(16 * own.scratch <= device.limits.max_compute_workgroup_storage_size);
-            let through_memory = parts > 1 || own.shuffled == 1;
-            prop_assert!(!through_memory || own.scratch >= own.reduce * own.quads * parts);
+            let through_memory = parts > 1 || own.shuffled_lanes == 1;
+            prop_assert!(!through_memory || own.scratch >= own.summed_columns * own.quads * parts);
         }
 
         // Work: what the layer needs, what is repeated, and nothing else.
         let [tokens, columns, rows] = [problem.tokens, problem.columns, problem.expand_rows].map(u64::from);
-        let [source, target] = [problem.source_groups, problem.target_groups].map(|n| 4 * u64::from(n));
+        let [source, target] = [problem.source_vecs, problem.target_vecs].map(|n| 4 * u64::from(n));
         let least = 2 * tokens * (source * columns + target * rows);
         let repeated_tokens = u64::from(tiles * tile.tokens());
         let shrinks = if shrink.is_some() { 1 } else { slices };

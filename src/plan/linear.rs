@@ -24,8 +24,8 @@ pub struct LinearChoice {
 #[derive(Debug, Clone)]
 pub(crate) struct LinearProblem {
     pub(crate) tokens: u32,
-    /// vec4 groups in a row of the target.
-    pub(crate) target_groups: u32,
+    /// vec4s in a row of the target.
+    pub(crate) target_vecs: u32,
 }
 
 impl LinearProblem {
@@ -41,7 +41,7 @@ impl LinearProblem {
         let possible = thread_tokens.is_power_of_two() && thread_tokens <= MOST_THREAD_TOKENS;
         check_choice("thread_tokens", thread_tokens, possible)?;
         let limits = &device.limits;
-        let columns = self.target_groups.div_ceil(SIDE * THREAD_QUADS);
+        let columns = self.target_vecs.div_ceil(SIDE * THREAD_QUADS);
         Error::check_limit(
             "linear's grid (blocks of target columns)",
             Limit::ComputeWorkgroupsPerDimension,

@@ -1,6 +1,7 @@
 //! How much at a time: from shape, token count and device limits to tile sizes and grids. Pure: no device is
 //! needed.
 
+mod capacity;
 mod choice;
 mod cost;
 pub(crate) mod fused;
@@ -8,9 +9,11 @@ mod grid;
 pub(crate) mod linear;
 pub(crate) mod outer;
 mod profile;
+mod quirks;
 mod tile;
 mod tuning;
 
+pub use capacity::{Capacity, Plans};
 pub use choice::Choice;
 pub use fused::FusedChoice;
 pub use grid::Grid;

@@ -1,6 +1,7 @@
 //! Blocks and token splits of `backward_params`.
 
-use super::cost::{Costs, filled};
+use super::cost::filled;
+use super::quirks::Quirks;
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::error::Error;
 use crate::layer::{Config, Layout};
@@ -23,10 +24,10 @@ pub struct OuterChoice {
     /// Splits of the tokens; each but a single one writes a copy of the gradients, to be added up.
     pub splits: u32,
     /// Whether lanes of a subgroup hold coefficients for each other, or each reads all of them.
-    pub held: bool,
+    pub broadcast: bool,
     /// Whether the shrink block, the expand block and the latent router are dispatches of their own, or
     /// all in one.
-    pub apart: bool,
+    pub separate: bool,
 }
 
 /// What the plan of `backward_params` depends on.
@@ -62,7 +63,7 @@ pub(crate) struct OuterPlacement {
     /// Tokens of a split.
     pub(crate) split_tokens: u32,
     /// Lanes that hold coefficients; 1 where each reads them all.
-    pub(crate) holders: u32,
+    pub(crate) broadcast_lanes: u32,
     pub(crate) dispatches: Vec<OuterDispatch>,
 }
 
@@ -85,11 +86,11 @@ impl OuterProblem {
         let possible_splits = || halvings(self.copies(device)).filter(|&splits| splits <= most_splits);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
-        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= most_rows(device)) {
+        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= Quirks::of(device).most_rows) {
             for splits in possible_splits() {
-                for &held in device.ways_to_coefficients(rows / 4) {
-                    for apart in [false, true] {
-                        match self.place(OuterChoice { rows, splits, held, apart }, device) {
+                for &broadcast in device.ways_to_coefficients(rows / 4) {
+                    for separate in [false, true] {
+                        match self.place(OuterChoice { rows, splits, broadcast, separate }, device) {
                             // Few rows are divided the same, however many are allowed.
                             Ok(plan) if candidates.contains(&plan) => {}
                             Ok(plan) => candidates.push(plan),
@@ -109,7 +110,8 @@ impl OuterProblem {
     /// chooses them: each is a copy of the gradients, of which one binding has to hold all.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
         // The fewest workgroups that a split has.
-        let workgroups: u32 = self.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        let workgroups: u32 =
+            self.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
         // A thread takes one iteration for each token of its split, and less than one more for staging it.
         // Twice as many splits as that needs, since candidates are halvings.
@@ -128,10 +130,18 @@ impl OuterProblem {
 
     /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
     pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
-        let OuterChoice { rows, splits, held, apart } = choice;
-        check_choice("rows", rows, rows > 0 && rows.is_multiple_of(4) && rows <= most_rows(device))?;
+        let OuterChoice { rows, splits, broadcast, separate } = choice;
+        check_choice(
+            "rows",
+            rows,
+            rows > 0 && rows.is_multiple_of(4) && rows <= Quirks::of(device).most_rows,
+        )?;
         check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
-        check_choice("held", u32::from(held), device.ways_to_coefficients(rows / 4).contains(&held))?;
+        check_choice(
+            "broadcast",
+            u32::from(broadcast),
+            device.ways_to_coefficients(rows / 4).contains(&broadcast),
+        )?;
         let split_tokens = self.tokens.div_ceil(splits);
         let splits = self.tokens.div_ceil(split_tokens);
         let all = self.blocks(rows);
@@ -145,7 +155,7 @@ impl OuterProblem {
             blocks[at] = all[at];
             blocks
         };
-        let dispatches = if apart {
+        let dispatches = if separate {
             (0..3)
                 .filter(|&at| all[at].workgroups > 0)
                 .map(|at| dispatch(alone(at)))
@@ -157,7 +167,7 @@ impl OuterProblem {
         Ok(OuterPlacement {
             choice: OuterChoice { rows, splits, ..choice },
             split_tokens,
-            holders: if held { device.holders() } else { 1 },
+            broadcast_lanes: if broadcast { device.broadcast_lanes() } else { 1 },
             dispatches,
         })
     }
@@ -165,13 +175,16 @@ impl OuterProblem {
     /// Predicted time in the units of `cost`: what one workgroup's thread does, times how often the
     /// device has to be filled, for each dispatch; and for splits, adding their copies up.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Costs::of(device);
+        let Quirks { costs, runs_untaken_branches, .. } = Quirks::of(device);
         let splits = f64::from(plan.choice.splits);
         let store = |block: &OuterBlock| f64::from(block.rows) * costs.store;
         let thread = |block: &OuterBlock| {
             let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
-            let coefficients =
-                if plan.choice.held { costs.shared + quads * costs.held } else { quads * costs.shared };
+            let coefficients = if plan.choice.broadcast {
+                costs.shared + quads * costs.broadcast
+            } else {
+                quads * costs.shared
+            };
             // Each thread stages its share of the coefficients, four of them two loads each.
             let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
@@ -181,8 +194,8 @@ impl OuterProblem {
             let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
             let workgroups = |block: &OuterBlock| splits * f64::from(block.workgroups);
             let all: f64 = blocks.clone().map(workgroups).sum();
-            // In software, threads run through the others' branches too.
-            let untaken: f64 = if device.software { blocks.clone().map(store).sum() } else { 0.0 };
+            // Threads may run through the others' branches too.
+            let untaken: f64 = if runs_untaken_branches { blocks.clone().map(store).sum() } else { 0.0 };
             let threads: f64 =
                 blocks.map(|block| workgroups(block) * (thread(block) + untaken - store(block))).sum();
             costs.dispatch + filled(all, device) * threads / all
@@ -205,11 +218,6 @@ impl OuterProblem {
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
         (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
     }
-}
-
-/// More than 16 rows spill registers on some GPUs; in software they have none to spill.
-fn most_rows(device: &DeviceProfile) -> u32 {
-    if device.software { ROW_CHOICES[0] } else { 16 }
 }
 
 #[cfg(test)]
@@ -240,8 +248,8 @@ mod tests {
         plan: &OuterPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let OuterPlacement { choice, split_tokens, holders, dispatches } = plan;
-        let OuterChoice { rows, splits, held, apart } = *choice;
+        let OuterPlacement { choice, split_tokens, broadcast_lanes, dispatches } = plan;
+        let OuterChoice { rows, splits, broadcast, separate } = *choice;
         let Config { d_in, d_out, rank, experts, .. } = problem.config;
         // Splits: all but the last are full, and the last is not empty.
         prop_assert!((splits - 1) * split_tokens < problem.tokens);
@@ -267,12 +275,12 @@ mod tests {
                 block.workgroups,
                 matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * WORKGROUP)
             );
-            prop_assert!(!held || block.rows <= 4 * holders);
+            prop_assert!(!broadcast || block.rows <= 4 * broadcast_lanes);
             all += block.workgroups * block.rows;
         }
-        prop_assert_eq!(*holders > 1, held);
-        prop_assert!(holders.is_power_of_two() && *holders <= device.shuffled_lanes());
-        prop_assert_eq!(dispatches.len() > 1, apart);
+        prop_assert_eq!(*broadcast_lanes > 1, broadcast);
+        prop_assert!(broadcast_lanes.is_power_of_two() && *broadcast_lanes <= device.shuffled_lanes());
+        prop_assert_eq!(dispatches.len() > 1, separate);
 
         let most = device.limits.max_compute_workgroups_per_dimension;
         for OuterDispatch { blocks, grid } in dispatches {
@@ -282,7 +290,8 @@ mod tests {
             prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
         }
         // Never more copies than keep the device busy.
-        let workgroups: u32 = problem.blocks(most_rows(device)).iter().map(|block| block.workgroups).sum();
+        let workgroups: u32 =
+            problem.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         prop_assert!(splits == 1 || (splits - 1) * workgroups < MOST_FILLS * device.busy_workgroups);
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);

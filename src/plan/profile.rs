@@ -1,5 +1,7 @@
 //! What a device is, for the planner.
 
+use super::quirks;
+
 /// What a plan needs to know of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
@@ -19,14 +21,6 @@ pub struct DeviceProfile {
     pub software: bool,
 }
 
-/// Mesa's llvmpipe ends every loop of a thread after 65,535 iterations in all
-/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong. The rest is a margin.
-const LLVMPIPE_LOOP_ITERATIONS: u64 = 60_000;
-
-/// What keeps a software driver busy: it runs a workgroup on each core, and more slices only repeat work. Not
-/// the number of cores that the process may use: plans, and with them the order of sums, must not depend on it.
-const SOFTWARE_WORKGROUPS: u32 = 4;
-
 impl DeviceProfile {
     /// A device with these limits, without subgroup operations and with no bound on loops.
     #[must_use]
@@ -40,12 +34,11 @@ impl DeviceProfile {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let busy_workgroups = match info.device_type {
-            wgpu::DeviceType::Cpu => SOFTWARE_WORKGROUPS,
+            wgpu::DeviceType::Cpu => quirks::SOFTWARE_WORKGROUPS,
             wgpu::DeviceType::IntegratedGpu => 64,
             _ => 256,
         };
-        let max_loop_iterations =
-            if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX };
+        let max_loop_iterations = quirks::max_loop_iterations(&info);
         // In a browser shaders would have to say that they use them.
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
@@ -60,13 +53,17 @@ impl DeviceProfile {
     }
 
     /// Lanes of which each can hold a coefficient for all others; 1 where none can.
-    pub(crate) fn holders(&self) -> u32 {
-        self.shuffled_lanes().min(MOST_HOLDERS)
+    pub(crate) fn broadcast_lanes(&self) -> u32 {
+        self.shuffled_lanes().min(MOST_BROADCAST_LANES)
     }
 
-    /// Whether so many coefficients can be held at a time, and whether they can not.
+    /// Whether so many coefficients can be broadcast at a time, and whether they can not.
     pub(crate) fn ways_to_coefficients(&self, coefficients: u32) -> &'static [bool] {
-        if self.holders() > 1 && coefficients <= self.holders() { &[false, true] } else { &[false] }
+        if self.broadcast_lanes() > 1 && coefficients <= self.broadcast_lanes() {
+            &[false, true]
+        } else {
+            &[false]
+        }
     }
 
     /// No more than `device` guarantees: more would be wrong results, or fail only in the caller's submission.
@@ -82,4 +79,4 @@ impl DeviceProfile {
 
 /// Lanes that hold a coefficient each. Compilers unroll the loop over them only while it is short, and
 /// only then is the lane that holds one known to them.
-const MOST_HOLDERS: u32 = 8;
+const MOST_BROADCAST_LANES: u32 = 8;

@@ -12,11 +12,11 @@ pub struct Tile {
     /// Lanes along the inner dimension; `quads * lanes` threads are a workgroup.
     pub lanes: u32,
     /// Columns of a shrink in a pass.
-    pub group: u32,
+    pub pass_columns: u32,
     /// Columns whose sums are complete at a time.
-    pub reduce: u32,
+    pub summed_columns: u32,
     /// Lanes that add their sums by shuffles within a subgroup; 1 where all goes through workgroup memory.
-    pub shuffled: u32,
+    pub shuffled_lanes: u32,
     /// vec4s of workgroup memory for the lanes' sums or the coefficients.
     pub scratch: u32,
     /// Quads of tokens a thread expands at a time.
@@ -24,11 +24,11 @@ pub struct Tile {
     /// Rows of the expand whose loads may overlap.
     pub step: u32,
     /// Rows of the expand whose coefficients are in workgroup memory at a time.
-    pub chunk: u32,
+    pub staged_rows: u32,
     /// Whether that is all of them.
-    pub one_chunk: bool,
+    pub all_staged: bool,
     /// Lanes that hold coefficients of the expand; 1 where each reads them all.
-    pub holders: u32,
+    pub broadcast_lanes: u32,
 }
 
 impl Tile {

@@ -27,14 +27,14 @@ pub(crate) struct Hyper {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct Dims {
-    pub(super) groups: u32,
+    pub(super) vecs: u32,
 }
 
 /// `struct Dims` in `gradient_norm.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct NormDims {
-    pub(super) groups: u32,
+    pub(super) vecs: u32,
     pub(super) first_square: u32,
 }
 
@@ -105,11 +105,11 @@ fn update(elements: u64, clip: bool, device: &DeviceProfile) -> Result<Recording
     if clip {
         tensors.push(vector("status", read, 2));
     }
-    let groups = (elements / 4) as u32;
-    let [x, y] = fold("adamw", groups.div_ceil(WORKGROUP), &device.limits, SPLIT)?;
+    let vecs = (elements / 4) as u32;
+    let [x, y] = fold("adamw", vecs.div_ceil(WORKGROUP), &device.limits, SPLIT)?;
     let shader = Shader::AdamW(AdamWShader { clip });
     let grid = Grid::Fixed([x, y, 1]);
-    let step = Step::new(shader, &Dims { groups }, grid, slots(&tensors), 0, 1, device)?;
+    let step = Step::new(shader, &Dims { vecs }, grid, slots(&tensors), 0, 1, device)?;
     // Reads parameters, gradients and both moments; writes all but the gradients.
     let work = Work { bytes: 4 * 7 * elements, flops: 15 * elements };
     Ok(recording("adamw", tensors, step, work))
@@ -120,7 +120,7 @@ fn norm(at: usize, elements: u64, squares: u64, device: &DeviceProfile) -> Resul
         vector("gradients", BindingKind::Read, elements),
         vector("squares", BindingKind::Write, squares),
     ];
-    let dims = NormDims { groups: (elements / 4) as u32, first_square: WORKGROUP * at as u32 };
+    let dims = NormDims { vecs: (elements / 4) as u32, first_square: WORKGROUP * at as u32 };
     let grid = Grid::Fixed([WORKGROUP, 1, 1]);
     // `thread_sums` and `thread_largest`
     let memory = u64::from(WORKGROUP) * (16 + 4);

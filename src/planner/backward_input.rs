@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::fused::{Fused, parameters};
-use super::work::{check_tokens, groups, matrix_bytes, product_flops};
+use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BackwardInputShader, BindingKind, Shader};
@@ -28,10 +28,10 @@ impl BackwardInput {
             // `state` and `dstate_tile`
             resident: 2 * u64::from(config.state_len()),
             // `v`
-            per_reduced: 1,
-            source_groups: groups(config.d_out),
+            per_summed: 1,
+            source_vecs: vecs(config.d_out),
             // Without dx there is nothing to expand.
-            target_groups: options.dx.map_or(0, |_| groups(config.d_in)),
+            target_vecs: options.dx.map_or(0, |_| vecs(config.d_in)),
             expand_rows: config.shrink_rows(),
             staged: false,
         };

@@ -25,6 +25,9 @@ pub(super) struct Dims {
     pub(super) expand_start: u32,
     pub(super) latent_start: u32,
     pub(super) end: u32,
+    pub(super) expand_block: u32,
+    pub(super) latent_block: u32,
+    pub(super) packed: u32,
     pub(super) scaling: f32,
 }
 
@@ -32,7 +35,7 @@ pub(super) struct Dims {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct ReduceDims {
-    pub(super) groups: u32,
+    pub(super) vecs: u32,
     pub(super) splits: u32,
 }
 
@@ -78,13 +81,27 @@ impl BackwardParams {
         let splits = placed.choice.splits;
         let (expand_start, latent_start, end) = (shrink, shrink + expand, shrink + expand + latent);
         let (x_stride, g_stride) = (options.x_stride.unwrap_or(d_in), options.g_stride.unwrap_or(d_out));
-        let dims = Dims { d_in, d_out, x_stride, g_stride, splits, expand_start, latent_start, end, scaling };
+        let [expand_block, latent_block, packed] = self.layout.vecs();
+        let dims = Dims {
+            d_in,
+            d_out,
+            x_stride,
+            g_stride,
+            splits,
+            expand_start,
+            latent_start,
+            end,
+            expand_block,
+            latent_block,
+            packed,
+            scaling,
+        };
         let shader = Shader::BackwardParams(BackwardParamsShader {
             rank,
             experts,
             gate: config.gate(),
             rows: blocks.map(|block: OuterBlock| block.rows),
-            holders: placed.holders,
+            broadcast_lanes: placed.broadcast_lanes,
             x: Access::new("x", options.x, d_in)?,
             g: Access::new("g", options.g, d_out)?,
             write,
@@ -96,12 +113,12 @@ impl BackwardParams {
 
     /// Adds the splits' copies up.
     fn reduce(&self, splits: u32, device: &DeviceProfile) -> Result<Step, Error> {
-        let groups = (self.layout.len() / 4) as u32;
-        let workgroups = groups.div_ceil(WORKGROUP);
+        let vecs = (self.layout.len() / 4) as u32;
+        let workgroups = vecs.div_ceil(WORKGROUP);
         let [x, y] = fold("backward_params_reduce", workgroups, &device.limits, "use a narrower layer")?;
         let shader = Shader::BackwardParamsReduce(ReduceShader { write: self.options.write });
         let slots = vec![Slot::Scratch(0), Slot::Tensor("gradients")];
-        let dims = ReduceDims { groups, splits };
+        let dims = ReduceDims { vecs, splits };
         Step::new(shader, &dims, Grid::Fixed([x, y, 1]), slots, 0, self.problem.tokens, device)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::fused::{Fused, parameters};
-use super::work::{check_tokens, groups, matrix_bytes, product_flops};
+use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
@@ -26,9 +26,9 @@ impl Forward {
             tokens,
             columns: config.shrink_rows(),
             resident: u64::from(config.state_len()),
-            per_reduced: 0,
-            source_groups: groups(config.d_in),
-            target_groups: groups(config.d_out),
+            per_summed: 0,
+            source_vecs: vecs(config.d_in),
+            target_vecs: vecs(config.d_out),
             expand_rows: config.rank * config.experts,
             staged: true,
         };

@@ -17,9 +17,11 @@ use crate::recording::{Operand, Recording, Slot, Step, Work};
 pub(super) struct FusedDims {
     pub(super) d_in: u32,
     pub(super) d_out: u32,
-    pub(super) slice_groups: u32,
+    pub(super) slice_vecs: u32,
     pub(super) source_stride: u32,
     pub(super) target_stride: u32,
+    pub(super) expand_block: u32,
+    pub(super) latent_block: u32,
     pub(super) scaling: f32,
     pub(super) experts: u32,
     pub(super) shrink_rows: u32,
@@ -32,7 +34,7 @@ pub(super) struct ShrinkDims {
     pub(super) source_width: u32,
     pub(super) source_stride: u32,
     pub(super) matrix: u32,
-    pub(super) split_groups: u32,
+    pub(super) split_vecs: u32,
 }
 
 /// A fused kernel on a layer.
@@ -46,7 +48,7 @@ pub(super) struct Fused<'a> {
     pub(super) source: Access,
     /// The name of y or dx.
     pub(super) target: &'static str,
-    /// Where the matrix of the shrink starts in the parameters, in vec4 groups.
+    /// Where the matrix of the shrink starts in the parameters, in vec4s.
     pub(super) shrink_matrix: u32,
     /// The least that it has to do.
     pub(super) least: Work,
@@ -69,10 +71,10 @@ impl Fused<'_> {
         let mut steps = Vec::new();
         let mut scratch = Vec::new();
         let mut from = ShrinkFrom::Rows(source);
-        if let Some(ShrinkPlacement { tile, splits, split_groups, grid, sums }) = placed.shrink {
+        if let Some(ShrinkPlacement { tile, splits, split_vecs, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
             let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
-            let dims = ShrinkDims { source_width, source_stride, matrix: shrink_matrix, split_groups };
+            let dims = ShrinkDims { source_width, source_stride, matrix: shrink_matrix, split_vecs };
             let bound = vec![slots[0], slots[1], Slot::Scratch(0)];
             let memory = 16 * u64::from(tile.scratch);
             steps.push(Step::new(Shader::Shrink(shader), &dims, grid, bound, memory, tokens, device)?);
@@ -81,14 +83,17 @@ impl Fused<'_> {
             from = ShrinkFrom::Sums(splits);
         }
         let Config { d_in, d_out, scaling, experts, .. } = *config;
-        let slice_groups = placed.slice_groups;
+        let slice_vecs = placed.slice_vecs;
         let shrink_rows = config.shrink_rows();
+        let [expand_block, latent_block, _] = config.layout()?.vecs();
         let dims = FusedDims {
             d_in,
             d_out,
-            slice_groups,
+            slice_vecs,
             source_stride,
             target_stride,
+            expand_block,
+            latent_block,
             scaling,
             experts,
             shrink_rows,

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Problem;
-use super::work::{check_matrix, groups, matrix_bytes};
+use super::work::{check_matrix, matrix_bytes, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, LinearShader, Shader};
@@ -51,7 +51,7 @@ impl Linear {
             return Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" });
         }
         let [_, target_width] = widths(config, &options);
-        let problem = LinearProblem { tokens, target_groups: groups(target_width) };
+        let problem = LinearProblem { tokens, target_vecs: vecs(target_width) };
         Ok(Self { d_in, d_out, options, problem })
     }
 }

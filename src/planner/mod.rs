@@ -12,7 +12,7 @@ pub(crate) use adamw::Hyper;
 
 use crate::error::{Error, Limit};
 use crate::layer::{Config, Operation};
-use crate::plan::{Choice, DeviceProfile, Tuning};
+use crate::plan::{Capacity, Choice, DeviceProfile, Plans, Tuning};
 use crate::recording::{Recording, Work};
 
 /// Plans operations for one device.
@@ -49,6 +49,12 @@ fn problem(operation: &Operation, config: &Config, tokens: u32) -> Result<Box<dy
     })
 }
 
+/// Each number of tokens for which there is a plan of its own is this many times the one before.
+const PLAN_STEP: u32 = 8;
+
+/// Where sums have one order in all batches, it is the one that is best for this many tokens.
+const INVARIANT_TOKENS: u32 = 32;
+
 /// Choices that are tried where the driver's bound on loop iterations refuses the best.
 const MOST_TRIES: usize = 4;
 
@@ -75,18 +81,50 @@ impl Planner {
         first_that_runs(&*problem, &problem.choices(device)?, device)
     }
 
-    /// Records an operation for up to `tokens` tokens, as is best for `typical` ones, with sums in an order that
-    /// depends on neither.
-    pub(crate) fn plan_invariant(
+    /// Records an operation for batches of up to a capacity: a recording for each number of tokens that has a
+    /// plan of its own, the least first.
+    ///
+    /// # Errors
+    /// Those of [`Planner::plan`].
+    pub fn plan_all(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        capacity: impl Into<Capacity>,
+    ) -> Result<Vec<Recording>, Error> {
+        let Capacity { tokens, plans } = capacity.into();
+        match plans {
+            Plans::One => Ok(vec![self.plan(operation, config, tokens)?]),
+            Plans::Invariant => Ok(vec![self.plan_invariant(operation, config, tokens)?]),
+            Plans::Several => {
+                let all = self.plan(operation, config, tokens)?;
+                let fewer = std::iter::successors(Some(1u32), |count| count.checked_mul(PLAN_STEP));
+                let mut recordings: Vec<Recording> = Vec::new();
+                for count in fewer.take_while(|&count| count < tokens) {
+                    let recording = self.plan(operation, config, count)?;
+                    recordings.pop_if(|fewer| fewer.steps == recording.steps);
+                    recordings.push(recording);
+                }
+                recordings.pop_if(|fewer| fewer.steps == all.steps);
+                recordings.push(all);
+                Ok(recordings)
+            }
+        }
+    }
+
+    /// Records an operation for up to `tokens` tokens with sums in an order that does not depend on how many: as
+    /// is best for some other number, and without a shrink of its own, whose splits might not fit many.
+    fn plan_invariant(
         &self,
         operation: &Operation,
         config: &Config,
         tokens: u32,
-        typical: u32,
     ) -> Result<Recording, Error> {
+        Error::check_dimension("tokens", tokens)?;
         let device = &self.profile;
-        let choices = problem(operation, config, typical)?.choices(device)?;
-        let problem = problem(operation, config, tokens.max(typical))?;
+        let mut choices = problem(operation, config, INVARIANT_TOKENS)?.choices(device)?;
+        choices.retain(|choice| !matches!(choice, Choice::Fused(fused) if fused.shrink_splits > 0));
+        let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
         let recording = first_that_runs(&*problem, &choices, device)?;
         Ok(recording.with_capacity(tokens))
     }
@@ -159,7 +197,9 @@ fn first_that_runs(
     choices: &[Choice],
     device: &DeviceProfile,
 ) -> Result<Recording, Error> {
-    let (best, others) = (choices[0], &choices[1..]);
+    let Some((&best, others)) = choices.split_first() else {
+        return Err(Error::WrongChoice { operation: "an operation without choices" });
+    };
     let recorded = problem.record(best, device);
     let Err(Error::OverLimit { limit: Limit::LoopIterations, needed, allowed, .. }) = recorded else {
         return recorded;

@@ -1,4 +1,4 @@
-//! Uniforms as shaders declare them, held to the host's structs, field by field.
+//! Uniforms as shaders declare them, broadcast to the host's structs, field by field.
 
 use std::mem::offset_of;
 
@@ -77,16 +77,18 @@ fn check(shader: &Shader) {
                 FusedDims,
                 d_in,
                 d_out,
-                slice_groups,
+                slice_vecs,
                 source_stride,
                 target_stride,
+                expand_block,
+                latent_block,
                 scaling,
                 experts,
                 shrink_rows
             );
         }
         Shader::Shrink(_) => {
-            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_groups)
+            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_vecs)
         }
         Shader::BackwardParams(_) => {
             assert_uniform!(
@@ -101,15 +103,18 @@ fn check(shader: &Shader) {
                 expand_start,
                 latent_start,
                 end,
+                expand_block,
+                latent_block,
+                packed,
                 scaling
             );
         }
-        Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, groups, splits),
+        Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, vecs, splits),
         Shader::Linear(_) => {
             assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride)
         }
         Shader::AdamW(_) => {
-            assert_uniform!(shader, 0, AdamWDims, groups);
+            assert_uniform!(shader, 0, AdamWDims, vecs);
             assert_uniform!(
                 shader,
                 1,
@@ -123,7 +128,7 @@ fn check(shader: &Shader) {
                 max_norm
             );
         }
-        Shader::GradientNorm => assert_uniform!(shader, 0, NormDims, groups, first_square),
+        Shader::GradientNorm => assert_uniform!(shader, 0, NormDims, vecs, first_square),
         Shader::GradientNormReduce => {
             assert_uniform!(shader, 0, NormReduceDims, squares);
             let module = naga::front::wgsl::parse_str(&shader.source().wgsl).expect("valid WGSL");

@@ -5,8 +5,8 @@ use crate::error::{Error, Limit};
 use crate::layer::{Config, Layout};
 use crate::plan::{FEWER_TOKENS, MOST_BYTES};
 
-/// vec4 groups in a row of `width` elements.
-pub(super) fn groups(width: u32) -> u32 {
+/// vec4s in a row of `width` elements.
+pub(super) fn vecs(width: u32) -> u32 {
     width.div_ceil(4)
 }
 

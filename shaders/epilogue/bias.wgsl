@@ -1,0 +1,14 @@
+// A bias of target_width elements.
+//@ kernel: dims
+
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+
+fn epilogue(row: u32, c: u32, value: vec4<f32>) -> vec4<f32> {
+    let last = dims.target_width - 1u;
+    return value + vec4<f32>(
+        bias[4u * c],
+        bias[min(4u * c + 1u, last)],
+        bias[min(4u * c + 2u, last)],
+        bias[min(4u * c + 3u, last)],
+    );
+}

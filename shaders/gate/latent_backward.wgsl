@@ -1,0 +1,20 @@
+// The latent router's backward: dh += W_g^T dl.
+//@ import access: vec_parameters
+//@ import uniform/fused: latent_block
+//@ kernel: dstate_tile
+//@ host: EXPERTS, QUADS, RANK, WORKGROUP
+
+fn logits_backward(local: u32) {
+    let matrix = latent_block();
+    for (var item = local; item < RANK * QUADS; item += WORKGROUP) {
+        let j = item / QUADS;
+        let quad = item % QUADS;
+        var sum = dstate_tile[item];
+        for (var expert = 0u; expert < EXPERTS; expert++) {
+            sum += vec_parameters(matrix + expert * ((RANK + 3u) / 4u) + j / 4u)[j % 4u]
+                * dstate_tile[(RANK + expert) * QUADS + quad];
+        }
+        dstate_tile[item] = sum;
+    }
+    workgroupBarrier();
+}

@@ -1,0 +1,25 @@
+// dl = w * (dw - sum_i w_i dw_i), in place behind dh in `dstate_tile`, and on to what the logits were made of.
+//@ import gate: logits_backward
+//@ kernel: dstate_tile, state
+//@ host: EXPERTS, QUADS, RANK
+
+// dw -> dl in place, for four tokens at once: the Jacobian of softmax.
+fn softmax_backward(quad: u32) {
+    var mean = vec4<f32>(0.0);
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let row = (RANK + expert) * QUADS + quad;
+        mean += state[row] * dstate_tile[row];
+    }
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let row = (RANK + expert) * QUADS + quad;
+        dstate_tile[row] = state[row] * (dstate_tile[row] - mean);
+    }
+}
+
+fn gate_backward(local: u32) {
+    if (local < QUADS) {
+        softmax_backward(local);
+    }
+    workgroupBarrier();
+    logits_backward(local);
+}

@@ -1,0 +1,107 @@
+// backward_params: the gradients of every parameter, G = Z^T X summed over tokens, over blocks of the
+// packed gradient buffer and splits of the tokens: all blocks in one dispatch, or a dispatch for each kind.
+//
+//   shrink block   dA = sum_t dh x^T, input router also dW_g = sum_t dl x^T     Z = [dh, dl], X = x
+//   expand block   dB_i = s * sum_t w_i g h^T, stored transposed               Z = s w_i h_j, X = g
+//   latent router  dW_g = sum_t dl h^T                                         Z = dl,       X = h
+//
+// A workgroup owns some rows x WORKGROUP vec4 columns of one of the three blocks, in registers, and walks
+// over the tokens of its split (product/outer.wgsl, once for each X; product/no_outer.wgsl for a kind that is not
+// in this dispatch). Unsplit, it writes (or adds to) the gradients; split, each
+// split writes its own copy of the gradients and backward_params_reduce.wgsl adds the copies up.
+//
+// Bindings (matrices row-major):
+//   0  dims       uniform
+//   1  x          tokens x d_in
+//   2  g          tokens x d_out
+//   3  saved      tokens x STATE, [h, w], or h alone for one expert
+//   4  dstate     tokens x STATE, [dh, dl], or dh alone for one expert
+//   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
+// Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
+// Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
+//@ import access: g_element, x_element
+//@ import lanes: local_index
+//@ import product: outer_g, outer_h, outer_x
+//@ host: EXPERTS, RANK, SHRINK_ROWS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
+
+struct Dims {
+    d_in: u32,
+    d_out: u32,
+    // elements from the start of a row to the start of the next
+    x_stride: u32,
+    g_stride: u32,
+    // of the tokens, equally many in each but the last
+    splits: u32,
+    // The first workgroup along the grid that belongs to the expand block, to the latent router, to nothing.
+    expand_start: u32,
+    latent_start: u32,
+    end: u32,
+    // where the blocks behind the shrink block start in the packed layout, and its length, in vec4s
+    expand_block: u32,
+    latent_block: u32,
+    packed: u32,
+    scaling: f32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> x: array<x_element>;
+@group(0) @binding(2) var<storage, read> g: array<g_element>;
+@group(0) @binding(3) var<storage, read> saved: array<f32>;
+@group(0) @binding(4) var<storage, read> dstate: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gradients: array<vec4<f32>>;
+
+var<workgroup> coefficients: array<vec4<f32>, WORKGROUP>;
+
+fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
+
+fn in_vecs() -> u32 { return (dims.d_in + 3u) / 4u; }
+fn out_vecs() -> u32 { return (dims.d_out + 3u) / 4u; }
+fn latent_vecs() -> u32 { return (RANK + 3u) / 4u; }
+
+// X of the latent router: h, zero past the row's end.
+fn load_h(token: u32, column: u32) -> vec4<f32> {
+    let inside = RANK - 4u * column;
+    let first = token * STATE + 4u * column;
+    var value = vec4<f32>(saved[first], 0.0, 0.0, 0.0);
+    if (inside > 1u) { value.y = saved[first + 1u]; }
+    if (inside > 2u) { value.z = saved[first + 2u]; }
+    if (inside > 3u) { value.w = saved[first + 3u]; }
+    return value;
+}
+
+// Z of the three blocks. Rows past a block's end are clamped and never stored.
+fn factor_x(token: u32, row: u32) -> f32 {
+    return dstate[token * STATE + min(row, SHRINK_ROWS - 1u)];
+}
+fn factor_g(token: u32, row: u32) -> f32 {
+    let inside = min(row, RANK * EXPERTS - 1u);
+    var weight = 1.0;
+    if (EXPERTS > 1u) {
+        weight = saved[token * STATE + RANK + inside / RANK];
+    }
+    return dims.scaling * weight * saved[token * STATE + inside % RANK];
+}
+fn factor_h(token: u32, row: u32) -> f32 {
+    return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    THREAD_ARGUMENTS,
+) {
+    let local = local_index(THREAD_NAMES);
+    let block = workgroup_id.x + workgroup_id.z * num_workgroups.x;
+    if (block >= dims.end) {
+        return;
+    }
+    let copy = workgroup_id.y * dims.packed;
+    if (block < dims.expand_start) {
+        outer_x(block, in_vecs(), SHRINK_ROWS, copy, workgroup_id.y, local);
+    } else if (block < dims.latent_start) {
+        outer_g(block - dims.expand_start, out_vecs(), RANK * EXPERTS, copy + dims.expand_block, workgroup_id.y, local);
+    } else {
+        outer_h(block - dims.latent_start, latent_vecs(), EXPERTS, copy + dims.latent_block, workgroup_id.y, local);
+    }
+}

@@ -1,0 +1,66 @@
+// gradient_norm: sums of squares of the packed gradients, one per workgroup, always in the same
+// order: each thread strides over the buffer, then thread 0 adds up the threads.
+//
+// Bindings:
+//   0  dims       uniform
+//   1  gradients  the packed layout
+//   2  squares    partial sums of several buffers of gradients, WORKGROUP of each: one per workgroup
+// Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
+// Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
+//@ import optimiser/norm: DOWN, LARGE, SMALL, Squares, UP
+//@ host: WORKGROUP
+
+struct Dims {
+    // vec4s in the packed layout
+    vecs: u32,
+    // where this buffer's partial sums start
+    first_square: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> gradients: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> squares: array<Squares>;
+
+// small, middle, large
+var<workgroup> thread_sums: array<vec3<f32>, WORKGROUP>;
+var<workgroup> thread_largest: array<u32, WORKGROUP>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let zero = vec4<f32>(0.0);
+    var small = zero;
+    var middle = zero;
+    var large = zero;
+    var largest = vec4<u32>(0u);
+    for (var at = workgroup_id.x * WORKGROUP + local; at < dims.vecs; at += WORKGROUP * WORKGROUP) {
+        let gradient = gradients[at];
+        let is_small = abs(gradient) < vec4<f32>(SMALL);
+        let is_large = abs(gradient) >= vec4<f32>(LARGE);
+        let unit = select(select(vec4<f32>(1.0), vec4<f32>(UP), is_small), vec4<f32>(DOWN), is_large);
+        let scaled = gradient * unit;
+        let square = scaled * scaled;
+        small += select(zero, square, is_small);
+        middle += select(square, zero, is_small | is_large);
+        large += select(zero, square, is_large);
+        largest = max(largest, bitcast<vec4<u32>>(gradient) & vec4<u32>(0x7fffffffu));
+    }
+    thread_sums[local] = vec3<f32>(
+        (small.x + small.y) + (small.z + small.w),
+        (middle.x + middle.y) + (middle.z + middle.w),
+        (large.x + large.y) + (large.z + large.w),
+    );
+    thread_largest[local] = max(max(largest.x, largest.y), max(largest.z, largest.w));
+    workgroupBarrier();
+    if (local == 0u) {
+        var sums = vec3<f32>(0.0);
+        var largest_of_all = 0u;
+        for (var thread = 0u; thread < WORKGROUP; thread++) {
+            sums += thread_sums[thread];
+            largest_of_all = max(largest_of_all, thread_largest[thread]);
+        }
+        squares[dims.first_square + workgroup_id.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
+    }
+}

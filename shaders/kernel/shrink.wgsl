@@ -1,0 +1,61 @@
+// shrink: P = X M^T in a dispatch of its own, before forward or backward_input, where there are too few
+// tokens to keep a device busy, or more columns than can be complete at a time: workgroups share a tile's
+// columns and its inner dimension.
+//
+// Bindings (matrices row-major):
+//   0  dims        uniform
+//   1  source      tokens x source width: x or g
+//   2  parameters  the packed adapter, with M (COLUMNS x source width) in it
+//   3  shrink_sums [split][tile][column][quad], each a vec4 over four tokens (source/sums.wgsl)
+// Grid: x = blocks of PASS_COLUMNS columns, and splits of the inner dimension; y and z = token tiles (folded).
+// Workgroup: QUADS * LANES threads. Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums).
+//@ import access: parameters_element, source_element
+//@ import lanes: local_index, shrink_columns
+//@ import uniform/batch: batch
+//@ host: COLUMNS, PASS_COLUMNS, QUADS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
+
+struct Dims {
+    source_width: u32,
+    // elements from the start of a row to the start of the next
+    source_stride: u32,
+    // where M starts in `parameters`, in vec4s
+    matrix: u32,
+    // vec4s of the source's row in a split
+    split_vecs: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> source: array<source_element>;
+@group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
+@group(0) @binding(3) var<storage, read_write> shrink_sums: array<vec4<f32>>;
+
+const COLUMN_BLOCKS = (COLUMNS + PASS_COLUMNS - 1u) / PASS_COLUMNS;
+
+// This workgroup's.
+var<private> split: u32;
+var<private> first_sum: u32;
+
+fn source_vecs() -> u32 { return (dims.source_width + 3u) / 4u; }
+fn source_begin() -> u32 { return split * dims.split_vecs; }
+fn source_end() -> u32 { return min(source_begin() + dims.split_vecs, source_vecs()); }
+fn shrink_matrix() -> u32 { return dims.matrix; }
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) { shrink_sums[first_sum + column * QUADS + quad] = value; }
+fn absorb(first: u32, count: u32, local: u32) {}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    THREAD_ARGUMENTS,
+) {
+    let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
+    if (tile * TILE_TOKENS >= batch.tokens) {
+        return;
+    }
+    split = workgroup_id.x / COLUMN_BLOCKS;
+    let tiles = (batch.tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
+    first_sum = (split * tiles + tile) * COLUMNS * QUADS;
+    let first_column = workgroup_id.x % COLUMN_BLOCKS * PASS_COLUMNS;
+    let end_column = min(first_column + PASS_COLUMNS, COLUMNS);
+    shrink_columns(first_column, end_column, tile * TILE_TOKENS, batch.tokens, local_index(THREAD_NAMES));
+}

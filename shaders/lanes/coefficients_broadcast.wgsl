@@ -1,0 +1,8 @@
+// Coefficients in workgroup memory that all lanes want at once: each lane reads one of them and holds it,
+// and all get it from there. For devices on which lanes read memory one after another.
+//
+// The kernel provides coefficient(index) -> vec4.
+//@ kernel: coefficient
+
+fn load_own(index: u32) -> vec4<f32> { return coefficient(index); }
+fn broadcast(own_coefficient: vec4<f32>, lane: u32, index: u32) -> vec4<f32> { return subgroupShuffle(own_coefficient, lane); }

@@ -1,8 +1,0 @@
-// Coefficients in workgroup memory that all lanes want at once: every lane reads each of them.
-//
-// The kernel provides coefficient(index) -> vec4.
-
-const HOLDERS = 1u;
-
-fn hold(index: u32) -> vec4<f32> { return vec4<f32>(0.0); }
-fn held(holding: vec4<f32>, lane: u32, index: u32) -> vec4<f32> { return coefficient(index); }

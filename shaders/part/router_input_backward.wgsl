@@ -1,5 +1,0 @@
-// The input router's backward: dl reaches dx through the rows of W_g in the shrink block, so nothing
-// is left to do per token.
-
-fn route_backward(local: u32) {
-}

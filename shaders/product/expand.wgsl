@@ -1,0 +1,98 @@
+// expand: Y += Z M for one tile of tokens, a few columns to a long row.
+//
+// M is a block of `parameters` with expand_rows() rows, Z its coefficients, each a vec4 over four
+// tokens. Each thread owns one vec4 of outputs and keeps 4 * EXPAND_QUADS tokens of it in registers:
+// per row one coalesced vec4 load of M feeds them all. Coefficients lie in workgroup memory, where
+// STAGED_ROWS rows of them fit at a time.
+//
+// Before it comes a barrier behind everything that stage reads and what it overwrites.
+//
+// The kernel provides:
+//   expand_rows() -> u32             a multiple of STEP; not a constant, see uniform/fused.wgsl
+//   stage(first_row, count, local)   makes the coefficients of these rows
+//   coefficient(index) -> vec4       that of the row-th of those, index = row * QUADS + quad
+//   target_vecs() -> u32           vec4s in a row of Y and of M
+//   expand_matrix() -> u32           where M starts in `parameters`, in vec4s
+//   load_target(row, c), store_target(row, c, value)
+//@ import access: vec_parameters
+//@ import lanes: broadcast, load_own
+//@ kernel: expand_matrix, expand_rows, load_target, stage, store_target, target_vecs
+//@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, QUADS, STAGED_ROWS, STEP, WORKGROUP
+
+const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
+
+// The sums of four tokens from first_row + 4 * quad on.
+fn store_quad(
+    quad: u32,
+    first_row: u32,
+    end_token: u32,
+    c: u32,
+    sums: ptr<function, array<vec4<f32>, 4u * EXPAND_QUADS>>,
+) {
+    for (var token = 0u; token < 4u; token++) {
+        let row = first_row + 4u * quad + token;
+        let sum = (*sums)[4u * quad + token];
+        if (row < end_token) {
+            if (ACCUMULATE) {
+                store_target(row, c, load_target(row, c) + sum);
+            } else {
+                store_target(row, c, sum);
+            }
+        }
+    }
+}
+
+fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u32) {
+    let row_vecs = target_vecs();
+    let matrix = expand_matrix();
+    let rows = expand_rows();
+    if (ALL_STAGED) {
+        stage(0u, rows, local);
+        workgroupBarrier();
+    }
+    for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
+        for (var first_c = first_vec; first_c < end_vec; first_c += WORKGROUP) {
+            let c = first_c + local;
+            var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
+            for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
+                sums[token] = vec4<f32>(0.0);
+            }
+            for (var first_row = 0u; first_row < rows; first_row += STAGED_ROWS) {
+                let count = min(STAGED_ROWS, rows - first_row);
+                if (!ALL_STAGED) {
+                    workgroupBarrier();
+                    stage(first_row, count, local);
+                    workgroupBarrier();
+                }
+                var at = matrix + first_row * row_vecs + min(c, row_vecs - 1u);
+                for (var row = 0u; row < count; row += STEP) {
+                    let base = row * QUADS + first_quad;
+                    let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
+                    let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
+                    for (var step = 0u; step < STEP; step++) {
+                        let m = vec_parameters(at);
+                        at += row_vecs;
+                        for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
+                            let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
+                            sums[4u * quad] += z.x * m;
+                            sums[4u * quad + 1u] += z.y * m;
+                            sums[4u * quad + 2u] += z.z * m;
+                            sums[4u * quad + 3u] += z.w * m;
+                        }
+                    }
+                }
+            }
+            // One by one: around what a half-precision store takes, some compilers would leave a loop.
+            let end_token = select(0u, tokens, c < end_vec);
+            let target_row = first_token + 4u * first_quad;
+            store_quad(0u, target_row, end_token, c, &sums);
+            if (EXPAND_QUADS > 1u) {
+                store_quad(1u, target_row, end_token, c, &sums);
+            }
+            if (EXPAND_QUADS > 2u) {
+                store_quad(2u, target_row, end_token, c, &sums);
+                store_quad(3u, target_row, end_token, c, &sums);
+            }
+        }
+    }
+}

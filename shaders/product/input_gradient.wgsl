@@ -1,0 +1,23 @@
+// dx (+)= A^T dh (+ W_g^T dl for the input router): expand with the shrink block.
+//@ import access: load_x_gradient, store_x_gradient, x_gradient_element
+//@ import product/expand: expand
+//@ import uniform/batch: batch
+//@ import uniform/fused: dims, in_vecs
+//@ kernel: dstate_tile
+
+// Not `dx`: that is a namespace to Microsoft's shader compiler.
+@group(0) @binding(5) var<storage, read_write> x_gradient: array<x_gradient_element>;
+
+// The coefficients are [dh, dl] of the tile, which are there already.
+fn expand_rows() -> u32 { return dims.shrink_rows; }
+fn stage(first_row: u32, count: u32, local: u32) {}
+fn coefficient(index: u32) -> vec4<f32> { return dstate_tile[index]; }
+fn target_vecs() -> u32 { return in_vecs(); }
+fn expand_matrix() -> u32 { return 0u; }
+fn load_target(row: u32, c: u32) -> vec4<f32> { return load_x_gradient(row, c); }
+fn store_target(row: u32, c: u32, value: vec4<f32>) { store_x_gradient(row, c, value); }
+
+fn input_gradient(first_token: u32, slice: u32, local: u32) {
+    let first_vec = slice * dims.slice_vecs;
+    expand(first_token, batch.tokens, first_vec, min(first_vec + dims.slice_vecs, in_vecs()), local);
+}

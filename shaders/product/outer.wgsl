@@ -1,0 +1,72 @@
+// outer: G = Z^T X for one block, over the tokens of one split: `rows` x `row_vecs` vec4 columns from
+// `matrix` on in `gradients`. The block index runs along the columns first.
+//
+// Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers: per token one coalesced
+// vec4 load of X feeds them all. Z goes through workgroup memory, as many tokens at a time as fit it.
+//
+// The kernel provides:
+//   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads
+//   load_TENSOR(token, column) -> vec4     X
+//   factor_TENSOR(token, row) -> f32       Z
+//@ import lanes: broadcast, load_own
+//@ import uniform/batch: batch
+//@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR
+//@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, WORKGROUP
+
+const ROW_QUADS_TENSOR = ROWS_TENSOR / 4u;
+const STAGE_TOKENS_TENSOR = WORKGROUP / ROW_QUADS_TENSOR;
+
+fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, local: u32) {
+    let column_blocks = (row_vecs + WORKGROUP - 1u) / WORKGROUP;
+    let column = (block % column_blocks) * WORKGROUP + local;
+    let first_row = (block / column_blocks) * ROWS_TENSOR;
+    let readable = min(column, row_vecs - 1u);
+    let own = min(local % BROADCAST_LANES, ROW_QUADS_TENSOR - 1u);
+    let split_tokens = (batch.tokens + dims.splits - 1u) / dims.splits;
+    let begin = split * split_tokens;
+    let end = min(begin + split_tokens, batch.tokens);
+    var sums: array<vec4<f32>, ROWS_TENSOR>;
+    for (var row = 0u; row < ROWS_TENSOR; row++) {
+        sums[row] = vec4<f32>(0.0);
+    }
+    for (var first = begin; first < end; first += STAGE_TOKENS_TENSOR) {
+        let count = min(STAGE_TOKENS_TENSOR, end - first);
+        // [token of the stage][row / 4], each a vec4 over four rows.
+        for (var item = local; item < count * ROW_QUADS_TENSOR; item += WORKGROUP) {
+            let token = first + item / ROW_QUADS_TENSOR;
+            let row = first_row + 4u * (item % ROW_QUADS_TENSOR);
+            coefficients[item] = vec4<f32>(
+                factor_TENSOR(token, row),
+                factor_TENSOR(token, row + 1u),
+                factor_TENSOR(token, row + 2u),
+                factor_TENSOR(token, row + 3u),
+            );
+        }
+        workgroupBarrier();
+        for (var token = 0u; token < count; token++) {
+            let value = load_TENSOR(first + token, readable);
+            let base = token * ROW_QUADS_TENSOR;
+            let own_coefficient = load_own(base + own);
+            for (var quad = 0u; quad < ROW_QUADS_TENSOR; quad++) {
+                let z = broadcast(own_coefficient, quad, base + quad);
+                sums[4u * quad] += z.x * value;
+                sums[4u * quad + 1u] += z.y * value;
+                sums[4u * quad + 2u] += z.z * value;
+                sums[4u * quad + 3u] += z.w * value;
+            }
+        }
+        workgroupBarrier();
+    }
+    if (column < row_vecs) {
+        for (var row = 0u; row < ROWS_TENSOR; row++) {
+            if (first_row + row < rows) {
+                let at = matrix + (first_row + row) * row_vecs + column;
+                if (ACCUMULATE) {
+                    gradients[at] += sums[row];
+                } else {
+                    gradients[at] = sums[row];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+// A shrink that a dispatch of its own has made (shrink.wgsl): what is left is to add the splits of the inner
+// dimension up, always in the same order.
+//
+// The kernel provides shrunk and absorb, as for product/shrink.wgsl.
+//@ kernel: absorb, shrunk
+//@ host: COLUMNS, QUADS, SCRATCH, SPLITS, SUMMED_COLUMNS, TILE_TOKENS, WORKGROUP
+
+// [split][tile][column][quad], each a vec4 over four tokens.
+@group(0) @binding(1) var<storage, read> shrink_sums: array<vec4<f32>>;
+
+// Room for what the kernel stages.
+var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
+
+fn shrink(first_token: u32, tokens: u32, local: u32) {
+    let tiles = (tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
+    let tile = first_token / TILE_TOKENS;
+    for (var first = 0u; first < COLUMNS; first += SUMMED_COLUMNS) {
+        let count = min(SUMMED_COLUMNS, COLUMNS - first);
+        for (var item = local; item < count * QUADS; item += WORKGROUP) {
+            let at = (tile * COLUMNS + first) * QUADS + item;
+            var sum = shrink_sums[at];
+            for (var split = 1u; split < SPLITS; split++) {
+                sum += shrink_sums[split * tiles * COLUMNS * QUADS + at];
+            }
+            shrunk(first + item / QUADS, item % QUADS, sum);
+        }
+        workgroupBarrier();
+        absorb(first, count, local);
+        // Before the next columns take these ones' place.
+        workgroupBarrier();
+    }
+}

@@ -1,0 +1,48 @@
+//! The constants that the host sets when it puts a shader together, and what each means.
+
+/// Names and meanings, in the order in which shaders begin with them. `TENSOR` stands for a tensor's name.
+pub(super) const CONSTANTS: &[(&str, &str)] = &[
+    ("WORKGROUP", "threads in a workgroup"),
+    ("ACCUMULATE", "whether results are added to what is there"),
+    ("RANK", "rows of A"),
+    ("EXPERTS", "expert matrices"),
+    ("STATE", "numbers per token in saved and dstate"),
+    ("SHRINK_ROWS", "rows of the shrink block"),
+    ("COLUMNS", "columns of the shrink"),
+    ("QUADS", "tokens of a tile, in fours"),
+    ("TILE_TOKENS", "tokens of a tile"),
+    ("LANES", "threads along the inner dimension: QUADS * LANES are a workgroup"),
+    ("PASS_COLUMNS", "columns of the shrink that a thread sums at a time"),
+    (
+        "SUMMED_COLUMNS",
+        "columns whose sums are complete at a time: divides PASS_COLUMNS, or with subgroups a multiple of it",
+    ),
+    ("SHUFFLED_LANES", "lanes that add their sums by shuffles: a power of two, at most any subgroup's size"),
+    ("LANE_PARTS", "LANES / SHUFFLED_LANES: what is left to add through workgroup memory"),
+    ("SPLITS", "splits of the inner dimension in the shrink that came before"),
+    ("SCRATCH", "vec4s of workgroup memory for the lanes' sums, then for coefficients"),
+    ("EXPAND_QUADS", "tokens that a thread expands at a time, in fours: 1, 2 or 4; divides QUADS"),
+    ("STEP", "rows of the expand whose loads may overlap"),
+    (
+        "STAGED_ROWS",
+        "rows of the expand whose coefficients are in workgroup memory at a time: a multiple of STEP",
+    ),
+    ("ALL_STAGED", "whether those are all: then no barrier is inside the loops"),
+    (
+        "BROADCAST_LANES",
+        "lanes that hold a coefficient each and broadcast it: a power of two, at most any subgroup's size; 1 where \
+         every lane reads all",
+    ),
+    ("ROWS_TENSOR", "rows of gradients that a thread keeps: a multiple of four, at most 4 * WORKGROUP"),
+    ("THREAD_TOKENS", "tokens that a thread computes"),
+    ("THREAD_QUADS", "vec4s of target columns that a thread computes"),
+    ("DEPTH", "vec4s of the inner dimension in a tile"),
+    ("SIDE", "threads along each side of a workgroup"),
+];
+
+/// Where a constant stands among the others, and what it means.
+pub(super) fn meaning(name: &str) -> Option<(usize, &'static str)> {
+    let pattern = name.split_once('_').filter(|(rows, tensor)| *rows == "ROWS" && !tensor.is_empty());
+    let pattern = if pattern.is_some() { "ROWS_TENSOR" } else { name };
+    CONSTANTS.iter().position(|(known, _)| *known == pattern).map(|at| (at, CONSTANTS[at].1))
+}

@@ -1,0 +1,34 @@
+//! The gate's files: how the experts' weights come about.
+
+use super::compose::{Parts, wgsl};
+use crate::layer::{Gate, Router};
+
+impl Parts {
+    /// Gives a forward kernel `gate` and `weight`.
+    pub(super) fn gate(self, gate: Gate) -> Self {
+        match gate {
+            Gate::One => self.file(wgsl!("gate/one.wgsl")),
+            Gate::Router(router) => self
+                .file(match router {
+                    Router::Input => wgsl!("gate/input.wgsl"),
+                    Router::Latent => wgsl!("gate/latent.wgsl"),
+                })
+                .file(wgsl!("gate/softmax.wgsl"))
+                .file(wgsl!("gate/weights.wgsl")),
+        }
+    }
+
+    /// Gives a backward kernel `gate_backward` and `weight`.
+    pub(super) fn gate_backward(self, gate: Gate) -> Self {
+        match gate {
+            Gate::One => self.file(wgsl!("gate/one.wgsl")),
+            Gate::Router(router) => self
+                .file(match router {
+                    Router::Input => wgsl!("gate/input_backward.wgsl"),
+                    Router::Latent => wgsl!("gate/latent_backward.wgsl"),
+                })
+                .file(wgsl!("gate/softmax_backward.wgsl"))
+                .file(wgsl!("gate/weights.wgsl")),
+        }
+    }
+}
