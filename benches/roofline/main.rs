@@ -283,9 +283,9 @@ fn describe(choice: &Choice) -> String {
             "{} tokens, {} expanded at a time, {} columns reduced, {} slices{}{}",
             4 * choice.quads,
             4 * choice.expand_quads,
-            choice.reduce,
+            choice.summed_columns,
             choice.slices,
-            if choice.held { ", held" } else { "" },
+            if choice.broadcast { ", held" } else { "" },
             match choice.shrink_splits {
                 0 => String::new(),
                 splits => format!(", shrink apart in {splits} splits"),
@@ -295,8 +295,8 @@ fn describe(choice: &Choice) -> String {
             "{} rows, {} splits{}{}",
             choice.rows,
             choice.splits,
-            if choice.held { ", held" } else { "" },
-            if choice.apart { ", apart" } else { "" }
+            if choice.broadcast { ", held" } else { "" },
+            if choice.separate { ", apart" } else { "" }
         ),
         Choice::Linear(choice) => format!("{} tokens a thread", choice.thread_tokens),
     }

@@ -53,8 +53,8 @@ fn choices(operation: Operation) -> Vec<Choice> {
 
 fn kind(choice: &Choice) -> (bool, bool) {
     match *choice {
-        Choice::Fused(FusedChoice { held, shrink_splits, .. }) => (held, shrink_splits > 0),
-        Choice::Outer(OuterChoice { held, apart, .. }) => (held, apart),
+        Choice::Fused(FusedChoice { broadcast, shrink_splits, .. }) => (broadcast, shrink_splits > 0),
+        Choice::Outer(OuterChoice { broadcast, separate, .. }) => (broadcast, apart),
         Choice::Linear(_) => (false, false),
     }
 }
@@ -139,9 +139,9 @@ fn a_choice_holds_up_to_a_power_of_two_of_tokens() {
         let choice = choices(operation)[0];
         let mut tuning = Tuning::default();
         tuning.set(&CONFIG, 5, operation, choice);
-        let held: Vec<u32> =
+        let broadcast: Vec<u32> =
             (1..=20).filter(|&tokens| tuning.get(&CONFIG, tokens, operation) == Some(choice)).collect();
-        assert_eq!(held, [5, 6, 7, 8]);
+        assert_eq!(broadcast, [5, 6, 7, 8]);
         let scaled = Config { scaling: 3.0, ..CONFIG };
         assert_eq!(tuning.get(&scaled, 8, operation), Some(choice), "the scaling makes no difference");
         for other in [Config { d_in: 68, ..CONFIG }, Config { router: Router::Input, ..CONFIG }] {

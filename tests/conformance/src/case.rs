@@ -418,16 +418,23 @@ impl Display for Case {
             Planning::Narrow => f.write_str("/narrow"),
             Planning::Candidate(number) => write!(f, "/candidate-{number}"),
             Planning::Chosen(fused, outer) => {
-                if let Some(FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held }) = fused
+                if let Some(FusedChoice {
+                    quads,
+                    expand_quads,
+                    summed_columns,
+                    slices,
+                    shrink_splits,
+                    broadcast,
+                }) = fused
                 {
-                    write!(f, "/quads{quads}_expand{expand_quads}_reduce{reduce}_slices{slices}")?;
+                    write!(f, "/quads{quads}_expand{expand_quads}_summed{summed_columns}_slices{slices}")?;
                     write!(f, "_shrink{shrink_splits}")?;
-                    f.write_str(if held { "_held" } else { "" })?;
+                    f.write_str(if broadcast { "_broadcast" } else { "" })?;
                 }
-                if let Some(OuterChoice { rows, splits, held, apart }) = outer {
+                if let Some(OuterChoice { rows, splits, broadcast, separate }) = outer {
                     write!(f, "/rows{rows}_splits{splits}")?;
-                    f.write_str(if held { "_held" } else { "" })?;
-                    f.write_str(if apart { "_apart" } else { "" })?;
+                    f.write_str(if broadcast { "_broadcast" } else { "" })?;
+                    f.write_str(if separate { "_separate" } else { "" })?;
                 }
                 Ok(())
             }

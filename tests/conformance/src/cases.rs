@@ -89,12 +89,18 @@ fn long_loops(cases: &mut Vec<Case>) {
     };
     cases.extend([params(70_000, [4, 5]), params(39_000, [4, 4])]);
     for (rows, tokens, ranks) in [(4, 56_000, [1, 2]), (16, 47_500, [14, 2])] {
-        let choice = OuterChoice { rows, splits: 1, held: false, apart: true };
+        let choice = OuterChoice { rows, splits: 1, broadcast: false, separate: true };
         let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, [4, 4], ranks));
         cases.push(case.planned_for(Planning::Chosen(None, Some(choice))));
     }
-    let choice =
-        FusedChoice { quads: 4, expand_quads: 4, reduce: 4, slices: 1, shrink_splits: 0, held: false };
+    let choice = FusedChoice {
+        quads: 4,
+        expand_quads: 4,
+        summed_columns: 4,
+        slices: 1,
+        shrink_splits: 0,
+        broadcast: false,
+    };
     let case = Case::new(Operation::Forward(Router::Latent), Shape::new(40, [8, 8], [200, 226]));
     let case = case.planned_for(Planning::Chosen(Some(choice), None));
     cases.push(Case { beyond_defaults: true, ..case });
@@ -265,11 +271,11 @@ fn room(cases: &mut Vec<Case>) {
 
 /// What no device may choose by itself, but a tuner may: every value of every knob.
 fn choices(cases: &mut Vec<Case>) {
-    let held = false;
-    let fused = |[quads, expand_quads, reduce, slices, shrink_splits]: [u32; 5]| {
-        Some(FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, held })
+    let broadcast = false;
+    let fused = |[quads, expand_quads, summed_columns, slices, shrink_splits]: [u32; 5]| {
+        Some(FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast })
     };
-    let outer = |[rows, splits]: [u32; 2], apart| Some(OuterChoice { rows, splits, held, apart });
+    let outer = |[rows, splits]: [u32; 2], separate| Some(OuterChoice { rows, splits, broadcast, separate });
     // Rows of 129 and 130 groups: three slices or splits. Where tiles are long, the last has one token.
     let wide = Shape::new(33, [520, 516], [8, 2]);
     for (tile, block) in [
@@ -285,7 +291,7 @@ fn choices(cases: &mut Vec<Case>) {
         let planning = Planning::Chosen(fused(tile), outer(block, false));
         cases.push(Case::new(Operation::Step(Router::Latent), wide).planned_for(planning));
     }
-    for (router, ranks, block, apart) in [
+    for (router, ranks, block, separate) in [
         (Router::Input, [4, 3], [4, 5], false),
         (Router::Input, [4, 3], [8, 2], true),
         (Router::Latent, [4, 3], [12, 3], true),
@@ -293,7 +299,7 @@ fn choices(cases: &mut Vec<Case>) {
         (Router::Latent, [8, 4], [16, 1], true),
     ] {
         let case = Case::new(Operation::BackwardParams(router), Shape::new(333, [36, 28], ranks));
-        cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block, apart))));
+        cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block, separate))));
     }
     // 192 coefficients a token in chunks of 8, of 48, and of 128 but for the last; and a prime number.
     for (router, ranks, tile) in [

@@ -107,14 +107,15 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
             let [Planned { recording, .. }] = &planned[..] else { return Err("no single recording".into()) };
             match recording.choice {
                 Some(Choice::Fused(choice)) if fused == Some(choice) => {
-                    let FusedChoice { quads, expand_quads, reduce, slices, shrink_splits, .. } = choice;
+                    let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, .. } =
+                        choice;
                     reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
-                    reached.extend([("reduce", reduce), ("slices", slices)]);
+                    reached.extend([("summed_columns", summed_columns), ("slices", slices)]);
                     reached.insert(("shrink_splits", shrink_splits));
                 }
                 Some(Choice::Outer(choice)) if outer == Some(choice) => {
                     reached.extend([("rows", choice.rows), ("splits", choice.splits)]);
-                    reached.insert(("apart", u32::from(choice.apart)));
+                    reached.insert(("separate", u32::from(choice.separate)));
                 }
                 other => return Err(format!("{case} takes {other:?}").into()),
             }
@@ -126,11 +127,11 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     for (knob, values) in [
         ("quads", &[1, 2, 4, 8][..]),
         ("expand_quads", &[1, 2, 4]),
-        ("reduce", &[1, 2, 4, 8]),
+        ("summed_columns", &[1, 2, 4, 8]),
         ("slices", &[1, 2, 3]),
         ("shrink_splits", &[0, 1, 2, 3]),
         ("rows", &[4, 8, 12, 16, 32]),
-        ("apart", &[0, 1]),
+        ("separate", &[0, 1]),
         ("splits", &[1, 2, 3, 5]),
         ("chunks", &[0, 1]),
     ] {

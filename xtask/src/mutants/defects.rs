@@ -61,12 +61,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "total += exponential;",
         "total = exponential;",
     ),
-    defect(
-        "forward barrier after softmax removed",
-        "gate/softmax.wgsl",
-        "    workgroupBarrier();\n}",
-        "}",
-    ),
+    defect("forward barrier after softmax removed", "gate/softmax.wgsl", "    workgroupBarrier();\n}", "}"),
     defect(
         "forward slice ignored",
         "kernel/forward.wgsl",
@@ -99,7 +94,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "saved[(first_token + token) * STATE + column] =",
         "saved[(first_token + token) * STATE + STATE - 1u - column] =",
     ),
-    defect("saved tail tokens unmasked", "state/save.wgsl", "if (first_token + token < tokens) {", "if (true) {"),
+    defect(
+        "saved tail tokens unmasked",
+        "state/save.wgsl",
+        "if (first_token + token < tokens) {",
+        "if (true) {",
+    ),
     // part/shrink
     defect(
         "shrink last chunk skipped",
@@ -113,7 +113,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "min(first + column, COLUMNS - 1u)",
         "min(column, COLUMNS - 1u)",
     ),
-    defect("shrink tokens swapped", "product/shrink.wgsl", "dot(x2, m), dot(x3, m))", "dot(x3, m), dot(x2, m))"),
+    defect(
+        "shrink tokens swapped",
+        "product/shrink.wgsl",
+        "dot(x2, m), dot(x3, m))",
+        "dot(x3, m), dot(x2, m))",
+    ),
     // shrink
     defect("shrink splits overlap", "kernel/shrink.wgsl", "return split * dims.split_vecs;", "return 0u;"),
     defect(
@@ -205,7 +210,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "(first + column - begin) * QUADS",
         "(first + column) * QUADS",
     ),
-    defect("shrink last part lost", "lanes/sums_subgroup.wgsl", "part < LANE_PARTS;", "part < LANE_PARTS - 1u;"),
+    defect(
+        "shrink last part lost",
+        "lanes/sums_subgroup.wgsl",
+        "part < LANE_PARTS;",
+        "part < LANE_PARTS - 1u;",
+    ),
     defect(
         "shrink chunk of columns misplaced",
         "lanes/sums_subgroup.wgsl",
@@ -542,7 +552,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let first_vec = 0u;",
     ),
     // backward_params
-    defect("dB scale dropped", "kernel/backward_params.wgsl", "return dims.scaling * weight", "return weight"),
+    defect(
+        "dB scale dropped",
+        "kernel/backward_params.wgsl",
+        "return dims.scaling * weight",
+        "return weight",
+    ),
     defect(
         "dB expert and column swapped",
         "kernel/backward_params.wgsl",
@@ -603,7 +618,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "        workgroupBarrier();\n    }\n    if (column",
         "    }\n    if (column",
     ),
-    defect("reduce skips a split", "kernel/backward_params_reduce.wgsl", "var split = 1u;", "var split = 2u;"),
+    defect(
+        "reduce skips a split",
+        "kernel/backward_params_reduce.wgsl",
+        "var split = 1u;",
+        "var split = 2u;",
+    ),
     defect(
         "reduce accumulation ignored",
         "kernel/backward_params_reduce.wgsl",
@@ -617,7 +637,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "bias[min(4u * c + 1u, last)]",
         "bias[min(4u * c, last)]",
     ),
-    defect("linear accumulation ignored", "kernel/linear.wgsl", "load_targets(target_row, c) + value", "value"),
+    defect(
+        "linear accumulation ignored",
+        "kernel/linear.wgsl",
+        "load_targets(target_row, c) + value",
+        "value",
+    ),
     defect(
         "linear barrier after loading removed",
         "kernel/linear.wgsl",
@@ -717,14 +742,24 @@ pub(super) const DEFECTS: &[Defect] = &[
         "is_small), vec4<f32>(DOWN), is_large);",
         "is_small), vec4<f32>(1.0), is_large);",
     ),
-    defect("norm without small gradients", "kernel/gradient_norm.wgsl", "select(zero, square, is_small);", "zero;"),
+    defect(
+        "norm without small gradients",
+        "kernel/gradient_norm.wgsl",
+        "select(zero, square, is_small);",
+        "zero;",
+    ),
     defect(
         "norm counts small gradients as middle ones too",
         "kernel/gradient_norm.wgsl",
         "select(square, zero, is_small | is_large)",
         "select(square, zero, is_large)",
     ),
-    defect("norm without large gradients", "kernel/gradient_norm.wgsl", "select(zero, square, is_large);", "zero;"),
+    defect(
+        "norm without large gradients",
+        "kernel/gradient_norm.wgsl",
+        "select(zero, square, is_large);",
+        "zero;",
+    ),
     defect(
         "norm knows the last magnitude only",
         "kernel/gradient_norm.wgsl",

@@ -13,15 +13,15 @@ use hydralora::{
 use crate::recorder::{Dispatches, Recorder, fold};
 
 const WORKGROUP: u32 = 64;
-const BATCH: &str = include_str!("../../../../shaders/part/batch.wgsl");
-const SHRINK: &str = include_str!("../../../../shaders/part/shrink.wgsl");
-const LANES_WORKGROUP: &str = include_str!("../../../../shaders/part/lanes_workgroup.wgsl");
-const LANES_SUBGROUP: &str = include_str!("../../../../shaders/part/lanes_subgroup.wgsl");
-const EXPAND: &str = include_str!("../../../../shaders/part/expand.wgsl");
-const THREADS_LOCAL: &str = include_str!("../../../../shaders/part/threads_local.wgsl");
-const THREADS_SUBGROUP: &str = include_str!("../../../../shaders/part/threads_subgroup.wgsl");
-const COEFFICIENTS_READ: &str = include_str!("../../../../shaders/part/coefficients_read.wgsl");
-const COEFFICIENTS_HELD: &str = include_str!("../../../../shaders/part/coefficients_held.wgsl");
+const BATCH: &str = include_str!("../../../../shaders/uniform/batch.wgsl");
+const SHRINK: &str = include_str!("../../../../shaders/product/shrink.wgsl");
+const LANES_WORKGROUP: &str = include_str!("../../../../shaders/lanes/sums_workgroup.wgsl");
+const LANES_SUBGROUP: &str = include_str!("../../../../shaders/lanes/sums_subgroup.wgsl");
+const EXPAND: &str = include_str!("../../../../shaders/product/expand.wgsl");
+const THREADS_LOCAL: &str = include_str!("../../../../shaders/lanes/threads_local.wgsl");
+const THREADS_SUBGROUP: &str = include_str!("../../../../shaders/lanes/threads_subgroup.wgsl");
+const COEFFICIENTS_READ: &str = include_str!("../../../../shaders/lanes/coefficients_read.wgsl");
+const COEFFICIENTS_BROADCAST: &str = include_str!("../../../../shaders/lanes/coefficients_broadcast.wgsl");
 
 /// The concatenated form of one layer with the input router, for one set of inputs.
 pub struct Concatenated {
@@ -188,18 +188,18 @@ impl Form {
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
-        let group = columns.div_ceil(columns.div_ceil(16));
+        let pass_columns = columns.div_ceil(columns.div_ceil(16));
         let lanes = WORKGROUP / quads;
         let shuffled = lanes.min(self.shuffled_lanes());
         let parts = lanes / shuffled;
         let consts = [
             ("QUADS", quads),
             ("LANES", lanes),
-            ("GROUP", group),
-            ("REDUCE", group),
-            ("SHUFFLED", shuffled),
-            ("PARTS", parts),
-            ("SCRATCH", group * quads * parts),
+            ("PASS_COLUMNS", pass_columns),
+            ("SUMMED_COLUMNS", pass_columns),
+            ("SHUFFLED_LANES", shuffled),
+            ("LANE_PARTS", parts),
+            ("SCRATCH", pass_columns * quads * parts),
         ];
         let [threads, lanes] =
             if shuffled > 1 { [THREADS_SUBGROUP, LANES_SUBGROUP] } else { [THREADS_LOCAL, LANES_WORKGROUP] };
@@ -207,7 +207,7 @@ impl Form {
         let wgsl = text(&consts, &[&x, include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
         let dims = [width, offset as u32 / 4, columns];
         let [y, z] = fold(self.tokens.div_ceil(4 * quads));
-        self.dispatch(recorder, &wgsl, &dims, buffers, [columns.div_ceil(group), y, z]);
+        self.dispatch(recorder, &wgsl, &dims, buffers, [columns.div_ceil(pass_columns), y, z]);
     }
 
     /// `buffers` are Z (tokens x rows), the parameters, with M (rows x width) at `offset`, and Y.
@@ -219,24 +219,25 @@ impl Form {
         offset: usize,
         buffers: [&wgpu::Buffer; 3],
     ) {
-        let expand_quads = quads.min(4).min(self.holders().unwrap_or(4));
-        let most_step = self.holders().map_or(16, |holders| holders / expand_quads);
+        let expand_quads = quads.min(4).min(self.broadcast_lanes().unwrap_or(4));
+        let most_step = self.broadcast_lanes().map_or(16, |lanes| lanes / expand_quads);
         // The rows whose coefficients fit workgroup memory.
         let room = rows.min(self.profile.limits.max_compute_workgroup_storage_size / (16 * quads));
         let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
-        let chunk = room / step * step;
-        let consts = [("STEP", step), ("CHUNK", chunk), ("QUADS", quads), ("EXPAND_QUADS", expand_quads)];
-        let flags = format!("const ACCUMULATE = false; const ONE_CHUNK = {};", chunk == rows);
+        let staged_rows = room / step * step;
+        let consts =
+            [("STEP", step), ("STAGED_ROWS", staged_rows), ("QUADS", quads), ("EXPAND_QUADS", expand_quads)];
+        let flags = format!("const ACCUMULATE = false; const ALL_STAGED = {};", staged_rows == rows);
         let (y, coefficients) = (access("y", width, Write), self.coefficients());
         let wgsl = text(&consts, &[&flags, &y, include_str!("expand.wgsl"), EXPAND, &coefficients]);
         let groups = width.div_ceil(4);
         let tiles = self.tokens.div_ceil(4 * quads);
         // Slices repeat nothing here: enough of them to keep the device busy.
         let slices = (4 * self.profile.busy_workgroups).div_ceil(tiles).min(groups.div_ceil(WORKGROUP));
-        let slice_groups = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
-        let dims = [width, offset as u32 / 4, slice_groups, rows];
+        let slice_vecs = groups.div_ceil(slices).next_multiple_of(WORKGROUP);
+        let dims = [width, offset as u32 / 4, slice_vecs, rows];
         let [y, z] = fold(tiles);
-        self.dispatch(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_groups), y, z]);
+        self.dispatch(recorder, &wgsl, &dims, buffers, [groups.div_ceil(slice_vecs), y, z]);
     }
 
     /// Lanes that may add their sums by shuffles: a power of two.
@@ -244,16 +245,16 @@ impl Form {
         1 << self.profile.subgroup_lanes.max(1).ilog2()
     }
 
-    /// Lanes that hold coefficients, if the library's own outer products have them held.
-    fn holders(&self) -> Option<u32> {
-        self.outer.held.then(|| self.shuffled_lanes().min(8))
+    /// Lanes that broadcast coefficients, if those of the library's own outer products do.
+    fn broadcast_lanes(&self) -> Option<u32> {
+        self.outer.broadcast.then(|| self.shuffled_lanes().min(8))
     }
 
     /// How lanes get coefficients.
     fn coefficients(&self) -> String {
-        match self.holders() {
-            Some(holders) => text(&[("HOLDERS", holders)], &[THREADS_SUBGROUP, COEFFICIENTS_HELD]),
-            None => text(&[], &[THREADS_LOCAL, COEFFICIENTS_READ]),
+        match self.broadcast_lanes() {
+            Some(lanes) => text(&[("BROADCAST_LANES", lanes)], &[THREADS_SUBGROUP, COEFFICIENTS_BROADCAST]),
+            None => text(&[("BROADCAST_LANES", 1)], &[THREADS_LOCAL, COEFFICIENTS_READ]),
         }
     }
 
@@ -278,9 +279,9 @@ impl Form {
         let Outputs { gradients, dstate, z, copies, .. } = &self.outputs;
         let OuterChoice { rows: most_rows, splits, .. } = self.outer;
         let coefficients = self.coefficients();
-        let part = include_str!("../../../../shaders/part/outer.wgsl").replace("TENSOR", "x");
+        let part = include_str!("../../../../shaders/product/outer.wgsl").replace("TENSOR", "x");
         let target = if splits == 1 { gradients } else { copies };
-        let copy_groups = self.layout.len() as u32 / 4;
+        let copy_vecs = self.layout.len() as u32 / 4;
         for (x, z, width, z_rows, offset) in [
             (inputs.x, dstate, d_in, self.state(), self.layout.shrink().offset()),
             (inputs.g, z, d_out, rank * experts, self.layout.expand().offset()),
@@ -296,17 +297,17 @@ impl Form {
                     &coefficients,
                 ],
             );
-            let dims = [width, offset as u32 / 4, splits, z_rows, copy_groups];
+            let dims = [width, offset as u32 / 4, splits, z_rows, copy_vecs];
             let blocks = width.div_ceil(4 * WORKGROUP) * z_rows.div_ceil(rows);
             self.dispatch(recorder, &wgsl, &dims, [x, z, target], [blocks, splits, 1]);
         }
         if splits > 1 {
-            let reduce = include_str!("../../../../shaders/backward_params_reduce.wgsl");
+            let reduce = include_str!("../../../../shaders/kernel/backward_params_reduce.wgsl");
             let wgsl = text(&[("WORKGROUP", WORKGROUP)], &["const ACCUMULATE = false;", reduce]);
-            let [x, y] = fold(copy_groups.div_ceil(WORKGROUP));
+            let [x, y] = fold(copy_vecs.div_ceil(WORKGROUP));
             recorder.dispatch(
                 wgsl,
-                &[bytemuck::bytes_of(&[copy_groups, splits])],
+                &[bytemuck::bytes_of(&[copy_vecs, splits])],
                 &[(Read, copies), (Write, gradients)],
                 [x, y, 1],
             );
@@ -355,13 +356,16 @@ fn access(name: &str, width: u32, kind: BindingKind) -> String {
 
 fn text(consts: &[(&str, u32)], parts: &[&str]) -> String {
     let mut lines: Vec<_> = consts.iter().map(|(name, value)| format!("const {name} = {value}u;")).collect();
-    lines.extend(parts.iter().map(|part| (*part).to_owned()));
+    // What the library's own files say of their imports, names what is replaced below.
+    let lines_of =
+        |part: &&str| part.lines().filter(|line| !line.starts_with("//@")).collect::<Vec<_>>().join("\n");
+    lines.extend(parts.iter().map(lines_of));
     lines.join("\n")
 }
 
 /// A kernel's text with the arguments that its numbering of threads takes.
 fn with_threads(wgsl: &str) -> String {
-    let (arguments, names) = if wgsl.contains(THREADS_SUBGROUP) {
+    let (arguments, names) = if wgsl.contains(text(&[], &[THREADS_SUBGROUP]).as_str()) {
         let arguments = "@builtin(subgroup_id) subgroup: u32, @builtin(subgroup_size) size: u32, \
                          @builtin(subgroup_invocation_id) invocation: u32";
         (arguments, "subgroup, size, invocation")

@@ -178,14 +178,14 @@ fn with_held(
     write: WriteMode,
     planner: &Planner,
 ) -> Vec<Shader> {
-    let held = |recording: &Recording| match recording.choice {
-        Some(Choice::Fused(choice)) => choice.held,
-        Some(Choice::Outer(OuterChoice { held, .. })) => held,
+    let broadcast = |recording: &Recording| match recording.choice {
+        Some(Choice::Fused(choice)) => choice.broadcast,
+        Some(Choice::Outer(OuterChoice { broadcast, .. })) => broadcast,
         _ => false,
     };
     let shaders = |operation| {
         let recordings = planner.candidates(&operation, config, tokens).expect("these shapes fit");
-        shaders_of(recordings.into_iter().find(held).expect("subgroups can hold"))
+        shaders_of(recordings.into_iter().find(broadcast).expect("subgroups can hold"))
     };
     operations(elements, write, true).into_iter().flat_map(shaders).collect()
 }
