@@ -54,7 +54,7 @@ fn choices(operation: Operation) -> Vec<Choice> {
 fn kind(choice: &Choice) -> (bool, bool) {
     match *choice {
         Choice::Fused(FusedChoice { broadcast, shrink_splits, .. }) => (broadcast, shrink_splits > 0),
-        Choice::Outer(OuterChoice { broadcast, separate, .. }) => (broadcast, apart),
+        Choice::Outer(OuterChoice { broadcast, separate, .. }) => (broadcast, separate),
         Choice::Linear(_) => (false, false),
     }
 }

@@ -120,8 +120,8 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
                 other => return Err(format!("{case} takes {other:?}").into()),
             }
             let last = recording.steps.last().expect("a recording has steps");
-            let chunks = last.shader.source().wgsl.contains("ONE_CHUNK = false;");
-            reached.insert(("chunks", u32::from(chunks)));
+            let staged = last.shader.source().wgsl.contains("ALL_STAGED = false;");
+            reached.insert(("staged in several", u32::from(staged)));
         }
     }
     for (knob, values) in [
@@ -133,7 +133,7 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         ("rows", &[4, 8, 12, 16, 32]),
         ("separate", &[0, 1]),
         ("splits", &[1, 2, 3, 5]),
-        ("chunks", &[0, 1]),
+        ("staged in several", &[0, 1]),
     ] {
         for &value in values {
             ensure(reached.contains(&(knob, value)), &format!("{knob} {value} is in no case"))?;
