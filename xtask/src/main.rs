@@ -63,6 +63,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Write every composed shader, for reading: as WGSL, and as naga translates it for each backend.
+    Shaders {
+        /// Where to.
+        folder: std::path::PathBuf,
+    },
     /// Compile every shader for AMD GPUs without one (Mesa's RADV), and see that none spills registers.
     Isa(isa::Options),
     /// Measure how near every kernel comes to this device's limits, and how far the alternatives are
@@ -114,6 +119,11 @@ fn run(task: Task) -> Result<(), String> {
         Task::Mutants { only, options } => {
             driver::ensure(Profile::Dev)?;
             mutants::run(root, &only, &options)
+        }
+        Task::Shaders { folder } => {
+            let suite =
+                ["run", "--quiet", "--release", "--package", "hydralora-conformance", "--", "--shaders"];
+            cargo(&suite, &[folder.into()])
         }
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),

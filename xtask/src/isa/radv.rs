@@ -63,21 +63,22 @@ impl Compiler {
 
     /// Compiles the entry point `main` of a compute shader.
     pub(super) fn compile(&self, words: &[u32]) -> Result<Statistics, String> {
-        let bindings: Vec<_> = bindings(words)
-            .into_iter()
-            .map(|(binding, kind)| {
+        let mut sets = Vec::new();
+        for bindings in bindings(words) {
+            let layout = |(binding, kind)| {
                 vk::DescriptorSetLayoutBinding::default()
                     .binding(binding)
                     .descriptor_type(kind)
                     .descriptor_count(1)
                     .stage_flags(vk::ShaderStageFlags::COMPUTE)
-            })
-            .collect();
-        let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
-        // SAFETY, here and below: every `info` is complete, and its handles are of this device and live.
-        let set = unsafe { self.device.create_descriptor_set_layout(&info, None) }
-            .map_err(failed("vkCreateDescriptorSetLayout"))?;
-        let sets = [set];
+            };
+            let bindings: Vec<_> = bindings.into_iter().map(layout).collect();
+            let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
+            // SAFETY, here and below: every `info` is complete, and its handles are of this device and live.
+            let set = unsafe { self.device.create_descriptor_set_layout(&info, None) }
+                .map_err(failed("vkCreateDescriptorSetLayout"))?;
+            sets.push(set);
+        }
         let info = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
         // SAFETY: as above.
         let layout = unsafe { self.device.create_pipeline_layout(&info, None) }
@@ -106,17 +107,19 @@ impl Compiler {
     }
 }
 
-/// The bindings of descriptor set 0 and what kind of buffer each is.
-fn bindings(words: &[u32]) -> BTreeSet<(u32, vk::DescriptorType)> {
+/// The bindings of each descriptor set and what kind of buffer each is: tensors with the uniform that is fixed,
+/// and the uniform that varies.
+fn bindings(words: &[u32]) -> [BTreeSet<(u32, vk::DescriptorType)>; 2] {
     const HEADER: usize = 5;
     const OP_VARIABLE: u32 = 59;
     const OP_DECORATE: u32 = 71;
     const BINDING: u32 = 33;
+    const DESCRIPTOR_SET: u32 = 34;
     const UNIFORM: u32 = 2;
     const STORAGE_BUFFER: u32 = 12;
 
-    let mut binding_of = BTreeMap::new();
-    let mut bindings = BTreeSet::new();
+    let (mut binding_of, mut set_of) = (BTreeMap::new(), BTreeMap::new());
+    let mut bindings: [BTreeSet<_>; 2] = Default::default();
     let mut rest = words.get(HEADER..).unwrap_or_default();
     // The high half of an instruction's first word is its length, the low half what it is. Decorations
     // come before variables.
@@ -127,13 +130,19 @@ fn bindings(words: &[u32]) -> BTreeSet<(u32, vk::DescriptorType)> {
             [_, target, BINDING, binding] if first & 0xffff == OP_DECORATE => {
                 binding_of.insert(target, binding);
             }
+            [_, target, DESCRIPTOR_SET, set] if first & 0xffff == OP_DECORATE => {
+                set_of.insert(target, set);
+            }
             [_, _, variable, class, ..] if first & 0xffff == OP_VARIABLE => {
                 let kind = match class {
                     UNIFORM => Some(vk::DescriptorType::UNIFORM_BUFFER),
                     STORAGE_BUFFER => Some(vk::DescriptorType::STORAGE_BUFFER),
                     _ => None,
                 };
-                bindings.extend(binding_of.get(&variable).copied().zip(kind));
+                let set = set_of.get(&variable).and_then(|&set| bindings.get_mut(set as usize));
+                if let Some(set) = set {
+                    set.extend(binding_of.get(&variable).copied().zip(kind));
+                }
             }
             _ => {}
         }
