@@ -76,8 +76,15 @@ mod tests {
 
     #[test]
     fn a_projection_of_llama_2_7b() {
-        let config =
-            Config { d_in: 4096, d_out: 4096, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
+        let config = Config {
+            d_in: 4096,
+            d_out: 4096,
+            rank: 8,
+            experts: 4,
+            scaling: 2.0,
+            router: Router::Input,
+            ..Default::default()
+        };
         // One workgroup is busy enough: no splits.
         let planner = |busy| Planner::new(DeviceProfile::new(wgpu::Limits::default(), busy));
         let step = Operation::training_step(Element::F32);

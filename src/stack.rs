@@ -110,7 +110,10 @@ impl Stack {
                 })
                 .collect();
             let status = status.as_ref().map(Tensor::from);
-            Some(AdamW::prepare(kernels, &AdamWDescriptor { buffers: &buffers, status, hyper: *hyper })?)
+            Some(AdamW::prepare(
+                kernels,
+                &AdamWDescriptor { buffers: &buffers, status, hyper: *hyper, ..Default::default() },
+            )?)
         } else {
             None
         };

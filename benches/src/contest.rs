@@ -103,7 +103,7 @@ pub struct Ours {
 
 pub fn config(shape: &Shape) -> Config {
     let Shape { d_in, d_out, rank, experts, .. } = *shape;
-    Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input }
+    Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() }
 }
 
 /// Refuses a tensor that no binding holds, before the host fills it.

@@ -35,6 +35,7 @@ impl Model {
             experts: 4,
             scaling: 2.0,
             router: Router::Input,
+            ..Default::default()
         });
         std::iter::repeat_n(layer, self.layers).flatten()
     }

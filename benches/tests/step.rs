@@ -342,6 +342,7 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
             }],
             status: Some((&status).into()),
             hyper: AdamWHyper { max_norm: Some(f32::MAX), ..AdamWHyper::default() },
+            ..Default::default()
         },
     )
     .expect("it fits");

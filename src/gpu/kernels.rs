@@ -10,7 +10,7 @@ use super::scope::{at_once, scoped};
 use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
-use crate::layer::{Config, Operation, Router};
+use crate::layer::{Config, Operation};
 use crate::plan::{Capacity, DeviceProfile, Tuning};
 use crate::planner::Planner;
 use crate::recording::{Operand, Recording};
@@ -43,14 +43,8 @@ pub(crate) struct Shared {
 type Cache<K, V> = Mutex<HashMap<K, Place<V>>>;
 type Place<V> = Arc<Mutex<Option<Arc<V>>>>;
 
-/// An operation and a layer for up to a number of tokens; the layer's scaling by its bits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct PlanKey {
-    operation: Operation,
-    layer: [u32; 5],
-    latent: bool,
-    capacity: Capacity,
-}
+/// An operation on a layer, for up to a number of tokens.
+type PlanKey = (Operation, Config, Capacity);
 
 impl Kernels {
     /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it. `queue` writes the constants of
@@ -119,7 +113,7 @@ impl Kernels {
         capacity: impl Into<Capacity>,
     ) -> Result<Prepared, Error> {
         let capacity = capacity.into();
-        let key = PlanKey::new(operation, config, capacity);
+        let key = (*operation, *config, capacity);
         if let Some(prepared) = lock(&self.prepared).get(&key) {
             return Ok(prepared.clone());
         }
@@ -140,7 +134,7 @@ impl Kernels {
         capacity: impl Into<Capacity>,
     ) -> Result<Prepared, Error> {
         let capacity = capacity.into();
-        if !lock(&self.prepared).contains_key(&PlanKey::new(operation, config, capacity)) {
+        if !lock(&self.prepared).contains_key(&(*operation, *config, capacity)) {
             let recordings = self.planner.plan_all(operation, config, capacity)?;
             self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
         }
@@ -310,14 +304,6 @@ impl Varied {
 
     pub(crate) fn bind_group(&self) -> &wgpu::BindGroup {
         &self.bind_group
-    }
-}
-
-impl PlanKey {
-    fn new(operation: &Operation, config: &Config, capacity: Capacity) -> Self {
-        let Config { d_in, d_out, rank, experts, scaling, router } = *config;
-        let layer = [d_in, d_out, rank, experts, scaling.to_bits()];
-        Self { operation: *operation, layer, latent: router == Router::Latent, capacity }
     }
 }
 

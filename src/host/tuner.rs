@@ -26,7 +26,7 @@ const VERSION: u32 = 3;
 /// ```no_run
 /// use hydralora::{Config, Kernels, Router, device::Gpu, tuner::Tuner};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let config = Config { d_in: 64, d_out: 64, rank: 8, experts: 4, scaling: 2.0, router: Router::Input };
+/// # let config = Config { d_in: 64, d_out: 64, rank: 8, experts: 4, scaling: 2.0, router: Router::Input, ..Default::default() };
 /// let gpu = pollster::block_on(Gpu::from_env())?;
 /// // What an earlier run measured on this device and driver, or nothing.
 /// let mut tuner = Tuner::load("tuning.json", &gpu.device);

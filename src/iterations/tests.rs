@@ -232,7 +232,7 @@ fn no_plan_counts_fewer_iterations_than_the_driver() {
         ([20, 256, 192, 8, 4], Router::Latent, Element::F16),
         ([228, 384, 152, 65, 12], Router::Input, Element::Bf16),
     ] {
-        let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+        let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() };
         let fits = "these shapes fit";
         for (operation, thirds) in Operation::training_step(Element::F32)
             .map(|operation| (operation, &[0, 3][..]))

@@ -48,7 +48,15 @@ mod tests {
 
     #[test]
     fn fresh_adapters_are_uniform_and_repeat() {
-        let config = Config { d_in: 40, d_out: 36, rank: 8, experts: 3, scaling: 1.0, router: Router::Input };
+        let config = Config {
+            d_in: 40,
+            d_out: 36,
+            rank: 8,
+            experts: 3,
+            scaling: 1.0,
+            router: Router::Input,
+            ..Default::default()
+        };
         let adapter = Adapter::initialise(&config, 7).expect("a valid configuration");
         assert_eq!(Ok(&adapter), Adapter::initialise(&config, 7).as_ref());
         assert_ne!(Ok(&adapter), Adapter::initialise(&config, 8).as_ref());

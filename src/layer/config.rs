@@ -1,5 +1,8 @@
 //! What the layer is: its shape, its scaling and its router.
 
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+
 use crate::error::Error;
 
 /// What the router sees.
@@ -33,7 +36,8 @@ pub enum Router {
 /// assert_eq!(config.scaling, 2.0);
 /// assert_eq!(config.parameter_count(), (8 + 4) * 4096 + 4 * 8 * 4096);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Config {
     /// Length of a token's input.
     pub d_in: u32,
@@ -50,14 +54,52 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// A layer of plain LoRA without dimensions: `d_in`, `d_out` and rank are 0, which everything refuses, and
-    /// have to be set. One expert, a scaling of 1.
+    /// [`Config::DEFAULT`].
     fn default() -> Self {
-        Self { d_in: 0, d_out: 0, rank: 0, experts: 1, scaling: 1.0, router: Router::default() }
+        Self::DEFAULT
+    }
+}
+
+/// All that a layer is, with the scaling by its bits: what is equal gives the same bits.
+type Key = ([u32; 5], Router);
+
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Config {}
+
+impl PartialOrd for Config {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Config {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Hash for Config {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 
 impl Config {
+    /// A layer of plain LoRA without dimensions: `d_in`, `d_out` and rank are 0, which everything refuses, and
+    /// have to be set. One expert, a scaling of 1. [`Default`] for constants.
+    pub const DEFAULT: Self =
+        Self { d_in: 0, d_out: 0, rank: 0, experts: 1, scaling: 1.0, router: Router::Input };
+
+    fn key(&self) -> Key {
+        let Self { d_in, d_out, rank, experts, scaling, router } = *self;
+        ([d_in, d_out, rank, experts, scaling.to_bits()], router)
+    }
+
     /// LoRA's scaling, `alpha / rank`.
     #[must_use]
     pub fn lora_scaling(alpha: f32, rank: u32) -> f32 {

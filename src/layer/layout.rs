@@ -237,7 +237,15 @@ mod tests {
     #[test]
     fn one_expert_has_no_router() {
         for router in [Router::Input, Router::Latent] {
-            let config = Config { d_in: 8, d_out: 12, rank: 16, experts: 1, scaling: 1.0, router };
+            let config = Config {
+                d_in: 8,
+                d_out: 12,
+                rank: 16,
+                experts: 1,
+                scaling: 1.0,
+                router,
+                ..Default::default()
+            };
             let layout = config.layout().expect("a valid configuration");
             assert_eq!((layout.shrink().rows(), layout.latent_router()), (16, None));
             assert_eq!((layout.len() as u64, config.state_len()), (config.parameter_count(), 16));
@@ -252,7 +260,15 @@ mod tests {
 
     #[test]
     fn a_row_that_is_not_there_is_empty_of_everything() {
-        let config = Config { d_in: 9, d_out: 5, rank: 3, experts: 2, scaling: 1.0, router: Router::Latent };
+        let config = Config {
+            d_in: 9,
+            d_out: 5,
+            rank: 3,
+            experts: 2,
+            scaling: 1.0,
+            router: Router::Latent,
+            ..Default::default()
+        };
         let layout = config.layout().expect("a valid configuration");
         let blocks = [layout.shrink(), layout.expand(), layout.latent_router().expect("a latent router")];
         let ends = blocks.map(|block| (block.offset(), block.stride(), block.end()));

@@ -446,7 +446,8 @@ mod tests {
         (config, device, 1u32..1_000_000).prop_map(
             |((d_in, d_out, rank, experts, [latent, backward]), device, tokens)| {
                 let router = if latent { Router::Latent } else { Router::Input };
-                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                let config =
+                    Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() };
                 let products = rank * experts;
                 let problem = FusedProblem {
                     kernel: "test",

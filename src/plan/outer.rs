@@ -234,7 +234,8 @@ mod tests {
         (config, 1u32..200_000, 1u32..2000, any::<bool>(), subgroup_lanes).prop_map(
             |((d_in, d_out, rank, experts, latent), tokens, busy, software, subgroup_lanes)| {
                 let router = if latent { Router::Latent } else { Router::Input };
-                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                let config =
+                    Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() };
                 let layout = config.layout().expect("below the limit on parameters");
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
                 let device = DeviceProfile { subgroup_lanes, software, ..device };

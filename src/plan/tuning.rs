@@ -11,22 +11,22 @@ use crate::layer::{Config, Operation, Router};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Key {
     operation: Operation,
-    d_in: u32,
-    d_out: u32,
-    rank: u32,
-    experts: u32,
-    router: Router,
+    config: Config,
     tokens: u32,
 }
 
 impl Key {
     fn new(config: &Config, tokens: u32, operation: Operation) -> Self {
-        let Config { d_in, d_out, rank, experts, router, scaling: _ } = *config;
-        // A frozen layer is its widths, and one expert has no router, whatever the configuration says.
-        let (rank, experts) = if let Operation::Linear(_) = operation { (0, 1) } else { (rank, experts) };
-        let router = if experts == 1 { Router::Input } else { router };
+        let Config { d_in, d_out, .. } = *config;
+        let config = match operation {
+            // A frozen layer is its widths.
+            Operation::Linear(_) => Config { d_in, d_out, ..Config::DEFAULT },
+            // One expert has no router, whatever the configuration says.
+            _ if config.experts == 1 => Config { router: Router::Input, scaling: 1.0, ..*config },
+            _ => Config { scaling: 1.0, ..*config },
+        };
         let tokens = tokens.checked_next_power_of_two().unwrap_or(u32::MAX);
-        Self { operation, d_in, d_out, rank, experts, router, tokens }
+        Self { operation, config, tokens }
     }
 }
 

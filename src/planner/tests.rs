@@ -10,8 +10,15 @@ use super::*;
 use crate::kernel::Shader;
 use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
 
-const CONFIG: Config =
-    Config { d_in: 512, d_out: 512, rank: 2, experts: 2, scaling: 1.0, router: crate::layer::Router::Input };
+const CONFIG: Config = Config {
+    d_in: 512,
+    d_out: 512,
+    rank: 2,
+    experts: 2,
+    scaling: 1.0,
+    router: crate::layer::Router::Input,
+    ..Config::DEFAULT
+};
 
 /// Names and offsets of a struct's members, and its size.
 type Members = (Vec<(String, usize)>, usize);
@@ -88,7 +95,7 @@ fn check(shader: &Shader) {
             );
         }
         Shader::Shrink(_) => {
-            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_vecs)
+            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_vecs);
         }
         Shader::BackwardParams(_) => {
             assert_uniform!(
@@ -111,7 +118,7 @@ fn check(shader: &Shader) {
         }
         Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, vecs, splits),
         Shader::Linear(_) => {
-            assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride)
+            assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride);
         }
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, vecs);

@@ -46,7 +46,15 @@ fn bind(
 #[test]
 fn a_token_has_the_same_bits_in_any_batch() {
     const MOST: u32 = 257;
-    let config = Config { d_in: 520, d_out: 264, rank: 8, experts: 3, scaling: 1.5, router: Router::Latent };
+    let config = Config {
+        d_in: 520,
+        d_out: 264,
+        rank: 8,
+        experts: 3,
+        scaling: 1.5,
+        router: Router::Latent,
+        ..Default::default()
+    };
     let linear = |direction| Operation::Linear(LinearOptions { direction, ..LinearOptions::default() });
     // Many narrow devices and a wide one would split the inner dimension of few tokens.
     for busy_workgroups in [4, 256] {
@@ -123,6 +131,7 @@ fn a_stack_is_its_adapters() {
         experts: 3,
         scaling: 2.0,
         router: Router::Input,
+        ..Default::default()
     };
     let names: Vec<String> = (0..shapes.len()).map(|at| format!("layers.{at}.proj")).collect();
     let modules: Vec<_> =
@@ -136,7 +145,13 @@ fn a_stack_is_its_adapters() {
         profile.limits.max_storage_buffer_binding_size = limit;
         let kernels = Kernels::with_profile(&GPU.device, &GPU.queue, profile);
         let capacity = Capacity { tokens: TOKENS, plans: Plans::One };
-        let descriptor = StackDescriptor { modules: &modules, capacity, operations: &operations, hyper };
+        let descriptor = StackDescriptor {
+            modules: &modules,
+            capacity,
+            operations: &operations,
+            hyper,
+            ..Default::default()
+        };
         let stack = Stack::new(&kernels, &descriptor).expect("it fits");
         let adapters = (0..).zip(&modules).map(|(seed, (name, config))| {
             let mut adapter = Adapter::initialise(config, seed).expect("a valid configuration");

@@ -13,7 +13,7 @@ pub static GPU: LazyLock<Gpu> = LazyLock::new(|| {
 
 /// A small layer.
 pub const CONFIG: Config =
-    Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
+    Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input, ..Config::DEFAULT };
 
 /// The adapter that [`GPU`] is on, for devices of a test's own.
 pub fn adapter() -> wgpu::Adapter {

@@ -71,7 +71,7 @@ fn scratch_bytes(recording: &Recording) -> u64 {
 }
 
 fn config([d_in, d_out, rank, experts]: [u32; 4], router: Router) -> Config {
-    Config { d_in, d_out, rank, experts, scaling: 1.0, router }
+    Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() }
 }
 
 struct Buffers {
@@ -590,6 +590,7 @@ fn adamw_checks_its_numbers() {
                 }],
                 status,
                 hyper,
+                ..Default::default()
             },
         )
     };

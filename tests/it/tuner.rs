@@ -19,8 +19,15 @@ use serde_json::{Value, json};
 use crate::common::{GPU, adapter};
 
 /// A layer with few candidates, each of which compiles a pipeline.
-const CONFIG: Config =
-    Config { d_in: 64, d_out: 64, rank: 2, experts: 2, scaling: 1.5, router: Router::Latent };
+const CONFIG: Config = Config {
+    d_in: 64,
+    d_out: 64,
+    rank: 2,
+    experts: 2,
+    scaling: 1.5,
+    router: Router::Latent,
+    ..Config::DEFAULT
+};
 const TOKENS: u32 = 8;
 
 /// An operation of either kind of choice.
@@ -81,8 +88,15 @@ fn what_was_measured_is_what_plans_take() {
 }
 
 /// A layer whose tokens are split, and with more choices about everything.
-const SPLIT: Config =
-    Config { d_in: 128, d_out: 96, rank: 4, experts: 3, scaling: 2.0, router: Router::Input };
+const SPLIT: Config = Config {
+    d_in: 128,
+    d_out: 96,
+    rank: 4,
+    experts: 3,
+    scaling: 2.0,
+    router: Router::Input,
+    ..Config::DEFAULT
+};
 const SPLIT_TOKENS: u32 = 300;
 
 /// The shaders of a recording.

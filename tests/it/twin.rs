@@ -87,7 +87,10 @@ fn check_config(config: &Config, seed: u64) {
 fn gradients_match_differences() {
     for router in [Router::Input, Router::Latent] {
         for (seed, [d_in, d_out, rank, experts]) in (0..).zip([[7, 6, 3, 4], [4, 9, 2, 2], [5, 5, 1, 1]]) {
-            check_config(&Config { d_in, d_out, rank, experts, scaling: 1.7, router }, seed);
+            check_config(
+                &Config { d_in, d_out, rank, experts, scaling: 1.7, router, ..Default::default() },
+                seed,
+            );
         }
     }
 }

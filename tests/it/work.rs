@@ -10,7 +10,7 @@ use hydralora::{
 const WIDTHS: [[u32; 2]; 3] = [[4096, 4096], [4096, 11008], [11008, 4096]];
 
 fn config([d_in, d_out]: [u32; 2], rank: u32, experts: u32) -> Config {
-    Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input }
+    Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() }
 }
 
 /// From a software driver on two cores to a wide GPU.

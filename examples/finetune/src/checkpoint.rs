@@ -74,6 +74,7 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
         experts: number("experts")?,
         scaling: scaling.parse().map_err(|_| format!("`scaling` is `{scaling}`, which is no number"))?,
         router: router(text("router")?)?,
+        ..Default::default()
     };
     // How many elements each tensor must have is checked when the adapters are packed.
     let values = |layer: &str, name: &str| -> Result<Vec<f32>> {

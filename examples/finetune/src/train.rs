@@ -56,6 +56,7 @@ pub fn train(
             buffers: &buffers,
             status: Some((&status).into()),
             hyper: AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..AdamWHyper::default() },
+            ..Default::default()
         },
     )?;
     // The losses of the steps since the last look.

@@ -113,7 +113,7 @@ impl Shape {
     /// The layer's configuration; the scaling is no power of two.
     pub fn config(&self, router: Router) -> Config {
         let Self { d_in, d_out, rank, experts, .. } = *self;
-        Config { d_in, d_out, rank, experts, scaling: 1.7, router }
+        Config { d_in, d_out, rank, experts, scaling: 1.7, router, ..Default::default() }
     }
 }
 
@@ -246,8 +246,17 @@ impl Case {
         }
         let Elements { sources: source, parameters: weight, targets: target } = elements;
         let (source_stride, target_stride) = (self.stride(source_width), self.stride(target_width));
-        let options =
-            LinearOptions { direction, bias, write, source, source_stride, weight, target, target_stride };
+        let options = LinearOptions {
+            direction,
+            bias,
+            write,
+            source,
+            source_stride,
+            weight,
+            target,
+            target_stride,
+            ..Default::default()
+        };
         let config = Config { d_in, d_out, ..Config::default() };
         self.on_tokens(tensors, config, vec![hydralora::Operation::Linear(options)])
     }
@@ -330,13 +339,14 @@ impl Case {
         let forward = |save| {
             let (x_stride, y_stride) = (self.stride(d_in), self.stride(d_out));
             let (x, parameters, y) = (sources, stored, targets);
-            let options = ForwardOptions { write, save, x, x_stride, parameters, y, y_stride };
+            let options =
+                ForwardOptions { write, save, x, x_stride, parameters, y, y_stride, ..Default::default() };
             hydralora::Operation::Forward(options)
         };
         let backward_input = |dx: bool| {
             let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
             let dx = dx.then_some((targets, write));
-            let options = BackwardInputOptions { g: sources, g_stride, dx, dx_stride };
+            let options = BackwardInputOptions { g: sources, g_stride, dx, dx_stride, ..Default::default() };
             hydralora::Operation::BackwardInput(options)
         };
         let backward_params = hydralora::Operation::BackwardParams(BackwardParamsOptions {
@@ -345,6 +355,7 @@ impl Case {
             x_stride: self.stride(d_in),
             g: sources,
             g_stride: self.stride(d_out),
+            ..Default::default()
         });
         let (tensors, operations) = match self.operation {
             Operation::Inference(_) => (vec![x, parameters, y], vec![forward(false)]),

@@ -174,6 +174,7 @@ impl Golden {
                     "latent" => Router::Latent,
                     other => return Err(format!("unknown router {other}")),
                 },
+                ..Default::default()
             },
             tokens: count("tokens")?,
             adapter: Adapter {

@@ -78,7 +78,8 @@ fn in_time(trial: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Resu
     }
 }
 
-const CONFIG: Config = Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input };
+const CONFIG: Config =
+    Config { d_in: 8, d_out: 8, rank: 2, experts: 2, scaling: 1.0, router: Router::Input, ..Config::DEFAULT };
 
 fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
     if condition { Ok(()) } else { Err(Failure::Failed(otherwise())) }
@@ -552,6 +553,7 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
                 }],
                 status: None,
                 hyper: AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() },
+                ..Default::default()
             },
         )?;
         gpu.submit(|pass| {

@@ -44,7 +44,8 @@ fn candidates() -> HashMap<Shader, u64> {
         ] {
             let device = DeviceProfile::new(wgpu::Limits::default(), 8);
             let planner = Planner::new(DeviceProfile { subgroup_lanes, ..device });
-            let config = &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
+            let config =
+                &Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router, ..Default::default() };
             for operation in operations {
                 let recordings = planner.candidates(&operation, config, tokens).expect("it fits");
                 let steps = recordings.into_iter().flat_map(|recording| recording.steps);

@@ -46,7 +46,8 @@ impl Op for AdamWStep {
             })
             .collect();
         let status = self.hyper.max_norm.map(|_| tensor(&self.status()));
-        let descriptor = AdamWDescriptor { buffers: &buffers, status, hyper: self.hyper };
+        let descriptor =
+            AdamWDescriptor { buffers: &buffers, status, hyper: self.hyper, ..Default::default() };
         let adamw = AdamW::prepare(kernels, &descriptor)?;
         adamw.set_step(&gpu.queue, self.step, self.learning_rate)?;
         Ok(Box::new(move |pass| {

@@ -46,6 +46,7 @@ pub fn permutations() -> Vec<Shader> {
                 experts,
                 scaling: 1.0,
                 router,
+                ..Default::default()
             };
             for widths in WIDTHS {
                 for tokens in [1, 5, 20, 300] {
@@ -100,7 +101,8 @@ fn with_shrink_apart(planner: &Planner) -> HashSet<Shader> {
     for [d_in, d_out] in [[512, 512], [513, 513]] {
         for router in [Router::Input, Router::Latent] {
             for [rank, experts] in [[8, 4], [64, 3]] {
-                let config = Config { d_in, d_out, rank, experts, scaling: 1.0, router };
+                let config =
+                    Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() };
                 for [x, parameters, y] in [F32, HALF[0], HALF[2]] {
                     if x != Element::F32 && !d_in.is_multiple_of(4) {
                         continue;
@@ -142,7 +144,8 @@ pub fn with_subgroups() -> Vec<Shader> {
     let mut shaders = HashSet::new();
     for router in [Router::Input, Router::Latent] {
         for [rank, experts] in [[1, 1], [3, 5], [8, 2], [8, 4], [16, 8], [64, 3], [5, 41]] {
-            let config = Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router };
+            let config =
+                Config { d_in: 8, d_out: 8, rank, experts, scaling: 1.0, router, ..Default::default() };
             for tokens in [1, 20, 300] {
                 for elements in [F32, HALF[2]] {
                     let write = WriteMode::Accumulate;
