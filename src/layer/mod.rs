@@ -20,4 +20,5 @@ pub use operation::{
 };
 pub(crate) use pack::Shelves;
 pub use pack::{Pack, Place};
+#[cfg(any(test, feature = "tuner"))]
 pub(crate) use random::SplitMix64;
