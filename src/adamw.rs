@@ -1,4 +1,4 @@
-//! AdamW over packed parameters: a dispatch for each buffer, and before them the gradients' norm when they are
+//! AdamW over packed parameters: one dispatch for each buffer, after the gradients' norm when gradients are
 //! clipped.
 
 use bytemuck::{Pod, Zeroable};
@@ -9,50 +9,50 @@ use crate::layer::{AdamWHyper, check_number};
 use crate::planner::Hyper;
 use crate::recording::{Operand, Recording};
 
-/// What clipping leaves in [`AdamWDescriptor::status`] after each step: two 32-bit words.
+/// The contents of [`AdamWDescriptor::status`] after each step with clipping: two 32-bit words.
 ///
-/// `bytemuck` makes it of the bytes that were read back.
+/// `bytemuck` casts the bytes that were read back to it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct AdamWStatus {
-    /// The norm of the last step's gradients before clipping: NaN where one of them is, infinite where one
-    /// is or where f32 cannot hold it.
+    /// The norm of the last step's gradients before clipping. It is NaN if a gradient is NaN, and otherwise
+    /// infinite if a gradient is infinite or f32 cannot hold the norm.
     pub norm: f32,
-    /// Steps that were skipped because their norm was not finite, since the tensor held zeros.
+    /// Steps skipped because their norm was not finite, counted since the tensor was zeroed.
     pub skipped: u32,
 }
 
-/// One buffer of parameters, with what belongs to them. All are packed alike.
+/// One buffer of parameters, with their gradients and moments. All have the same packed layout.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWBuffers<'a> {
-    /// Number of elements, a multiple of four: one adapter's [`Layout::len`](crate::Layout::len), or
-    /// several adapters in one buffer, with zeros between them.
+    /// Number of elements, a multiple of four: [`Layout::len`](crate::Layout::len) for one adapter. Several
+    /// adapters may lie in one buffer, with zeros between them.
     pub elements: usize,
     /// The packed parameters, f32; updated.
     pub parameters: Tensor<'a>,
     /// The packed gradients, f32.
     pub gradients: Tensor<'a>,
-    /// Both moments, f32, twice `elements`; zeros before the first step, then updated.
+    /// Both moments, f32, 2 x `elements`; zeros before the first step, then updated.
     pub moments: Tensor<'a>,
 }
 
-/// What AdamW is prepared with.
+/// The buffers and constants that AdamW is prepared with.
 ///
 /// Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2,
 /// in the order of operations of PyTorch's `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AdamWDescriptor<'a> {
-    /// The buffers. Their gradients have one norm together.
+    /// The buffers. One norm covers the gradients of all of them.
     pub buffers: &'a [AdamWBuffers<'a>],
-    /// Where to leave an [`AdamWStatus`], 8 bytes, zeros before the first step; only with
-    /// [`AdamWHyper::max_norm`]. For those who want to read it.
+    /// An optional tensor that receives an [`AdamWStatus`] for the caller to read: 8 bytes, zeros before the
+    /// first step. Only with [`AdamWHyper::max_norm`].
     pub status: Option<Tensor<'a>>,
     /// The constants.
     pub hyper: AdamWHyper,
 }
 
-/// A prepared AdamW: a dispatch for each buffer, and, where gradients are clipped, one more for each and
-/// another for their norm.
+/// A prepared AdamW: one dispatch for each buffer. With clipping, one more for each buffer, and one for the
+/// norm.
 #[derive(Debug)]
 pub struct AdamW {
     bound: Vec<Bound>,
@@ -62,12 +62,12 @@ pub struct AdamW {
 }
 
 impl AdamWHyper {
-    /// What `struct Hyper` in part/hyper.wgsl holds at step `step`, of which the first is 1. The powers are taken
-    /// in f64, as PyTorch does.
+    /// The bytes of `struct Hyper` (`shaders/uniform/hyper.wgsl`) for step `step`; the first step is 1.
+    /// Powers are computed in f64, as in PyTorch.
     ///
     /// # Errors
-    /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold what is
-    /// derived from it.
+    /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold a
+    /// constant derived from it.
     pub fn uniform(&self, step: u32, learning_rate: f32) -> Result<[u8; 32], Error> {
         if step == 0 {
             return Err(Error::InvalidNumber { name: "step", value: 0.0, expected: "at least 1" });
@@ -87,7 +87,7 @@ impl AdamWHyper {
         let fits = hyper.decay.is_finite() && hyper.step_size.is_finite();
         let expected = "so small that f32 holds it times weight_decay, and over 1 - beta1^step";
         check_number("learning_rate", learning_rate, fits, expected)?;
-        // Uniform buffers are whole 16-byte units.
+        // Uniform buffers come in whole 16-byte units.
         let mut bytes = [0; 32];
         bytes[..size_of::<Hyper>()].copy_from_slice(bytemuck::bytes_of(&hyper));
         Ok(bytes)
@@ -95,10 +95,10 @@ impl AdamWHyper {
 }
 
 impl AdamW {
-    /// Checks the tensors, compiles the shaders where needed and binds everything.
+    /// Checks the tensors, compiles the shaders if they are not cached, and binds everything.
     ///
     /// # Errors
-    /// Every mistake in numbers, tensors and limits; nothing is recorded then.
+    /// Every mistake in numbers, tensors and limits. Nothing is recorded in that case.
     pub fn prepare(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
         let AdamWDescriptor { buffers, status, hyper } = *descriptor;
         hyper.check()?;
@@ -119,7 +119,7 @@ impl AdamW {
         }
         let (norms, rest) = recordings.split_at(buffers.len());
         let (reduces, updates) = rest.split_at(1);
-        // All together: the status is written before the others are read.
+        // Checked together, because a dispatch writes the status before later ones read the other tensors.
         let mut all = Vec::new();
         for (update, buffers) in updates.iter().zip(buffers) {
             let operands =
@@ -155,7 +155,7 @@ impl AdamW {
         Ok(Self { bound, step, hyper, bytes })
     }
 
-    /// Like [`AdamW::prepare`], for browsers, where wgpu reports only later whether a pipeline compiled.
+    /// Like [`AdamW::prepare`], for browsers, where wgpu reports later whether a pipeline compiled.
     ///
     /// # Errors
     /// Those of [`AdamW::prepare`].
@@ -169,28 +169,28 @@ impl AdamW {
 
     /// Sets the number of the next step (the first is 1) and its learning rate.
     ///
-    /// The number is for the bias correction of the moments. A skipped step uses its number up, unless the
-    /// caller reads [`AdamWStatus`] and gives it again: later steps are then corrected for one step more than
-    /// the moments have seen, which matters in the first steps only.
+    /// The number serves the bias correction of the moments. A skipped step uses up its number, unless the
+    /// caller reads [`AdamWStatus`] and sets the same number again. Later steps are then corrected for one
+    /// step more than the moments have seen, which matters only in the first steps.
     ///
-    /// This is a `Queue::write_buffer`: it takes effect before whatever is submitted next, so record
-    /// at most one step of this optimiser in a submission.
+    /// This is a `Queue::write_buffer`: it takes effect before the next submission. Record at most one step
+    /// of this optimiser per submission.
     ///
     /// # Errors
-    /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold what is
-    /// derived from it. The step then stays as it was set before.
+    /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold a
+    /// constant derived from it. The earlier setting then stays in place.
     pub fn set_step(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
         self.step.write(queue, &self.hyper.uniform(step, learning_rate)?);
         Ok(())
     }
 
-    /// Bytes of memory of its own, beside uniforms.
+    /// Bytes of memory that it allocated itself, besides uniforms.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Dispatches that encoding it takes.
+    /// Number of dispatches of one step.
     #[must_use]
     pub fn dispatches(&self) -> usize {
         self.bound.iter().map(|bound| bound.dispatches(1)).sum()

@@ -1,4 +1,4 @@
-//! How numbers are stored. Arithmetic is always f32.
+//! Storage formats of numbers. Arithmetic is always f32.
 
 use std::fmt::{self, Display};
 
@@ -6,15 +6,15 @@ use half::{bf16, f16};
 
 /// The type of a tensor's elements in memory.
 ///
-/// Half precision needs no feature of the device, only rows that are multiples of four elements.
+/// Half precision needs no device feature, only rows whose length is a multiple of four elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Element {
     /// 32 bits.
     #[default]
     F32,
-    /// IEEE half precision: 16 bits, up to 65,504. Stores round to either neighbour, as the device
-    /// does, and numbers below 2^-14 may be flushed to zero; from 65,520 on they give an infinity.
+    /// IEEE half precision: 16 bits, up to 65,504. Stores round to either neighbour; the device decides
+    /// which. Numbers below 2^-14 may be flushed to zero. Numbers from 65,520 on become an infinity.
     F16,
     /// The upper half of an f32: 16 bits. Stores round to nearest, ties to even, on every device.
     Bf16,
@@ -30,8 +30,8 @@ impl Element {
         }
     }
 
-    /// Numbers as bytes, rounded to nearest, ties to even: what a buffer is filled with. Little-endian on
-    /// every host, as WebGPU's buffers are.
+    /// Encodes numbers as the bytes of a buffer, rounded to nearest, ties to even. Little-endian on every
+    /// host, like WebGPU's buffers.
     #[must_use]
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
@@ -41,7 +41,7 @@ impl Element {
         }
     }
 
-    /// The numbers in a buffer's bytes, which are little-endian; bytes after the last whole element are ignored.
+    /// Decodes the little-endian bytes of a buffer. Bytes after the last whole element are ignored.
     #[must_use]
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let halves = || bytes.as_chunks().0.iter();

@@ -1,11 +1,11 @@
-//! What can go wrong, with the numbers and what to do about it.
+//! Errors, with the numbers behind them and advice.
 
 use std::fmt;
 
 use crate::element::Element;
 
-/// What bounds an operation. Most are limits that the device was requested with, and are displayed with their
-/// names in [`wgpu::Limits`].
+/// A limit on an operation. Most are limits that the device was requested with, displayed by their names in
+/// [`wgpu::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
@@ -21,9 +21,9 @@ pub enum Limit {
     ComputeInvocationsPerWorkgroup,
     /// `max_compute_workgroups_per_dimension`.
     ComputeWorkgroupsPerDimension,
-    /// How many elements a kernel can count in 32 bits.
+    /// The elements that a kernel can count in 32 bits.
     Elements,
-    /// The loop iterations after which the driver ends a thread's loops without a word
+    /// The loop iterations after which the driver silently ends a thread's loops
     /// ([`DeviceProfile::max_loop_iterations`](crate::DeviceProfile::max_loop_iterations)).
     LoopIterations,
 }
@@ -43,10 +43,10 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Everything the library can refuse or fail at.
+/// Every reason for which the library refuses or fails.
 ///
-/// Mistakes in shapes, buffers and limits are found while an operation is prepared, before anything
-/// is recorded on the device.
+/// Mistakes in shapes and limits are found when an operation is prepared, and mistakes in buffers when it is
+/// bound, before anything is recorded. Encoding refuses only a batch over the capacity.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -57,14 +57,14 @@ pub enum Error {
         dimension: &'static str,
     },
 
-    /// A number that must be finite is not, or lies outside its range.
+    /// A number is not finite, or lies outside its range.
     #[error("{name} is {value:?}: it must be {expected}")]
     InvalidNumber {
         /// Which number.
         name: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: f64,
-        /// What is accepted.
+        /// The values that are accepted.
         expected: &'static str,
     },
 
@@ -79,16 +79,16 @@ pub enum Error {
         given: u64,
     },
 
-    /// A tensor was given that the operation has no use for.
+    /// A tensor was given that the operation does not use.
     #[error("{tensor} was given, but {reason}: leave it out")]
     UnusedTensor {
         /// Which tensor.
         tensor: &'static str,
-        /// Why it has no part.
+        /// Why the operation does not use it.
         reason: &'static str,
     },
 
-    /// A tensor's elements are of another type than the operation was planned for.
+    /// A tensor's elements have another type than the operation was planned for.
     #[error(
         "{tensor} is {given}, but the operation takes it as {needed}: say Tensor::of({needed:?}), or plan the \
          operation for {given} where its options have it"
@@ -96,13 +96,13 @@ pub enum Error {
     WrongElement {
         /// Which tensor.
         tensor: &'static str,
-        /// What its elements are.
+        /// The type of its elements.
         given: Element,
-        /// What the operation was planned for.
+        /// The type that the operation was planned for.
         needed: Element,
     },
 
-    /// Rows of a half-precision tensor that are no multiple of four elements.
+    /// The row length of a half-precision tensor is not a multiple of four elements.
     #[error(
         "{tensor} is {element} with rows of {width} elements: half-precision rows must be multiples of 4, \
          so pad them, or use f32"
@@ -110,20 +110,20 @@ pub enum Error {
     HalfRows {
         /// Which tensor.
         tensor: &'static str,
-        /// What its elements are.
+        /// The type of its elements.
         element: Element,
         /// Elements in a row.
         width: u32,
     },
 
-    /// Rows of a tensor that start too close together, or no multiple of four elements apart.
+    /// A tensor's stride is shorter than its rows, or not a multiple of four elements.
     #[error(
         "{tensor} has rows of {width} elements, {stride} apart: a stride must be a multiple of 4, and at least a row"
     )]
     Stride {
         /// Which tensor.
         tensor: &'static str,
-        /// Elements from one row's start to the next.
+        /// Elements from the start of a row to the start of the next.
         stride: u32,
         /// Elements in a row.
         width: u64,
@@ -181,30 +181,31 @@ pub enum Error {
         missing: &'static str,
     },
 
-    /// A tensor that is written covers bytes of another one.
+    /// A written tensor covers bytes of another one.
     #[error(
         "{written} is written, and covers bytes {}..{} of a buffer of which {other} covers {}..{}: put them in \
          ranges that do not overlap", .ranges[0].start, .ranges[0].end, .ranges[1].start, .ranges[1].end
     )]
     Overlap {
-        /// The tensor that is written.
+        /// The written tensor.
         written: &'static str,
         /// The other tensor in that buffer.
         other: &'static str,
-        /// Their ranges, in bytes.
+        /// The byte ranges of both, in this order.
         ranges: [std::ops::Range<u64>; 2],
     },
 
-    /// A buffer has a tensor that is written and one that is only read, in ranges that do not overlap.
+    /// One buffer holds a written tensor and a read-only one, in ranges that do not overlap.
     ///
-    /// A buffer is either read or written in a dispatch. [`Kernels::pooled`](crate::Kernels::pooled) makes
-    /// shaders that declare what they read as written, which may then share a buffer.
+    /// In one dispatch, a buffer is either read or written. Shaders from
+    /// [`Kernels::pooled`](crate::Kernels::pooled) declare the tensors that they read as written too, so that
+    /// these may share a buffer.
     #[error(
         "{written} and {other} lie in the same buffer, and only {written} is written: put them in two buffers, \
          or use Kernels::pooled"
     )]
     Aliased {
-        /// The tensor that is written.
+        /// The written tensor.
         written: &'static str,
         /// The other tensor in that buffer.
         other: &'static str,
@@ -228,7 +229,7 @@ pub enum Error {
         tensor: String,
     },
 
-    /// A module's name comes twice.
+    /// Two modules have the same name.
     #[error("the module {module:?} comes twice: give each adapter a name of its own")]
     DuplicateModule {
         /// The name.
@@ -242,7 +243,7 @@ pub enum Error {
         module: String,
     },
 
-    /// A choice of another kind of operation.
+    /// The choice belongs to another kind of operation.
     #[error("the choice is none of {operation}: take one of Planner::choices")]
     WrongChoice {
         /// The operation.
@@ -256,7 +257,7 @@ pub enum Error {
     OverCapacity {
         /// The operation.
         operation: &'static str,
-        /// Tokens that it was prepared for.
+        /// The most tokens that it was prepared for.
         capacity: u32,
         /// Tokens of the batch.
         tokens: u32,
@@ -280,16 +281,16 @@ pub enum Error {
     /// wgpu reported an error while `action` ran.
     #[error("wgpu reported an error while {action}: {message}")]
     Device {
-        /// What was being done.
+        /// The action that failed.
         action: String,
-        /// What wgpu said.
+        /// wgpu's message.
         message: String,
     },
 
-    /// In a browser, whether something can be made is known later.
+    /// In a browser, the outcome of an action is known only later.
     #[error("in a browser the outcome of {action} is known only later: await Kernels::prepare_async before")]
     NotYetKnown {
-        /// What was being done.
+        /// The action.
         action: &'static str,
     },
 
@@ -298,14 +299,14 @@ pub enum Error {
     File {
         /// Its path.
         path: String,
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
 
     /// No adapter fits the request.
     #[error("no GPU adapter was found ({request}): {fix}")]
     NoAdapter {
-        /// What was asked for.
+        /// The request.
         request: String,
         /// How to get one.
         fix: String,

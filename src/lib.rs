@@ -1,6 +1,6 @@
 #![doc = include_str!("../docs/crate.md")]
 #![deny(missing_docs)]
-// One block is allowed and argued: see `gpu::pipeline::trusted_module`.
+// One unsafe block is allowed, and justified where it stands: see `gpu::pipeline::trusted_module`.
 #![deny(unsafe_code)]
 
 mod adamw;

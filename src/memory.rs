@@ -1,12 +1,13 @@
-//! How many bytes an adapter takes.
+//! The bytes that an adapter takes.
 
 use crate::error::Error;
 use crate::layer::{Config, Operation};
 use crate::plan::Capacity;
 use crate::planner::Planner;
 
-/// The bytes of everything that a training step binds besides x, y, g and dx, which are the caller's anyway: of
-/// one adapter, or of a [`Stack`](crate::Stack). Nothing else is allocated but uniforms of less than 64 bytes.
+/// The bytes of all tensors that a training step binds besides x, y, g and dx, which are the caller's anyway:
+/// for one adapter, or for a [`Stack`](crate::Stack). Beyond these, only uniforms of less than 64 bytes each
+/// are allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// The packed parameters, f32.
@@ -17,19 +18,20 @@ pub struct Memory {
     pub moments: u64,
     /// `[h, w]`, which forward saves for backward: tokens x [`Config::state_len`] x 4.
     pub saved: u64,
-    /// `[dh, dl]`, which backward hands on.
+    /// `[dh, dl]`, which `backward_input` passes on to `backward_params`.
     pub dstate: u64,
-    /// Scratch memory, which the operations share where they are given one: copies of the gradients, where the
-    /// tokens are split, or the sums that a separate shrink leaves.
+    /// Scratch memory, counted once because operations can share it: copies of the gradients when the tokens
+    /// are split, or the sums that a separate shrink writes.
     pub scratch: u64,
-    /// What a clipping optimiser keeps of the gradients' norm; 0 where the caller has an optimiser to ask
-    /// ([`AdamW::bytes`](crate::AdamW::bytes)).
+    /// What a clipping optimiser allocates for the gradients' norm. 0 from [`Memory::new`]: ask
+    /// [`AdamW::bytes`](crate::AdamW::bytes).
     pub optimiser: u64,
 }
 
 impl Memory {
-    /// The bytes for batches of up to a capacity, of these operations, planned by `planner`:
-    /// [`Operation::training_step`] has those of the usual step.
+    /// The bytes for batches of up to `capacity` tokens, with these operations planned by `planner`:
+    /// [`Operation::training_step`] gives those of the usual step. Scratch memory depends on the operations;
+    /// the rest is counted as for training, whichever they are.
     ///
     /// # Errors
     /// A zero dimension, or a shape that does not fit the device's limits.
@@ -59,7 +61,7 @@ impl Memory {
         })
     }
 
-    /// All of them together.
+    /// The sum of all of them.
     #[must_use]
     pub fn total(&self) -> u64 {
         let Self { parameters, gradients, moments, saved, dstate, scratch, optimiser } = *self;
@@ -85,7 +87,7 @@ mod tests {
             router: Router::Input,
             ..Default::default()
         };
-        // One workgroup is busy enough: no splits.
+        // One workgroup keeps this device busy, so there are no splits.
         let planner = |busy| Planner::new(DeviceProfile::new(wgpu::Limits::default(), busy));
         let step = Operation::training_step(Element::F32);
         let memory = Memory::new(&config, 1024, &step, &planner(1)).expect("it fits");

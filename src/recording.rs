@@ -1,4 +1,4 @@
-//! An operation as data: everything that a host needs to run it, but the tensors themselves.
+//! An operation as data: everything that a host needs to run it, except the tensors themselves.
 
 use bytemuck::Pod;
 
@@ -7,71 +7,74 @@ use crate::error::{Error, Limit};
 use crate::kernel::{BindingKind, Parts, Shader};
 use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
 
-/// An operation, planned for up to a number of tokens: its steps, and what they bind.
+/// An operation planned for up to a number of tokens: its steps and their bindings.
 ///
-/// [`Kernels::bind`](crate::Kernels::bind) runs it on wgpu. With the feature `serde` it can be serialised, with
-/// the shaders' WGSL in it, for a host in another language with its own WebGPU. Such a host
-/// 1. makes a buffer for each of `scratch`, of that many bytes;
-/// 2. for each step compiles `wgsl` (entry point `main`) and makes a uniform buffer of `uniform`;
-/// 3. binds, in group 0, that buffer at binding 0 and the `slots` from binding 1 on: tensors by their names,
-///    of at least as many bytes as `tensors` says, and scratch buffers by their numbers, as `bindings` says;
-/// 4. binds in group 1 at binding 0, where `varying` is `Batch`, a uniform buffer of 16 bytes that starts with
-///    the number of tokens as a u32;
+/// [`Kernels::bind`](crate::Kernels::bind) runs it on wgpu. With the feature `serde` it can be serialised,
+/// including the shaders' WGSL, for a host in another language with its own WebGPU. Such a host 1. creates a
+/// buffer for each entry of `scratch`, with that many bytes; 2. for each step, compiles `wgsl` (entry point
+/// `main`) and creates a uniform buffer that holds `uniform`; 3. in group 0, binds that buffer at binding 0
+/// and the `slots` from binding 1 on: tensors by their names, with
+///    at least as many bytes as `tensors` says, and scratch buffers by their numbers, read or written as
+///    `bindings` says;
+/// 4. in group 1, if `varying` is `Batch`, binds at binding 0 a uniform buffer of 16 bytes that starts with
+///    the number of tokens as a u32; if it is `Hyper`, one that holds
+///    [`AdamWHyper::uniform`](crate::AdamWHyper::uniform);
 /// 5. dispatches the steps in order, each with the workgroups of its `grid`.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Recording {
     /// The operation's name.
     pub operation: &'static str,
-    /// The most tokens that it can be run for.
+    /// The most tokens that it can run.
     pub capacity: u32,
     /// The tensors that it binds, for that many tokens.
     pub tensors: Vec<Operand>,
-    /// Bytes of each piece of scratch memory. What is in them before and after does not matter.
+    /// Bytes of each piece of scratch memory. Their contents before and after do not matter.
     pub scratch: Vec<u64>,
-    /// Dispatches, in order.
+    /// The dispatches, in order.
     pub steps: Vec<Step>,
-    /// What was chosen, where there is something to choose.
+    /// The choice that was made, if the operation has choices.
     pub choice: Option<Choice>,
-    /// What it does for that many tokens, with what padding and slices repeat.
+    /// Its work for that many tokens. The operations include those that padding and slices repeat.
     pub work: Work,
 }
 
 /// One dispatch of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The shader, as a key to warm the pipeline cache with.
+    /// The shader, as its key in the pipeline cache.
     pub shader: Shader,
-    /// What the uniform buffer holds, binding 0 of group 0.
+    /// The contents of the uniform buffer at binding 0 of group 0.
     pub uniform: Vec<u8>,
     /// Workgroups.
     pub grid: Grid,
-    /// What is bound in group 0 from binding 1 on.
+    /// The bindings of group 0 from binding 1 on.
     pub slots: Vec<Slot>,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u64,
 }
 
-/// Something that a step binds.
+/// One binding of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Slot {
-    /// The caller's tensor of this name.
+    /// The caller's tensor with this name.
     Tensor(&'static str),
-    /// The piece of scratch memory of this number.
+    /// The piece of scratch memory with this number.
     Scratch(usize),
 }
 
-/// A tensor as an operation needs it: row-major, and dense but for what lies between its rows.
+/// A tensor as an operation needs it: row-major. Rows are dense, but may start further apart than they are
+/// long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operand {
     /// The operation's name for it.
     pub name: &'static str,
     /// Whether it is read or written.
     pub kind: BindingKind,
-    /// How its elements are stored.
+    /// The type of its elements.
     pub element: Element,
-    /// Rows; 1 for what is no matrix.
+    /// Rows; 1 for a vector.
     pub rows: u64,
     /// Elements in a row.
     pub columns: u64,
@@ -79,7 +82,7 @@ pub struct Operand {
     pub stride: u64,
     /// Whether it has a row for each token.
     by_tokens: bool,
-    /// What to change where no binding holds so many bytes.
+    /// Advice if its bytes do not fit one binding.
     fix: &'static str,
 }
 
@@ -103,7 +106,7 @@ impl Operand {
         Self { name, kind, element, rows: 1, columns: elements, stride: elements, by_tokens: false, fix }
     }
 
-    /// A matrix that has nothing to do with tokens.
+    /// A matrix whose rows are not tokens.
     pub(crate) fn weight(
         name: &'static str,
         element: Element,
@@ -115,10 +118,10 @@ impl Operand {
         Self { by_tokens: false, fix, ..matrix }
     }
 
-    /// The same with rows that start so many elements apart.
+    /// The same, with rows that start `stride` elements apart.
     ///
     /// # Errors
-    /// Less than a row, or no multiple of four.
+    /// A stride that is shorter than a row, or not a multiple of four.
     pub(crate) fn strided(self, stride: Option<u32>) -> Result<Self, Error> {
         let Some(stride) = stride else { return Ok(self) };
         let (tensor, width) = (self.name, self.columns);
@@ -128,12 +131,12 @@ impl Operand {
         Ok(Self { stride: stride.into(), ..self })
     }
 
-    /// The same, with other advice where no binding holds it.
+    /// The same, with other advice if its bytes do not fit one binding.
     pub(crate) fn or(self, fix: &'static str) -> Self {
         Self { fix, ..self }
     }
 
-    /// Bytes that it takes.
+    /// Bytes that it covers, from the start of the first row to the end of the last.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let before = self.rows.saturating_sub(1).saturating_mul(self.stride);
@@ -154,19 +157,19 @@ impl Operand {
         }
     }
 
-    /// What to change where no binding holds so many bytes.
+    /// Advice if its bytes do not fit one binding.
     pub(crate) fn fix(&self) -> &'static str {
         self.fix
     }
 }
 
-/// What an operation does: predicted by its plan, or the least that the layer needs.
+/// The work of an operation: that of a plan, or the least that the layer needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Work {
-    /// Bytes of every tensor that is read and of every one that is written, once each.
+    /// Bytes read and written: each tensor once for each, and scratch memory likewise.
     pub bytes: u64,
-    /// Floating-point operations of the products, two for a multiply-add.
+    /// Floating-point operations of the products: two for each multiply-add.
     pub flops: u64,
 }
 
@@ -179,7 +182,7 @@ impl std::ops::Add for Work {
 }
 
 impl Recording {
-    /// The shaders of its steps, to compile ahead of their first use.
+    /// The shaders of its steps, for compiling them ahead of their first use.
     pub fn shaders(&self) -> impl Iterator<Item = Shader> + '_ {
         self.steps.iter().map(|step| step.shader.clone())
     }
@@ -192,7 +195,7 @@ impl Recording {
 }
 
 impl Recording {
-    /// The same for fewer tokens.
+    /// The same recording for fewer tokens.
     pub(crate) fn with_capacity(mut self, capacity: u32) -> Self {
         for operand in &mut self.tensors {
             if operand.by_tokens {
@@ -204,7 +207,7 @@ impl Recording {
 }
 
 impl Step {
-    /// Checks the limits that a shader meets, and its loops for up to `tokens` tokens.
+    /// Checks the shader against the device's limits, and its loops for up to `tokens` tokens.
     pub(crate) fn new(
         shader: Shader,
         uniform: &impl Pod,
@@ -238,7 +241,7 @@ impl Step {
     }
 }
 
-/// What a host in another language needs of a step: the shader's text in the place of its key.
+/// A host in another language needs the shader's text, not its key.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Step {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -273,7 +276,7 @@ impl serde::Serialize for Operand {
     }
 }
 
-/// Refuses a dispatch whose threads run more loop iterations than the driver lets them.
+/// Refuses a dispatch whose threads run more loop iterations than the driver allows.
 #[cfg(not(target_arch = "wasm32"))]
 fn check_loops(
     shader: &Shader,
@@ -303,7 +306,7 @@ fn check_loops(
     )
 }
 
-/// In a browser no driver with such a bound can be told.
+/// A browser does not tell which driver runs, so no bound is known.
 #[cfg(target_arch = "wasm32")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it refuses")]
 fn check_loops(_: &Shader, _: &Parts, _: &[u8], _: [u32; 3], _: u32, _: &DeviceProfile) -> Result<(), Error> {

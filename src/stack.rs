@@ -1,4 +1,4 @@
-//! A whole model: the adapters of all its modules, what training keeps of them, and one optimiser.
+//! A whole model: the adapters of all its modules, their training state, and one optimiser.
 
 use crate::adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 use crate::element::Element;
@@ -9,27 +9,29 @@ use crate::memory::Memory;
 use crate::plan::Capacity;
 use crate::recording::Recording;
 
-/// What a stack is made of.
+/// The modules, operations and constants of a stack.
 #[derive(Debug, Clone, Default)]
 pub struct StackDescriptor<'a> {
-    /// The adapted modules, by name, and their layers.
+    /// The adapted modules: their names and layers.
     pub modules: &'a [(&'a str, Config)],
     /// The most tokens of a batch.
     pub capacity: Capacity,
-    /// What runs on each module: [`Operation::training_step`], or a forward alone.
+    /// The operations on each module: [`Operation::training_step`], or a forward alone.
     pub operations: &'a [Operation],
-    /// The optimiser's constants, where the operations have a `backward_params`. Clipping is by the norm of all
-    /// gradients together.
+    /// The optimiser's constants, used if the operations include a `backward_params`. Clipping uses one norm
+    /// for the gradients of all modules.
     pub hyper: AdamWHyper,
 }
 
-/// A model's adapters in as few buffers as the device allows, and everything beside them but the activations:
-/// gradients, moments, what forward saves for backward, and scratch memory that all operations share.
+/// A model's adapters in as few buffers as the device allows, and all tensors besides the activations:
+/// gradients, moments, the state that forward saves for backward, and scratch memory that all operations
+/// share.
 ///
-/// All modules share scratch memory and `dstate`: encode a module's `backward_input` and `backward_params` one
-/// after the other, before the next module's.
+/// All modules share scratch memory and `dstate`: encode a module's `backward_input` and `backward_params`
+/// one after the other, before those of the next module.
 ///
-/// What is not needed is not allocated: for a forward alone there are parameters and perhaps scratch memory.
+/// A stack allocates only what its operations need: for a forward alone, parameters and perhaps scratch
+/// memory.
 #[derive(Debug)]
 pub struct Stack {
     kernels: Kernels,
@@ -39,7 +41,7 @@ pub struct Stack {
     gradients: Vec<wgpu::Buffer>,
     moments: Vec<wgpu::Buffer>,
     saved: Vec<wgpu::Buffer>,
-    /// Where each module's part of `saved` lies: buffer and offset.
+    /// The place of each module's part of `saved`: buffer and offset in bytes.
     saved_places: Vec<(usize, u64)>,
     dstate: Option<wgpu::Buffer>,
     scratch: Option<wgpu::Buffer>,
@@ -49,8 +51,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Plans and compiles the operations, once for each shape, and allocates everything. Parameters are zero
-    /// until [`Stack::write`] sets them.
+    /// Plans and compiles the operations, once for each configuration, and allocates everything. Parameters
+    /// are zero until [`Stack::write`] sets them.
     ///
     /// # Errors
     /// Every mistake in modules, shapes and limits; too little memory.
@@ -144,7 +146,7 @@ impl Stack {
         })
     }
 
-    /// Like [`Stack::new`], for browsers, where wgpu reports only later whether a pipeline compiled.
+    /// Like [`Stack::new`], for browsers, where wgpu reports later whether a pipeline compiled.
     ///
     /// # Errors
     /// Those of [`Stack::new`].
@@ -154,37 +156,38 @@ impl Stack {
                 kernels.prepare_async(operation, config, descriptor.capacity).await?;
             }
         }
-        // AdamW's shaders do not depend on how many elements there are.
+        // AdamW's shaders do not depend on the number of elements.
         let optimiser = kernels.planner().adamw(&[4], descriptor.hyper.max_norm.is_some())?;
         kernels.warm_async(optimiser.iter().flat_map(Recording::shaders)).await?;
         Self::new(kernels, descriptor)
     }
 
-    /// Where each adapter lies.
+    /// The place of each adapter.
     #[must_use]
     pub fn pack(&self) -> &Pack {
         &self.pack
     }
 
-    /// The bytes that it has allocated.
+    /// The bytes that the stack has allocated.
     #[must_use]
     pub fn memory(&self) -> Memory {
         self.memory
     }
 
-    /// The buffers of parameters, as [`Pack::places`] divides them.
+    /// The buffers of parameters. [`Pack::places`] gives the place of each adapter in them.
     #[must_use]
     pub fn parameters(&self) -> &[wgpu::Buffer] {
         &self.parameters
     }
 
-    /// The buffers of gradients, which lie like the parameters; none without a `backward_params`.
+    /// The buffers of gradients, laid out like the parameters; none without a `backward_params`.
     #[must_use]
     pub fn gradients(&self) -> &[wgpu::Buffer] {
         &self.gradients
     }
 
-    /// The buffers of moments: of each buffer of parameters all first ones, then all second ones.
+    /// The buffers of moments, one for each buffer of parameters: all first moments, then all second moments.
+    /// None without a `backward_params`.
     #[must_use]
     pub fn moments(&self) -> &[wgpu::Buffer] {
         &self.moments
@@ -196,13 +199,13 @@ impl Stack {
         self.optimiser.as_ref()
     }
 
-    /// An [`AdamWStatus`], which the optimiser leaves where it clips.
+    /// The buffer with the [`AdamWStatus`], if the optimiser clips.
     #[must_use]
     pub fn status(&self) -> Option<&wgpu::Buffer> {
         self.status.as_ref()
     }
 
-    /// A batch of as many tokens as the stack has room for.
+    /// A batch with the stack's capacity of tokens.
     ///
     /// # Errors
     /// No tokens, too little memory or a lost device.
@@ -210,10 +213,10 @@ impl Stack {
         Batch::new(&self.kernels, self.capacity.tokens)
     }
 
-    /// Sets the parameters of a module, before whatever is submitted next.
+    /// Sets the parameters of a module. It takes effect before the next submission.
     ///
     /// # Errors
-    /// A module that the stack does not have, or matrices of other shapes.
+    /// A module that the stack does not have, or matrices with other shapes.
     pub fn write(&self, module: &str, adapter: &Adapter) -> Result<(), Error> {
         let place = &self.pack.places()[self.find(module)?];
         let packed = place.layout().pack(adapter)?;
@@ -222,11 +225,12 @@ impl Stack {
         Ok(())
     }
 
-    /// Binds an operation of a module to the caller's activations: of `x`, `y`, `g` and `dx` those that it has.
-    /// All others are the stack's own, unless they are given.
+    /// Binds an operation of a module to the caller's activations: those of `x`, `y`, `g` and `dx` that the
+    /// operation has. The stack provides its own tensors for the others, unless they are given.
     ///
     /// # Errors
-    /// A module that the stack does not have; those of [`Kernels::prepare`] and [`Prepared::bind`](crate::Prepared::bind).
+    /// A module that the stack does not have; the errors of [`Kernels::prepare`] and
+    /// [`Prepared::bind`](crate::Prepared::bind).
     pub fn bind<'s>(
         &'s self,
         module: &str,

@@ -1,4 +1,4 @@
-// TENSOR is f16: vec4s of four elements, 8 bytes each, without the device's f16 feature.
+// TENSOR is f16: vec4s of four elements, 8 bytes each. The device's f16 feature is not needed.
 
 alias TENSOR_element = vec2<u32>;
 

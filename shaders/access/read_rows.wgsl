@@ -1,5 +1,5 @@
-// Read access to the matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) where both are
-// multiples of 4. Put behind access/f32.wgsl, f16.wgsl or bf16.wgsl.
+// Read access to the matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart), where both
+// are multiples of 4. Goes after access/f32.wgsl, f16.wgsl or bf16.wgsl.
 //@ import access: vec_TENSOR
 
 // Elements 4 * column .. 4 * column + 3 of `row`.

@@ -1,5 +1,6 @@
-// Read access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) for any WIDTH:
-// rows start at any element, so four are read one by one, and what lies past the row's end is zero.
+// Read access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart), for any
+// WIDTH. Rows may start at any element, so four elements are read one by one. Elements past the row's end are
+// zero.
 
 alias TENSOR_element = f32;
 

@@ -1,11 +1,11 @@
-// Put behind access/f16.wgsl. The device rounds to either neighbour. Beyond f16's largest number WGSL
-// leaves pack2x16float's result open, also for the other of the two, so it never gets there: what
-// rounds to more is an infinity, as IEEE 754 has it, and NaN stays NaN.
+// Goes after access/f16.wgsl. The device rounds to either neighbour. If one of the two inputs of
+// pack2x16float is beyond f16's largest number, WGSL leaves the whole result open, so such numbers never
+// reach it: a number that rounds to more becomes an infinity, as in IEEE 754, and NaN stays NaN.
 
 fn half_pair_TENSOR(pair: vec2<f32>) -> u32 {
     let bits = bitcast<vec2<u32>>(pair);
     let magnitude = bits & vec2<u32>(0x7fffffffu);
-    // 65520 lies halfway between 65504, the largest, and what would be the next.
+    // 65520 lies halfway between 65504, f16's largest number, and what would be the next.
     let finite = magnitude < vec2<u32>(bitcast<u32>(65520.0));
     let inside = clamp(select(vec2<f32>(0.0), pair, finite), vec2<f32>(-65504.0), vec2<f32>(65504.0));
     let packed = pack2x16float(inside);

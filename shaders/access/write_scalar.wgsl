@@ -1,5 +1,5 @@
-// Write access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart) for any
-// WIDTH: what lies past the row's end is dropped. Put behind access/read_scalar.wgsl.
+// Write access to the f32 matrix TENSOR (rows of WIDTH elements, which start STRIDE elements apart), for any
+// WIDTH. Elements past the row's end are dropped. Goes after access/read_scalar.wgsl.
 
 fn store_TENSOR(row: u32, column: u32, value: vec4<f32>) {
     let inside = WIDTH - 4u * column;

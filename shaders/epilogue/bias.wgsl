@@ -1,4 +1,4 @@
-// A bias of target_width elements.
+// Adds a bias of target_width elements to each finished output.
 //@ kernel: dims
 
 @group(0) @binding(4) var<storage, read> bias: array<f32>;

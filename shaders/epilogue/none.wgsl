@@ -1,3 +1,3 @@
-// A finished output is stored as it is.
+// Finished outputs are stored as they are.
 
 fn epilogue(row: u32, c: u32, value: vec4<f32>) -> vec4<f32> { return value; }

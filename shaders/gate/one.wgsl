@@ -1,6 +1,6 @@
-// The gate of one expert: its weight is 1, and nothing leads to it.
+// The gate of one expert: the weight is 1, so there are no logits and no gradient through it.
 
-// w of an expert for four tokens.
+// The expert's weight for four tokens.
 fn weight(expert: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
 
 fn gate(local: u32) {}

@@ -1,9 +1,9 @@
-// w = softmax(l): the logits that `logits` leaves in `state`, behind h, become weights in place.
+// w = softmax(l), in place: `logits` leaves the logits in `state`, after h, and they become the weights.
 //@ import gate: logits
 //@ kernel: state
 //@ host: EXPERTS, QUADS, RANK
 
-// l -> w in place, for four tokens at once. The maximum is taken out first: logits of any size.
+// l -> w in place, for four tokens at once. The maximum is subtracted first, so logits may have any size.
 fn softmax(quad: u32) {
     var largest = state[RANK * QUADS + quad];
     for (var expert = 1u; expert < EXPERTS; expert++) {

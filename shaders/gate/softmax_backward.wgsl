@@ -1,4 +1,4 @@
-// dl = w * (dw - sum_i w_i dw_i), in place behind dh in `dstate_tile`, and on to what the logits were made of.
+// dl = w * (dw - sum_i w_i dw_i), in place after dh in `dstate_tile`; then the backward of the logits.
 //@ import gate: logits_backward
 //@ kernel: dstate_tile, state
 //@ host: EXPERTS, QUADS, RANK

@@ -6,7 +6,7 @@
 //   m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
 //   parameter -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
 //
-// Bindings (all in the packed layout):
+// Bindings (tensors 1 to 3 in the packed layout):
 //   0  dims        uniform
 //   1  parameters  updated
 //   2  gradients

@@ -1,22 +1,23 @@
-// backward_input: from g = dL/dy to dx and the per-token [dh, dl], for a tile of tokens and a slice
-// of the inputs, in one dispatch, or in one behind shrink.wgsl.
+// backward_input: from g = dL/dy to dx and the per-token [dh, dl], for a tile of tokens and a slice of the
+// inputs, in one dispatch. A separate shrink (kernel/shrink.wgsl) may run before it.
 //
 //   v_i  = s * B_i^T g
 //   dw_i = v_i . h                  dl = w * (dw - sum_i w_i dw_i)
 //   dh   = sum_i w_i v_i            (+ W_g^T dl for the latent router)
 //   dx (+)= A^T dh                  (+ W_g^T dl for the input router)
 //
-// v is used up a few columns at a time (absorb), so memory does not grow with RANK * EXPERTS.
+// absorb consumes a few columns of v at a time, so memory does not grow with RANK * EXPERTS.
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (uniform/fused.wgsl)
-//   1  g           tokens x d_out (source/g.wgsl); or `shrink_sums`, what shrink.wgsl has made of it
+//   1  g           tokens x d_out (source/g.wgsl); or `shrink_sums`, which a separate shrink wrote
 //                  (source/sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  saved       tokens x STATE, [h, w] as forward saved them; h alone for one expert
 //   4  dstate      tokens x STATE, [dh, dl], or dh alone for one expert; written
-//   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; where wanted
+//   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; only where dx is wanted
 //                  (product/input_gradient.wgsl)
+//   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
 // (STATE * QUADS * 16 bytes each), `v` (SUMMED_COLUMNS * QUADS * 16 bytes).
@@ -33,20 +34,20 @@
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dstate: array<f32>;
 
-// [h, w][quad], each a vec4 over four tokens; one expert has h alone, and dh below.
+// [h, w][quad], each a vec4 over four tokens. One expert has h alone, and in dstate_tile dh alone.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 // [dh, dw then dl][quad].
 var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
-// The columns of v that are being absorbed: [column of those absorbed together][quad].
+// The columns of v that are absorbed together: [column][quad].
 var<workgroup> v: array<vec4<f32>, SUMMED_COLUMNS * QUADS>;
 
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     v[(column % SUMMED_COLUMNS) * QUADS + quad] = dims.scaling * value;
 }
 
-// Adds what columns first .. first + count of v (v_i[j] is column i * RANK + j) contribute to dh and
-// dw. Each thread owns one entry of [dh, dw] for four tokens; the next barrier comes before v is
-// written again.
+// Adds the contribution of columns first .. first + count of v to dh and dw; v_i[j] is column i * RANK + j.
+// Each thread owns one entry of [dh, dw] for four tokens. The caller puts a barrier between this and the next
+// write to v.
 fn absorb(first: u32, count: u32, local: u32) {
     let end = first + count;
     // dh_j: the columns congruent to j
@@ -102,7 +103,7 @@ fn main(
     if (first_token >= batch.tokens) {
         return;
     }
-    // The barriers inside shrink come before anyone reads what load_state wrote.
+    // shrink has a barrier before the first read of what load_state wrote.
     load_state(first_token, local);
     shrink(first_token, batch.tokens, local);
     workgroupBarrier();

@@ -1,14 +1,15 @@
-// backward_params: the gradients of every parameter, G = Z^T X summed over tokens, over blocks of the
-// packed gradient buffer and splits of the tokens: all blocks in one dispatch, or a dispatch for each kind.
+// backward_params: the gradients of every parameter, G = Z^T X summed over tokens. The work is divided into
+// blocks of the packed gradient buffer and splits of the tokens. The three kinds of block share one dispatch,
+// or each has a separate one.
 //
 //   shrink block   dA = sum_t dh x^T, input router also dW_g = sum_t dl x^T     Z = [dh, dl], X = x
 //   expand block   dB_i = s * sum_t w_i g h^T, stored transposed               Z = s w_i h_j, X = g
 //   latent router  dW_g = sum_t dl h^T                                         Z = dl,       X = h
 //
-// A workgroup owns some rows x WORKGROUP vec4 columns of one of the three blocks, in registers, and walks
-// over the tokens of its split (product/outer.wgsl, once for each X; product/no_outer.wgsl for a kind that is not
-// in this dispatch). Unsplit, it writes (or adds to) the gradients; split, each
-// split writes its own copy of the gradients and backward_params_reduce.wgsl adds the copies up.
+// A workgroup keeps some rows x WORKGROUP vec4 columns of one of the three blocks in registers and loops over
+// the tokens of its split (product/outer.wgsl, once for each X; product/no_outer.wgsl for a kind of block
+// that is not in this dispatch). With one split it writes the gradients, or adds to them. With several, each
+// split writes its own copy of the gradients, and backward_params_reduce.wgsl adds up the copies.
 //
 // Bindings (matrices row-major):
 //   0  dims       uniform
@@ -17,6 +18,7 @@
 //   3  saved      tokens x STATE, [h, w], or h alone for one expert
 //   4  dstate     tokens x STATE, [dh, dl], or dh alone for one expert
 //   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
+//   group 1, 0    batch, uniform (uniform/batch.wgsl)
 // Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
 // Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
 //@ import access: g_element, x_element
@@ -30,13 +32,13 @@ struct Dims {
     // elements from the start of a row to the start of the next
     x_stride: u32,
     g_stride: u32,
-    // of the tokens, equally many in each but the last
+    // splits of the tokens: all of equal length, but the last ones may be shorter, or empty in a small batch
     splits: u32,
-    // The first workgroup along the grid that belongs to the expand block, to the latent router, to nothing.
+    // workgroup indices: where the expand block starts, where the latent router starts, and the end
     expand_start: u32,
     latent_start: u32,
     end: u32,
-    // where the blocks behind the shrink block start in the packed layout, and its length, in vec4s
+    // where the expand block and the latent router start in the packed layout, and its length, in vec4s
     expand_block: u32,
     latent_block: u32,
     packed: u32,

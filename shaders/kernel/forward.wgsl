@@ -1,14 +1,15 @@
-// forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a
-// slice of the outputs, in one dispatch, or in one behind shrink.wgsl. l = W_g x (input router) or W_g h
-// (latent router).
+// forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a slice of
+// the outputs, in one dispatch. A separate shrink (kernel/shrink.wgsl) may run before it. l = W_g x (input
+// router) or W_g h (latent router).
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (uniform/fused.wgsl)
-//   1  x           tokens x d_in (source/x.wgsl); or `shrink_sums`, what shrink.wgsl has made of it
+//   1  x           tokens x d_in (source/x.wgsl); or `shrink_sums`, which a separate shrink wrote
 //                  (source/sums.wgsl)
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  y           tokens x d_out; added to when ACCUMULATE
 //   4  saved       tokens x STATE, [h, w], or h alone for one expert; training only (state/save.wgsl)
+//   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and
 // `state`, STATE * QUADS * 16 bytes.
@@ -25,7 +26,7 @@
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
-// [h, l then w][quad], each a vec4 over four tokens; one expert has h alone.
+// [h, l then w][quad], each a vec4 over four tokens. One expert has h alone.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }

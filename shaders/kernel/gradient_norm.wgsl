@@ -1,10 +1,10 @@
-// gradient_norm: sums of squares of the packed gradients, one per workgroup, always in the same
-// order: each thread strides over the buffer, then thread 0 adds up the threads.
+// gradient_norm: sums of squares of the packed gradients, one per workgroup, always added in the same order.
+// Each thread strides over the buffer; then thread 0 adds up the sums of all threads.
 //
 // Bindings:
 //   0  dims       uniform
 //   1  gradients  the packed layout
-//   2  squares    partial sums of several buffers of gradients, WORKGROUP of each: one per workgroup
+//   2  squares    the partial sums of all buffers of gradients: for each buffer WORKGROUP, one per workgroup
 // Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
 //@ import optimiser/norm: DOWN, LARGE, SMALL, Squares, UP

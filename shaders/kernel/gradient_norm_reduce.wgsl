@@ -1,10 +1,11 @@
-// gradient_norm_reduce: the gradients' norm from gradient_norm's partial sums, added up in order. A step
-// whose norm is NaN, infinite or too large for f32 is counted: adamw then leaves everything as it is.
+// gradient_norm_reduce: the gradients' norm, from gradient_norm's partial sums added up in order. If the norm
+// is NaN, infinite or too large for f32, the step is counted as skipped, and adamw leaves everything as it
+// is.
 //
 // Bindings:
 //   0  dims     uniform
 //   1  squares  gradient_norm's partial sums, of all buffers of gradients
-//   2  status   norm: overwritten; skipped: one is added if the norm is not finite
+//   2  status   norm: overwritten; skipped: incremented if the norm is not finite
 // Grid: one workgroup of one thread.
 // Workgroup memory: none.
 //@ import optimiser/norm: DOWN, INFINITY, NAN, Squares, Status, UP
@@ -34,7 +35,8 @@ fn main() {
     }
 }
 
-// sum * DOWN * DOWN, which compilers may take for sum * (DOWN * DOWN), and that for zero: Mesa's GL does.
+// sum * DOWN * DOWN. Written as a product, compilers may compute sum * (DOWN * DOWN), which is zero: Mesa's
+// GL does.
 fn in_larger_unit(sum: f32) -> f32 {
     const EXPONENT = 192u << 23u;
     let bits = bitcast<u32>(sum);
@@ -48,10 +50,11 @@ fn norm_bits(squares: Squares) -> u32 {
     if (squares.largest == INFINITY) {
         return INFINITY;
     }
-    // Each class beside the next larger one, in the latter's unit; two classes down there is nothing to add.
+    // Adds to each class the next smaller one, in the larger one's unit. Anything two classes down is
+    // negligible.
     if (squares.large > 0.0) {
         let root = sqrt(squares.large + in_larger_unit(squares.middle));
-        // root * UP would be 2^128.
+        // root * UP would be 2^128 or more.
         if (root >= 0x1p32f) {
             return INFINITY;
         }

@@ -3,8 +3,8 @@
 //   forward         y (+)= x W0^T + bias     source = x, targets = y, inner dimension d_in
 //   input backward  dx (+)= g W0             source = g, targets = dx, inner dimension d_out
 //
-// Both keep their tiles with the inner dimension in vec4s, so the inner loop is one dot product;
-// they differ only in how a 4 x 4 block of W0 is read (product/linear_forward.wgsl and
+// Both directions store tiles as vec4s along the inner dimension, so the inner loop is one dot product. They
+// differ only in how they read a 4 x 4 block of W0 (product/linear_forward.wgsl and
 // product/linear_backward.wgsl).
 //
 // Bindings (matrices row-major):
@@ -13,8 +13,9 @@
 //   2  weight  W0, d_out x d_in
 //   3  targets tokens x target_width; added to when ACCUMULATE
 //   4  bias    d_out; only where there is one (epilogue/bias.wgsl)
+//   group 1, 0 batch, uniform (uniform/batch.wgsl)
 // Grid: x = blocks of SIDE * THREAD_QUADS * 4 target columns, y and z = blocks of SIDE * THREAD_TOKENS
-// tokens (folded). Workgroup: SIDE x SIDE threads, each THREAD_TOKENS x 4 * THREAD_QUADS outputs.
+// tokens (folded). Workgroup: SIDE x SIDE threads, each with THREAD_TOKENS x (4 * THREAD_QUADS) outputs.
 // Workgroup memory: `source_tile` and `weight_tile`, (SIDE * THREAD_TOKENS + 4 * SIDE * THREAD_QUADS) *
 // DEPTH * 16 bytes.
 //@ import access: load_source, load_targets, source_element, store_targets, targets_element, weight_element

@@ -1,14 +1,16 @@
-// shrink: P = X M^T in a dispatch of its own, before forward or backward_input, where there are too few
-// tokens to keep a device busy, or more columns than can be complete at a time: workgroups share a tile's
-// columns and its inner dimension.
+// shrink: P = X M^T as a separate dispatch before forward or backward_input, for too few tokens to keep the
+// device busy, or for more columns than a workgroup completes at a time. Workgroups share a tile's columns
+// and its inner dimension.
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform
 //   1  source      tokens x source width: x or g
 //   2  parameters  the packed adapter, with M (COLUMNS x source width) in it
 //   3  shrink_sums [split][tile][column][quad], each a vec4 over four tokens (source/sums.wgsl)
-// Grid: x = blocks of PASS_COLUMNS columns, and splits of the inner dimension; y and z = token tiles (folded).
-// Workgroup: QUADS * LANES threads. Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums).
+//   group 1, 0     batch, uniform (uniform/batch.wgsl)
+// Grid: x = blocks of PASS_COLUMNS columns for each split of the inner dimension; y and z = token tiles
+// (folded). Workgroup: QUADS * LANES threads. Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes'
+// sums).
 //@ import access: parameters_element, source_element
 //@ import lanes: local_index, shrink_columns
 //@ import uniform/batch: batch
@@ -20,7 +22,7 @@ struct Dims {
     source_stride: u32,
     // where M starts in `parameters`, in vec4s
     matrix: u32,
-    // vec4s of the source's row in a split
+    // vec4s of a source row in one split
     split_vecs: u32,
 }
 
@@ -31,7 +33,7 @@ struct Dims {
 
 const COLUMN_BLOCKS = (COLUMNS + PASS_COLUMNS - 1u) / PASS_COLUMNS;
 
-// This workgroup's.
+// This workgroup's split, and where its sums start in `shrink_sums`.
 var<private> split: u32;
 var<private> first_sum: u32;
 

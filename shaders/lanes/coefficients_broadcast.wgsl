@@ -1,5 +1,5 @@
-// Coefficients in workgroup memory that all lanes want at once: each lane reads one of them and holds it,
-// and all get it from there. For devices on which lanes read memory one after another.
+// All lanes need the same coefficients from workgroup memory at once. Here each lane reads one coefficient
+// and broadcasts it to the others, for devices on which lanes read memory one after another.
 //
 // The kernel provides coefficient(index) -> vec4.
 //@ kernel: coefficient

@@ -1,4 +1,4 @@
-// Coefficients in workgroup memory that all lanes want at once: every lane reads each of them.
+// All lanes need the same coefficients from workgroup memory at once. Here every lane reads all of them.
 //
 // The kernel provides coefficient(index) -> vec4.
 //@ kernel: coefficient

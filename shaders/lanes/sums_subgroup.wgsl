@@ -1,14 +1,14 @@
-// The lanes of a shrink add their sums by shuffles, SHUFFLED_LANES lanes at a time. Where those are not all, what
-// each SHUFFLED_LANES lanes have is a part, and the LANE_PARTS are added through workgroup memory. A barrier comes
-// only behind SUMMED_COLUMNS columns.
+// The lanes of a shrink add their sums by shuffles among SHUFFLED_LANES lanes. If a quad has more lanes, each
+// SHUFFLED_LANES of them leave a partial sum, and the LANE_PARTS partial sums are added through workgroup
+// memory. There is a barrier only after SUMMED_COLUMNS columns.
 //@ import product/shrink: lane_sums
 //@ kernel: absorb, shrunk
 //@ host: COLUMNS, LANES, LANE_PARTS, PASS_COLUMNS, QUADS, SCRATCH, SHUFFLED_LANES, SUMMED_COLUMNS, WORKGROUP
 
-// [column of those summed together][quad][part], each a vec4 over four tokens.
+// [column of those summed together][quad][partial sum], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 
-// The same in every lane, added in the same order.
+// The sum over SHUFFLED_LANES lanes. It is the same in every lane, and always added in the same order.
 fn shuffled_sum(value: vec4<f32>) -> vec4<f32> {
     var sum = value;
     if (SHUFFLED_LANES > 1u) { sum += subgroupShuffleXor(sum, 1u); }
@@ -52,13 +52,13 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
 }
 
 fn shrink(first_token: u32, tokens: u32, local: u32) {
-    // Without a loop around the barrier, some compilers keep more in registers.
+    // Some compilers keep more in registers if no loop surrounds the barrier.
     if (SUMMED_COLUMNS >= COLUMNS) {
         shrink_columns(0u, COLUMNS, first_token, tokens, local);
     } else {
         for (var begin = 0u; begin < COLUMNS; begin += SUMMED_COLUMNS) {
             shrink_columns(begin, min(begin + SUMMED_COLUMNS, COLUMNS), first_token, tokens, local);
-            // Before the next columns take these ones' place.
+            // Every thread has to absorb its share before the next columns take these ones' place.
             workgroupBarrier();
         }
     }

@@ -1,3 +1,3 @@
-// Threads are numbered as the workgroup numbers them.
+// Threads have their local index in the workgroup.
 
 fn local_index(index: u32) -> u32 { return index; }

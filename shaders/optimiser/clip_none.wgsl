@@ -1,4 +1,4 @@
-// No clipping, and no norm by which to skip a step.
+// No clipping. There is no norm either, so no step is skipped.
 
 fn skipped() -> bool { return false; }
 

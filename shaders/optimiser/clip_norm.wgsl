@@ -12,7 +12,7 @@ fn clip(gradient: vec4<f32>) -> vec4<f32> {
     if (norm <= hyper.max_norm) {
         return gradient;
     }
-    // In two steps where the norm is so large that one factor could be too small for f32.
+    // A very large norm takes two steps, because a single factor could be too small for f32.
     let unit = select(1.0, 0x1p-64f, norm > 0x1p64f);
     return (hyper.max_norm / (norm * unit)) * (gradient * unit);
 }

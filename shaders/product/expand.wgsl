@@ -1,17 +1,17 @@
 // expand: Y += Z M for one tile of tokens, a few columns to a long row.
 //
-// M is a block of `parameters` with expand_rows() rows, Z its coefficients, each a vec4 over four
-// tokens. Each thread owns one vec4 of outputs and keeps 4 * EXPAND_QUADS tokens of it in registers:
-// per row one coalesced vec4 load of M feeds them all. Coefficients lie in workgroup memory, where
-// STAGED_ROWS rows of them fit at a time.
+// M is a block of `parameters` with expand_rows() rows. Z are its coefficients, each a vec4 over four tokens.
+// Each thread owns one vec4 of outputs and keeps 4 * EXPAND_QUADS tokens of it in registers; for each row,
+// one coalesced vec4 load of M feeds them all. The coefficients lie in workgroup memory, which holds
+// STAGED_ROWS rows of them at a time.
 //
-// Before it comes a barrier behind everything that stage reads and what it overwrites.
+// The caller puts a barrier between this and the last write to anything that `stage` reads or overwrites.
 //
 // The kernel provides:
 //   expand_rows() -> u32             a multiple of STEP; not a constant, see uniform/fused.wgsl
-//   stage(first_row, count, local)   makes the coefficients of these rows
-//   coefficient(index) -> vec4       that of the row-th of those, index = row * QUADS + quad
-//   target_vecs() -> u32           vec4s in a row of Y and of M
+//   stage(first_row, count, local)   computes the coefficients of these rows
+//   coefficient(index) -> vec4       the coefficient of a staged row, index = row * QUADS + quad
+//   target_vecs() -> u32             vec4s in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4s
 //   load_target(row, c), store_target(row, c, value)
 //@ import access: vec_parameters
@@ -21,7 +21,7 @@
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 
-// The sums of four tokens from first_row + 4 * quad on.
+// Stores the sums of the four tokens from first_row + 4 * quad on.
 fn store_quad(
     quad: u32,
     first_row: u32,
@@ -82,7 +82,8 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     }
                 }
             }
-            // One by one: around what a half-precision store takes, some compilers would leave a loop.
+            // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the
+            // loop.
             let end_token = select(0u, tokens, c < end_vec);
             let target_row = first_token + 4u * first_quad;
             store_quad(0u, target_row, end_token, c, &sums);

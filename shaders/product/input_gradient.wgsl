@@ -5,10 +5,11 @@
 //@ import uniform/fused: dims, in_vecs
 //@ kernel: dstate_tile
 
-// Not `dx`: that is a namespace to Microsoft's shader compiler.
+// Not `dx`, which is a namespace in Microsoft's shader compiler.
 @group(0) @binding(5) var<storage, read_write> x_gradient: array<x_gradient_element>;
 
-// The coefficients are [dh, dl] of the tile, which are there already.
+// The coefficients are [dh, dl] of the tile. They are in workgroup memory already, so there is nothing to
+// stage.
 fn expand_rows() -> u32 { return dims.shrink_rows; }
 fn stage(first_row: u32, count: u32, local: u32) {}
 fn coefficient(index: u32) -> vec4<f32> { return dstate_tile[index]; }

@@ -1,14 +1,14 @@
-// W0 as backward reads it: rows are the inner dimension, target columns run along them.
+// W0 as backward reads it: its rows are the inner dimension, and target columns run along them.
 //@ import access: load_weight
 //@ kernel: TILE_QUADS, dims
 
-// Which (quad of target columns, k) a thread fetches: columns fastest, along W0's rows.
+// The (quad of target columns, k) that a thread fetches: columns vary fastest, along W0's rows.
 fn weight_item(item: u32) -> vec2<u32> {
     return vec2<u32>(item % TILE_QUADS, item / TILE_QUADS);
 }
 
-// Row 4k + i of W0, or zeros past its last row: the source is zero there, and zero times whatever
-// stood in a clamped row need not be zero.
+// Elements 4 * quad .. 4 * quad + 3 of row `i` of W0, or zeros past its last row. The source is zero there,
+// but clamping the row would not do: zero times an element that is not finite is not zero.
 fn weight_row(i: u32, quad: u32) -> vec4<f32> {
     if (i >= dims.source_width) {
         return vec4<f32>(0.0);

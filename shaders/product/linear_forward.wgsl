@@ -1,9 +1,9 @@
-// W0 as forward reads it: rows are target columns, the inner dimension runs along them.
+// W0 as forward reads it: its rows are target columns, and the inner dimension runs along them.
 //@ import access: load_weight
 //@ kernel: dims
 //@ host: DEPTH
 
-// Which (quad of target columns, k) a thread fetches: k fastest, along W0's rows.
+// The (quad of target columns, k) that a thread fetches: k varies fastest, along W0's rows.
 fn weight_item(item: u32) -> vec2<u32> {
     return vec2<u32>(item / DEPTH, item % DEPTH);
 }

@@ -1,4 +1,4 @@
-// Nothing before this layer learns: dx is not wanted.
+// Nothing before this layer is trained, so dx is not wanted.
 
 fn input_gradient(first_token: u32, slice: u32, local: u32) {
 }

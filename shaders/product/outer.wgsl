@@ -1,8 +1,9 @@
-// outer: G = Z^T X for one block, over the tokens of one split: `rows` x `row_vecs` vec4 columns from
-// `matrix` on in `gradients`. The block index runs along the columns first.
+// outer: G = Z^T X for one block, over the tokens of one split. G has `rows` rows of `row_vecs` vec4 columns
+// and starts at `matrix` in `gradients`. The block index runs along the columns first.
 //
-// Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers: per token one coalesced
-// vec4 load of X feeds them all. Z goes through workgroup memory, as many tokens at a time as fit it.
+// Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers; for each token, one
+// coalesced vec4 load of X feeds them all. Z goes through workgroup memory, which holds as many tokens as fit
+// at a time.
 //
 // The kernel provides:
 //   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads

@@ -1,5 +1,5 @@
-// A shrink that a dispatch of its own has made (shrink.wgsl): what is left is to add the splits of the inner
-// dimension up, always in the same order.
+// The shrink ran as a separate dispatch (kernel/shrink.wgsl). This adds up its splits of the inner dimension,
+// always in the same order.
 //
 // The kernel provides shrunk and absorb, as for product/shrink.wgsl.
 //@ kernel: absorb, shrunk
@@ -8,7 +8,7 @@
 // [split][tile][column][quad], each a vec4 over four tokens.
 @group(0) @binding(1) var<storage, read> shrink_sums: array<vec4<f32>>;
 
-// Room for what the kernel stages.
+// Room for the coefficients that the kernel stages; the sums themselves need none.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 
 fn shrink(first_token: u32, tokens: u32, local: u32) {
@@ -26,7 +26,7 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
         }
         workgroupBarrier();
         absorb(first, count, local);
-        // Before the next columns take these ones' place.
+        // Every thread has to absorb its share before the next columns take these ones' place.
         workgroupBarrier();
     }
 }

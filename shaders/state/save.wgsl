@@ -1,5 +1,6 @@
-// Training: h and w go to `saved` (tokens x STATE, rows [h, w], or h alone for one expert): all that backward
-// needs besides x. Only the first output slice writes; the others would write the same.
+// Training: h and w go to `saved` (tokens x STATE, rows [h, w], or h alone for one expert). Besides x,
+// backward needs nothing else of forward. Only the first output slice writes, since all slices have the same
+// state.
 //@ kernel: state
 //@ host: QUADS, STATE, TILE_TOKENS, WORKGROUP
 

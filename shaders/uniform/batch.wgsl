@@ -1,4 +1,4 @@
-// What changes from batch to batch, in one uniform that all operations of a model share.
+// The number of tokens, which changes from batch to batch. All operations of a model share this uniform.
 
 struct Batch {
     tokens: u32,

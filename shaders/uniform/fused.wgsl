@@ -1,19 +1,19 @@
-// What forward and backward_input share: their uniform, and where the adapter's blocks lie.
+// Shared by forward and backward_input: their uniform, and the places of the adapter's blocks.
 
 struct Dims {
     d_in: u32,
     d_out: u32,
-    // vec4s of the target's row in a slice
+    // vec4s of a target row in one slice
     slice_vecs: u32,
     // elements from the start of a row of the source or the target to the start of the next
     source_stride: u32,
     target_stride: u32,
-    // where the blocks behind the shrink block start in `parameters`, in vec4s
+    // where the expand block and the latent router start in `parameters`, in vec4s
     expand_block: u32,
     latent_block: u32,
     scaling: f32,
-    // EXPERTS and SHRINK_ROWS, as bounds that compilers do not unroll over: the coefficients of all rows
-    // would stay in registers.
+    // EXPERTS and SHRINK_ROWS again, as runtime values. With constants, compilers would unroll the loops over
+    // rows and keep every coefficient in a register.
     experts: u32,
     shrink_rows: u32,
 }

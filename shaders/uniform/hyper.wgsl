@@ -1,5 +1,5 @@
-// What changes from one optimiser step to the next, in one uniform that all buffers of a model share: see
-// AdamW on the host.
+// The optimiser's constants, corrected for its step (AdamWHyper::uniform on the host). All buffers of a model
+// share this uniform.
 
 struct Hyper {
     // 1 - learning rate * weight decay

@@ -1,11 +1,11 @@
-//! What changes from batch to batch.
+//! The uniform that changes from batch to batch.
 
 use super::kernels::{Kernels, Varied};
 use crate::error::Error;
 
 /// The number of tokens of a batch: one small object that all operations of a model share.
 ///
-/// Two batches in one submission are two such objects.
+/// Two batches in one submission need two such objects.
 #[derive(Debug)]
 pub struct Batch {
     varied: Varied,
@@ -22,10 +22,10 @@ impl Batch {
         Ok(Self { varied: kernels.varied("hydralora batch", &Self::contents(tokens))?, tokens })
     }
 
-    /// Sets the number of tokens, for what is encoded and submitted afterwards.
+    /// Sets the number of tokens of everything that is encoded and submitted afterwards.
     ///
-    /// This is a `Queue::write_buffer`: it takes effect before whatever is submitted next, so submit what was
-    /// encoded with another number before.
+    /// This is a `Queue::write_buffer`: it takes effect before the next submission. Submit everything that
+    /// was encoded with another number first.
     ///
     /// # Errors
     /// No tokens.
@@ -42,13 +42,13 @@ impl Batch {
         self.tokens
     }
 
-    /// The uniform buffer, for an application's own shaders: it starts with the number of tokens, a u32.
+    /// The uniform buffer, for an application's own shaders: it starts with the number of tokens, as a u32.
     #[must_use]
     pub fn buffer(&self) -> &wgpu::Buffer {
         self.varied.buffer()
     }
 
-    /// `struct Batch` in part/batch.wgsl.
+    /// `struct Batch` in `shaders/uniform/batch.wgsl`, padded to 16 bytes.
     fn contents(tokens: u32) -> [u8; 16] {
         bytemuck::cast([tokens, 0, 0, 0])
     }

@@ -1,4 +1,4 @@
-//! Recordings with pipelines, and those with tensors: what is ready to be encoded.
+//! Prepared operations, which are recordings with pipelines, and bound ones, which also have tensors.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::kernel::{BindingKind, Varying};
 use crate::plan::Grid;
 use crate::recording::{Operand, Recording, Slot, Step};
 
-/// An operation on a layer, planned and compiled for batches of up to its capacity: ready to be bound to the
-/// tensors of any number of layers of this shape. Clones are cheap.
+/// An operation on a layer, planned and compiled for batches of up to its capacity. It can be bound to the
+/// tensors of any number of layers with this configuration. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Prepared(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    /// What tensors are checked against.
+    /// The limits that tensors are checked against.
     limits: wgpu::Limits,
     pooled: bool,
-    /// For different numbers of tokens, the least first.
+    /// For different numbers of tokens, the smallest first.
     variants: Vec<Variant>,
     scratch_bytes: u64,
 }
@@ -34,11 +34,11 @@ struct Inner {
 struct Variant {
     recording: Recording,
     compiled: Vec<(Arc<Pipeline>, Arc<wgpu::Buffer>)>,
-    /// Where each piece of scratch memory starts.
+    /// The start of each piece of scratch memory, in bytes.
     offsets: Vec<u64>,
 }
 
-/// An operation bound to tensors, ready to be encoded any number of times.
+/// An operation bound to tensors. It can be encoded any number of times.
 #[derive(Debug)]
 pub struct Bound {
     operation: &'static str,
@@ -59,7 +59,7 @@ struct Dispatch {
     grid: Grid,
 }
 
-/// The name under which scratch memory of the caller's may be given.
+/// The name under which a caller may give scratch memory.
 const SCRATCH: &str = "scratch";
 
 impl Prepared {
@@ -87,31 +87,32 @@ impl Prepared {
         Ok(Self(Arc::new(Inner { shared, limits, pooled, variants, scratch_bytes })))
     }
 
-    /// The recordings, for different numbers of tokens, the least first.
+    /// The recordings, for different numbers of tokens, the smallest first.
     #[must_use]
     pub fn recordings(&self) -> impl ExactSizeIterator<Item = &Recording> {
         self.0.variants.iter().map(|variant| &variant.recording)
     }
 
-    /// Whether a tensor of this name may be bound.
+    /// Whether a tensor with this name may be bound.
     pub(crate) fn takes(&self, name: &str) -> bool {
         name == SCRATCH || self.recordings().any(|recording| recording.tensor(name).is_some())
     }
 
-    /// Bytes of scratch memory that it needs while it runs; 0 where it needs none.
+    /// Bytes of scratch memory that the operation needs while it runs; 0 if it needs none.
     #[must_use]
     pub fn scratch_bytes(&self) -> u64 {
         self.0.scratch_bytes
     }
 
-    /// Binds tensors by their names, as the operation's options list them: for as many tokens as it was
-    /// prepared for, of which a batch may have fewer.
+    /// Binds tensors by their names, which the operation's options list. Tensors have room for the full
+    /// capacity; a batch may have fewer tokens.
     ///
-    /// Scratch memory is allocated, unless a tensor `scratch` of [`Prepared::scratch_bytes`] is given. Operations
-    /// that do not run at the same time may share it: all that are encoded into the passes of one queue.
+    /// This allocates scratch memory, unless a tensor `scratch` of [`Prepared::scratch_bytes`] is given.
+    /// Operations that do not run at the same time may share that tensor, such as all operations in the
+    /// passes of one queue.
     ///
     /// # Errors
-    /// Every mistake in tensors, with the numbers; nothing is recorded then.
+    /// Every mistake in tensors, with the numbers. Nothing is recorded in that case.
     pub fn bind(&self, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
         let Inner { shared, limits, pooled, variants, scratch_bytes } = &*self.0;
         let Some(Variant { recording: Recording { operation, tensors: operands, .. }, .. }) = variants.last()
@@ -132,7 +133,7 @@ impl Prepared {
         let scratch_operand =
             Operand::vector(SCRATCH, BindingKind::Write, Element::F32, scratch_bytes.div_ceil(4));
         let mut all = bound.clone();
-        // All together, so that what may share a buffer does not depend on the plan.
+        // Checked together, so that the answer does not depend on the plan.
         all.extend(given(SCRATCH).map(|tensor| tensor::Bound { operand: &scratch_operand, tensor }));
         tensor::check(&all, limits)?;
         if !pooled {
@@ -195,16 +196,16 @@ impl Variant {
 }
 
 impl Bound {
-    /// Dispatches that encoding takes for a batch of so many tokens.
+    /// Number of dispatches for a batch of `tokens` tokens.
     #[must_use]
     pub fn dispatches(&self, tokens: u32) -> usize {
         self.variant(tokens).map_or(0, |variant| variant.dispatches.len())
     }
 
-    /// Encodes the operation for the tokens of `batch`. It allocates nothing, and submits nothing.
+    /// Encodes the operation for the tokens of `batch`. It allocates nothing and submits nothing.
     ///
     /// # Errors
-    /// More tokens than the operation was prepared for; nothing is encoded then.
+    /// More tokens than the operation was prepared for. Nothing is encoded in that case.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
         let tokens = batch.tokens();
         let Some(variant) = self.variant(tokens) else {
@@ -215,7 +216,7 @@ impl Bound {
         Ok(())
     }
 
-    /// Encodes an operation that has no tokens, but perhaps another uniform in group 1.
+    /// Encodes an operation without tokens. `varying` is its uniform in group 1, if it has one.
     pub(crate) fn encode_with(&self, pass: &mut wgpu::ComputePass<'_>, varying: &wgpu::BindGroup) {
         for variant in &self.variants {
             variant.encode(pass, 1, varying);

@@ -1,4 +1,4 @@
-//! The library on one of the caller's devices: compiled pipelines, uniforms and plans, each made once.
+//! The library on one of the caller's devices. Pipelines, uniforms and plans are each made once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,10 +15,11 @@ use crate::plan::{Capacity, DeviceProfile, Tuning};
 use crate::planner::Planner;
 use crate::recording::{Operand, Recording};
 
-/// The library on one of the caller's devices: what operations are prepared with.
+/// The library on one of the caller's devices. It prepares operations.
 ///
-/// Pipelines compile on first use and are kept, and so are plans and uniforms. Make one per device and share
-/// it: it is `Sync`, and holds only a reference-counted handle of the device. Clones share everything.
+/// Pipelines compile on first use and are kept; so are plans and uniforms. Make one `Kernels` per device and
+/// share it: it is `Sync`. Of the caller's objects it holds only reference-counted handles of the device and
+/// the queue. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Kernels {
     planner: Planner,
@@ -27,19 +28,19 @@ pub struct Kernels {
     prepared: Arc<Mutex<HashMap<PlanKey, Prepared>>>,
 }
 
-/// What does not depend on how operations are planned.
+/// The parts that do not depend on how operations are planned.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(super) device: wgpu::Device,
     queue: wgpu::Queue,
-    /// Group 1 of all pipelines.
+    /// The layout of group 1, the same for all pipelines that have one.
     varying: wgpu::BindGroupLayout,
     pipelines: Cache<(Shader, bool), Pipeline>,
     uniforms: Cache<Vec<u8>, wgpu::Buffer>,
 }
 
-/// Things that are made on first use. A place's lock is held while its thing is made, so that different things
-/// are made at the same time.
+/// Values that are made on first use. Each place has its own lock, which is held while its value is made, so
+/// that different values can be made at the same time.
 type Cache<K, V> = Mutex<HashMap<K, Place<V>>>;
 type Place<V> = Arc<Mutex<Option<Arc<V>>>>;
 
@@ -47,15 +48,15 @@ type Place<V> = Arc<Mutex<Option<Arc<V>>>>;
 type PlanKey = (Operation, Config, Capacity);
 
 impl Kernels {
-    /// The kernels on `device`, planned for what [`DeviceProfile::of`] says of it. `queue` writes the constants of
-    /// operations while they are prepared, ahead of what is submitted to it next.
+    /// The kernels on `device`, planned for the profile from [`DeviceProfile::of`]. While operations are
+    /// prepared, `queue` writes their constants, which takes effect before its next submission.
     #[must_use]
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
         Self::with_profile(device, queue, DeviceProfile::of(device))
     }
 
-    /// The kernels on `device`, planned for `profile`: for devices whose width the caller knows. Where the
-    /// profile claims more subgroup lanes or loop iterations than the device guarantees, the device's count.
+    /// The kernels on `device`, planned for `profile`: for devices whose width the caller knows. Limits,
+    /// subgroup lanes and loop iterations are reduced to those that the device guarantees.
     #[must_use]
     pub fn with_profile(device: &wgpu::Device, queue: &wgpu::Queue, profile: DeviceProfile) -> Self {
         let profile = profile.within(&DeviceProfile::of(device));
@@ -74,38 +75,39 @@ impl Kernels {
         Self { planner, pooled: false, shared: Arc::new(shared), prepared: Arc::default() }
     }
 
-    /// The same kernels, with the pipelines and uniforms made so far and later, planning with `tuning`.
+    /// The same kernels, planned with `tuning`. Both share all pipelines and uniforms, those made later too.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Self {
         let planner = Planner { tuning, ..self.planner.clone() };
         Self { planner, prepared: Arc::default(), ..self.clone() }
     }
 
-    /// The same kernels for tensors in pools: their shaders declare what they only read as written, so that
-    /// tensors that an operation reads and others that it writes may lie in one buffer, in ranges that do not
-    /// overlap.
+    /// The same kernels for tensors in pools. Their shaders declare read-only tensors as written too, so that
+    /// the tensors that an operation reads and those that it writes may lie in one buffer, in ranges that do
+    /// not overlap.
     #[must_use]
     pub fn pooled(&self) -> Self {
         Self { pooled: true, prepared: Arc::default(), ..self.clone() }
     }
 
-    /// What plans are made for, and with.
+    /// The planner: the profile and the tuning table that plans are made with.
     #[must_use]
     pub fn planner(&self) -> &Planner {
         &self.planner
     }
 
-    /// What plans are made for.
+    /// The device profile that plans are made for.
     #[must_use]
     pub fn profile(&self) -> &DeviceProfile {
         &self.planner.profile
     }
 
-    /// Plans and compiles an operation on a layer for batches of up to `capacity` tokens. The result is kept:
-    /// to ask again for what was prepared before, as for the next layer of the same shape, costs nothing.
+    /// Plans and compiles an operation on a layer for batches of up to `capacity` tokens. The result is kept,
+    /// so asking again, such as for the next layer with the same configuration, costs only a look-up.
     ///
     /// # Errors
-    /// Those of [`Planner::plan`]; also what wgpu reports.
+    /// Those of [`Planner::plan`], and everything that wgpu reports. In a browser also
+    /// [`Error::NotYetKnown`], unless [`Kernels::prepare_async`] or [`Kernels::warm_async`] came first.
     pub fn prepare(
         &self,
         operation: &Operation,
@@ -122,11 +124,11 @@ impl Kernels {
         Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
     }
 
-    /// Like [`Kernels::prepare`], for browsers, where wgpu reports only later whether a pipeline compiled. Nothing
-    /// is kept of what fails.
+    /// Like [`Kernels::prepare`], for browsers, where wgpu reports later whether a pipeline compiled.
+    /// Failures are not kept.
     ///
     /// # Errors
-    /// Those of [`Kernels::prepare`].
+    /// Those of [`Planner::plan`], and everything that wgpu reports.
     pub async fn prepare_async(
         &self,
         operation: &Operation,
@@ -141,19 +143,20 @@ impl Kernels {
         self.prepare(operation, config, capacity)
     }
 
-    /// Compiles recordings of one operation on one layer, for different numbers of tokens, the least first.
+    /// Compiles recordings of one operation on one layer, for different numbers of tokens, the smallest
+    /// first.
     ///
     /// # Errors
-    /// What wgpu reports.
+    /// Everything that wgpu reports.
     pub fn prepare_recordings(&self, recordings: Vec<Recording>) -> Result<Prepared, Error> {
         Prepared::new(self, recordings)
     }
 
-    /// Compiles a recording where that was not done before, and binds the caller's tensors to it: see
+    /// Compiles a recording unless it was compiled before, and binds the caller's tensors to it: see
     /// [`Prepared::bind`].
     ///
     /// # Errors
-    /// What wgpu reports, and those of [`Prepared::bind`].
+    /// Everything that wgpu reports, and the errors of [`Prepared::bind`].
     pub fn bind(&self, recording: &Recording, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
         self.prepare_recordings(vec![recording.clone()])?.bind(tensors)
     }
@@ -169,14 +172,14 @@ impl Kernels {
         Ok(())
     }
 
-    /// Like [`Kernels::warm`], for browsers, where wgpu reports only later whether a pipeline compiled: what was
-    /// compiled this way can be prepared and bound at once. Nothing is kept of what fails.
+    /// Like [`Kernels::warm`], for browsers, where wgpu reports later whether a pipeline compiled.
+    /// Afterwards, operations with these shaders can be prepared and bound at once. Failures are not kept.
     ///
     /// # Errors
     /// Those of [`Kernels::warm`].
     pub async fn warm_async(&self, shaders: impl IntoIterator<Item = Shader>) -> Result<(), Error> {
         let missing = shaders.into_iter().filter(|shader| !self.is_compiled(shader));
-        // All are begun before the first is awaited, so that a browser compiles them at the same time.
+        // All start before the first is awaited, so that a browser compiles them at the same time.
         let compiling: Vec<_> = missing.map(|shader| (self.compile(&shader), shader)).collect();
         for (compiling, shader) in compiling {
             let pipeline = Arc::new(compiling.await?);
@@ -193,13 +196,13 @@ impl Kernels {
         places.into_iter().filter(|place| lock(place).is_some()).count()
     }
 
-    /// Checks every tensor by itself, and that none is written that covers bytes of another one.
+    /// Checks every tensor by itself, and that no written tensor covers bytes of another one.
     pub(crate) fn check(&self, tensors: &[(&Operand, Tensor<'_>)]) -> Result<(), Error> {
         let bound = tensors.iter().map(|&(operand, tensor)| tensor::Bound { operand, tensor });
         tensor::check(&bound.collect::<Vec<_>>(), &self.profile().limits)
     }
 
-    /// A storage buffer of zeros, which can also be copied from and to.
+    /// A storage buffer of zeros that can also be copied from and to.
     pub(crate) fn storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, Error> {
         let copies = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         self.shared.buffer(label, bytes, wgpu::BufferUsages::STORAGE | copies)
@@ -234,12 +237,12 @@ impl Kernels {
         })
     }
 
-    /// A uniform buffer with these contents, shared by all who want the same.
+    /// A uniform buffer with these contents, shared by all steps that need the same contents.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
         made_once(&self.shared.uniforms, bytes.to_vec(), || self.shared.uniform("hydralora uniform", bytes))
     }
 
-    /// A uniform of its own that changes, bound as group 1.
+    /// A new uniform that changes, bound as group 1. It is not shared.
     pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
         let Shared { device, varying, .. } = &*self.shared;
         let buffer = self.shared.uniform(label, bytes)?;
@@ -255,13 +258,13 @@ impl Kernels {
 }
 
 impl Shared {
-    /// A uniform buffer holding `bytes`. It is not mapped while it is created: where memory is short, a browser
+    /// A uniform buffer that holds `bytes`. It is not mapped at creation, because a browser short of memory
     /// answers that with an exception.
     fn uniform(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
         scoped(&self.device, "creating a uniform buffer", || {
             let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
-                // Devices without arbitrary binding sizes want whole 16-byte units.
+                // Devices without arbitrary binding sizes require whole 16-byte units.
                 size: (bytes.len() as u64).next_multiple_of(16),
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
@@ -271,7 +274,7 @@ impl Shared {
         })
     }
 
-    /// A storage buffer of the library's own.
+    /// A storage buffer that the library owns.
     pub(crate) fn scratch(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
         self.buffer("hydralora scratch", bytes, wgpu::BufferUsages::STORAGE)
     }
@@ -312,7 +315,7 @@ fn place<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K) -> Place<V> {
     Arc::clone(lock(cache).entry(key).or_default())
 }
 
-/// What `cache` has at `key`, or else what `make` gives; nothing is kept of what fails.
+/// The value that `cache` has at `key`, or else the value from `make`. Failures are not kept.
 fn made_once<K: Eq + Hash, V>(
     cache: &Cache<K, V>,
     key: K,
@@ -328,7 +331,7 @@ fn made_once<K: Eq + Hash, V>(
     Ok(made)
 }
 
-/// The lock, whatever happened to a thread that held it: what it guards is always whole.
+/// Locks even after a thread panicked with the lock: the guarded value is always consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

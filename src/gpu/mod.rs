@@ -1,4 +1,4 @@
-//! Runs recordings on the caller's wgpu device. It never waits for the device, and submits nothing.
+//! Runs recordings on the caller's wgpu device. It never waits for the device and never submits.
 
 mod batch;
 mod bind;

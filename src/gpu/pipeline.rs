@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::gpu::scope::Scopes;
 use crate::kernel::{BindingKind, Source, Varying};
 
-/// A compiled shader, and what it binds.
+/// A compiled shader and its bindings.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) compute: wgpu::ComputePipeline,
@@ -12,8 +12,8 @@ pub(super) struct Pipeline {
     pub(super) varying: Varying,
 }
 
-/// Compiles a shader: at once, but in a browser whether that succeeded is known later. `varying` is the layout
-/// of group 1, where shaders have one.
+/// Compiles a shader. The result is ready at once, except in a browser, where it is known later. `varying` is
+/// the layout of group 1, for shaders that have one.
 pub(super) fn compile(
     device: &wgpu::Device,
     source: Source,
@@ -64,19 +64,19 @@ pub(crate) fn entry(binding: u32, kind: BindingKind) -> wgpu::BindGroupLayoutEnt
 
 /// A shader module without wgpu's loop countdown; wgpu's other runtime checks stay on.
 ///
-/// The countdown bounds loops that might not end. It costs: an unrolled loop keeps its exit in every
-/// copy (compiled for AMD gfx1100, the forward kernel has 208 branches with it and 26 without).
+/// The countdown bounds loops that might not end. It is expensive: an unrolled loop keeps its exit in every
+/// copy (compiled for AMD gfx1100, the prototype of forward had 208 branches with it and 26 without).
 #[allow(unsafe_code)]
 pub(crate) fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: String) -> wgpu::ShaderModule {
     let descriptor =
         wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     let checks =
         wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: without the countdown a loop that never ends is undefined behaviour. Every loop in
+    // SAFETY: without the countdown, a loop that never ends is undefined behaviour. Every loop in
     // shaders/ is a `for` over an unsigned counter that only its own increment changes, by a
-    // positive constant, up to a bound fixed before the loop starts; and no bound comes within an
-    // increment of 2^32, because bounds count tokens, rows or groups of four elements, of which a
-    // binding of 4 GiB holds less than 2^31. tests/shaders.rs checks the form of every loop. Bounds
-    // checks stay on, except on GL, which has none and where nothing here depends on them.
+    // positive constant, up to a bound fixed before the loop starts. No bound comes within an
+    // increment of 2^32, because bounds count tokens, rows or vec4s, of which a binding of 4 GiB
+    // holds less than 2^31. tests/conformance/tests/shaders.rs checks the form of every loop. Bounds
+    // checks stay on, except on GL, which has none; nothing here depends on them there.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

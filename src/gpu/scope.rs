@@ -1,5 +1,4 @@
-//! What wgpu reports while something is created or submitted, as one typed error: the cause, not what
-//! came of it.
+//! Turns wgpu's reports during an action into one typed error: the cause, not its consequences.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::Error;
 
-/// Scopes for every kind of wgpu's errors.
+/// Error scopes for every kind of error that wgpu has.
 #[must_use = "what is reported would be lost"]
 pub(crate) struct Scopes {
     device: wgpu::Device,
@@ -18,7 +17,7 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
-    /// Catches what this thread has the device do for `action`.
+    /// Opens scopes for the errors that this thread causes on the device during `action`.
     pub(crate) fn push(device: &wgpu::Device, action: &str) -> Self {
         Self {
             device: device.clone(),
@@ -29,7 +28,8 @@ impl Scopes {
         }
     }
 
-    /// Ends the scopes now. What they caught is known at once, but in a browser later.
+    /// Ends the scopes now. The errors that they caught are known at once, except in a browser, where they
+    /// are known later.
     pub(crate) fn pop(self) -> impl Future<Output = Result<(), Error>> + use<> {
         let Self { device, action, internal, memory, validation } = self;
         let validation = validation.pop();
@@ -37,7 +37,7 @@ impl Scopes {
         let internal = internal.pop();
         let lost = lost(&device);
         async move {
-            // What a driver refuses is the cause, and so is a loss; that something is invalid follows.
+            // A refusal by the driver or a lost device is the cause; invalid objects are a consequence.
             let refused = internal.await.or(memory.await).map(|error| error.to_string());
             let lost = lost.await.then(|| "the device was lost or destroyed".to_owned());
             let invalid = validation.await.map(|error| error.to_string());
@@ -48,14 +48,14 @@ impl Scopes {
         }
     }
 
-    /// Ends the scopes now, and gives what was created in them, if they caught nothing.
+    /// Ends the scopes now, and returns what was created in them, if they caught nothing.
     pub(crate) fn report<T>(self, created: T) -> impl Future<Output = Result<T, Error>> + use<T> {
         let reported = self.pop();
         async move { reported.await.map(|()| created) }
     }
 }
 
-/// Whether the device is lost. wgpu reports nothing about a lost device, not even this mistake.
+/// Whether the device is lost. This makes a deliberate mistake: only a lost device does not report it.
 fn lost(device: &wgpu::Device) -> impl Future<Output = bool> + use<> {
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let _ = device.create_buffer(&wgpu::BufferDescriptor {
@@ -68,10 +68,10 @@ fn lost(device: &wgpu::Device) -> impl Future<Output = bool> + use<> {
     async move { reported.await.is_none() }
 }
 
-/// The value of a future that waits for nothing but what wgpu reports.
+/// The value of a future that waits only for wgpu's reports.
 ///
 /// # Errors
-/// In a browser wgpu reports later, and nothing here waits.
+/// In a browser, wgpu reports later. This does not wait, so the outcome is not yet known.
 pub(crate) fn at_once<T>(
     action: &'static str,
     future: impl Future<Output = Result<T, Error>>,
@@ -79,8 +79,8 @@ pub(crate) fn at_once<T>(
     ready_now(future).unwrap_or(Err(Error::NotYetKnown { action }))
 }
 
-/// Runs `create` and turns what wgpu reports into a typed error. A browser reports later, and nothing
-/// here waits: there errors go to the device's own handler instead.
+/// Runs `create` and turns wgpu's reports into a typed error. A browser reports later, and this does not
+/// wait: there, errors go to the device's own handler instead.
 pub(crate) fn scoped<T>(device: &wgpu::Device, action: &str, create: impl FnOnce() -> T) -> Result<T, Error> {
     if cfg!(target_arch = "wasm32") && device.adapter_info().backend == wgpu::Backend::BrowserWebGpu {
         return Ok(create());
@@ -91,7 +91,7 @@ pub(crate) fn scoped<T>(device: &wgpu::Device, action: &str, create: impl FnOnce
     Ok(created)
 }
 
-/// The future's value, if it is there without waiting.
+/// The future's value, if it is ready without waiting.
 pub(crate) fn ready_now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),

@@ -1,4 +1,4 @@
-//! Tensors: ranges of the caller's buffers, and the checks before they are bound.
+//! Tensors: ranges of the caller's buffers, and their checks before binding.
 
 use crate::element::Element;
 use crate::error::{Error, Limit};
@@ -6,10 +6,10 @@ use crate::kernel::BindingKind;
 use crate::plan::MOST_BYTES;
 use crate::recording::Operand;
 
-/// A dense tensor: a range of bytes in one of the caller's buffers, and the type of its elements.
+/// A tensor: a range of bytes in one of the caller's buffers, and the type of its elements.
 ///
-/// `(&buffer).into()` takes a whole buffer as f32, `buffer.slice(..).into()` a slice of one;
-/// `Tensor::from(&buffer).of(Element::F16)` says that its elements are something else.
+/// `(&buffer).into()` takes a whole buffer as f32, and `buffer.slice(..).into()` takes a slice of one.
+/// `Tensor::from(&buffer).of(Element::F16)` gives its elements another type.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a> {
     buffer: &'a wgpu::Buffer,
@@ -19,19 +19,19 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// `size` bytes of `buffer` from byte `offset` on, f32. Checked when it is bound.
+    /// `size` bytes of `buffer` from byte `offset` on, as f32. The range is checked when the tensor is bound.
     #[must_use]
     pub fn new(buffer: &'a wgpu::Buffer, offset: u64, size: u64) -> Self {
         Self { buffer, offset, size, element: Element::F32 }
     }
 
-    /// The same bytes with elements of another type.
+    /// The same bytes, with elements of another type.
     #[must_use]
     pub fn of(self, element: Element) -> Self {
         Self { element, ..self }
     }
 
-    /// `size` bytes from byte `offset` of the tensor on.
+    /// `size` bytes of the tensor from its byte `offset` on.
     pub(super) fn part(&self, offset: u64, size: u64) -> wgpu::BindingResource<'a> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: self.buffer,
@@ -67,7 +67,7 @@ pub(crate) struct Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    /// Exactly the bytes that the shape needs, so that what follows in the buffer is out of reach.
+    /// Exactly the bytes that the shape needs, so that the rest of the buffer is out of reach.
     pub(super) fn resource(&self) -> wgpu::BindingResource<'a> {
         self.tensor.part(0, self.operand.bytes())
     }
@@ -106,7 +106,7 @@ impl<'a> Bound<'a> {
     }
 }
 
-/// Checks every tensor by itself, and that none is written that covers bytes of another one.
+/// Checks every tensor by itself, and that no written tensor covers bytes of another one.
 pub(crate) fn check(bound: &[Bound<'_>], limits: &wgpu::Limits) -> Result<(), Error> {
     for tensor in bound {
         tensor.check(limits)?;
@@ -121,7 +121,7 @@ pub(crate) fn check(bound: &[Bound<'_>], limits: &wgpu::Limits) -> Result<(), Er
     Ok(())
 }
 
-/// Checks that no buffer is written as one tensor and only read as another, which no dispatch may.
+/// Checks that no buffer is written as one tensor and only read as another, which wgpu forbids in a dispatch.
 pub(super) fn check_buffers(bound: &[Bound<'_>]) -> Result<(), Error> {
     let aliased = written_pairs(bound).find(|(_, other)| other.operand.kind == BindingKind::Read);
     aliased.map_or(Ok(()), |(written, other)| {
@@ -129,7 +129,7 @@ pub(super) fn check_buffers(bound: &[Bound<'_>]) -> Result<(), Error> {
     })
 }
 
-/// All pairs of tensors in one buffer of which the first is written.
+/// All pairs of tensors in one buffer in which one is written; that one comes first.
 fn written_pairs<'b, 'a>(bound: &'b [Bound<'a>]) -> impl Iterator<Item = (&'b Bound<'a>, &'b Bound<'a>)> {
     let pairs = bound
         .iter()

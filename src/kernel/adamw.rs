@@ -1,9 +1,10 @@
-//! The parts of `shaders/adamw.wgsl`, and of `gradient_norm.wgsl` and its reduce before it.
+//! The parts of `shaders/kernel/adamw.wgsl`, and of `gradient_norm.wgsl` and `gradient_norm_reduce.wgsl`,
+//! which run before it.
 
 use super::compose::wgsl;
 use super::{BindingKind, Parts, Varying};
 
-/// What of AdamW is fixed when its shader is compiled.
+/// Compile-time options of adamw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AdamWShader {
     pub(crate) clip: bool,

@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::layer::{Gate, WriteMode};
 use crate::plan::Tile;
 
-/// What is fixed when an input backward's shader is compiled.
+/// Compile-time options of `backward_input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackwardInputShader {
     pub(crate) rank: u32,
@@ -14,7 +14,7 @@ pub struct BackwardInputShader {
     pub(crate) gate: Gate,
     pub(crate) tile: Tile,
     pub(crate) g: ShrinkFrom,
-    /// How dx is accessed and written, where it is wanted.
+    /// How dx is accessed and written, if it is wanted.
     pub(crate) dx: Option<(Access, WriteMode)>,
 }
 

@@ -1,26 +1,26 @@
-//! The parts of `shaders/kernel/backward_params.wgsl` and of `backward_params_reduce.wgsl`.
+//! The parts of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
 use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
 use crate::layer::{Gate, WriteMode};
 
-/// What of a parameter backward is fixed when its shader is compiled.
+/// Compile-time options of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackwardParamsShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) gate: Gate,
-    /// Rows that a thread keeps, of the shrink block, the expand block and the latent router; 0 for what
-    /// is not in the dispatch.
+    /// Rows that a thread keeps of the shrink block, the expand block and the latent router; 0 for a block
+    /// that is not in the dispatch.
     pub(crate) rows: [u32; 3],
-    /// Lanes that hold coefficients; 1 where each reads them all.
+    /// Lanes that broadcast one coefficient each; 1 if every lane reads all of them.
     pub(crate) broadcast_lanes: u32,
     pub(crate) x: Access,
     pub(crate) g: Access,
     pub(crate) write: WriteMode,
 }
 
-/// What of the splits' reduction is fixed when its shader is compiled.
+/// Compile-time options of `backward_params_reduce`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReduceShader {
     pub(crate) write: WriteMode,

@@ -1,5 +1,6 @@
-//! Puts a shader together: a block of constants, then files of `shaders/`, each behind a banner with its name.
-//! Kernels are plain WGSL; the only generated text is that block and tensor names.
+//! Composes a shader: a block of constants, then files of `shaders/`, each after a banner with its name. The
+//! files are plain WGSL. Only that block is generated, and what replaces placeholders: the names, row widths
+//! and strides of tensors, and the arguments of the entry point.
 
 use std::borrow::Cow;
 
@@ -29,18 +30,19 @@ macro_rules! wgsl {
 pub(crate) use wgsl;
 
 impl File {
-    /// The same for one tensor.
+    /// The same file for one tensor.
     fn of(self, tensor: &str) -> Self {
         Self { text: self.text.replace("TENSOR", tensor).into(), ..self }
     }
 
-    /// The same for rows of so many elements, so many elements apart (both are WGSL expressions).
+    /// The same file for rows of `width` elements that start `stride` elements apart (both are WGSL
+    /// expressions).
     fn rows(self, width: &str, stride: &str) -> Self {
         Self { text: self.text.replace("WIDTH", width).replace("STRIDE", stride).into(), ..self }
     }
 }
 
-/// A shader that is not put together yet: plans need only its label and bindings.
+/// A shader that is not composed yet: most plans need only its label and bindings.
 pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
@@ -50,8 +52,9 @@ pub(crate) struct Parts {
     thread: Thread,
 }
 
-/// What a thread's number is made of: `THREAD_ARGUMENTS` of the entry point, and `THREAD_NAMES`, their names.
-/// No struct holds them: in one, naga's HLSL overlooks those of subgroups, and DX12 refuses the shader.
+/// The arguments of the entry point that number a thread (`THREAD_ARGUMENTS`), and their names
+/// (`THREAD_NAMES`). They are not members of a struct, because naga's HLSL overlooks subgroup members there,
+/// and DX12 refuses the shader.
 #[derive(Default)]
 struct Thread {
     arguments: &'static str,
@@ -67,7 +70,7 @@ impl Parts {
         Self { label, bindings, varying, constants, files, thread }.constant("WORKGROUP", WORKGROUP)
     }
 
-    /// The uniform of group 1.
+    /// Adds the uniform of group 1.
     pub(crate) fn varying(self, varying: Varying) -> Self {
         let parts = Self { varying, ..self };
         match varying {
@@ -77,7 +80,7 @@ impl Parts {
         }
     }
 
-    /// The whole text.
+    /// The whole text of the shader.
     pub(crate) fn wgsl(&self) -> String {
         let mut constants: Vec<_> = self
             .constants
@@ -89,7 +92,7 @@ impl Parts {
         let constants = constants
             .into_iter()
             .map(|((_, meaning), name, value)| format!("const {name} = {value}; // {meaning}\n"));
-        // Whoever reads the whole text has everything before them.
+        // The whole text needs no imports.
         let without_imports = |text: &str| -> String {
             text.split_inclusive('\n').filter(|line| !line.starts_with("//@")).collect()
         };
@@ -121,19 +124,19 @@ impl Parts {
         self
     }
 
-    /// A file that is there once for each tensor.
+    /// Adds a file that is included once for each tensor.
     pub(crate) fn file_of(self, file: File, tensor: &str) -> Self {
         self.file(file.of(tensor))
     }
 
-    /// The next binding: a storage buffer that the kernel's own text declares.
+    /// Adds the next binding: a storage buffer that a file declares.
     pub(crate) fn buffer(mut self, name: &'static str, kind: BindingKind) -> Self {
         self.bindings.push(Binding { name, kind });
         self
     }
 
-    /// The next binding: a matrix with rows of `width` elements, which start `stride` elements apart (both are
-    /// WGSL expressions), read and written through `load_<name>` and `store_<name>`.
+    /// Adds the next binding: a matrix with rows of `width` elements, which start `stride` elements apart
+    /// (both are WGSL expressions). It is read and written through `load_<name>` and `store_<name>`.
     pub(crate) fn matrix(
         self,
         name: &'static str,
@@ -155,7 +158,7 @@ impl Parts {
         if kind == BindingKind::Write { parts.file(write.of(name).rows(width, stride)) } else { parts }
     }
 
-    /// The next binding: vec4s of elements, read and written through `vec_<name>` and `set_vec_<name>`.
+    /// Adds the next binding: vec4s of elements, read and written through `vec_<name>` and `set_vec_<name>`.
     pub(crate) fn vecs(self, name: &'static str, element: Element, kind: BindingKind) -> Self {
         let (read, write) = match element {
             Element::F32 => (wgsl!("access/f32.wgsl"), wgsl!("access/write_f32.wgsl")),
@@ -166,7 +169,7 @@ impl Parts {
         if kind == BindingKind::Write { parts.file_of(write, name) } else { parts }
     }
 
-    /// How threads are numbered.
+    /// Numbers the threads by subgroups, or by their local index.
     pub(super) fn threads(mut self, by_subgroups: bool) -> Self {
         let (thread, file) = if by_subgroups {
             let arguments = "@builtin(subgroup_id) subgroup: u32,
@@ -182,8 +185,8 @@ impl Parts {
         self.file(file)
     }
 
-    /// How lanes get the coefficients that all of them want: `broadcast_lanes` lanes hold one each and broadcast
-    /// it, or every lane reads them all where that is 1.
+    /// Gives lanes the coefficients that all of them need: each of `broadcast_lanes` lanes reads one and
+    /// broadcasts it, or, if that is 1, every lane reads all of them.
     pub(super) fn coefficients(self, broadcast_lanes: u32) -> Self {
         self.constant("BROADCAST_LANES", broadcast_lanes).file(if broadcast_lanes > 1 {
             wgsl!("lanes/coefficients_broadcast.wgsl")
@@ -193,17 +196,17 @@ impl Parts {
     }
 }
 
-/// How a fused kernel comes by its shrink.
+/// Where a fused kernel gets its shrink from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ShrinkFrom {
-    /// It reads the rows of a tensor, and shrinks them.
+    /// It reads the rows of a tensor and shrinks them.
     Rows(Access),
     /// It adds up the partial sums that this many splits of the preceding shrink wrote.
     Sums(u32),
 }
 
 impl Parts {
-    /// The constants of a tile and of the products with it.
+    /// Adds the constants of a tile that all products with it share.
     pub(super) fn tile(self, columns: u32, tile: &Tile) -> Self {
         self.constant("COLUMNS", columns)
             .constant("QUADS", tile.quads)
@@ -213,7 +216,7 @@ impl Parts {
             .threads(tile.shuffled_lanes > 1)
     }
 
-    /// The shrink of a tile: `source` is the file that provides its X and M.
+    /// Adds the shrink of a tile. `source` is the file that provides its X and M.
     pub(super) fn shrink(self, tile: &Tile, source: File) -> Self {
         let parts = self
             .constant("LANES", tile.lanes)
@@ -230,8 +233,8 @@ impl Parts {
         }
     }
 
-    /// The next binding of a fused kernel: the tensor `name` with its shrink, provided by `source`, or the
-    /// sums that are already made.
+    /// Adds the next binding of a fused kernel: the tensor `name` with its shrink, whose X and M `source`
+    /// provides, or the sums of a separate shrink.
     pub(super) fn source(
         self,
         name: &'static str,
@@ -251,7 +254,7 @@ impl Parts {
         }
     }
 
-    /// The expand of a tile.
+    /// Adds the expand of a tile.
     pub(super) fn expand(self, tile: &Tile) -> Self {
         self.constant("EXPAND_QUADS", tile.expand_quads)
             .constant("STEP", tile.step)
@@ -262,7 +265,8 @@ impl Parts {
     }
 }
 
-/// The first parts of a fused kernel: the constants that both share, and `uniform/fused.wgsl`.
+/// The first parts of a fused kernel: the constants that forward and `backward_input` share, and
+/// `uniform/fused.wgsl`.
 pub(super) fn fused_parts(
     label: &'static str,
     [rank, experts, columns]: [u32; 3],

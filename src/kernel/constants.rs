@@ -1,6 +1,7 @@
-//! The constants that the host sets when it puts a shader together, and what each means.
+//! The constants that the host sets when it composes a shader, and their meanings.
 
-/// Names and meanings, in the order in which shaders begin with them. `TENSOR` stands for a tensor's name.
+/// Names and meanings, in the order of the block at the start of a shader. `TENSOR` stands for a tensor's
+/// name.
 pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("WORKGROUP", "threads in a workgroup"),
     ("ACCUMULATE", "whether results are added to what is there"),
@@ -40,7 +41,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("SIDE", "threads along each side of a workgroup"),
 ];
 
-/// Where a constant stands among the others, and what it means.
+/// A constant's place in the block, and its meaning.
 pub(super) fn meaning(name: &str) -> Option<(usize, &'static str)> {
     let pattern = name.split_once('_').filter(|(rows, tensor)| *rows == "ROWS" && !tensor.is_empty());
     let pattern = if pattern.is_some() { "ROWS_TENSOR" } else { name };

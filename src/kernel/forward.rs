@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::layer::{Gate, WriteMode};
 use crate::plan::Tile;
 
-/// What is fixed when a forward's shader is compiled.
+/// Compile-time options of forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ForwardShader {
     pub(crate) rank: u32,

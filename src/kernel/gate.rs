@@ -1,10 +1,10 @@
-//! The gate's files: how the experts' weights come about.
+//! The files of the gate, which computes the experts' weights.
 
 use super::compose::{Parts, wgsl};
 use crate::layer::{Gate, Router};
 
 impl Parts {
-    /// Gives a forward kernel `gate` and `weight`.
+    /// Adds `gate` and `weight` for forward.
     pub(super) fn gate(self, gate: Gate) -> Self {
         match gate {
             Gate::One => self.file(wgsl!("gate/one.wgsl")),
@@ -18,7 +18,7 @@ impl Parts {
         }
     }
 
-    /// Gives a backward kernel `gate_backward` and `weight`.
+    /// Adds `gate_backward` and `weight` for `backward_input`.
     pub(super) fn gate_backward(self, gate: Gate) -> Self {
         match gate {
             Gate::One => self.file(wgsl!("gate/one.wgsl")),

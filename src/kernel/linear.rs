@@ -5,7 +5,7 @@ use super::{Access, BindingKind, Parts, Varying};
 use crate::layer::{LinearDirection, WriteMode};
 use crate::plan::linear::{DEPTH, SIDE, THREAD_QUADS};
 
-/// What of a linear layer is fixed when its shader is compiled.
+/// Compile-time options of linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinearShader {
     pub(crate) direction: LinearDirection,

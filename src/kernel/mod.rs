@@ -1,5 +1,5 @@
-//! The WGSL that the library runs: for each kernel the key of what is fixed when its shader is compiled, and
-//! the parts that its text is put together from.
+//! The WGSL that the library runs. For each kernel there is a key, which holds the compile-time options of
+//! its shader, and the parts that make up its text.
 
 mod access;
 mod adamw;
@@ -25,8 +25,7 @@ pub use forward::ForwardShader;
 pub use linear::LinearShader;
 pub use shrink::ShrinkShader;
 
-/// One of the library's shaders with everything that is fixed when it is compiled: the key of the
-/// pipeline cache.
+/// One of the library's shaders with all its compile-time options: the key of the pipeline cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "one variant per kernel, named after it")]
 pub enum Shader {
@@ -49,7 +48,7 @@ impl Shader {
         Source { label: parts.label, wgsl: parts.wgsl(), bindings: parts.bindings, varying: parts.varying }
     }
 
-    /// Label and bindings, and what the text is put together from.
+    /// The label, the bindings and the parts of the text.
     pub(crate) fn parts(&self) -> Parts {
         match self {
             Self::Shrink(shader) => shader.parts(),

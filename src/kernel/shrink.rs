@@ -5,7 +5,7 @@ use super::{Access, BindingKind, Parts, Varying};
 use crate::element::Element;
 use crate::plan::Tile;
 
-/// What of a shrink that is a dispatch of its own is fixed when its shader is compiled.
+/// Compile-time options of a separate shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShrinkShader {
     pub(crate) columns: u32,

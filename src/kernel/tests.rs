@@ -1,9 +1,10 @@
-//! Every file of `shaders/` says what it takes from where, and is held to it. Its header ends with lines like
+//! Every file of `shaders/` declares the names that it uses and their sources, and these tests check the
+//! declarations. The header of a file ends with lines like
 //!
 //! ```text
-//! //@ import product/shrink: lane_sums     from this file, or from whichever file of a folder is there
-//! //@ kernel: shrunk, absorb               what the kernel that it is put into has to provide
-//! //@ host: COLUMNS, WORKGROUP             what the host sets: constants and placeholders
+//! //@ import product/shrink: lane_sums     from this file; from a folder, whichever file of it is included
+//! //@ kernel: shrunk, absorb               names that the kernel must provide
+//! //@ host: COLUMNS, WORKGROUP             names that the host sets: constants and placeholders
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,20 +25,20 @@ struct Shader {
     host: Names,
 }
 
-/// Words of the language, and what it has built in.
+/// Keywords and built-in functions of WGSL.
 const LANGUAGE: &str = "fn let var const if else for while loop return break continue struct alias true false ptr \
     function array vec2 vec3 vec4 mat4x4 f32 u32 bool const_assert uniform storage read read_write workgroup private \
     min max abs dot exp sqrt select clamp bitcast transpose pack2x16float unpack2x16float workgroupBarrier \
     subgroupShuffle subgroupShuffleXor";
 
-/// What the host puts in the place of these in text.
+/// Placeholders that the host replaces by text.
 const PLACEHOLDERS: [&str; 2] = ["THREAD_ARGUMENTS", "THREAD_NAMES"];
 
 fn names(list: &str) -> Names {
     list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// An identifier, the character before it, and the word before it where only blanks are between.
+/// An identifier, the character before it, and the word before it if only blanks lie between.
 struct Identifier {
     name: String,
     behind: char,
@@ -89,7 +90,7 @@ impl Shader {
             }
         }
         let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-        // Built-in values have names of their own.
+        // The names of built-in values are not identifiers of the file.
         let mut pieces = code.join("\n");
         while let Some(at) = pieces.find("@builtin(") {
             let end = pieces[at..].find(')').map_or(pieces.len(), |end| at + end + 1);
@@ -97,7 +98,7 @@ impl Shader {
         }
         let code = pieces;
         let (mut depth, mut local) = (0usize, Names::new());
-        // Names at the top level are the file's; those inside its functions, and of fields, are nobody else's.
+        // Names at the top level are visible to other files. Names inside functions, and of fields, are not.
         for line in code.split_inclusive(['{', '}', ';']) {
             for Identifier { name, word, .. } in identifiers(line) {
                 let declares = ["fn", "const", "alias", "struct", "let", "var"].contains(&word.as_str());
@@ -123,7 +124,7 @@ impl Shader {
         shader
     }
 
-    /// Everything that it says it takes.
+    /// All names that the file declares it uses.
     fn declared(&self) -> Names {
         let imports = self.imports.iter().flat_map(|(_, names)| names);
         imports.chain(&self.kernel).chain(&self.host).cloned().collect()
@@ -138,7 +139,7 @@ fn declares_in_space(line: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
 
-/// Names that stand before a colon: parameters and fields.
+/// Names before a colon: parameters and fields.
 fn before_colons(line: &str) -> impl Iterator<Item = String> + '_ {
     let pieces = line.split(':').count() - 1;
     let last = |piece| identifiers(piece).pop().map(|identifier| identifier.name);
@@ -164,7 +165,8 @@ fn shaders() -> BTreeMap<String, Shader> {
     files.into_iter().map(parse).collect()
 }
 
-/// Whether a name that is there once for each tensor may come from a definition with TENSOR in it.
+/// Whether `name` is defined, or comes from a definition with TENSOR in it, which exists once for each
+/// tensor.
 fn provides(defined: &Names, name: &str) -> bool {
     let for_a_tensor = |pattern: &String| {
         pattern.split_once("TENSOR").is_some_and(|(before, after)| {

@@ -1,11 +1,11 @@
-//! An adapter's matrices, and fresh ones as the reference code initialises them.
+//! An adapter's matrices, and their initialisation as in the reference code.
 
 use super::config::{Config, Gate, Router};
 use super::random::SplitMix64;
 use crate::error::Error;
 
-/// An adapter's matrices in their natural shapes, row-major, as checkpoints store them: parameters, or
-/// gradients; of f32, or of the twin's numbers.
+/// An adapter's matrices in their natural shapes, row-major, as checkpoints store them. They hold parameters
+/// or gradients, as f32 or as the twin's numbers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter<T = f32> {
     /// A: rank x `d_in`.
@@ -17,8 +17,8 @@ pub struct Adapter<T = f32> {
 }
 
 impl Adapter {
-    /// A fresh adapter: A and `W_g` Kaiming-uniform with a = sqrt(5), that is uniform in
-    /// +-1/sqrt(fan in); every `B_i` zero, so that the layer starts as the frozen one.
+    /// A fresh adapter. A and `W_g` are Kaiming-uniform with a = sqrt(5), that is uniform in +-1/sqrt(fan
+    /// in). Every `B_i` is zero, so that the layer starts out equal to the frozen one.
     ///
     /// The same seed gives the same adapter on every machine.
     ///

@@ -1,26 +1,26 @@
-//! What the layer is: its shape, its scaling and its router.
+//! The layer's configuration: its shape, its scaling and its router.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use crate::error::Error;
 
-/// What the router sees.
+/// The router's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Router {
-    /// Logits `W_g x`, `W_g` being experts x `d_in`: the released HydraLoRA code.
+    /// Logits `W_g x`, where `W_g` is experts x `d_in`: the released HydraLoRA code.
     #[default]
     Input,
-    /// Logits `W_g A x`, `W_g` being experts x rank: the formula in the paper.
+    /// Logits `W_g A x`, where `W_g` is experts x rank: the formula in the paper.
     Latent,
 }
 
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
-/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, whatever the router, which
-/// has no parameters, no state and no part in any kernel then.
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, whatever `router` says. Such a
+/// layer has no router parameters and no router state, and no kernel computes logits.
 ///
 /// ```
 /// use hydralora::Config;
@@ -47,9 +47,9 @@ pub struct Config {
     pub rank: u32,
     /// Number of expert matrices `B_i`.
     pub experts: u32,
-    /// The factor s in front of the experts' sum.
+    /// The factor s of the experts' sum.
     pub scaling: f32,
-    /// What the router sees.
+    /// The router's input.
     pub router: Router,
 }
 
@@ -60,7 +60,7 @@ impl Default for Config {
     }
 }
 
-/// All that a layer is, with the scaling by its bits: what is equal gives the same bits.
+/// All fields of a layer, with the scaling by its bits. Layers with equal keys compute the same bits.
 type Key = ([u32; 5], Router);
 
 impl PartialEq for Config {
@@ -90,8 +90,9 @@ impl Hash for Config {
 }
 
 impl Config {
-    /// A layer of plain LoRA without dimensions: `d_in`, `d_out` and rank are 0, which everything refuses, and
-    /// have to be set. One expert, a scaling of 1. [`Default`] for constants.
+    /// A layer of plain LoRA without dimensions: one expert, a scaling of 1. `d_in`, `d_out` and `rank` must
+    /// be set: they are 0, which every operation that uses them refuses. This is [`Default`], usable in
+    /// constants.
     pub const DEFAULT: Self =
         Self { d_in: 0, d_out: 0, rank: 0, experts: 1, scaling: 1.0, router: Router::Input };
 
@@ -125,21 +126,21 @@ impl Config {
         rank.saturating_mul(d_in).saturating_add(experts).saturating_add(router)
     }
 
-    /// Numbers per token that forward saves for backward, `[h, w]`, and backward hands on,
-    /// `[dh, dl]`: rank + experts, or just rank for one expert.
+    /// Numbers per token in `saved` (`[h, w]`, which forward saves for backward) and in `dstate` (`[dh, dl]`,
+    /// which `backward_input` passes on): rank + experts, or only rank for one expert.
     #[must_use]
     pub fn state_len(&self) -> u32 {
         self.gate().state_len(self.rank, self.experts)
     }
 
-    /// Bytes of the `saved` (and of the `dstate`) tensor for `tokens` tokens:
-    /// tokens x [`Config::state_len`] x 4.
+    /// Bytes of the tensor `saved`, and also of `dstate`, for `tokens` tokens: tokens x [`Config::state_len`]
+    /// x 4.
     #[must_use]
     pub fn state_bytes(&self, tokens: u32) -> u64 {
         (4 * u64::from(tokens)).saturating_mul(u64::from(self.state_len()))
     }
 
-    /// How the experts' weights come about.
+    /// The source of the experts' weights.
     pub(crate) fn gate(&self) -> Gate {
         if self.experts == 1 { Gate::One } else { Gate::Router(self.router) }
     }
@@ -165,10 +166,10 @@ impl Config {
     }
 }
 
-/// How the experts' weights come about.
+/// The source of the experts' weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Gate {
-    /// One expert, of weight 1.
+    /// One expert, with weight 1.
     One,
     /// Several experts, weighted by the softmax of the router's logits.
     Router(Router),
@@ -183,7 +184,7 @@ impl Gate {
         }
     }
 
-    /// Rows of the latent router's own block.
+    /// Rows of the latent router's block: 0 without one.
     pub(crate) fn latent_rows(self, experts: u32) -> u32 {
         match self {
             Self::Router(Router::Latent) => experts,
@@ -191,7 +192,7 @@ impl Gate {
         }
     }
 
-    /// Numbers per token that are kept for backward: h, and the weights where there are several.
+    /// Numbers per token that are saved for backward: h, and the weights if there are several experts.
     pub(crate) fn state_len(self, rank: u32, experts: u32) -> u32 {
         match self {
             Self::One => rank,

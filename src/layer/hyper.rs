@@ -10,23 +10,22 @@ pub struct AdamWHyper {
     pub beta1: f32,
     /// Decay of the second moment, in 0..1.
     pub beta2: f32,
-    /// Added to the denominator; at least f32's smallest normal number, because devices may take what is
-    /// smaller to be zero.
+    /// Added to the denominator. At least f32's smallest normal number, because devices may flush smaller
+    /// numbers to zero.
     pub epsilon: f32,
     /// Decoupled weight decay, at least 0: each step first scales parameters by `1 - lr * weight_decay`.
     pub weight_decay: f32,
-    /// Gradients whose global norm exceeds this are scaled down to it, by
-    /// `min(1, max_norm / (norm + 1e-6))` as PyTorch's `clip_grad_norm_` does. At least f32's smallest
-    /// normal number.
+    /// Gradients whose global norm exceeds this are scaled down to it, by `min(1, max_norm / (norm + 1e-6))`,
+    /// as in PyTorch's `clip_grad_norm_`. At least f32's smallest normal number.
     ///
-    /// With it, a step whose norm is NaN, infinite or too large for f32 is skipped on the device:
-    /// parameters and moments stay as they are, bit for bit, and [`AdamWStatus`](crate::AdamWStatus) counts it. A norm that
-    /// fits f32 is right even where squares of gradients do not fit. `Some(f32::MAX)` skips such steps and
-    /// clips no other.
+    /// With it, the device skips a step whose norm is NaN, infinite or too large for f32: parameters and
+    /// moments keep their bits, and [`AdamWStatus`](crate::AdamWStatus) counts the step. A norm that fits f32
+    /// is correct even where squares of gradients do not fit. `Some(f32::MAX)` skips such steps and never
+    /// clips.
     ///
-    /// Without it there is no norm, and nothing is skipped: a gradient that is NaN or infinite makes its
-    /// own element useless, and no other. So does, with clipping or without, one beyond 1.8e19 that is not
-    /// scaled down: its square, and with it the second moment, is infinite in f32, as in PyTorch.
+    /// Without it there is no norm, and no step is skipped: a gradient that is NaN or infinite ruins its own
+    /// element, and no other. So may a gradient beyond 1.8e19 that is not scaled down, with or without
+    /// clipping: f32 cannot hold its square, so its second moment may become infinite, as in PyTorch.
     pub max_norm: Option<f32>,
 }
 

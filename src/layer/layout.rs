@@ -1,22 +1,22 @@
-//! Where each parameter lies in the packed buffer, and packing and unpacking it.
+//! The packed layout: the place of each parameter in the packed buffer, packing and unpacking.
 //!
-//! Parameters, gradients and optimiser moments share one layout, so that a gradient buffer is
-//! indexed like its parameters and the optimiser is one launch:
+//! Parameters, gradients and optimiser moments share one layout, so that a gradient buffer is indexed like
+//! its parameters, and the optimiser needs one dispatch for each buffer:
 //!
 //! - the **shrink** block, (rank + experts) x `d_in`: the rows of A, then the rows of `W_g`
 //!   (latent router: only A);
 //! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
-//! - for the latent router a small experts x rank block, `W_g`.
+//! - for the latent router, a small experts x rank block, `W_g`.
 //!
 //! One expert has no router: its shrink block is A alone.
 //!
-//! Rows are padded to a multiple of four elements; padding is zero and stays zero in training.
+//! Rows are padded to a multiple of four elements. Padding is zero, and stays zero in training.
 
 use super::adapter::Adapter;
 use super::config::Config;
 use crate::error::{Error, Limit};
 
-/// A row-major block of the packed buffer; all numbers are in f32 elements.
+/// A row-major block of the packed buffer. All numbers count f32 elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
     offset: usize,
@@ -25,7 +25,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Where the block starts.
+    /// The block's start, in elements.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.offset
@@ -43,7 +43,8 @@ impl Block {
         self.columns
     }
 
-    /// From one row's start to the next: the columns rounded up to a multiple of four.
+    /// Elements from the start of a row to the start of the next: the columns, rounded up to a multiple of
+    /// four.
     #[must_use]
     pub fn stride(&self) -> usize {
         self.columns.next_multiple_of(4)
@@ -55,7 +56,7 @@ impl Block {
         self.offset + self.rows * self.stride()
     }
 
-    /// The elements of `row`, without padding; beyond the last row, of nothing in this block.
+    /// The elements of `row`, without padding. For a row beyond the last, the range lies beyond this block.
     #[must_use]
     pub fn row(&self, row: usize) -> std::ops::Range<usize> {
         let start = self.offset.saturating_add(row.saturating_mul(self.stride()));
@@ -74,7 +75,7 @@ pub struct Layout {
 }
 
 impl Config {
-    /// Where each parameter lies in the packed buffer.
+    /// The place of each parameter in the packed buffer.
     ///
     /// # Errors
     /// A zero dimension, a scaling that is not finite, or more parameters than a 4 GiB buffer holds.
@@ -88,7 +89,7 @@ impl Layout {
         config.check()?;
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
-        // In u128: no product of four 32-bit numbers overflows it.
+        // u128, because no product of four 32-bit numbers overflows it.
         let [d_in4, d_out4, rank4] = [d_in, d_out, rank].map(|n| u128::from(n.next_multiple_of(4)));
         let (shrink_rows, latent_rows) = (config.shrink_rows(), config.gate().latent_rows(config.experts));
         let elements = u128::from(shrink_rows) * d_in4
@@ -131,21 +132,21 @@ impl Layout {
         self.latent_router
     }
 
-    /// Where the blocks behind the shrink block start, and where the layout ends, in vec4s: what kernels are told
-    /// of it. Without a latent router its block starts at the end.
+    /// The starts of the expand block and of the latent router, and the end of the layout, in vec4s, for the
+    /// kernels' uniforms. Without a latent router, its start is the end.
     pub(crate) fn vecs(&self) -> [u32; 3] {
         let latent = self.latent_router.map_or(self.len(), |block| block.offset);
         [self.expand.offset, latent, self.len()].map(|elements| (elements / 4) as u32)
     }
 
-    /// Elements in the packed buffer, padding included: a multiple of four.
+    /// Elements in the packed buffer, including padding: a multiple of four.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no configuration has an empty layout")]
     pub fn len(&self) -> usize {
         self.latent_router.unwrap_or(self.expand).end()
     }
 
-    /// Bytes of a buffer in this layout: parameters, gradients, or half of the optimiser's moments.
+    /// Bytes of a buffer with this layout: parameters, gradients, or half of the optimiser's moments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         4 * self.len() as u64
@@ -156,7 +157,7 @@ impl Layout {
         self.shrink.row(j)
     }
 
-    /// Rows of `W_g`: none for one expert.
+    /// Rows of `W_g`: 0 for one expert.
     fn router_rows(&self) -> usize {
         self.latent_router.map_or(self.shrink.rows - self.rank, |block| block.rows)
     }
@@ -174,10 +175,11 @@ impl Layout {
         self.expand.row(expert * self.rank + j)
     }
 
-    /// The packed form of an adapter, padding zero. The router of one expert is left out, if there is one.
+    /// Packs an adapter, with zeros for padding. If the layer has one expert, the adapter's router is
+    /// ignored.
     ///
     /// # Errors
-    /// A matrix with the wrong number of elements.
+    /// A matrix with the wrong number of elements, or the wrong number of matrices `B_i`.
     pub fn pack<T: Copy + Default>(&self, adapter: &Adapter<T>) -> Result<Vec<T>, Error> {
         let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
         let (router_rows, router_columns) = (self.router_rows(), self.router_row(0).len());
@@ -206,7 +208,7 @@ impl Layout {
         Ok(packed)
     }
 
-    /// The matrices in a packed buffer: parameters, or gradients.
+    /// Unpacks the matrices of a packed buffer: parameters, or gradients.
     ///
     /// # Errors
     /// A buffer with the wrong number of elements.
@@ -252,7 +254,7 @@ mod tests {
             let adapter = Adapter::initialise(&config, 1).expect("a valid configuration");
             let packed = layout.pack(&adapter);
             assert_eq!(layout.unpack(packed.as_ref().expect("it fits")).as_ref(), Ok(&adapter));
-            // One that comes along, as in the released code's checkpoints, has no part, whatever is in it.
+            // A router that the adapter has anyway, as in the released code's checkpoints, is ignored.
             let routed = Adapter { router: vec![f32::INFINITY; 8], ..adapter };
             assert_eq!(layout.pack(&routed), packed);
         }
@@ -274,7 +276,7 @@ mod tests {
         let ends = blocks.map(|block| (block.offset(), block.stride(), block.end()));
         assert_eq!(ends, [(0, 12, 36), (36, 8, 84), (84, 4, 92)]);
         assert_eq!(blocks[1].row(1), 44..49);
-        // No row is there, and none of them panics.
+        // The row is in no block, and asking for it does not panic.
         assert!(blocks.iter().all(|block| block.row(usize::MAX).start >= block.end()));
     }
 }

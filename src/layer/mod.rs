@@ -1,4 +1,4 @@
-//! What is computed: the layer, its parameters and the operations on it. Plain data, without a device.
+//! The computation: the layer, its parameters and the operations on it. Plain data, without a device.
 
 mod adapter;
 mod config;

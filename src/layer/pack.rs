@@ -1,4 +1,4 @@
-//! Where the adapters of a whole model lie in shared buffers.
+//! The places of a whole model's adapters in shared buffers.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,13 +7,13 @@ use super::config::Config;
 use super::layout::Layout;
 use crate::error::{Error, Limit};
 
-/// Bytes at whose multiples every device lets a binding start.
+/// The offset alignment of bindings in bytes: sufficient on every device.
 const ALIGNMENT: u64 = 256;
 
 /// The adapters of a model, by the names of their modules, in as few buffers as a device's limits allow.
 ///
-/// Parameters and gradients lie alike: element i of one buffer belongs to element i of the other. Moments take
-/// twice as much, and one binding has to hold those of a buffer.
+/// Parameters and gradients have the same layout: element i of one buffer belongs to element i of the other.
+/// Moments take twice the bytes, and one binding must hold all moments of a buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pack {
     places: Vec<Place>,
@@ -21,7 +21,7 @@ pub struct Pack {
     buffers: Vec<usize>,
 }
 
-/// Where a module's adapter lies.
+/// The place of a module's adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
     name: String,
@@ -44,25 +44,25 @@ impl Place {
         &self.config
     }
 
-    /// How the adapter itself is laid out.
+    /// The layout of the adapter itself.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The number of the buffer.
+    /// The index of its buffer.
     #[must_use]
     pub fn buffer(&self) -> usize {
         self.buffer
     }
 
-    /// Where the adapter starts in its buffer, in bytes.
+    /// The adapter's start in its buffer, in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The adapter's elements in its buffer, as [`Layout::unpack`] takes them.
+    /// The adapter's elements in its buffer: the range that [`Layout::unpack`] takes.
     #[must_use]
     pub fn elements(&self) -> Range<usize> {
         let start = self.offset as usize / 4;
@@ -71,10 +71,11 @@ impl Place {
 }
 
 impl Pack {
-    /// Places adapters in the order of `modules`, their names and layers.
+    /// Places adapters in the order of `modules`, which are names and layers.
     ///
     /// # Errors
-    /// An invalid configuration, a name that comes twice, or an adapter that is too large for one buffer.
+    /// An invalid configuration, a name that occurs twice, or an adapter whose moments are too large for one
+    /// buffer.
     pub fn new<'a>(
         modules: impl IntoIterator<Item = (&'a str, Config)>,
         limits: &wgpu::Limits,
@@ -102,13 +103,13 @@ impl Pack {
         Ok(Self { places, by_name, buffers })
     }
 
-    /// The places of all modules, in their order.
+    /// The places of all modules, in the order of the modules.
     #[must_use]
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// The place of a module.
+    /// The place of a module, if it is in the pack.
     #[must_use]
     pub fn place(&self, module: &str) -> Option<&Place> {
         self.by_name.get(module).map(|&at| &self.places[at])
@@ -121,10 +122,10 @@ impl Pack {
     }
 }
 
-/// Buffers that are filled one after the other.
+/// Buffers that are filled one after another.
 #[derive(Debug)]
 pub(crate) struct Shelves {
-    /// Bytes that a buffer may have.
+    /// The most bytes of a buffer.
     most: u64,
     ends: Vec<u64>,
 }
@@ -134,7 +135,8 @@ impl Shelves {
         Self { most, ends: Vec::new() }
     }
 
-    /// The buffer and the offset of the next `bytes`: in the last buffer, or else in a new one.
+    /// Places the next `bytes` in the last buffer if they fit, or else in a new one. Gives the buffer and the
+    /// offset in bytes.
     pub(crate) fn place(&mut self, bytes: u64) -> (usize, u64) {
         let offset = self.ends.last().map(|end| end.next_multiple_of(ALIGNMENT));
         let fits = offset.filter(|offset| offset.saturating_add(bytes) <= self.most);

@@ -1,4 +1,4 @@
-//! Random numbers that are the same on every machine.
+//! Random numbers, the same on every machine.
 
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 pub(crate) struct SplitMix64(pub(crate) u64);
@@ -12,7 +12,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Uniform in -1..1, exact in f32: 24 bits.
+    /// Uniform in -1..1. 24 random bits make it exact in f32.
     pub(crate) fn uniform(&mut self) -> f32 {
         let unit = (self.next() >> 40) as f32 / (1u32 << 24) as f32;
         2.0 * unit - 1.0

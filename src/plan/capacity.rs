@@ -1,30 +1,30 @@
-//! For how many tokens an operation is prepared.
+//! The capacity of a prepared operation.
 
-/// How many tokens an operation is prepared for.
+/// The numbers of tokens that an operation is prepared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capacity {
     /// The most tokens of a batch.
     pub tokens: u32,
-    /// How batches of fewer tokens run.
+    /// The plans for batches with fewer tokens.
     pub plans: Plans,
 }
 
-/// How batches of different numbers of tokens run.
+/// The plans for batches with different numbers of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Plans {
-    /// Each as is best for about so many tokens: a plan for each of some numbers up to the capacity, of which
-    /// encoding takes the one for the batch. The order of sums may differ from one to the next.
+    /// Several plans, each the best for a number of tokens up to the capacity. Encoding takes the one that
+    /// suits the batch. The order of sums may differ between plans.
     #[default]
     Several,
-    /// All as is best for the capacity. The least to compile.
+    /// One plan, the best for the capacity. This compiles the least.
     One,
-    /// All in one order of sums, whatever the number of tokens and the capacity: a token's y and dx have the
-    /// same bits in any batch. Costs time with few tokens and with many.
+    /// One plan whose order of sums depends neither on the number of tokens nor on the capacity: a token's y
+    /// and dx have the same bits in any batch. Costs time with few tokens and with many.
     Invariant,
 }
 
 impl From<u32> for Capacity {
-    /// Up to so many tokens, as fast as may be.
+    /// Up to this many tokens, with the default plans.
     fn from(tokens: u32) -> Self {
         Self { tokens, plans: Plans::default() }
     }

@@ -1,17 +1,17 @@
-//! What can be chosen about an operation without changing what it computes.
+//! The choices of a plan.
 
 use super::{FusedChoice, LinearChoice, OuterChoice};
 use crate::error::Error;
 
-/// What can be chosen about an operation without changing what it computes.
+/// The choices of a plan. They change the order of sums, and nothing else about the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Choice {
-    /// Of `forward` and `backward_input`.
+    /// For `forward` and `backward_input`.
     Fused(FusedChoice),
-    /// Of `backward_params`.
+    /// For `backward_params`.
     Outer(OuterChoice),
-    /// Of `linear`.
+    /// For `linear`.
     Linear(LinearChoice),
 }
 
@@ -30,8 +30,8 @@ impl Choice {
         if let Self::Linear(choice) = self { Ok(choice) } else { Err(Error::WrongChoice { operation }) }
     }
 
-    /// What the cost model predicts less well than sizes: broadcast or read coefficients, and separate
-    /// dispatches.
+    /// The two choices that the cost model predicts less well than sizes: broadcast or read coefficients, and
+    /// separate dispatches.
     #[cfg(feature = "tuner")]
     pub(crate) fn kind(&self) -> [bool; 2] {
         match *self {

@@ -1,5 +1,5 @@
-//! What the planner believes things cost, in multiples of a vec4 multiply-add in a thread. Only ratios
-//! between plans of one operation count.
+//! The planner's cost model, in units of a vec4 multiply-add in a thread. Only the ratios between plans of
+//! one operation matter.
 
 use super::DeviceProfile;
 
@@ -7,25 +7,26 @@ use super::DeviceProfile;
 pub(super) struct Costs {
     /// Reading a vec4 of a tensor.
     pub(super) load: f64,
-    /// Writing one.
+    /// Writing a vec4 of a tensor.
     pub(super) store: f64,
-    /// Reading a vec4 of workgroup memory, or adding one from another lane.
+    /// Reading a vec4 of workgroup memory, or adding a vec4 of another lane.
     pub(super) shared: f64,
-    /// Getting a vec4 that another lane holds.
+    /// Receiving a vec4 that another lane broadcasts.
     pub(super) broadcast: f64,
     /// A vec4 multiply-add in registers.
     pub(super) multiply_add: f64,
     /// A pair of barriers.
     pub(super) barriers: f64,
-    /// Starting a workgroup, and the barriers that every one has.
+    /// Starting a workgroup, including the barriers that every workgroup has.
     pub(super) workgroup: f64,
-    /// Starting a dispatch when the one before has ended.
+    /// Starting a dispatch after the one before it has ended.
     pub(super) dispatch: f64,
-    /// Times what a shrink takes with barriers inside its loops: there, compilers may keep sums in memory.
+    /// Slowdown of a shrink that adds sums by shuffles with barriers inside its loops, where compilers may
+    /// spill the sums to memory.
     pub(super) interrupted: f64,
 }
 
-/// Lanes run together, and their neighbouring accesses are one. Estimated; no GPU has been measured yet.
+/// Lanes run together, and accesses of neighbouring lanes coalesce. Estimated: no GPU has been measured yet.
 pub(super) const GPU: Costs = Costs {
     load: 4.0,
     store: 4.0,
@@ -38,7 +39,7 @@ pub(super) const GPU: Costs = Costs {
     interrupted: 1.0,
 };
 
-/// How often `workgroups` fill the device: not less than once, however few they are.
+/// The number of times that `workgroups` fill the device: at least 1.
 pub(super) fn filled(workgroups: f64, device: &DeviceProfile) -> f64 {
     (workgroups / f64::from(device.busy_workgroups.max(1))).max(1.0)
 }

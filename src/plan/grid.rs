@@ -1,4 +1,4 @@
-//! Workgroups of a dispatch.
+//! The workgroups of a dispatch.
 
 use crate::error::{Error, Limit};
 
@@ -6,15 +6,15 @@ use crate::error::{Error, Limit};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum Grid {
-    /// The same for any number of tokens.
+    /// The same workgroups for any number of tokens.
     Fixed([u32; 3]),
-    /// A workgroup, or several along x, for each tile of tokens.
+    /// One workgroup or several along x for each tile of tokens.
     Tiles {
         /// Workgroups along x for each tile.
         x: u32,
         /// Tokens in a tile.
         tile: u32,
-        /// Tiles along y at most: where there are more, they are folded over z.
+        /// The most tiles along y. More tiles are folded over z.
         most: u32,
     },
 }
@@ -33,7 +33,7 @@ impl Grid {
         Ok(Self::Tiles { x, tile, most: limits.max_compute_workgroups_per_dimension.max(1) })
     }
 
-    /// The workgroups for `tokens` tokens, which are at least one and no more than were planned for.
+    /// The workgroups for `tokens` tokens: at least one token, and no more than were planned for.
     #[must_use]
     pub fn at(&self, tokens: u32) -> [u32; 3] {
         match *self {
@@ -46,8 +46,8 @@ impl Grid {
     }
 }
 
-/// Spreads `count` workgroups over two dimensions of the grid; the product may exceed `count` by
-/// less than the second dimension, so kernels check their index.
+/// Folds `count` workgroups over two dimensions of the grid. The product may exceed `count` by less than the
+/// second dimension, so kernels check their index.
 pub(crate) fn fold(
     kernel: &'static str,
     count: u32,

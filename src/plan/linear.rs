@@ -5,14 +5,14 @@ use crate::error::{Error, Limit};
 
 /// A workgroup is SIDE x SIDE threads.
 pub(crate) const SIDE: u32 = 8;
-/// Tokens that a thread computes at most.
+/// The most tokens that a thread computes.
 const MOST_THREAD_TOKENS: u32 = 8;
 /// vec4s of target columns that a thread computes.
 pub(crate) const THREAD_QUADS: u32 = 2;
 /// vec4s of the inner dimension in a tile.
 pub(crate) const DEPTH: u32 = 4;
 
-/// What can be chosen about `linear` without changing what it computes.
+/// The choices of a plan of `linear`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinearChoice {
@@ -20,7 +20,7 @@ pub struct LinearChoice {
     pub thread_tokens: u32,
 }
 
-/// What the plan of a frozen layer depends on.
+/// The inputs of a plan of `linear`.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearProblem {
     pub(crate) tokens: u32,
@@ -29,13 +29,13 @@ pub(crate) struct LinearProblem {
 }
 
 impl LinearProblem {
-    /// What should be best comes first.
+    /// The choices, the best predicted one first.
     pub(crate) fn choices(&self) -> impl Iterator<Item = LinearChoice> {
         let most = self.tokens.div_ceil(SIDE).min(MOST_THREAD_TOKENS).next_power_of_two();
         halvings(most).map(|thread_tokens| LinearChoice { thread_tokens })
     }
 
-    /// The grid of a choice, if that is possible and fits the device.
+    /// The grid of a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: LinearChoice, device: &DeviceProfile) -> Result<Grid, Error> {
         let LinearChoice { thread_tokens } = choice;
         let possible = thread_tokens.is_power_of_two() && thread_tokens <= MOST_THREAD_TOKENS;

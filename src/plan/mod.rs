@@ -1,5 +1,5 @@
-//! How much at a time: from shape, token count and device limits to tile sizes and grids. Pure: no device is
-//! needed.
+//! Sizes: from shape, number of tokens and device limits to tile sizes and grids. Pure: only
+//! `DeviceProfile::of` needs a device.
 
 mod capacity;
 mod choice;
@@ -27,7 +27,7 @@ pub use tuning::Tuning;
 
 use crate::error::Error;
 
-/// What to do about a grid of token tiles.
+/// Advice if a grid of token tiles is too large.
 pub(crate) const FEWER_TOKENS: &str = "process fewer tokens at a time";
 
 /// `most`, half of it, and so on down to 1.
@@ -35,14 +35,14 @@ pub(crate) fn halvings(most: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(most.max(1)), |&n| (n > 1).then_some(n / 2))
 }
 
-/// The plans in the order of their predicted costs; equal ones as they are.
+/// The plans in the order of their predicted costs. Plans with equal costs keep their order.
 fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
     let mut plans: Vec<_> = plans.into_iter().map(|plan| (cost(&plan), plan)).collect();
     plans.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     plans.into_iter().map(|(_, plan)| plan).collect()
 }
 
-/// Refuses a choice that no kernel was written for, such as one from a file.
+/// Refuses a choice that no kernel supports, which may come from a file.
 fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Error> {
     let value = f64::from(value);
     if possible {
@@ -52,5 +52,6 @@ fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Er
     }
 }
 
-/// Kernels count in u32, and their loops step past the end: 4 GiB is 2^31 elements at most.
+/// The most bytes of a binding. Kernels count in u32, and their loops step past the end; 4 GiB hold at most
+/// 2^31 elements.
 pub(crate) const MOST_BYTES: u64 = 1 << 32;

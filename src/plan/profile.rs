@@ -1,28 +1,28 @@
-//! What a device is, for the planner.
+//! The properties of a device, for the planner.
 
 use super::quirks;
 
-/// What a plan needs to know of a device.
+/// The properties of a device that plans depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
     /// The limits the device was requested with.
     pub limits: wgpu::Limits,
     /// Workgroups that keep the device busy. Few tokens are spread over output slices, and parameter
-    /// gradients over token splits, until about this many are in flight.
+    /// gradients over token splits, until about this many workgroups are in flight.
     pub busy_workgroups: u32,
-    /// Loop iterations that a thread may run, over all loops of a shader together: some drivers end all loops
-    /// after so many. They are counted from the shader's text, as such a driver counts them.
+    /// The most loop iterations of a thread, over all loops of a shader together: some drivers end all loops
+    /// after this many. They are counted from the shader's text, in the way of such a driver.
     pub max_loop_iterations: u64,
-    /// Threads that are surely in one subgroup and may add their sums by subgroup operations: the
-    /// device's least subgroup size, if it was requested with `Features::SUBGROUP`, else 1.
+    /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
+    /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
-    /// Whether shaders run on the CPU: there lanes compute together, but access memory one after another,
-    /// and a branch that a subgroup does not take costs almost as much as one that it takes.
+    /// Whether shaders run on the CPU. There, lanes compute together but access memory one after another, and
+    /// a branch that a subgroup does not take costs almost as much as one that it takes.
     pub software: bool,
 }
 
 impl DeviceProfile {
-    /// A device with these limits, without subgroup operations and with no bound on loops.
+    /// A device with these limits, without subgroup operations and without a bound on loop iterations.
     #[must_use]
     pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
         Self { limits, busy_workgroups, max_loop_iterations: u64::MAX, subgroup_lanes: 1, software: false }
@@ -39,7 +39,7 @@ impl DeviceProfile {
             _ => 256,
         };
         let max_loop_iterations = quirks::max_loop_iterations(&info);
-        // In a browser shaders would have to say that they use them.
+        // In a browser, shaders would have to enable subgroups in their text.
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
         let subgroup_lanes = if subgroups { info.subgroup_min_size } else { 1 };
@@ -52,12 +52,12 @@ impl DeviceProfile {
         1 << self.subgroup_lanes.max(1).ilog2()
     }
 
-    /// Lanes of which each can hold a coefficient for all others; 1 where none can.
+    /// Lanes that can broadcast one coefficient each; 1 if no lane can.
     pub(crate) fn broadcast_lanes(&self) -> u32 {
         self.shuffled_lanes().min(MOST_BROADCAST_LANES)
     }
 
-    /// Whether so many coefficients can be broadcast at a time, and whether they can not.
+    /// The possible values of `broadcast` when this many coefficients are needed at once.
     pub(crate) fn ways_to_coefficients(&self, coefficients: u32) -> &'static [bool] {
         if self.broadcast_lanes() > 1 && coefficients <= self.broadcast_lanes() {
             &[false, true]
@@ -66,7 +66,8 @@ impl DeviceProfile {
         }
     }
 
-    /// No more than `device` guarantees: more would be wrong results, or fail only in the caller's submission.
+    /// Reduces the profile to the guarantees of `device`. Exceeding them would give wrong results, or fail
+    /// only in the caller's submission.
     pub(crate) fn within(self, device: &Self) -> Self {
         Self {
             limits: self.limits.or_worse_values_from(&device.limits),
@@ -77,6 +78,6 @@ impl DeviceProfile {
     }
 }
 
-/// Lanes that hold a coefficient each. Compilers unroll the loop over them only while it is short, and
-/// only then is the lane that holds one known to them.
+/// The most lanes that broadcast one coefficient each. Compilers unroll the loop over them only while it is
+/// short, and only then do they know which lane broadcasts.
 const MOST_BROADCAST_LANES: u32 = 8;

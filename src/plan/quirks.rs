@@ -1,23 +1,24 @@
-//! What is peculiar to software drivers, Mesa's llvmpipe above all: everything that a planner for GPUs alone would
-//! do without.
+//! Peculiarities of software drivers, above all of Mesa's llvmpipe: everything that a planner only for GPUs
+//! would not need.
 
 use super::DeviceProfile;
 use super::cost::{Costs, GPU};
 
-/// Mesa's llvmpipe ends every loop of a thread after 65,535 iterations in all
-/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and says nothing: results would be wrong. The rest is a margin.
+/// Mesa's llvmpipe silently ends every loop of a thread after 65,535 iterations in all
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`), and results would be wrong. The difference is a margin.
 const LLVMPIPE_LOOP_ITERATIONS: u64 = 60_000;
 
-/// What keeps a software driver busy: it runs a workgroup on each core, and more slices only repeat work. Not
-/// the number of cores that the process may use: plans, and with them the order of sums, must not depend on it.
+/// Workgroups that keep a software driver busy: it runs one on each core, and more slices only repeat work.
+/// This is not the number of cores that the process may use, because plans, and with them the order of sums,
+/// must not depend on that.
 pub(super) const SOFTWARE_WORKGROUPS: u32 = 4;
 
-/// The loop iterations that the driver of an adapter lets a thread run.
+/// The loop iterations of a thread that an adapter's driver allows.
 pub(super) fn max_loop_iterations(info: &wgpu::AdapterInfo) -> u64 {
     if info.name.contains("llvmpipe") { LLVMPIPE_LOOP_ITERATIONS } else { u64::MAX }
 }
 
-/// Measured on llvmpipe: lanes compute together, and access memory one after another.
+/// Measured on llvmpipe, where lanes compute together and access memory one after another.
 const SOFTWARE: Costs = Costs {
     load: 18.0,
     store: 60.0,
@@ -30,12 +31,12 @@ const SOFTWARE: Costs = Costs {
     interrupted: 2.0,
 };
 
-/// How a device differs from a GPU.
+/// The properties in which software drivers differ from GPUs.
 pub(super) struct Quirks {
-    /// What things cost.
+    /// The cost table.
     pub(super) costs: &'static Costs,
-    /// Rows of gradients that a thread may keep: more than 16 spill registers on some GPUs, and a CPU has none to
-    /// spill.
+    /// The most rows of gradients that a thread keeps. More than 16 spill registers on some GPUs; on a CPU,
+    /// spilling is no concern.
     pub(super) most_rows: u32,
     /// Whether a branch that a workgroup does not take costs almost as much as one that it takes.
     pub(super) runs_untaken_branches: bool,

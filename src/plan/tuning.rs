@@ -1,12 +1,12 @@
-//! What was measured to be best on a device, for the planner to prefer to what it predicts.
+//! The choices that were measured to be best on a device. The planner prefers them to its predictions.
 
 use std::collections::BTreeMap;
 
 use super::Choice;
 use crate::layer::{Config, Operation, Router};
 
-/// What a choice was measured for: an operation, a layer without its scaling, and a number of tokens
-/// up to the next power of two.
+/// The case that a choice was measured for: an operation, a layer without its scaling, and a number of
+/// tokens, rounded up to the next power of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Key {
@@ -19,7 +19,7 @@ impl Key {
     fn new(config: &Config, tokens: u32, operation: Operation) -> Self {
         let Config { d_in, d_out, .. } = *config;
         let config = match operation {
-            // A frozen layer is its widths.
+            // Only the widths of a frozen layer matter.
             Operation::Linear(_) => Config { d_in, d_out, ..Config::DEFAULT },
             // One expert has no router, whatever the configuration says.
             _ if config.experts == 1 => Config { router: Router::Input, scaling: 1.0, ..*config },
@@ -30,10 +30,10 @@ impl Key {
     }
 }
 
-/// A table of choices. Empty by default; [`Tuner`](crate::tuner::Tuner) measures, saves and loads them.
+/// A table of choices. It is empty by default; [`Tuner`](crate::tuner::Tuner) measures, saves and loads one.
 ///
-/// A choice that does not fit a device is not used, and none can ask for more scratch memory than the planner
-/// itself may take. What a table can do is make operations slow, and change the order of their sums.
+/// A choice that does not fit a device is ignored, and no choice can take more scratch memory than the
+/// planner's own bounds allow. A bad table can only make operations slow and change the order of their sums.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(from = "Vec<(Key, Choice)>", into = "Vec<(Key, Choice)>"))]
@@ -54,24 +54,25 @@ impl From<Tuning> for Vec<(Key, Choice)> {
 }
 
 impl Tuning {
-    /// Prefers `choice` for this layer and up to the next power of two of `tokens`.
+    /// Prefers `choice` for this operation on this layer, for all numbers of tokens that have the same next
+    /// power of two as `tokens`.
     pub fn set(&mut self, config: &Config, tokens: u32, operation: Operation, choice: Choice) {
         self.0.insert(Key::new(config, tokens, operation), choice);
     }
 
-    /// What is preferred, if anything is.
+    /// The preferred choice, if there is one.
     #[must_use]
     pub fn get(&self, config: &Config, tokens: u32, operation: Operation) -> Option<Choice> {
         self.0.get(&Key::new(config, tokens, operation)).copied()
     }
 
-    /// Number of choices.
+    /// Number of choices in the table.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is preferred.
+    /// Whether the table has no choices.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

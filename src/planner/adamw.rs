@@ -10,7 +10,7 @@ use crate::kernel::{AdamWShader, BindingKind, Shader};
 use crate::plan::{DeviceProfile, Grid, WORKGROUP, fold};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
-/// `struct Hyper` in `part/hyper.wgsl`.
+/// `struct Hyper` in `uniform/hyper.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub(crate) struct Hyper {
@@ -45,7 +45,7 @@ pub(super) struct ReduceDims {
     pub(super) squares: u32,
 }
 
-/// f32 words in `struct Squares` in part/norm.wgsl.
+/// f32 words in `struct Squares` in optimiser/norm.wgsl.
 pub(super) const SQUARES_WORDS: u64 = 4;
 
 /// What to do about buffers that are too large.

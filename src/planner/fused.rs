@@ -11,7 +11,7 @@ use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::plan::{Choice, DeviceProfile};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
-/// `struct Dims` in `part/fused.wgsl`.
+/// `struct Dims` in `uniform/fused.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct FusedDims {

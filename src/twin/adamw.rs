@@ -1,4 +1,4 @@
-//! Twin of `shaders/adamw.wgsl`, `shaders/gradient_norm.wgsl` and its reduce.
+//! Twin of `shaders/kernel/adamw.wgsl`, `shaders/kernel/gradient_norm.wgsl` and its reduce.
 
 use super::{Approx, C, U};
 use crate::layer::AdamWHyper;

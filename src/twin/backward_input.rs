@@ -1,4 +1,4 @@
-//! Twin of `shaders/backward_input.wgsl`.
+//! Twin of `shaders/kernel/backward_input.wgsl`.
 
 use super::{Approx, column, dot, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};

@@ -1,4 +1,4 @@
-//! Twin of `shaders/backward_params.wgsl` and its reduction.
+//! Twin of `shaders/kernel/backward_params.wgsl` and its reduction.
 
 use super::{Approx, column, dot};
 use crate::layer::{Adapter, Config, Gate, Router};

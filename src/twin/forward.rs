@@ -1,4 +1,4 @@
-//! Twin of `shaders/forward.wgsl`.
+//! Twin of `shaders/kernel/forward.wgsl`.
 
 use super::{Approx, dot, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};

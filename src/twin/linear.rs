@@ -1,4 +1,4 @@
-//! Twin of `shaders/linear.wgsl`.
+//! Twin of `shaders/kernel/linear.wgsl`.
 
 use super::{Approx, column, dot, inner, row};
 
