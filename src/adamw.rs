@@ -112,7 +112,7 @@ impl AdamW {
         let step = kernels.varied("hydralora adamw step", &hyper.uniform(1, 0.0)?)?;
         if !clip {
             let bind = |(recording, buffers): (&Recording, &AdamWBuffers<'_>)| {
-                kernels.bind(recording, &buffers.tensors())
+                kernels.bind_own(recording, &buffers.tensors())
             };
             let bound = recordings.iter().zip(buffers).map(bind).collect::<Result<_, _>>()?;
             return Ok(Self { bound, step, hyper, bytes: 0 });
@@ -143,14 +143,14 @@ impl AdamW {
         let status = ("status", status);
         let mut bound = Vec::new();
         for (norm, buffers) in norms.iter().zip(buffers) {
-            bound.push(kernels.bind(norm, &[("gradients", buffers.gradients), squares])?);
+            bound.push(kernels.bind_own(norm, &[("gradients", buffers.gradients), squares])?);
         }
         for reduce in reduces {
-            bound.push(kernels.bind(reduce, &[squares, status])?);
+            bound.push(kernels.bind_own(reduce, &[squares, status])?);
         }
         for (update, buffers) in updates.iter().zip(buffers) {
             let [parameters, gradients, moments] = buffers.tensors();
-            bound.push(kernels.bind(update, &[parameters, gradients, moments, status])?);
+            bound.push(kernels.bind_own(update, &[parameters, gradients, moments, status])?);
         }
         Ok(Self { bound, step, hyper, bytes })
     }

@@ -63,6 +63,10 @@ impl Display for Element {
     }
 }
 
+/// The most bytes of a binding. Kernels count in u32, and their loops step past the end; 4 GiB hold at most
+/// 2^31 elements.
+pub(crate) const MOST_BYTES: u64 = 1 << 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,9 @@ pub enum Limit {
     /// The loop iterations after which the driver silently ends a thread's loops
     /// ([`DeviceProfile::max_loop_iterations`](crate::DeviceProfile::max_loop_iterations)).
     LoopIterations,
+    /// The lanes that are guaranteed to be in one subgroup
+    /// ([`DeviceProfile::subgroup_lanes`](crate::DeviceProfile::subgroup_lanes)).
+    SubgroupLanes,
 }
 
 impl fmt::Display for Limit {
@@ -38,6 +41,7 @@ impl fmt::Display for Limit {
             Self::ComputeInvocationsPerWorkgroup => "the device's max_compute_invocations_per_workgroup",
             Self::ComputeWorkgroupsPerDimension => "the device's max_compute_workgroups_per_dimension",
             Self::Elements => "the kernels' 32-bit element count",
+            Self::SubgroupLanes => "the lanes that the device guarantees in a subgroup",
             Self::LoopIterations => "the driver's bound on loop iterations",
         })
     }
@@ -201,8 +205,8 @@ pub enum Error {
     /// [`Kernels::pooled`](crate::Kernels::pooled) declare the tensors that they read as written too, so that
     /// these may share a buffer.
     #[error(
-        "{written} and {other} lie in the same buffer, and only {written} is written: put them in two buffers, \
-         or use Kernels::pooled"
+        "{written} and {other} lie in the same buffer, which one dispatch would both write and only read: put them \
+         in two buffers, or use Kernels::pooled"
     )]
     Aliased {
         /// The written tensor.
@@ -220,8 +224,31 @@ pub enum Error {
         tensor: &'static str,
     },
 
+    /// One tensor was given twice.
+    #[error("{operation} was given the tensor {tensor} twice: give it once")]
+    DuplicateTensor {
+        /// The operation.
+        operation: &'static str,
+        /// Which tensor.
+        tensor: String,
+    },
+
+    /// The recordings do not belong together.
+    #[error("these recordings cannot be prepared together: {reason}")]
+    Recordings {
+        /// Why.
+        reason: &'static str,
+    },
+
+    /// The operation does not run for a batch of tokens.
+    #[error("{operation} takes no batch, but the constants of an optimiser's step: run it with AdamW")]
+    NoBatch {
+        /// The operation.
+        operation: &'static str,
+    },
+
     /// A tensor was given under a name that the operation does not have.
-    #[error("{operation} has no tensor {tensor:?}: its options list the names")]
+    #[error("{operation} has no tensor {tensor:?}: its recording lists the names, beside `scratch`")]
     UnknownTensor {
         /// The operation.
         operation: &'static str,
@@ -288,7 +315,10 @@ pub enum Error {
     },
 
     /// In a browser, the outcome of an action is known only later.
-    #[error("in a browser the outcome of {action} is known only later: await Kernels::prepare_async before")]
+    #[error(
+        "in a browser the outcome of {action} is known only later: await prepare_async of Kernels or AdamW, \
+         Stack::new_async or Kernels::warm_async before"
+    )]
     NotYetKnown {
         /// The action.
         action: &'static str,

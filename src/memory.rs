@@ -1,7 +1,7 @@
 //! The bytes that an adapter takes.
 
 use crate::error::Error;
-use crate::layer::{Config, Operation};
+use crate::layer::{Config, Needs, Operation};
 use crate::plan::Capacity;
 use crate::planner::Planner;
 
@@ -41,21 +41,24 @@ impl Memory {
         operations: &[Operation],
         planner: &Planner,
     ) -> Result<Self, Error> {
-        let parameters = config.layout()?.bytes();
+        let layout = config.layout()?;
         let capacity = capacity.into();
+        let needs = Needs::of(operations);
+        let alignment = u64::from(planner.profile.limits.min_storage_buffer_offset_alignment).max(1);
         let mut scratch = 0;
         for operation in operations {
-            let recordings = planner.plan_all(operation, config, capacity)?;
-            scratch =
-                recordings.iter().map(|recording| recording.scratch.iter().sum()).fold(scratch, u64::max);
+            for recording in planner.plan_all(operation, config, capacity)? {
+                scratch = scratch.max(recording.scratch_layout(alignment).1);
+            }
         }
         let state = config.state_bytes(capacity.tokens);
+        let wanted = |wanted: bool, bytes: u64| if wanted { bytes } else { 0 };
         Ok(Self {
-            parameters,
-            gradients: parameters,
-            moments: 2 * parameters,
-            saved: state,
-            dstate: state,
+            parameters: needs.parameters.unwrap_or_default().bytes() * layout.len() as u64,
+            gradients: wanted(needs.gradients, layout.bytes()),
+            moments: wanted(needs.gradients, 2 * layout.bytes()),
+            saved: wanted(needs.saved, state),
+            dstate: wanted(needs.dstate, state),
             scratch,
             optimiser: 0,
         })

@@ -10,16 +10,20 @@ use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
 /// An operation planned for up to a number of tokens: its steps and their bindings.
 ///
 /// [`Kernels::bind`](crate::Kernels::bind) runs it on wgpu. With the feature `serde` it can be serialised,
-/// including the shaders' WGSL, for a host in another language with its own WebGPU. Such a host 1. creates a
-/// buffer for each entry of `scratch`, with that many bytes; 2. for each step, compiles `wgsl` (entry point
-/// `main`) and creates a uniform buffer that holds `uniform`; 3. in group 0, binds that buffer at binding 0
-/// and the `slots` from binding 1 on: tensors by their names, with
-///    at least as many bytes as `tensors` says, and scratch buffers by their numbers, read or written as
+/// including the shaders' WGSL, for a host in another language with its own WebGPU. Such a host
+///
+/// 1. creates a buffer for each entry of `scratch`, with that many bytes;
+/// 2. for each step, compiles `wgsl` (entry point `main`) and creates a uniform buffer that holds `uniform`;
+/// 3. in group 0, binds that buffer at binding 0 and the `slots` from binding 1 on: tensors by their names,
+///    with at least as many bytes as `tensors` says, and scratch buffers by their numbers, read or written as
 ///    `bindings` says;
 /// 4. in group 1, if `varying` is `Batch`, binds at binding 0 a uniform buffer of 16 bytes that starts with
 ///    the number of tokens as a u32; if it is `Hyper`, one that holds
 ///    [`AdamWHyper::uniform`](crate::AdamWHyper::uniform);
-/// 5. dispatches the steps in order, each with the workgroups of its `grid`.
+/// 5. dispatches the steps in order, each with the workgroups of its `grid`. `Fixed` lists them. `Tiles`
+///    gives `x`, `ceil(n / z)` and `z`, where `n` is `ceil(tokens / tile)` and `z` is `ceil(n / most)`.
+///
+/// The results of a step are correct only on devices whose subgroups have at least `subgroup_lanes` lanes.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Recording {
@@ -35,7 +39,8 @@ pub struct Recording {
     pub steps: Vec<Step>,
     /// The choice that was made, if the operation has choices.
     pub choice: Option<Choice>,
-    /// Its work for that many tokens. The operations include those that padding and slices repeat.
+    /// Its work for that many tokens; with [`Plans::Invariant`](crate::Plans::Invariant), for at least 32.
+    /// The floating-point operations include those that padding and slices repeat.
     pub work: Work,
 }
 
@@ -125,7 +130,7 @@ impl Operand {
     pub(crate) fn strided(self, stride: Option<u32>) -> Result<Self, Error> {
         let Some(stride) = stride else { return Ok(self) };
         let (tensor, width) = (self.name, self.columns);
-        if !stride.is_multiple_of(4) || u64::from(stride) < width {
+        if u64::from(stride) < width || !(stride.is_multiple_of(4) || u64::from(stride) == width) {
             return Err(Error::Stride { tensor, stride, width });
         }
         Ok(Self { stride: stride.into(), ..self })
@@ -141,6 +146,11 @@ impl Operand {
     pub fn bytes(&self) -> u64 {
         let before = self.rows.saturating_sub(1).saturating_mul(self.stride);
         self.element.bytes().saturating_mul(before.saturating_add(self.columns))
+    }
+
+    /// Whether it is the same tensor, for no more tokens than `other`.
+    pub(crate) fn is_smaller(&self, other: &Self) -> bool {
+        self.rows <= other.rows && Self { rows: other.rows, ..self.clone() } == *other
     }
 
     /// Its shape in words.
@@ -182,6 +192,19 @@ impl std::ops::Add for Work {
 }
 
 impl Recording {
+    /// The start of each piece of scratch memory in one buffer, at multiples of `alignment`, and the bytes of
+    /// that buffer.
+    pub(crate) fn scratch_layout(&self, alignment: u64) -> (Vec<u64>, u64) {
+        let mut end: u64 = 0;
+        let mut place = |bytes: &u64| {
+            let offset = end.next_multiple_of(alignment);
+            end = offset.saturating_add(*bytes);
+            offset
+        };
+        let offsets = self.scratch.iter().map(&mut place).collect();
+        (offsets, end)
+    }
+
     /// The shaders of its steps, for compiling them ahead of their first use.
     pub fn shaders(&self) -> impl Iterator<Item = Shader> + '_ {
         self.steps.iter().map(|step| step.shader.clone())
@@ -207,7 +230,7 @@ impl Recording {
 }
 
 impl Step {
-    /// Checks the shader against the device's limits, and its loops for up to `tokens` tokens.
+    /// A step, checked for up to `tokens` tokens.
     pub(crate) fn new(
         shader: Shader,
         uniform: &impl Pod,
@@ -217,9 +240,17 @@ impl Step {
         tokens: u32,
         device: &DeviceProfile,
     ) -> Result<Self, Error> {
-        let parts = shader.parts();
+        let uniform = bytemuck::bytes_of(uniform).to_vec();
+        let step = Self { shader, uniform, grid, slots, workgroup_memory };
+        step.check(tokens, device)?;
+        Ok(step)
+    }
+
+    /// Checks that the device can run the step for up to `tokens` tokens: its limits, the lanes that the
+    /// shader assumes to be in one subgroup, and the shader's loops.
+    pub(crate) fn check(&self, tokens: u32, device: &DeviceProfile) -> Result<(), Error> {
+        let parts = self.shader.parts();
         let Parts { label, ref bindings, .. } = parts;
-        debug_assert_eq!(bindings.len(), slots.len() + 1, "{label}");
         let storage = bindings.iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
         Error::check_limit(
             format_args!("{label} (storage buffers)"),
@@ -235,9 +266,14 @@ impl Step {
             u64::from(device.limits.max_compute_invocations_per_workgroup),
             "request a device with compute shaders",
         )?;
-        let uniform = bytemuck::bytes_of(uniform).to_vec();
-        check_loops(&shader, &parts, &uniform, grid.at(tokens), tokens, device)?;
-        Ok(Self { shader, uniform, grid, slots, workgroup_memory })
+        Error::check_limit(
+            format_args!("{label} (lanes in one subgroup)"),
+            Limit::SubgroupLanes,
+            u64::from(parts.subgroup_lanes),
+            u64::from(device.subgroup_lanes.max(1)),
+            "plan for this device's profile",
+        )?;
+        check_loops(&self.shader, &parts, &self.uniform, self.grid.at(tokens), tokens, device)
     }
 }
 
@@ -248,13 +284,14 @@ impl serde::Serialize for Step {
         use serde::ser::SerializeStruct as _;
         let source = self.shader.source();
         let kinds: Vec<BindingKind> = source.bindings[1..].iter().map(|binding| binding.kind).collect();
-        let mut step = serializer.serialize_struct("Step", 7)?;
+        let mut step = serializer.serialize_struct("Step", 8)?;
         step.serialize_field("label", source.label)?;
         step.serialize_field("wgsl", &source.wgsl)?;
         step.serialize_field("uniform", &self.uniform)?;
         step.serialize_field("slots", &self.slots)?;
         step.serialize_field("bindings", &kinds)?;
         step.serialize_field("varying", &source.varying)?;
+        step.serialize_field("subgroup_lanes", &self.shader.parts().subgroup_lanes)?;
         step.serialize_field("grid", &self.grid)?;
         step.end()
     }

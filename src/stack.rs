@@ -4,7 +4,7 @@ use crate::adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::gpu::{Batch, Bound, Kernels, Tensor};
-use crate::layer::{AdamWHyper, Adapter, Config, Operation, Pack, Shelves};
+use crate::layer::{AdamWHyper, Adapter, Config, ForwardOptions, Needs, Operation, Pack, Shelves};
 use crate::memory::Memory;
 use crate::plan::Capacity;
 use crate::recording::Recording;
@@ -60,10 +60,17 @@ impl Stack {
         let StackDescriptor { modules, capacity, operations, hyper } = descriptor;
         let limits = &kernels.profile().limits;
         let pack = Pack::new(modules.iter().copied(), limits)?;
-        let has = |wanted: fn(&Operation) -> bool| operations.iter().any(wanted);
-        let saves = has(|operation| matches!(operation, Operation::Forward(options) if options.save));
-        let backward = has(|operation| matches!(operation, Operation::BackwardInput(_)));
-        let trains = has(|operation| matches!(operation, Operation::BackwardParams(_)));
+        let Needs { saved: saves, dstate: backward, gradients: trains, .. } = Needs::of(operations);
+        for operation in *operations {
+            if let Operation::Forward(ForwardOptions { parameters: needed, .. }) = *operation
+                && needed != Element::F32
+            {
+                return Err(Error::WrongElement { tensor: "parameters", given: Element::F32, needed });
+            }
+        }
+        if modules.is_empty() {
+            return Err(Error::ZeroDimension { dimension: "the number of modules" });
+        }
         let mut scratch_bytes = 0;
         for (_, config) in *modules {
             for operation in *operations {
@@ -77,9 +84,9 @@ impl Stack {
         for (name, config) in modules.iter().filter(|_| saves) {
             Error::check_limit(
                 format_args!("saved of {name} (bytes)"),
-                Limit::BufferSize,
+                Limit::StorageBufferBindingSize,
                 state(config),
-                limits.max_buffer_size,
+                limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
                 "process fewer tokens at a time",
             )?;
             saved_places.push(shelves.place(state(config)));
@@ -267,9 +274,8 @@ impl Stack {
         prepared.bind(&tensors)
     }
 
-    /// The number of a module.
+    /// The index of a module.
     fn find(&self, module: &str) -> Result<usize, Error> {
-        let found = self.pack.places().iter().position(|place| place.name() == module);
-        found.ok_or_else(|| Error::UnknownModule { module: module.to_owned() })
+        self.pack.index(module).ok_or_else(|| Error::UnknownModule { module: module.to_owned() })
     }
 }

@@ -35,7 +35,7 @@ fn main() {
     }
 }
 
-// sum * DOWN * DOWN. Written as a product, compilers may compute sum * (DOWN * DOWN), which is zero: Mesa's
+// sum * DOWN * DOWN, but not as a product: compilers may compute sum * (DOWN * DOWN), which is zero. Mesa's
 // GL does.
 fn in_larger_unit(sum: f32) -> f32 {
     const EXPONENT = 192u << 23u;

@@ -70,13 +70,7 @@ impl Prepared {
         let mut scratch_bytes = 0;
         let mut variants = Vec::new();
         for recording in recordings {
-            let mut end: u64 = 0;
-            let mut offsets = Vec::new();
-            for bytes in &recording.scratch {
-                let offset = end.next_multiple_of(alignment);
-                offsets.push(offset);
-                end = offset + bytes;
-            }
+            let (offsets, end) = recording.scratch_layout(alignment);
             scratch_bytes = scratch_bytes.max(end);
             let compile =
                 |step: &Step| Ok((kernels.pipeline(&step.shader)?, kernels.uniform(&step.uniform)?));
@@ -117,9 +111,12 @@ impl Prepared {
         let Inner { shared, limits, pooled, variants, scratch_bytes } = &*self.0;
         let Some(Variant { recording: Recording { operation, tensors: operands, .. }, .. }) = variants.last()
         else {
-            return Ok(Bound { operation: "nothing", variants: Vec::new() });
+            return Err(Error::Recordings { reason: "there are none" });
         };
-        for &(name, _) in tensors {
+        for (at, &(name, _)) in tensors.iter().enumerate() {
+            if tensors[..at].iter().any(|&(before, _)| before == name) {
+                return Err(Error::DuplicateTensor { operation, tensor: name.to_owned() });
+            }
             if name != SCRATCH && operands.iter().all(|operand| operand.name != name) {
                 return Err(Error::UnknownTensor { operation, tensor: name.to_owned() });
             }
@@ -128,16 +125,22 @@ impl Prepared {
         let mut bound = Vec::new();
         for operand in operands {
             let missing = || Error::MissingTensor { operation, tensor: operand.name };
-            bound.push(tensor::Bound { operand, tensor: given(operand.name).ok_or_else(missing)? });
+            bound.push(tensor::Given { operand, tensor: given(operand.name).ok_or_else(missing)? });
         }
         let scratch_operand =
             Operand::vector(SCRATCH, BindingKind::Write, Element::F32, scratch_bytes.div_ceil(4));
         let mut all = bound.clone();
         // Checked together, so that the answer does not depend on the plan.
-        all.extend(given(SCRATCH).map(|tensor| tensor::Bound { operand: &scratch_operand, tensor }));
-        tensor::check(&all, limits)?;
+        all.extend(given(SCRATCH).map(|tensor| tensor::Given { operand: &scratch_operand, tensor }));
+        tensor::check(&all, *pooled, limits)?;
         if !pooled {
-            tensor::check_buffers(&all)?;
+            tensor::check_buffers(&bound)?;
+            // One step writes scratch memory and another only reads it, so it shares its buffer with no
+            // tensor.
+            let beside = given(SCRATCH).and_then(|scratch| bound.iter().find(|bound| bound.shares(&scratch)));
+            if let Some(beside) = beside {
+                return Err(Error::Aliased { written: SCRATCH, other: beside.operand.name });
+            }
         }
         let owned;
         let scratch = match given(SCRATCH) {
@@ -157,13 +160,13 @@ impl Variant {
     fn bind(
         &self,
         device: &wgpu::Device,
-        bound: &[tensor::Bound<'_>],
+        bound: &[tensor::Given<'_>],
         scratch: Option<Tensor<'_>>,
     ) -> Result<BoundVariant, Error> {
         let resource = |slot: &Slot| match *slot {
             Slot::Tensor(name) => {
                 let tensor = bound.iter().find(|bound| bound.operand.name == name);
-                tensor.map(tensor::Bound::resource)
+                tensor.map(tensor::Given::resource)
             }
             Slot::Scratch(at) => {
                 scratch.map(|scratch| scratch.part(self.offsets[at], self.recording.scratch[at]))
@@ -205,9 +208,13 @@ impl Bound {
     /// Encodes the operation for the tokens of `batch`. It allocates nothing and submits nothing.
     ///
     /// # Errors
-    /// More tokens than the operation was prepared for. Nothing is encoded in that case.
+    /// More tokens than the operation was prepared for, or an operation of an optimiser. Nothing is encoded
+    /// in either case.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
         let tokens = batch.tokens();
+        if self.varying() == Some(Varying::Hyper) {
+            return Err(Error::NoBatch { operation: self.operation });
+        }
         let Some(variant) = self.variant(tokens) else {
             let capacity = self.variants.last().map_or(0, |variant| variant.capacity);
             return Err(Error::OverCapacity { operation: self.operation, capacity, tokens });
@@ -221,6 +228,12 @@ impl Bound {
         for variant in &self.variants {
             variant.encode(pass, 1, varying);
         }
+    }
+
+    /// The uniform in group 1 of the first dispatch that has one.
+    fn varying(&self) -> Option<Varying> {
+        let dispatches = self.variants.iter().flat_map(|variant| &variant.dispatches);
+        dispatches.map(|dispatch| dispatch.pipeline.varying).find(|varying| *varying != Varying::Nothing)
     }
 
     fn variant(&self, tokens: u32) -> Option<&BoundVariant> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bind::{Bound, Prepared};
 use super::pipeline::{Pipeline, compile, entry};
-use super::scope::{at_once, scoped};
+use super::scope::{Scopes, at_once, scoped};
 use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
@@ -120,7 +120,7 @@ impl Kernels {
             return Ok(prepared.clone());
         }
         let recordings = self.planner.plan_all(operation, config, capacity)?;
-        let prepared = self.prepare_recordings(recordings)?;
+        let prepared = Prepared::new(self, recordings)?;
         Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
     }
 
@@ -136,19 +136,48 @@ impl Kernels {
         capacity: impl Into<Capacity>,
     ) -> Result<Prepared, Error> {
         let capacity = capacity.into();
-        if !lock(&self.prepared).contains_key(&(*operation, *config, capacity)) {
-            let recordings = self.planner.plan_all(operation, config, capacity)?;
-            self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
+        let key = (*operation, *config, capacity);
+        if let Some(prepared) = lock(&self.prepared).get(&key) {
+            return Ok(prepared.clone());
         }
-        self.prepare(operation, config, capacity)
+        let recordings = self.planner.plan_all(operation, config, capacity)?;
+        self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
+        for uniform in recordings.iter().flat_map(|recording| &recording.steps).map(|step| &step.uniform) {
+            let made = self.shared.uniform("hydralora uniform", uniform);
+            let made = Arc::new(made.await?);
+            lock(&place(&self.shared.uniforms, uniform.clone())).get_or_insert(made);
+        }
+        let prepared = Prepared::new(self, recordings)?;
+        Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
     }
 
     /// Compiles recordings of one operation on one layer, for different numbers of tokens, the smallest
-    /// first.
+    /// first. They come from the caller's own [`Planner`], such as from [`Planner::candidates`].
     ///
     /// # Errors
-    /// Everything that wgpu reports.
+    /// Recordings that do not belong together, or that were planned for a device with more than this one
+    /// guarantees; everything that wgpu reports.
     pub fn prepare_recordings(&self, recordings: Vec<Recording>) -> Result<Prepared, Error> {
+        let Some(largest) = recordings.last() else {
+            return Err(Error::Recordings { reason: "there are none" });
+        };
+        if !recordings.is_sorted_by(|fewer, more| fewer.capacity < more.capacity) {
+            return Err(Error::Recordings { reason: "their capacities do not rise from one to the next" });
+        }
+        let same = |recording: &Recording| {
+            let fewer = recording.tensors.iter().zip(&largest.tensors).all(|(a, b)| a.is_smaller(b));
+            recording.operation == largest.operation
+                && recording.tensors.len() == largest.tensors.len()
+                && fewer
+        };
+        if !recordings.iter().all(same) {
+            return Err(Error::Recordings { reason: "they are of different operations or layers" });
+        }
+        for recording in &recordings {
+            for step in &recording.steps {
+                step.check(recording.capacity, self.profile())?;
+            }
+        }
         Prepared::new(self, recordings)
     }
 
@@ -159,6 +188,15 @@ impl Kernels {
     /// Everything that wgpu reports, and the errors of [`Prepared::bind`].
     pub fn bind(&self, recording: &Recording, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
         self.prepare_recordings(vec![recording.clone()])?.bind(tensors)
+    }
+
+    /// Binds a recording from this planner, which needs no check.
+    pub(crate) fn bind_own(
+        &self,
+        recording: &Recording,
+        tensors: &[(&str, Tensor<'_>)],
+    ) -> Result<Bound, Error> {
+        Prepared::new(self, vec![recording.clone()])?.bind(tensors)
     }
 
     /// Compiles shaders ahead of their first use, such as those of [`Recording::shaders`].
@@ -198,8 +236,8 @@ impl Kernels {
 
     /// Checks every tensor by itself, and that no written tensor covers bytes of another one.
     pub(crate) fn check(&self, tensors: &[(&Operand, Tensor<'_>)]) -> Result<(), Error> {
-        let bound = tensors.iter().map(|&(operand, tensor)| tensor::Bound { operand, tensor });
-        tensor::check(&bound.collect::<Vec<_>>(), &self.profile().limits)
+        let bound = tensors.iter().map(|&(operand, tensor)| tensor::Given { operand, tensor });
+        tensor::check(&bound.collect::<Vec<_>>(), self.pooled, &self.profile().limits)
     }
 
     /// A storage buffer of zeros that can also be copied from and to.
@@ -239,13 +277,15 @@ impl Kernels {
 
     /// A uniform buffer with these contents, shared by all steps that need the same contents.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
-        made_once(&self.shared.uniforms, bytes.to_vec(), || self.shared.uniform("hydralora uniform", bytes))
+        made_once(&self.shared.uniforms, bytes.to_vec(), || {
+            at_once(CREATING_UNIFORM, self.shared.uniform("hydralora uniform", bytes))
+        })
     }
 
     /// A new uniform that changes, bound as group 1. It is not shared.
     pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
         let Shared { device, varying, .. } = &*self.shared;
-        let buffer = self.shared.uniform(label, bytes)?;
+        let buffer = scoped(device, CREATING_UNIFORM, || self.shared.uniform_buffer(label, bytes))?;
         let bind_group = scoped(device, "binding a uniform buffer", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(label),
@@ -260,18 +300,25 @@ impl Kernels {
 impl Shared {
     /// A uniform buffer that holds `bytes`. It is not mapped at creation, because a browser short of memory
     /// answers that with an exception.
-    fn uniform(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
-        scoped(&self.device, "creating a uniform buffer", || {
-            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                // Devices without arbitrary binding sizes require whole 16-byte units.
-                size: (bytes.len() as u64).next_multiple_of(16),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            self.queue.write_buffer(&buffer, 0, bytes);
-            buffer
-        })
+    fn uniform(
+        &self,
+        label: &str,
+        bytes: &[u8],
+    ) -> impl Future<Output = Result<wgpu::Buffer, Error>> + use<> {
+        let scopes = Scopes::push(&self.device, CREATING_UNIFORM);
+        scopes.report(self.uniform_buffer(label, bytes))
+    }
+
+    fn uniform_buffer(&self, label: &str, bytes: &[u8]) -> wgpu::Buffer {
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            // Devices without arbitrary binding sizes want whole 16-byte units.
+            size: (bytes.len() as u64).next_multiple_of(16),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, bytes);
+        buffer
     }
 
     /// A storage buffer that the library owns.
@@ -309,6 +356,8 @@ impl Varied {
         &self.bind_group
     }
 }
+
+const CREATING_UNIFORM: &str = "creating a uniform buffer";
 
 /// The place of `key` in `cache`.
 fn place<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K) -> Place<V> {

@@ -61,15 +61,24 @@ impl<'a> From<wgpu::BufferSlice<'a>> for Tensor<'a> {
 
 /// A tensor as an operation binds it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bound<'a> {
+pub(crate) struct Given<'a> {
     pub(crate) operand: &'a Operand,
     pub(crate) tensor: Tensor<'a>,
 }
 
-impl<'a> Bound<'a> {
+impl<'a> Given<'a> {
     /// Exactly the bytes that the shape needs, so that the rest of the buffer is out of reach.
     pub(super) fn resource(&self) -> wgpu::BindingResource<'a> {
         self.tensor.part(0, self.operand.bytes())
+    }
+
+    fn is_written(&self) -> bool {
+        self.operand.kind == BindingKind::Write
+    }
+
+    /// Whether it lies in the same buffer as another tensor.
+    pub(super) fn shares(&self, other: &Tensor<'_>) -> bool {
+        self.tensor.buffer == other.buffer
     }
 
     fn range(&self) -> std::ops::Range<u64> {
@@ -106,15 +115,17 @@ impl<'a> Bound<'a> {
     }
 }
 
-/// Checks every tensor by itself, and that no written tensor covers bytes of another one.
-pub(crate) fn check(bound: &[Bound<'_>], limits: &wgpu::Limits) -> Result<(), Error> {
+/// Checks every tensor by itself, and that no written tensor covers bytes of another one. In pools all
+/// tensors count as written, because their shaders declare them so.
+pub(crate) fn check(bound: &[Given<'_>], pooled: bool, limits: &wgpu::Limits) -> Result<(), Error> {
     for tensor in bound {
         tensor.check(limits)?;
     }
-    for (written, other) in written_pairs(bound) {
-        let ranges = [written.range(), other.range()];
-        if ranges[0].start < ranges[1].end && ranges[1].start < ranges[0].end {
-            let (written, other) = (written.operand.name, other.operand.name);
+    for (first, second) in pairs_in_a_buffer(bound) {
+        let ranges = [first.range(), second.range()];
+        let overlap = ranges[0].start < ranges[1].end && ranges[1].start < ranges[0].end;
+        if overlap && (pooled || first.is_written()) {
+            let (written, other) = (first.operand.name, second.operand.name);
             return Err(Error::Overlap { written, other, ranges });
         }
     }
@@ -122,24 +133,20 @@ pub(crate) fn check(bound: &[Bound<'_>], limits: &wgpu::Limits) -> Result<(), Er
 }
 
 /// Checks that no buffer is written as one tensor and only read as another, which wgpu forbids in a dispatch.
-pub(super) fn check_buffers(bound: &[Bound<'_>]) -> Result<(), Error> {
-    let aliased = written_pairs(bound).find(|(_, other)| other.operand.kind == BindingKind::Read);
+pub(super) fn check_buffers(bound: &[Given<'_>]) -> Result<(), Error> {
+    let aliased = pairs_in_a_buffer(bound).find(|(first, second)| first.is_written() && !second.is_written());
     aliased.map_or(Ok(()), |(written, other)| {
         Err(Error::Aliased { written: written.operand.name, other: other.operand.name })
     })
 }
 
-/// All pairs of tensors in one buffer in which one is written; that one comes first.
-fn written_pairs<'b, 'a>(bound: &'b [Bound<'a>]) -> impl Iterator<Item = (&'b Bound<'a>, &'b Bound<'a>)> {
+/// All pairs of tensors in one buffer. If one of them is written, the first is.
+fn pairs_in_a_buffer<'b, 'a>(bound: &'b [Given<'a>]) -> impl Iterator<Item = (&'b Given<'a>, &'b Given<'a>)> {
     let pairs = bound
         .iter()
         .enumerate()
         .flat_map(move |(index, first)| bound[index + 1..].iter().map(move |second| (first, second)));
-    pairs.filter(|(first, second)| first.tensor.buffer == second.tensor.buffer).filter_map(
-        |(first, second)| match [first, second].map(|bound| bound.operand.kind == BindingKind::Write) {
-            [false, false] => None,
-            [true, _] => Some((first, second)),
-            [false, true] => Some((second, first)),
-        },
-    )
+    pairs
+        .filter(|(first, second)| first.shares(&second.tensor))
+        .map(|(first, second)| if first.is_written() { (first, second) } else { (second, first) })
 }

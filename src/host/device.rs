@@ -1,5 +1,5 @@
-//! Helpers for programs without a wgpu application of their own: tests, examples, benches. Nothing
-//! else in the library depends on them. These, and only these, create devices, submit and wait.
+//! Helpers for stand-alone programs, such as tests, examples and benches. They create devices, submit and
+//! wait. Of the library, only [`stopwatch`](crate::stopwatch) and `tuner` depend on them.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::gpu::{Scopes, ready_now, scoped};
 
-/// A device with its queue: [`Gpu::from_env`] makes one, and an application can put its own in.
+/// A device with its queue. [`Gpu::from_env`] makes one, and an application can put in its own.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     /// The device.
@@ -20,21 +20,21 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
 }
 
-/// How to get an adapter on a machine without one.
+/// Advice on getting an adapter on a machine without one.
 pub const NO_ADAPTER_HELP: &str = "install a GPU driver, or a software one: \
     `apt-get install mesa-vulkan-drivers` (Debian, Ubuntu), `dnf install mesa-vulkan-drivers` (Fedora), \
     `pacman -S vulkan-swrast` (Arch), `zypper install libvulkan_lvp` (openSUSE); \
     WGPU_BACKEND and WGPU_ADAPTER_NAME narrow the choice";
 
-/// A wgpu instance as the environment asks for: `WGPU_BACKEND` and the like.
+/// A wgpu instance as the environment requests it, through `WGPU_BACKEND` and similar variables.
 #[must_use]
 pub fn instance_from_env() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-/// The adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` (a part of the name, in any case) leave, the
-/// best first: hardware before software drivers, among either any other backend before GL, and discrete
-/// GPUs before integrated ones.
+/// The adapters that match `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` (a part of the name, in upper or lower
+/// case), the best first. Hardware comes before software drivers; within each, GL comes after all other
+/// backends, and discrete GPUs come before integrated ones.
 pub async fn adapters_from_env() -> Vec<wgpu::Adapter> {
     let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
     let mut adapters = instance_from_env().enumerate_adapters(wgpu::Backends::all()).await;
@@ -46,7 +46,8 @@ pub async fn adapters_from_env() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-/// The less, the better. GL comes before the kind, since wgpu guesses that from a name there.
+/// The smaller, the better. GL is compared before the kind of device, because on GL wgpu guesses the kind
+/// from a name.
 fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy {
     let kind = match kind {
         wgpu::DeviceType::DiscreteGpu => 0,
@@ -59,11 +60,11 @@ fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy
 }
 
 impl Gpu {
-    /// A device on the best adapter the environment leaves, with the adapter's own limits, and with
-    /// timestamp queries and subgroup operations where it has them.
+    /// A device on the best adapter that matches the environment ([`adapters_from_env`]), with the adapter's
+    /// own limits, and with timestamp queries and subgroup operations if the adapter has them.
     ///
     /// # Errors
-    /// No adapter, with how to get one, or a refused device.
+    /// No adapter, with advice on getting one, or a refused device.
     pub async fn from_env() -> Result<Self, Error> {
         let Some(adapter) = adapters_from_env().await.into_iter().next() else {
             let variable = |name| format!("{name}={}", std::env::var(name).unwrap_or_default());
@@ -76,10 +77,10 @@ impl Gpu {
     }
 
     /// A device on this adapter, with the adapter's own limits, and with timestamp queries and subgroup
-    /// operations where it has them.
+    /// operations if the adapter has them.
     ///
     /// # Errors
-    /// The adapter refuses.
+    /// The adapter refuses the device.
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
@@ -101,7 +102,7 @@ impl Gpu {
         describe(&self.device.adapter_info())
     }
 
-    /// A storage buffer with `data` in it, which can also be copied from and to.
+    /// A storage buffer that holds `data` and can also be copied from and to.
     ///
     /// # Errors
     /// More bytes than the device allows a buffer, too little memory, or a lost device.
@@ -109,8 +110,8 @@ impl Gpu {
         self.upload_as(label, data, Element::F32)
     }
 
-    /// A storage buffer with `data` in it as elements of another type, padded to whole 32-bit words.
-    /// [`Gpu::read_as_blocking`] reads it back.
+    /// Like [`Gpu::upload`], with elements of another type, padded to whole 32-bit words.
+    /// [`Gpu::read_as_blocking`] reads them back.
     ///
     /// # Errors
     /// More bytes than the device allows a buffer, too little memory, or a lost device.
@@ -124,7 +125,7 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// A storage buffer of `elements` zeros, which can also be copied from and to.
+    /// A storage buffer of `elements` zeros that can also be copied from and to.
     ///
     /// # Errors
     /// More bytes than the device allows a buffer, too little memory, or a lost device.
@@ -132,7 +133,7 @@ impl Gpu {
         self.zeroed_as(label, elements, Element::F32)
     }
 
-    /// Like [`Gpu::zeroed`], of elements of another type, padded to whole 32-bit words.
+    /// Like [`Gpu::zeroed`], with elements of another type, padded to whole 32-bit words.
     ///
     /// # Errors
     /// More bytes than the device allows a buffer, too little memory, or a lost device.
@@ -166,8 +167,8 @@ impl Gpu {
     /// Encodes into a new compute pass and submits it. Does not wait.
     ///
     /// # Errors
-    /// What `encode` fails with: nothing is submitted then. Also: wgpu refuses what was encoded, or the device
-    /// was lost.
+    /// The error of `encode`, in which case nothing is submitted; wgpu refuses the commands; the device was
+    /// lost.
     pub fn submit(
         &self,
         encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
@@ -190,20 +191,20 @@ impl Gpu {
         })?
     }
 
-    /// Copies a buffer of f32 out, submits, and resolves when the copy has arrived. On native platforms
-    /// somebody has to poll the device meanwhile; [`Gpu::read_blocking`] does.
+    /// Submits a copy of a buffer of f32 out of the device, and resolves when the copy has arrived. On native
+    /// platforms, the caller has to poll the device meanwhile; [`Gpu::read_blocking`] does so.
     ///
     /// # Errors
-    /// Those of [`Gpu::read_as`]; also a size that is no multiple of four bytes.
+    /// Those of [`Gpu::read_as`]; also a size that is not a multiple of four bytes.
     pub fn read(&self, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
         self.read_as(buffer, Element::F32, buffer.size().div_ceil(Element::F32.bytes()) as usize)
     }
 
-    /// Like [`Gpu::read`], of the first `elements` elements of another type.
+    /// Like [`Gpu::read`], for the first `elements` elements of another type.
     ///
     /// # Errors
-    /// The buffer lacks `COPY_SRC`, is shorter than that in whole 32-bit words, was destroyed, is mapped
-    /// or belongs to another device; too little memory, or a lost device.
+    /// The buffer lacks `COPY_SRC`, is shorter than these elements in whole 32-bit words, was destroyed, is
+    /// mapped or belongs to another device; too little memory, or a lost device.
     pub fn read_as(
         &self,
         buffer: &wgpu::Buffer,
@@ -213,7 +214,7 @@ impl Gpu {
         let copied = self.copy_out(buffer, element, elements);
         async move {
             let (staging, reported, mapped) = copied?;
-            // A copy that was refused leaves zeros to be mapped.
+            // After a refused copy, the staging buffer would map as zeros.
             reported.await?;
             let failed = |message| Error::Device { action: READING.to_owned(), message };
             mapped.await.map_err(|error| failed(error.to_string()))?;
@@ -224,8 +225,8 @@ impl Gpu {
         }
     }
 
-    /// Submits a copy of a buffer and asks for it to be mapped: the copy, what wgpu says of it, and
-    /// whether it was mapped.
+    /// Submits a copy of a buffer and asks for it to be mapped. Gives the copy, wgpu's report, and whether it
+    /// was mapped.
     #[expect(clippy::type_complexity, reason = "two futures that have no names")]
     fn copy_out(
         &self,
@@ -264,7 +265,7 @@ impl Gpu {
         Ok((staging, scopes.pop(), mapped))
     }
 
-    /// Copies a buffer of f32 out, submits, waits for the device and returns the copy. Not for the web,
+    /// Submits a copy of a buffer of f32 out of the device, waits for it, and returns it. Not for the web,
     /// where nothing may block.
     ///
     /// # Errors
@@ -273,7 +274,7 @@ impl Gpu {
         self.finish(READING, self.read(buffer))?
     }
 
-    /// Like [`Gpu::read_blocking`], of the first `elements` elements of another type.
+    /// Like [`Gpu::read_blocking`], for the first `elements` elements of another type.
     ///
     /// # Errors
     /// Those of [`Gpu::read_as`].
@@ -286,7 +287,7 @@ impl Gpu {
         self.finish(READING, self.read_as(buffer, element, elements))?
     }
 
-    /// Waits until everything submitted has finished. Not for the web.
+    /// Waits until all submitted work has finished. Not for the web.
     ///
     /// # Errors
     /// The device was lost.
@@ -298,9 +299,8 @@ impl Gpu {
 
     /// Drives the device until the future is ready.
     ///
-    /// It does so by submitting nothing now and then, which makes wgpu look for what has finished. Polling
-    /// does that too, but panics where the driver says that the device is lost, while a submission only
-    /// fails.
+    /// It submits nothing now and then, which makes wgpu look for finished work. Polling would do that too,
+    /// but it panics if the driver reports a lost device, while a submission only fails.
     fn finish<T>(&self, action: &str, future: impl Future<Output = T>) -> Result<T, Error> {
         let mut future = pin!(future);
         let begin = Instant::now();
@@ -312,25 +312,26 @@ impl Gpu {
             if let Some(value) = ready_now(future.as_mut()) {
                 return Ok(value);
             }
-            // A small part of what was waited already: nobody waits much longer than the device takes.
+            // A small part of the time waited so far, so that the wait is not much longer than the device
+            // takes.
             std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
         }
     }
 }
 
-/// What reading a buffer is called in errors.
+/// The name of the action in errors.
 const READING: &str = "reading a buffer back";
 
-/// Between two looks at what has finished.
+/// The pause between two looks for finished work.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 
-/// Bytes of `elements` elements in whole 32-bit words, which is what wgpu copies.
+/// Bytes of `elements` elements in whole 32-bit words, because wgpu copies whole words.
 fn whole_words(elements: u64, element: Element) -> u64 {
     elements.saturating_mul(element.bytes()).checked_next_multiple_of(4).unwrap_or(u64::MAX)
 }
 
-/// A function for wgpu to call back, and what it is called with.
+/// A callback for wgpu, and a future of the value that it is called with.
 fn callback<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, impl Future<Output = T> + use<T>) {
     let shared = Arc::new(Mutex::new((None, None::<Waker>)));
     let caller = Arc::clone(&shared);
@@ -373,7 +374,7 @@ mod tests {
             &[(VirtualGpu, Vulkan)],
             &[(DiscreteGpu, Gl)],
             &[(IntegratedGpu, Gl)],
-            // What wgpu takes AMD's and NVIDIA's GPUs for.
+            // wgpu's guess for GPUs of AMD and NVIDIA.
             &[(Other, Gl)],
             &[(Cpu, Vulkan), (Cpu, Dx12)],
             &[(Cpu, Gl)],

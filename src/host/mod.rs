@@ -1,5 +1,5 @@
-//! For programs of their own: getting a device, moving data, waiting and measuring. Nothing else in the library
-//! creates a device, submits or waits.
+//! Helpers for stand-alone programs: creating devices, moving data, waiting and measuring. Nothing else in
+//! the library creates a device, submits or waits.
 
 pub mod device;
 pub mod stopwatch;

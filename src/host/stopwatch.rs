@@ -1,5 +1,5 @@
-//! Timing what is recorded into a compute pass. Like [`device`](crate::device), for programs of their
-//! own: it submits and waits. Not for the web.
+//! Timing of compute passes. Like [`device`](crate::device), for stand-alone programs: it submits and waits.
+//! Not for the web.
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
@@ -15,13 +15,14 @@ pub struct Stopwatch {
     timestamps: Option<Timestamps>,
 }
 
-/// What a time is.
+/// The clock of a measured time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Clock {
-    /// From the first dispatch's start to the last one's end, by the device's timestamps.
+    /// The device's timestamps, from the start of the first dispatch to the end of the last.
     Device,
-    /// From submission until the device has finished, as the host sees it: up to a sixty-fourth late.
+    /// The host's clock, from submission until the host sees that the device has finished: late by up to a
+    /// sixty-fourth, or for very short times by some 20 microseconds.
     Wall,
 }
 
@@ -68,17 +69,17 @@ impl Stopwatch {
         Ok(Self { gpu: gpu.clone(), timestamps })
     }
 
-    /// What the times are.
+    /// The clock of the times.
     #[must_use]
     pub fn clock(&self) -> Clock {
         if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
     }
 
-    /// Encodes into a pass, submits it, waits, and tells how long it took.
+    /// Encodes into a pass, submits it, waits, and returns the time that it took.
     ///
     /// # Errors
-    /// What `encode` fails with: nothing is submitted then. Also: wgpu refuses what was encoded, or the device
-    /// was lost.
+    /// The error of `encode`, in which case nothing is submitted; wgpu refuses the commands; the device was
+    /// lost.
     pub fn time(
         &self,
         encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,

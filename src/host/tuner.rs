@@ -1,5 +1,5 @@
-//! Timing every plan of an operation on a device, and files of what was best. For programs of their
-//! own, or an application's settings page: measuring submits and waits. Not for the web.
+//! Times the most promising plans of an operation on a device, and saves the best in files. For stand-alone
+//! programs, or an application's settings page: measuring submits and waits. Not for the web.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::layer::{Config, Operation, SplitMix64};
 use crate::plan::{Choice, Tuning};
 use crate::recording::{Operand, Recording};
 
-/// The version of the files: another one's choices may mean something else.
+/// The version of the files. In another version, choices may have other meanings.
 const VERSION: u32 = 3;
 
 /// Measures which plans are best on one device.
@@ -43,7 +43,7 @@ pub struct Tuner {
     tuning: Tuning,
 }
 
-/// What measurements hold for.
+/// The device and driver that measurements hold for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct DeviceName {
     adapter: String,
@@ -59,32 +59,33 @@ struct File {
     tuning: Tuning,
 }
 
-/// What measuring an operation's plans gave.
+/// The result of measuring an operation's plans.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurement {
-    /// What the times are.
+    /// The clock of the times.
     pub clock: Clock,
     /// The best choice, which the tuner has noted.
     pub choice: Choice,
-    /// Its time.
+    /// The time of the best choice.
     pub best: Duration,
-    /// The time of the plan that is predicted to be best, measured in turn with the best.
+    /// The time of the choice that was predicted to be best, measured in turn with the best.
     pub predicted: Duration,
-    /// Every choice that was timed, what was predicted to be best first.
+    /// All choices that were timed, the one that was predicted to be best first.
     pub timed: Vec<(Choice, Duration)>,
 }
 
-/// Plans that are timed: those that are predicted to be best.
+/// The most plans that are timed: the most promising ones.
 const MOST_TRIALS: usize = 16;
-/// How often a plan is timed in the first round; the fastest time counts.
+/// Number of times that a plan is timed in the first round. The fastest time counts.
 const ROUNDS: usize = 3;
-/// How often the best and the predicted plan are timed in turn; the medians count.
+/// Number of times that the best and the predicted plan are timed in turn. The medians count.
 const PAIRS: usize = 5;
-/// The best must be faster than the prediction by this much to be noted instead of it.
+/// The best plan must be faster than the predicted one by this factor to be noted instead of it.
 const WORTH_IT: f64 = 1.02;
-/// Inputs that are used in turn have at least this many bytes together, so that caches do not answer.
+/// The copies of the inputs that are used in turn have at least this many bytes together, so that they do not
+/// come from caches,
 const ROTATED_BYTES: u64 = 64 << 20;
-/// ... unless that takes more copies than this.
+/// unless that takes more copies than this.
 const MOST_COPIES: u64 = 16;
 
 impl Tuner {
@@ -101,8 +102,8 @@ impl Tuner {
         Self { device, tuning: Tuning::default() }
     }
 
-    /// What was saved for this device. A file that is missing, corrupt, of another version or of
-    /// another device or driver is ignored, with a warning to [`log`] unless it is just missing.
+    /// A tuner with the measurements that were saved for this device. A file that is missing, is corrupt, or
+    /// has another version, device or driver is ignored, with a warning to [`log`] unless it is only missing.
     #[must_use]
     pub fn load(path: impl AsRef<Path>, device: &wgpu::Device) -> Self {
         let path = path.as_ref();
@@ -120,7 +121,7 @@ impl Tuner {
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Tuning, String> {
-        /// What every version has.
+        /// The field that every version has.
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -136,8 +137,8 @@ impl Tuner {
         Ok(file.tuning)
     }
 
-    /// Writes everything measured into a file, whole or not at all: a file beside it takes its name when it
-    /// is complete.
+    /// Writes all measurements to a file, completely or not at all: a temporary file beside it takes its name
+    /// when it is complete.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -150,7 +151,7 @@ impl Tuner {
             .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })
     }
 
-    /// What was measured, for [`Kernels::with_tuning`].
+    /// The measured choices, for [`Kernels::with_tuning`].
     #[must_use]
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
@@ -174,10 +175,10 @@ impl Tuner {
         ])
     }
 
-    /// Times the plans of an operation that are not predicted to be far from the best, on random data,
-    /// and notes the best for this layer and up to the next power of two of `tokens`.
+    /// Times the most promising plans of an operation on random data, and notes the best for this layer and
+    /// all numbers of tokens that have the same next power of two as `tokens`.
     ///
-    /// Compiles the pipelines of up to sixteen plans, for each of which some drivers take a second.
+    /// Compiles the pipelines of up to sixteen plans. Some drivers take a second for each.
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.
@@ -195,13 +196,13 @@ impl Tuner {
         let trial = Trial::new(gpu, kernels, *config, tokens, operation)?;
         let stopwatch = Stopwatch::new(gpu)?;
         let predicted = predicted.unwrap_or(choices[0]);
-        // A driver's bound on loops may refuse what fits its limits.
+        // A driver's bound on loop iterations may refuse a choice that fits the device's limits.
         choices.retain(|&choice| choice != predicted && trial.record(choice).is_ok());
         choices.insert(0, predicted);
         let mut timed = Vec::new();
         for choice in choices {
             let prepared = trial.prepare(choice)?;
-            // Some drivers compile a pipeline when it first runs.
+            // A run without timing, because some drivers compile a pipeline only when it first runs.
             trial.time(&stopwatch, &prepared)?;
             let mut fastest = Duration::MAX;
             for _ in 0..ROUNDS {
@@ -230,9 +231,9 @@ impl Tuner {
     }
 }
 
-/// Puts `bytes` in the place of a file, or of the one that a link there leads to.
+/// Replaces the contents of a file by `bytes`. If the path is a link, replaces the file that it points to.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    /// Tells apart what several threads write.
+    /// Distinguishes the temporary files of several threads.
     static WRITTEN: AtomicUsize = AtomicUsize::new(0);
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
@@ -243,7 +244,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         temporary.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
         let temporary = path.with_file_name(temporary);
         match std::fs::File::create_new(&temporary) {
-            // Of a process that was killed, or on another machine.
+            // Left over from a process that was killed, or made by one on another machine.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => break (temporary, created?),
         }
@@ -255,7 +256,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Those of the choices that are timed: the first, the first of each other kind, and the next best.
+/// The choices to time: the first of each kind, then the next best.
 fn promising(choices: Vec<Choice>) -> Vec<Choice> {
     let mut kinds = Vec::new();
     let (mut firsts, others): (Vec<_>, Vec<_>) = choices.into_iter().partition(|choice| {
@@ -269,19 +270,19 @@ fn promising(choices: Vec<Choice>) -> Vec<Choice> {
     firsts
 }
 
-/// An operation on random data of its own.
+/// An operation with its own random data.
 struct Trial {
     kernels: Kernels,
     config: Config,
     tokens: u32,
     operation: Operation,
     batch: Batch,
-    /// Several sets of the tensors that are only read, and one of all others.
+    /// Several sets of the tensors that are only read. `outputs` is one set of all others.
     inputs: Vec<Tensors>,
     outputs: Tensors,
 }
 
-/// Buffers, each with its operand.
+/// Operands with their buffers.
 type Tensors = Vec<(Operand, wgpu::Buffer)>;
 
 /// Random data.
@@ -291,11 +292,11 @@ struct Noise<'a> {
 }
 
 impl Noise<'_> {
-    /// A buffer of numbers that repeat after a while, so that the host needs little memory.
+    /// A buffer of numbers that repeat with a period, so that the host needs little memory.
     fn buffer(&mut self, operand: &Operand) -> Result<wgpu::Buffer, Error> {
         const PERIOD: u64 = 1 << 18;
         let (name, element) = (operand.name, operand.element);
-        let elements = operand.rows.saturating_mul(operand.columns);
+        let elements = operand.bytes() / operand.element.bytes();
         let label = format!("hydralora tuner {name}");
         let values: Vec<f32> = (0..elements.min(PERIOD)).map(|_| self.random.uniform()).collect();
         if elements <= PERIOD {
@@ -328,7 +329,7 @@ impl Trial {
     ) -> Result<Self, Error> {
         let recording = kernels.planner().plan(&operation, &config, tokens)?;
         for operand in &recording.tensors {
-            let elements = operand.rows.saturating_mul(operand.columns);
+            let elements = operand.bytes() / operand.element.bytes();
             gpu.buffer_size(operand.name, elements, operand.element)?;
         }
         let reads = |operand: &&Operand| operand.kind == BindingKind::Read;
@@ -338,7 +339,7 @@ impl Trial {
         let inputs = (0..ROTATED_BYTES.div_ceil(bytes.max(1)).clamp(1, MOST_COPIES))
             .map(|_| noise.buffers(inputs.iter().copied()))
             .collect::<Result<_, Error>>()?;
-        // What is written before it is read need not be random, but costs the same.
+        // Outputs that are written before they are read need not be random, but random ones cost the same.
         let outputs = noise.buffers(outputs.into_iter())?;
         let batch = Batch::new(&kernels, tokens)?;
         Ok(Self { kernels, config, tokens, operation, batch, inputs, outputs })
@@ -348,7 +349,7 @@ impl Trial {
         self.kernels.planner().plan_as(choice, &self.operation, &self.config, self.tokens)
     }
 
-    /// The operation as chosen, for each set of inputs.
+    /// The operation planned by `choice`, bound to each set of inputs.
     fn prepare(&self, choice: Choice) -> Result<Vec<Bound>, Error> {
         let prepared = self.kernels.prepare_recordings(vec![self.record(choice)?])?;
         let bind = |inputs: &Tensors| {
@@ -362,7 +363,7 @@ impl Trial {
         self.inputs.iter().map(bind).collect()
     }
 
-    /// The time of one run, the inputs taken in turn.
+    /// The mean time of a run, over all sets of inputs in turn.
     fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
         let all =
             stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;

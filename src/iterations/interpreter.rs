@@ -1,4 +1,4 @@
-//! Goes through a shader once, with intervals for numbers, and counts its loops.
+//! Interprets a shader once, with intervals for numbers, and counts the iterations of its loops.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,21 +12,21 @@ use naga::{
 
 use super::number::{Form, Known, Number, Numbers, limited, minus, plus};
 
-/// Mesa unrolls loops of a constant number of iterations, up to this many, where the counter indexes an array
-/// of just as many elements ...
+/// Mesa unrolls loops with a constant number of iterations, up to this many, if the counter indexes an array
+/// of exactly as many elements,
 const MOST_UNROLLED: u64 = 32;
 
-/// ... and where they have up to this many instructions when unrolled (`LOOP_UNROLL_LIMIT` times the above).
+/// or if they have up to this many instructions when unrolled (`LOOP_UNROLL_LIMIT` times the above).
 const MOST_INSTRUCTIONS: u64 = 26 * MOST_UNROLLED;
 
-/// What a piece of code amounts to.
+/// The counts of a piece of code.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Count {
-    /// Iterations of its loops, with active lanes.
+    /// Iterations of its loops if lanes are active.
     pub(super) active: u64,
-    /// The same without any.
+    /// Iterations of its loops if no lane is active.
     idle: u64,
-    /// Its instructions, of loops those of one iteration.
+    /// Its instructions. A loop counts those of one iteration.
     instructions: u64,
 }
 
@@ -45,7 +45,7 @@ impl Count {
         }
     }
 
-    /// A loop of `trips` iterations around a body that counts this.
+    /// The counts of a loop of `trips` iterations around a body with these counts.
     fn looped(self, trips: u64) -> Self {
         let idle = self.idle.saturating_add(1);
         let active = trips.saturating_mul(self.active.saturating_add(1)).saturating_add(idle);
@@ -53,14 +53,14 @@ impl Count {
     }
 }
 
-/// What an expression is: vectors and structs by their components.
+/// The value of an expression. Vectors and structs are lists of components.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Number(Number),
     Components(Vec<Value>),
 }
 
-/// A function in the middle of its interpretation.
+/// The state of a function during its interpretation.
 struct Frame<'a> {
     function: &'a Function,
     types: Rc<Typifier>,
@@ -79,7 +79,7 @@ pub(super) struct Interpreter<'a> {
     numbers: Numbers,
     /// The types of each function's expressions.
     types: HashMap<*const Function, Rc<Typifier>>,
-    /// How many loops are around what is interpreted.
+    /// Number of loops around the current statement.
     depth: usize,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Interpreter<'a> {
         Self { module, uniforms, grid, globals, numbers: Numbers::default(), types: HashMap::new(), depth: 0 }
     }
 
-    /// The argument of an entry point, or a component of one.
+    /// An argument of an entry point, or a component of one.
     pub(super) fn argument(&mut self, ty: Handle<naga::Type>, binding: Option<&naga::Binding>) -> Value {
         let module = self.module;
         if let TypeInner::Struct { members, .. } = &module.types[ty].inner {
@@ -119,7 +119,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// The result of a function, and what its loops count.
+    /// The result of a function, and the counts of its body.
     pub(super) fn call(&mut self, function: &'a Function, arguments: Vec<Value>) -> (Value, Count) {
         let locals = function.local_variables.iter().map(|(local, variable)| {
             let value = variable.init.and_then(|init| literal(self.module, &function.expressions, init));
@@ -140,7 +140,7 @@ impl<'a> Interpreter<'a> {
         (frame.returned.unwrap_or_else(|| Value::Number(Number::unknown())), count)
     }
 
-    /// The types of a function's expressions; none where one is beyond naga.
+    /// The types of a function's expressions; `None` if naga cannot resolve one.
     fn types(&mut self, function: &'a Function) -> Option<Rc<Typifier>> {
         if let Some(types) = self.types.get(&std::ptr::from_ref(function)) {
             return Some(Rc::clone(types));
@@ -156,8 +156,7 @@ impl<'a> Interpreter<'a> {
         Some(types)
     }
 
-    /// Instructions that an expression becomes: one for each component, and none where it only says where
-    /// something is.
+    /// Number of instructions of an expression: one for each component, and none if it only computes a place.
     fn instructions(&self, frame: &Frame<'_>, expression: Handle<Expression>) -> u64 {
         let expressions = &frame.function.expressions;
         match expressions[expression] {
@@ -238,14 +237,14 @@ impl<'a> Interpreter<'a> {
                 frame.returned = Some(if several { Value::Number(Number::unknown()) } else { value });
                 Count::default()
             }
-            // Neither has the library's code, and neither is understood here.
+            // The library's shaders have neither, and neither is handled here.
             Statement::Loop { .. } | Statement::Switch { .. } => Count::ENDLESS,
             _ => Count::default(),
         }
     }
 
-    /// Lanes that do not take a branch idle through it. Where all lanes go one way, only that is counted as
-    /// active.
+    /// Lanes that do not take a branch idle through it. If all lanes take the same branch, only that one
+    /// counts as active.
     fn branch(
         &mut self,
         frame: &mut Frame<'a>,
@@ -260,7 +259,7 @@ impl<'a> Interpreter<'a> {
             std::mem::replace(&mut self.globals, before.1.clone()),
         );
         let rejected = self.block(frame, reject);
-        // What either branch has stored is not followed further.
+        // A variable that either branch has changed becomes unknown.
         for (local, number) in before.0 {
             if after.0[&local] != number || frame.locals[&local] != number {
                 frame.locals.insert(local, Number::unknown());
@@ -282,7 +281,7 @@ impl<'a> Interpreter<'a> {
         Count { active, ..accepted.then(rejected) }
     }
 
-    /// Whoever has a pointer to a variable may store anything there.
+    /// Makes a variable unknown, because code with a pointer to it may store anything there.
     fn forget(&mut self, frame: &mut Frame<'a>, pointer: &Expression) {
         match *pointer {
             Expression::LocalVariable(local) => {
@@ -295,13 +294,14 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// `for (; counter < bound; counter += step)`, the form that tests/shaders.rs holds every loop to.
+    /// A loop `for (; counter < bound; counter += step)`, the form that `tests/conformance/tests/shaders.rs`
+    /// checks of every loop.
     fn looped(&mut self, frame: &mut Frame<'a>, body: &'a Block, continuing: &'a Block) -> Count {
         let Some((counter, bound, step)) = counted(self.module, frame.function, body, continuing) else {
             return Count::ENDLESS;
         };
         let first = frame.locals[&counter].clone();
-        // Whatever the body stores may have any value when it begins again.
+        // Any variable that the body stores to may have any value when the body begins again.
         let mut stored = Vec::new();
         stores(frame.function, body, &mut stored);
         for (_, function) in self.module.functions.iter() {
@@ -314,7 +314,8 @@ impl<'a> Interpreter<'a> {
             self.forget(frame, pointer);
         }
 
-        // The bound does not depend on the counter, so the counter may be anything while it is found.
+        // The bound does not depend on the counter, so the counter may have any value while the bound is
+        // evaluated.
         frame.locals.insert(counter, Number { upper: Vec::new(), ..first.clone() });
         for statement in body.iter().take_while(|statement| matches!(statement, Statement::Emit(_))) {
             self.statement(frame, statement);
@@ -333,7 +334,7 @@ impl<'a> Interpreter<'a> {
         frame.locals.insert(counter, Number { varying: first.varying, known, ..limited(at) });
         let count = self.block(frame, body).then(self.block(frame, continuing));
         self.depth -= 1;
-        // Nor does anyone know how often it was run.
+        // After the loop these variables are unknown again, because the number of runs is unknown.
         for pointer in stored {
             self.forget(frame, pointer);
         }
@@ -414,7 +415,7 @@ impl Interpreter<'_> {
         })
     }
 
-    /// A member of the uniform, which is known where it is an integer.
+    /// A member of a uniform, which is known if it is an unsigned integer.
     fn uniform(&mut self, frame: &Frame<'_>, base: Handle<Expression>, member: u32) -> Number {
         let Expression::GlobalVariable(global) = frame.function.expressions[base] else {
             return Number::unknown();
@@ -441,7 +442,7 @@ impl Interpreter<'_> {
     }
 }
 
-/// An integer or a condition that is written out or a named constant.
+/// The value of an integer or a condition that is a literal or a named constant.
 fn literal(
     module: &Module,
     expressions: &naga::Arena<Expression>,
@@ -458,7 +459,7 @@ fn literal(
     }
 }
 
-/// A loop's counter, its bound, and by how much it counts.
+/// A loop's counter, its bound and its step.
 fn counted(
     module: &Module,
     function: &Function,
@@ -470,7 +471,7 @@ fn counted(
         matches!(expressions[expression], Expression::Load { pointer }
             if matches!(expressions[pointer], Expression::LocalVariable(local) if local == counter))
     };
-    // It begins with: if counter < bound {} else { break }
+    // The body begins with: if counter < bound {} else { break }
     let Some(Statement::If { condition, accept, reject }) =
         body.iter().find(|statement| !matches!(statement, Statement::Emit(_)))
     else {
@@ -484,7 +485,7 @@ fn counted(
     };
     let Expression::Load { pointer } = expressions[left] else { return None };
     let Expression::LocalVariable(counter) = expressions[pointer] else { return None };
-    // It ends with the counter's only store: counter += step
+    // The loop ends with the only store to the counter: counter += step
     let (mut inside, mut behind) = (Vec::new(), Vec::new());
     stores(function, body, &mut inside);
     stores(function, continuing, &mut behind);
@@ -504,7 +505,7 @@ fn counted(
     (step > 0 && is_load(left, counter)).then_some((counter, bound, step))
 }
 
-/// Whether a loop's counter indexes a local array of `length` elements in the loop's own body.
+/// Whether a loop's counter indexes a local array of `length` elements directly in the loop's body.
 fn indexes(
     module: &Module,
     function: &Function,
@@ -539,7 +540,7 @@ fn indexes(
     })
 }
 
-/// Instructions of a store: none where variables become registers.
+/// Number of instructions of a store: none to a variable that becomes registers.
 fn stored(function: &Function, pointer: Handle<Expression>) -> u64 {
     match function.expressions[pointer] {
         Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => stored(function, base),

@@ -1,15 +1,15 @@
-//! What is known of the integers in a shader: bounds that are linear forms over loop counters.
+//! The knowledge about the integers of a shader: bounds that are linear forms over loop counters.
 
 use naga::{BinaryOperator, MathFunction};
 
-/// Linear forms kept for a bound of a number: more would rarely make it tighter.
+/// The most linear forms for a bound of a number. More would rarely make it tighter.
 const MOST_FORMS: usize = 8;
 
 /// A constant plus multiples of counters. A counter is a number from 0 to its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) constant: i64,
-    /// Counter and factor, in the order of the counters; no factor is 0.
+    /// Counters and their factors, in the order of the counters. No factor is 0.
     terms: Vec<(usize, i64)>,
 }
 
@@ -33,12 +33,12 @@ impl Form {
     }
 }
 
-/// What is known of an unsigned integer; a condition is 0 or 1.
+/// The knowledge about an unsigned integer. A condition is 0 or 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Number {
-    /// It is at least each of these.
+    /// Lower bounds: the number is at least each of these.
     pub(super) lower: Vec<Form>,
-    /// It is at most each of these; unbounded where there are none.
+    /// Upper bounds: the number is at most each of these, and unbounded if there are none.
     pub(super) upper: Vec<Form>,
     /// Whether it may differ between the lanes of a workgroup.
     pub(super) varying: bool,
@@ -87,7 +87,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// A number that is surely between `least` and `most`.
+    /// A number that is guaranteed to be between `least` and `most`.
     pub(super) fn between(&mut self, least: i64, most: i64, varying: bool) -> Number {
         if least >= most {
             return Number::exact(Form::constant(least), varying);
@@ -185,7 +185,7 @@ impl Numbers {
         }
     }
 
-    /// The greatest number that it surely reaches.
+    /// The greatest guaranteed lower bound, at least 0.
     pub(super) fn least(&self, number: &Number) -> i64 {
         self.least_signed(number).max(0)
     }
@@ -194,7 +194,7 @@ impl Numbers {
         number.lower.iter().map(|form| self.extent(form, -1)).max().unwrap_or(i64::MIN)
     }
 
-    /// The least number that it surely does not exceed.
+    /// The least guaranteed upper bound, if there is one.
     pub(super) fn most(&self, number: &Number) -> Option<i64> {
         number.upper.iter().map(|form| self.extent(form, 1)).min()
     }
@@ -237,7 +237,7 @@ fn pairs(one: &[Form], other: &[Form], factor: i64) -> Vec<Form> {
     one.iter().flat_map(|one| other.iter().map(move |other| one.plus(other, factor))).collect()
 }
 
-/// Without repeated forms, and without more than are worth their time.
+/// Removes repeated forms, and forms beyond [`MOST_FORMS`].
 pub(super) fn limited(mut number: Number) -> Number {
     for forms in [&mut number.lower, &mut number.upper] {
         let mut distinct: Vec<Form> = Vec::new();

@@ -1,4 +1,4 @@
-//! The count held to snippets counted by hand, and to the driver.
+//! Compares the count with snippets counted by hand, and with the driver.
 
 use wgpu::util::DeviceExt as _;
 
@@ -10,7 +10,7 @@ use crate::{
     Step,
 };
 
-/// The count of a shader whose uniform says `n = 5, m = 7` and whose grid is 3 x 1 x 1.
+/// The count of a shader whose uniform holds `n = 5, m = 7` and whose grid is 3 x 1 x 1.
 fn count(functions: &str, body: &str) -> u64 {
     let wgsl = format!(
         "struct Dims {{ n: u32, m: u32 }}
@@ -29,7 +29,7 @@ fn count(functions: &str, body: &str) -> u64 {
 fn loops_count_as_llvmpipe_counts_them() {
     let write = "out[local] += 1u;";
     let cases = [
-        // The body runs once more, idle.
+        // The body runs once more, with all lanes idle.
         ("for (var i = 0u; i < dims.n; i++) { WRITE }", 5 + 1),
         ("for (var i = 1u; i < dims.n; i += 3u) { WRITE }", 2 + 1),
         ("for (var i = 9u; i < dims.n; i++) { WRITE }", 1),
@@ -38,7 +38,7 @@ fn loops_count_as_llvmpipe_counts_them() {
             "for (var i = 0u; i < dims.n; i++) { for (var j = 0u; j < dims.m; j++) { WRITE } }",
             5 * (1 + 8) + 2,
         ),
-        // The lanes start apart: the first takes the most.
+        // The lanes start at different values, and the first lane takes the most iterations.
         ("for (var i = local; i < 100u; i += 64u) { WRITE }", 2 + 1),
         // Both ends move with the outer loop.
         (
@@ -47,9 +47,10 @@ fn loops_count_as_llvmpipe_counts_them() {
             }",
             10 * (1 + 11) + 2,
         ),
-        // The workgroup's first group is its own.
+        // The first value and the bound differ between workgroups.
         ("for (var i = group.x * dims.n; i < (group.x + 1u) * dims.n; i++) { WRITE }", 5 + 1),
-        // Few and constant iterations of little are unrolled; many, or of much, are not.
+        // A loop of few constant iterations with a small body is unrolled. One with many iterations or a
+        // large body is not.
         ("for (var i = 0u; i < 8u; i++) { WRITE }", 0),
         ("for (var i = 0u; i < 33u; i++) { WRITE }", 33 + 1),
         (
@@ -58,7 +59,7 @@ fn loops_count_as_llvmpipe_counts_them() {
             }",
             32 + 1,
         ),
-        // An untaken branch idles: all lanes take one, or each its own.
+        // Lanes idle through a branch that they do not take: all lanes take the same branch, or they differ.
         (
             "if (group.x > 1u) { for (var i = 0u; i < dims.n; i++) { WRITE } }
             else { for (var i = 0u; i < dims.m; i++) { WRITE } }",
@@ -89,7 +90,7 @@ fn loops_count_as_llvmpipe_counts_them() {
             u64::MAX,
         ),
         ("for (var i = 0u; i < dims.n; i++) { i = 0u; WRITE }", u64::MAX),
-        // What is stored in memory may be anything.
+        // A number in memory may have any value.
         ("for (var i = 0u; i < out[0]; i++) { WRITE }", u64::MAX),
         (
             "var n = 1u;
@@ -104,7 +105,7 @@ fn loops_count_as_llvmpipe_counts_them() {
     }
 }
 
-/// A dispatch that first burns as many loop iterations as its uniform says.
+/// A dispatch that first burns the number of loop iterations in its uniform.
 struct Burning<'a> {
     gpu: &'a Gpu,
     step: &'a Step,
@@ -167,7 +168,7 @@ impl<'a> Burning<'a> {
         }
     }
 
-    /// What the dispatch writes.
+    /// The bits that the dispatch writes.
     fn run(&self, burn: u64) -> Vec<Vec<u32>> {
         let Self { gpu: Gpu { device, queue }, step, tokens, pipeline, tensors, numbers } = self;
         let uniform = |contents: &[u8]| {
@@ -216,8 +217,9 @@ impl<'a> Burning<'a> {
     }
 }
 
-/// Burns what a plan leaves of the driver's 65,535 iterations: its results must not change. Where no loops
-/// are ended this says nothing; on llvmpipe it also sees that more than all of them do change results.
+/// Burns the iterations that a plan leaves of the driver's 65,535: its results must not change. On drivers
+/// that do not end loops this tests nothing. On llvmpipe it also checks that burning more than all of them
+/// changes results.
 #[test]
 fn no_plan_counts_fewer_iterations_than_the_driver() {
     const ALL: u64 = 65_535;

@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
     pub(crate) varying: Varying,
+    /// Lanes that the shader assumes to be in one subgroup.
+    pub(crate) subgroup_lanes: u32,
     constants: Vec<(String, String)>,
     files: Vec<File>,
     thread: Thread,
@@ -67,7 +69,8 @@ impl Parts {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
         let (constants, files) = (Vec::new(), Vec::new());
         let (thread, varying) = (Thread::default(), Varying::Nothing);
-        Self { label, bindings, varying, constants, files, thread }.constant("WORKGROUP", WORKGROUP)
+        Self { label, bindings, varying, subgroup_lanes: 1, constants, files, thread }
+            .constant("WORKGROUP", WORKGROUP)
     }
 
     /// Adds the uniform of group 1.
@@ -105,7 +108,13 @@ impl Parts {
         text.replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
     }
 
+    /// Assumes that this many lanes are in one subgroup.
+    fn in_one_subgroup(self, lanes: u32) -> Self {
+        Self { subgroup_lanes: self.subgroup_lanes.max(lanes), ..self }
+    }
+
     pub(crate) fn constant(mut self, name: &str, value: u32) -> Self {
+        debug_assert!(meaning(name).is_some(), "{name} means nothing");
         self.constants.push((name.to_owned(), format!("{value}u")));
         self
     }
@@ -188,11 +197,13 @@ impl Parts {
     /// Gives lanes the coefficients that all of them need: each of `broadcast_lanes` lanes reads one and
     /// broadcasts it, or, if that is 1, every lane reads all of them.
     pub(super) fn coefficients(self, broadcast_lanes: u32) -> Self {
-        self.constant("BROADCAST_LANES", broadcast_lanes).file(if broadcast_lanes > 1 {
-            wgsl!("lanes/coefficients_broadcast.wgsl")
-        } else {
-            wgsl!("lanes/coefficients_read.wgsl")
-        })
+        self.in_one_subgroup(broadcast_lanes).constant("BROADCAST_LANES", broadcast_lanes).file(
+            if broadcast_lanes > 1 {
+                wgsl!("lanes/coefficients_broadcast.wgsl")
+            } else {
+                wgsl!("lanes/coefficients_read.wgsl")
+            },
+        )
     }
 }
 
@@ -225,6 +236,7 @@ impl Parts {
             .file(wgsl!("product/shrink.wgsl"));
         if tile.shuffled_lanes > 1 {
             parts
+                .in_one_subgroup(tile.shuffled_lanes)
                 .constant("SHUFFLED_LANES", tile.shuffled_lanes)
                 .constant("LANE_PARTS", tile.lanes / tile.shuffled_lanes)
                 .file(wgsl!("lanes/sums_subgroup.wgsl"))

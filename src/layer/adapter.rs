@@ -17,8 +17,8 @@ pub struct Adapter<T = f32> {
 }
 
 impl Adapter {
-    /// A fresh adapter. A and `W_g` are Kaiming-uniform with a = sqrt(5), that is uniform in +-1/sqrt(fan
-    /// in). Every `B_i` is zero, so that the layer starts out equal to the frozen one.
+    /// A fresh adapter. A and `W_g` are Kaiming-uniform with a = sqrt(5), that is uniform in
+    /// +-1/sqrt(fan in). Every `B_i` is zero, so that the layer starts out equal to the frozen one.
     ///
     /// The same seed gives the same adapter on every machine.
     ///

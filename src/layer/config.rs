@@ -133,8 +133,8 @@ impl Config {
         self.gate().state_len(self.rank, self.experts)
     }
 
-    /// Bytes of the tensor `saved`, and also of `dstate`, for `tokens` tokens: tokens x [`Config::state_len`]
-    /// x 4.
+    /// Bytes of the tensor `saved` for `tokens` tokens, and also of `dstate`:
+    /// tokens x [`Config::state_len`] x 4.
     #[must_use]
     pub fn state_bytes(&self, tokens: u32) -> u64 {
         (4 * u64::from(tokens)).saturating_mul(u64::from(self.state_len()))

@@ -14,6 +14,7 @@ pub use config::{Config, Router};
 pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
 pub use layout::{Block, Layout};
+pub(crate) use operation::Needs;
 pub use operation::{
     BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearDirection, LinearOptions, Operation,
     WriteMode,

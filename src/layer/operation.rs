@@ -201,3 +201,34 @@ impl Operation {
         ]
     }
 }
+
+/// What several operations on a layer keep beside their activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Needs {
+    /// The widest elements of the packed parameters, if any operation reads them.
+    pub(crate) parameters: Option<Element>,
+    /// `saved`.
+    pub(crate) saved: bool,
+    /// `dstate`.
+    pub(crate) dstate: bool,
+    /// Gradients, and the optimiser's moments with them.
+    pub(crate) gradients: bool,
+}
+
+impl Needs {
+    pub(crate) fn of(operations: &[Operation]) -> Self {
+        operations.iter().fold(Self::default(), |needs, operation| match operation {
+            Operation::Forward(options) => {
+                // The first element type is the widest.
+                let parameters =
+                    needs.parameters.map_or(options.parameters, |so_far| so_far.min(options.parameters));
+                Self { parameters: Some(parameters), saved: needs.saved || options.save, ..needs }
+            }
+            Operation::BackwardInput(_) => {
+                Self { parameters: Some(Element::F32), saved: true, dstate: true, ..needs }
+            }
+            Operation::BackwardParams(_) => Self { saved: true, dstate: true, gradients: true, ..needs },
+            Operation::Linear(_) => needs,
+        })
+    }
+}

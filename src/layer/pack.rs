@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::config::Config;
 use super::layout::Layout;
+use crate::element::MOST_BYTES;
 use crate::error::{Error, Limit};
 
 /// The offset alignment of bindings in bytes: sufficient on every device.
@@ -82,7 +83,7 @@ impl Pack {
     ) -> Result<Self, Error> {
         let mut places = Vec::new();
         let mut by_name = BTreeMap::new();
-        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 2;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MOST_BYTES) / 2;
         let mut shelves = Shelves::new(most);
         for (name, config) in modules {
             let layout = config.layout()?;
@@ -112,7 +113,13 @@ impl Pack {
     /// The place of a module, if it is in the pack.
     #[must_use]
     pub fn place(&self, module: &str) -> Option<&Place> {
-        self.by_name.get(module).map(|&at| &self.places[at])
+        self.index(module).map(|at| &self.places[at])
+    }
+
+    /// The module's index in [`Pack::places`].
+    #[must_use]
+    pub fn index(&self, module: &str) -> Option<usize> {
+        self.by_name.get(module).copied()
     }
 
     /// Elements of each buffer of parameters.

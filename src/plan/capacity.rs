@@ -29,3 +29,17 @@ impl From<u32> for Capacity {
         Self { tokens, plans: Plans::default() }
     }
 }
+
+/// The ratio between successive numbers of tokens that have separate plans.
+const PLAN_STEP: u32 = 8;
+
+impl Capacity {
+    /// The numbers of tokens that have plans: with [`Plans::Several`], 1, 8, 64 and so on, and the capacity;
+    /// otherwise only the capacity. A tuning table with choices for all of them covers every batch.
+    pub fn counts(self) -> impl Iterator<Item = u32> {
+        let Self { tokens, plans } = self;
+        let first = if plans == Plans::Several { Some(1u32) } else { None };
+        let fewer = std::iter::successors(first, |count| count.checked_mul(PLAN_STEP));
+        fewer.take_while(move |&count| count < tokens).chain([tokens])
+    }
+}

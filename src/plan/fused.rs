@@ -5,40 +5,41 @@ use super::quirks::Quirks;
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
-/// Columns of a shrink that one thread keeps in registers, four tokens each.
+/// The most columns of a shrink that one thread keeps in registers, four tokens each.
 const MOST_COLUMNS: u32 = 16;
 
-/// Tokens of an expand that one thread keeps in registers, a vec4 each, in quads.
+/// The most quads of tokens of an expand that one thread keeps in registers, a vec4 for each token.
 const MOST_EXPAND_QUADS: u32 = 4;
 
-/// Rows of an expand that are unrolled: enough for their loads to overlap.
+/// The most rows of an expand that are unrolled: enough for their loads to overlap.
 const MOST_STEP: u32 = 16;
 
 /// The longest tile, in quads.
 const MOST_QUADS: u32 = 8;
 
-/// Splits of the inner dimension in a shrink of its own: each leaves sums, which all slices add up.
+/// The most splits of the inner dimension in a separate shrink. Each leaves partial sums, and all slices add
+/// them up.
 const MOST_SHRINK_SPLITS: u32 = 16;
 
-/// What can be chosen about a fused kernel without changing what it computes.
+/// The choices of a plan of a fused kernel: `forward` or `backward_input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FusedChoice {
-    /// Tokens a workgroup handles, in vecs of four: 1, 2, 4 or 8.
+    /// Tokens of a workgroup, in quads of four: 1, 2, 4 or 8.
     pub quads: u32,
     /// Quads of tokens that a thread expands at a time: 1, 2 or 4.
     pub expand_quads: u32,
-    /// Columns whose sums are complete at a time: part of those in registers where sums go through
-    /// workgroup memory, several times those where they go through subgroups.
+    /// Columns whose sums are complete at a time: a divisor of the columns in registers if sums go through
+    /// workgroup memory, a multiple of them if sums go through subgroups.
     pub summed_columns: u32,
-    /// Workgroups that share a tile's outputs. Each shrinks anew, unless the shrink has a dispatch of its
-    /// own.
+    /// Workgroups that share a tile's outputs. Each repeats the shrink, unless the shrink is a separate
+    /// dispatch.
     pub slices: u32,
-    /// Workgroups that share a tile's inner dimension in a dispatch of the shrink's own; 0 where it has
-    /// none, and all is one dispatch.
+    /// Workgroups that share a tile's inner dimension in a separate shrink; 0 for a single dispatch without
+    /// one.
     pub shrink_splits: u32,
-    /// Whether lanes of a subgroup hold the expand's coefficients for each other, or each reads all of
-    /// them.
+    /// Whether lanes of a subgroup broadcast the expand's coefficients to each other, or each lane reads all
+    /// of them.
     pub broadcast: bool,
 }
 
@@ -53,7 +54,7 @@ fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(
     )
 }
 
-/// vec4s of workgroup memory in which lanes add their sums; that memory is free afterwards.
+/// vec4s of workgroup memory in which lanes add their sums. It is free afterwards.
 fn scratch_of_sums(summed_columns: u32, quads: u32, lanes: u32, shuffled_lanes: u32) -> u32 {
     match (shuffled_lanes, lanes / shuffled_lanes) {
         (1, _) => summed_columns.saturating_mul(WORKGROUP),
@@ -62,7 +63,7 @@ fn scratch_of_sums(summed_columns: u32, quads: u32, lanes: u32, shuffled_lanes: 
     }
 }
 
-/// What the plan of a fused kernel depends on.
+/// The inputs of a plan of a fused kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct FusedProblem {
     /// The kernel, for messages.
@@ -72,7 +73,7 @@ pub(crate) struct FusedProblem {
     pub(crate) columns: u32,
     /// vec4s per quad of tokens that stay in workgroup memory.
     pub(crate) resident: u64,
-    /// vec4s per quad and reduced column besides the lanes' sums.
+    /// vec4s of workgroup memory per quad and summed column, besides the lanes' sums.
     pub(crate) per_summed: u64,
     /// vec4s in a row of the source.
     pub(crate) source_vecs: u32,
@@ -80,27 +81,28 @@ pub(crate) struct FusedProblem {
     pub(crate) target_vecs: u32,
     /// Rows of the expand.
     pub(crate) expand_rows: u32,
-    /// Whether their coefficients take the place of the lanes' sums; otherwise they are resident.
+    /// Whether the coefficients of those rows take the place of the lanes' sums. Otherwise they are resident.
     pub(crate) staged: bool,
 }
 
-/// A dispatch of the shrink's own.
+/// The placement of a separate shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShrinkPlacement {
     pub(crate) tile: Tile,
-    /// Splits of the inner dimension, and vec4s in each.
+    /// Splits of the inner dimension.
     pub(crate) splits: u32,
+    /// vec4s of the inner dimension in one split.
     pub(crate) split_vecs: u32,
     pub(crate) grid: Grid,
-    /// Bytes of the sums that it leaves.
+    /// Bytes of the sums that it writes.
     pub(crate) sums: u64,
 }
 
-/// A fused kernel's tile, slices and grid.
+/// The placement of a fused kernel: tile, slices and grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FusedPlacement {
     pub(crate) choice: FusedChoice,
-    /// What comes before it, if anything does.
+    /// The separate shrink before it, if there is one.
     pub(crate) shrink: Option<ShrinkPlacement>,
     pub(crate) tile: Tile,
     pub(crate) slice_vecs: u32,
@@ -110,7 +112,7 @@ pub(crate) struct FusedPlacement {
 }
 
 impl FusedProblem {
-    /// Columns of a shrink in a pass.
+    /// Columns of a shrink that a thread sums in one pass.
     fn pass_columns(&self) -> u32 {
         self.columns.div_ceil(self.columns.div_ceil(MOST_COLUMNS))
     }
@@ -124,7 +126,8 @@ impl FusedProblem {
         } else {
             scratch_of_sums(summed_columns, quads, lanes, shuffled_lanes)
         };
-        // All coefficients at a time where they fit, and not less than the memory of the sums holds.
+        // Stages all coefficients at a time if they fit, and at least as many as the memory of the sums
+        // holds.
         let resident = (self.resident + self.per_summed * u64::from(summed_columns)) * u64::from(quads);
         let free =
             (u64::from(device.limits.max_compute_workgroup_storage_size) / 16).saturating_sub(resident);
@@ -156,11 +159,11 @@ impl FusedProblem {
         16 * (u64::from(tile.scratch) + u64::from(tile.quads) * resident)
     }
 
-    /// How many columns can be complete at a time.
+    /// The possible values of `summed_columns`.
     fn ways_to_sum(&self, device: &DeviceProfile) -> Vec<u32> {
         let pass_columns = self.pass_columns();
         if device.shuffled_lanes() > 1 {
-            // More columns than that would not fit, where they take memory at all.
+            // More columns would not fit, if they take memory at all.
             let most = device.limits.max_compute_workgroup_storage_size / 16;
             let passes = self.columns.div_ceil(pass_columns).min((most / pass_columns).max(1));
             return (1..=passes).map(|passes| passes * pass_columns).collect();
@@ -168,8 +171,9 @@ impl FusedProblem {
         (1..=pass_columns).filter(|&summed_columns| pass_columns.is_multiple_of(summed_columns)).collect()
     }
 
-    /// Splits of the shrink: none, and those of a dispatch of its own where that may pay. There may be so few
-    /// tiles that slices would repeat the shrink, or more columns than can be complete at a time.
+    /// The possible values of `shrink_splits`: 0, and those of a separate shrink if that may pay off. It may
+    /// if there are so few tiles that slices would repeat the shrink, or more columns than are complete at a
+    /// time.
     fn ways_to_shrink(
         &self,
         quads: u32,
@@ -186,17 +190,17 @@ impl FusedProblem {
         std::iter::once(0).chain(separate.into_iter().flatten())
     }
 
-    /// Whether a tile is at most twice as long as the tokens that fill it.
+    /// Whether a tile is less than twice as long as all tokens, or the shortest.
     fn fills(&self, quads: u32) -> bool {
         quads == 1 || 2 * quads < self.tokens
     }
 
-    /// Quads that a thread may expand at a time.
+    /// The possible values of `expand_quads`.
     fn ways_to_expand(&self, quads: u32) -> impl Iterator<Item = u32> {
         halvings(if self.target_vecs > 0 { quads.min(MOST_EXPAND_QUADS) } else { 1 })
     }
 
-    /// Whether coefficients can be broadcast, and whether they can not: there are none where nothing is expanded.
+    /// The possible values of `broadcast`. Without an expand there are no coefficients to broadcast.
     fn ways_to_coefficients(&self, expand_quads: u32, device: &DeviceProfile) -> &'static [bool] {
         if self.target_vecs > 0 { device.ways_to_coefficients(expand_quads) } else { &[false] }
     }
@@ -205,7 +209,7 @@ impl FusedProblem {
         self.source_vecs.div_ceil(WORKGROUP).min(MOST_SHRINK_SPLITS)
     }
 
-    /// The shrink's own dispatch.
+    /// Places a separate shrink.
     fn place_shrink(
         &self,
         choice: FusedChoice,
@@ -213,7 +217,7 @@ impl FusedProblem {
         device: &DeviceProfile,
     ) -> Result<ShrinkPlacement, Error> {
         let FusedChoice { quads, shrink_splits, .. } = choice;
-        // A workgroup has a single pass of columns, and nothing to expand.
+        // A workgroup sums a single pass of columns, and expands nothing.
         let summed_columns = if tile.shuffled_lanes > 1 { tile.pass_columns } else { tile.summed_columns };
         let scratch = scratch_of_sums(summed_columns, quads, tile.lanes, tile.shuffled_lanes);
         let tile = Tile {
@@ -255,12 +259,12 @@ impl FusedProblem {
         self.target_vecs.div_ceil(WORKGROUP)
     }
 
-    /// Every choice that fits the device's limits, at least one; what should be best comes first.
+    /// The choices of all candidates: at least one, the best predicted one first.
     pub(crate) fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
         Ok(self.candidates(device)?.iter().map(|placed| Choice::Fused(placed.choice)).collect())
     }
 
-    /// Rounds of a thread's long loops: along the inner dimension, and over the rows of the expand.
+    /// The iterations of a thread's long loops: along the inner dimension, and over the rows of the expand.
     pub(crate) fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         let placed = choice.fused(self.kernel).and_then(|choice| self.place(choice, device));
         let Ok(FusedPlacement { tile, shrink, slice_vecs, .. }) = placed else { return u64::MAX };
@@ -271,7 +275,7 @@ impl FusedProblem {
         u64::from(passes) * u64::from(along) + u64::from(expands) * u64::from(rows)
     }
 
-    /// Every placement that fits the device's limits, at least one; what should be best comes first.
+    /// All candidate placements that fit the device's limits: at least one, the best predicted one first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
         let ways_to_sum = self.ways_to_sum(device);
@@ -286,7 +290,7 @@ impl FusedProblem {
                 self.memory(&self.tile(&choice, device))
             };
             least_memory = least_memory.min(memory_of(ways_to_sum[0]));
-            // The most columns at a time that the memory, a half and a quarter of it hold.
+            // The most columns at a time that fit in the memory, in half of it and in a quarter of it.
             let mut most_summed = u32::MAX;
             for memory in [allowed, allowed / 2, allowed / 4] {
                 let fits = |&&summed_columns: &&u32| {
@@ -328,7 +332,7 @@ impl FusedProblem {
         }))
     }
 
-    /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
+    /// Places the kernel by a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
         let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast } = choice;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
@@ -365,8 +369,8 @@ impl FusedProblem {
         Ok(FusedPlacement { choice, shrink, tile, slice_vecs, grid, memory })
     }
 
-    /// Predicted time in arbitrary units: what one workgroup's thread does, times how often the device
-    /// has to be filled.
+    /// The predicted time in the units of `cost`: that of a thread, times the number of times that the
+    /// workgroups fill the device.
     pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
         let costs = Quirks::of(device).costs;
         let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
@@ -418,8 +422,8 @@ impl FusedProblem {
         before + filled(tiles * f64::from(choice.slices), device) * (costs.workgroup + shrink + expand)
     }
 
-    /// Multiply-adds of a plan, counted as two operations each, with everything that padding and
-    /// slices repeat.
+    /// The multiply-adds of a plan, counted as two operations each, including those that padding and slices
+    /// repeat.
     pub(crate) fn flops(&self, plan: &FusedPlacement) -> u64 {
         let tokens = u64::from(self.tokens.div_ceil(plan.tile.tokens())) * u64::from(plan.tile.tokens());
         let columns = u64::from(self.columns.next_multiple_of(plan.tile.pass_columns));
@@ -476,15 +480,17 @@ mod tests {
     ) -> Result<(), TestCaseError> {
         let FusedPlacement { tile, slice_vecs, grid, memory, choice, shrink } = *plan;
         let [slices, y, z] = grid.at(problem.tokens);
-        // Slices: all but the last are full, and the last is not empty.
+        // All slices but the last are full, and the last is not empty.
         prop_assert_eq!(slices, choice.slices);
         prop_assert!((slices - 1) * slice_vecs < problem.target_vecs);
         prop_assert!(slices * slice_vecs >= problem.target_vecs);
         prop_assert_eq!(slice_vecs % WORKGROUP, 0);
-        // Tiles, folded: none is missing, and a row of spare ones at most is skipped.
+        // No tile is missing from the folded grid, and fewer spare ones than its second dimension are
+        // skipped.
         let tiles = problem.tokens.div_ceil(tile.tokens());
         prop_assert!(y * z >= tiles && y * z - tiles < z);
-        // The shrink's columns are covered by whole vecs, and vecs by whole chunks or chunks by vecs.
+        // Whole passes cover the shrink's columns. A pass is a multiple of the summed columns, or with
+        // shuffles a divisor of them.
         let whole = if tile.shuffled_lanes > 1 {
             tile.summed_columns % tile.pass_columns
         } else {
@@ -496,10 +502,11 @@ mod tests {
         prop_assert!(problem.columns.div_ceil(tile.pass_columns) * tile.pass_columns >= problem.columns);
         prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
-        // The expand's rows are covered by whole steps, and what is staged fits where the sums were.
+        // Whole steps cover the expand's rows, and the staged coefficients fit in the place of the sums.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
         prop_assert_eq!(tile.staged_rows % tile.step, 0);
-        // One lane for each coefficient of a step, and all of them surely in one subgroup.
+        // There is a lane for each coefficient of a step, and all of them are guaranteed to be in one
+        // subgroup.
         prop_assert_eq!(tile.broadcast_lanes > 1, choice.broadcast);
         prop_assert!(!choice.broadcast || tile.step * tile.expand_quads <= tile.broadcast_lanes);
         prop_assert!(
@@ -517,8 +524,8 @@ mod tests {
         let most = device.limits.max_compute_workgroups_per_dimension;
         prop_assert!(slices <= most && y <= most && z <= most);
 
-        // A shrink of its own: splits cover the inner dimension, and none is empty; every column block and
-        // split is a workgroup.
+        // The splits of a separate shrink cover the inner dimension, and none is empty. There is a workgroup
+        // for each block of columns in each split.
         prop_assert_eq!(shrink.map_or(0, |shrink| shrink.splits), choice.shrink_splits);
         if let Some(ShrinkPlacement { tile: own, splits, split_vecs, grid, sums }) = shrink {
             prop_assert!(splits * split_vecs >= problem.source_vecs);
@@ -537,7 +544,7 @@ mod tests {
             prop_assert!(!through_memory || own.scratch >= own.summed_columns * own.quads * parts);
         }
 
-        // Work: what the layer needs, what is repeated, and nothing else.
+        // The work is that of the layer, and what padding and slices repeat.
         let [tokens, columns, rows] = [problem.tokens, problem.columns, problem.expand_rows].map(u64::from);
         let [source, target] = [problem.source_vecs, problem.target_vecs].map(|n| 4 * u64::from(n));
         let least = 2 * tokens * (source * columns + target * rows);
@@ -557,12 +564,12 @@ mod tests {
 
         #[test]
         fn every_candidate_covers_every_output_once_within_limits((problem, device) in problems()) {
-            // All fit any device's memory.
+            // All these problems fit the memory of all these devices.
             let plans = problem.candidates(&device).expect("it fits");
             for plan in &plans {
                 check(&problem, plan, &device)?;
             }
-            // A choice is taken as it is, and one that does not fit is not taken.
+            // A candidate's choice gives the same placement, and an impossible choice is refused.
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(*plan));
             }

@@ -35,6 +35,12 @@ impl LinearProblem {
         halvings(most).map(|thread_tokens| LinearChoice { thread_tokens })
     }
 
+    /// Bytes of workgroup memory.
+    pub(crate) fn memory(choice: LinearChoice) -> u64 {
+        let LinearChoice { thread_tokens } = choice;
+        16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS)
+    }
+
     /// The grid of a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: LinearChoice, device: &DeviceProfile) -> Result<Grid, Error> {
         let LinearChoice { thread_tokens } = choice;
@@ -49,11 +55,10 @@ impl LinearProblem {
             u64::from(limits.max_compute_workgroups_per_dimension),
             "use a narrower layer",
         )?;
-        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
         Error::check_limit(
             "linear workgroup memory (bytes)",
             Limit::ComputeWorkgroupStorageSize,
-            memory,
+            Self::memory(choice),
             u64::from(limits.max_compute_workgroup_storage_size),
             "request a device with at least WebGPU's default limits",
         )?;

@@ -25,6 +25,7 @@ pub use tile::Tile;
 pub(crate) use tile::WORKGROUP;
 pub use tuning::Tuning;
 
+pub(crate) use crate::element::MOST_BYTES;
 use crate::error::Error;
 
 /// Advice if a grid of token tiles is too large.
@@ -51,7 +52,3 @@ fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Er
         Err(Error::InvalidNumber { name, value, expected: "one of the plan's candidates" })
     }
 }
-
-/// The most bytes of a binding. Kernels count in u32, and their loops step past the end; 4 GiB hold at most
-/// 2^31 elements.
-pub(crate) const MOST_BYTES: u64 = 1 << 32;

@@ -6,31 +6,33 @@ use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::error::Error;
 use crate::layer::{Config, Layout};
 
-/// Rows of gradients that a thread keeps in registers at most, a vec4 each.
+/// The candidates for the most rows of gradients that a thread keeps in registers, a vec4 each.
 const ROW_CHOICES: [u32; 5] = [32, 16, 12, 8, 4];
 
 /// Fewer tokens than this do not pay for a split's copy of the gradients.
 const LEAST_SPLIT_TOKENS: u32 = 64;
 
-/// How often the workgroups of all splits together may fill the device.
+/// The most times that the workgroups of all splits together may fill the device.
 const MOST_FILLS: u32 = 4;
 
-/// What can be chosen about `backward_params` without changing what it computes.
+/// The choices of a plan of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OuterChoice {
-    /// Rows of gradients that a workgroup owns at most: a multiple of four up to 16, in software to 32.
+    /// The most rows of gradients of a workgroup: a multiple of four, up to 16, or up to 32 on software
+    /// drivers.
     pub rows: u32,
-    /// Splits of the tokens; each but a single one writes a copy of the gradients, to be added up.
+    /// Splits of the tokens. If there are several, each writes a copy of the gradients, and a reduction adds
+    /// up the copies.
     pub splits: u32,
-    /// Whether lanes of a subgroup hold coefficients for each other, or each reads all of them.
+    /// Whether lanes of a subgroup broadcast coefficients to each other, or each lane reads all of them.
     pub broadcast: bool,
-    /// Whether the shrink block, the expand block and the latent router are dispatches of their own, or
-    /// all in one.
+    /// Whether the shrink block, the expand block and the latent router have separate dispatches, or share
+    /// one.
     pub separate: bool,
 }
 
-/// What the plan of `backward_params` depends on.
+/// The inputs of a plan of `backward_params`.
 #[derive(Debug, Clone)]
 pub(crate) struct OuterProblem {
     pub(crate) config: Config,
@@ -38,37 +40,37 @@ pub(crate) struct OuterProblem {
     pub(crate) tokens: u32,
 }
 
-/// How one of the three blocks of the layout is divided: the shrink block, the expand block or the latent
+/// The division of one of the three blocks of the layout: the shrink block, the expand block or the latent
 /// router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct OuterBlock {
-    /// Rows of gradients that a workgroup owns.
+    /// Rows of gradients of a workgroup.
     pub(crate) rows: u32,
-    /// Workgroups, for each split of the tokens.
+    /// Workgroups for each split of the tokens.
     pub(crate) workgroups: u32,
 }
 
-/// One of `backward_params`'s dispatches.
+/// One dispatch of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OuterDispatch {
-    /// No rows and no workgroups where a block is not in it.
+    /// The three blocks. One that is not in this dispatch has no rows and no workgroups.
     pub(crate) blocks: [OuterBlock; 3],
     pub(crate) grid: [u32; 3],
 }
 
-/// `backward_params`'s dispatches and splits.
+/// The placement of `backward_params`: dispatches and splits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OuterPlacement {
     pub(crate) choice: OuterChoice,
-    /// Tokens of a split.
+    /// Tokens of a split at capacity.
     pub(crate) split_tokens: u32,
-    /// Lanes that hold coefficients; 1 where each reads them all.
+    /// Lanes that broadcast one coefficient each; 1 if every lane reads all of them.
     pub(crate) broadcast_lanes: u32,
     pub(crate) dispatches: Vec<OuterDispatch>,
 }
 
 impl OuterProblem {
-    /// All three blocks, with at most so many rows to a workgroup, and equally many where they are several.
+    /// Divides the three blocks into workgroups of at most `most_rows` rows, as evenly as possible.
     fn blocks(&self, most_rows: u32) -> [OuterBlock; 3] {
         let Config { d_in, d_out, rank, experts, .. } = self.config;
         let block = |rows: u32, width: u32| {
@@ -80,7 +82,7 @@ impl OuterProblem {
         [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), block(latent, rank)]
     }
 
-    /// Every placement that fits the device's limits, at least one; what should be best comes first.
+    /// All candidate placements that fit the device's limits: at least one, the best predicted one first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
         let most_splits = self.most_splits(device);
         let possible_splits = || halvings(self.copies(device)).filter(|&splits| splits <= most_splits);
@@ -91,7 +93,7 @@ impl OuterProblem {
                 for &broadcast in device.ways_to_coefficients(rows / 4) {
                     for separate in [false, true] {
                         match self.place(OuterChoice { rows, splits, broadcast, separate }, device) {
-                            // Few rows are divided the same, however many are allowed.
+                            // A block with few rows is divided the same way under several bounds on rows.
                             Ok(plan) if candidates.contains(&plan) => {}
                             Ok(plan) => candidates.push(plan),
                             Err(error) => refused = refused.or(Some(error)),
@@ -106,20 +108,20 @@ impl OuterProblem {
         Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)))
     }
 
-    /// Never more splits than keep the device busy, or than make its threads' loops short enough, whoever
-    /// chooses them: each is a copy of the gradients, of which one binding has to hold all.
+    /// The most splits of any choice: enough to keep the device busy, or to make its threads' loops short
+    /// enough. Each split is a copy of the gradients, and one binding must hold all copies.
     fn most_splits(&self, device: &DeviceProfile) -> u32 {
-        // The fewest workgroups that a split has.
+        // The fewest workgroups of a split.
         let workgroups: u32 =
             self.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
-        // A thread takes one iteration for each token of its split, and less than one more for staging it.
-        // Twice as many splits as that needs, since candidates are halvings.
+        // A thread takes one iteration for each token of its split, and less than one more to stage it. This
+        // allows twice the splits that are needed for that, because candidates are halvings.
         let looped = u64::from(self.tokens).div_ceil((device.max_loop_iterations / 4).max(1));
         busy.max(u32::try_from(looped).unwrap_or(u32::MAX)).clamp(1, self.copies(device))
     }
 
-    /// Splits that have tokens enough, and of whose gradients one binding holds all copies.
+    /// The most splits with enough tokens each whose copies of the gradients fit one binding.
     fn copies(&self, device: &DeviceProfile) -> u32 {
         let limits = &device.limits;
         let copies = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / self.layout.bytes();
@@ -128,7 +130,7 @@ impl OuterProblem {
             .clamp(1, limits.max_compute_workgroups_per_dimension.max(1))
     }
 
-    /// Lays the kernel out as chosen, if that is a possible choice and fits the device.
+    /// Places the kernel by a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
         let OuterChoice { rows, splits, broadcast, separate } = choice;
         check_choice(
@@ -172,8 +174,8 @@ impl OuterProblem {
         })
     }
 
-    /// Predicted time in the units of `cost`: what one workgroup's thread does, times how often the
-    /// device has to be filled, for each dispatch; and for splits, adding their copies up.
+    /// The predicted time in the units of `cost`. For each dispatch, that of a thread times the number of
+    /// times that the workgroups fill the device; with several splits, also the time to add up their copies.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
         let Quirks { costs, runs_untaken_branches, .. } = Quirks::of(device);
         let splits = f64::from(plan.choice.splits);
@@ -185,7 +187,8 @@ impl OuterProblem {
             } else {
                 quads * costs.shared
             };
-            // Each thread stages its share of the coefficients, four of them two loads each.
+            // Each thread stages its share of the coefficients: vec4s of four, with two loads for each of the
+            // four.
             let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
             costs.workgroup + f64::from(plan.split_tokens) * token + store(block)
@@ -194,7 +197,7 @@ impl OuterProblem {
             let blocks = dispatch.blocks.iter().filter(|block| block.workgroups > 0);
             let workgroups = |block: &OuterBlock| splits * f64::from(block.workgroups);
             let all: f64 = blocks.clone().map(workgroups).sum();
-            // Threads may run through the others' branches too.
+            // On some devices, threads run through the branches of the other blocks too.
             let untaken: f64 = if runs_untaken_branches { blocks.clone().map(store).sum() } else { 0.0 };
             let threads: f64 =
                 blocks.map(|block| workgroups(block) * (thread(block) + untaken - store(block))).sum();
@@ -209,8 +212,8 @@ impl OuterProblem {
         outer + costs.dispatch + filled(workgroups, device) * reduce
     }
 
-    /// Multiply-adds of a plan, counted as two operations each, with the rows and columns that padding
-    /// repeats.
+    /// The multiply-adds of a plan, counted as two operations each, including those of padded rows and
+    /// columns.
     pub(crate) fn flops(&self, plan: &OuterPlacement) -> u64 {
         let elements = |block: &OuterBlock| {
             u64::from(4 * WORKGROUP) * u64::from(block.rows) * u64::from(block.workgroups)
@@ -252,11 +255,11 @@ mod tests {
         let OuterPlacement { choice, split_tokens, broadcast_lanes, dispatches } = plan;
         let OuterChoice { rows, splits, broadcast, separate } = *choice;
         let Config { d_in, d_out, rank, experts, .. } = problem.config;
-        // Splits: all but the last are full, and the last is not empty.
+        // All splits but the last are full, and the last is not empty.
         prop_assert!((splits - 1) * split_tokens < problem.tokens);
         prop_assert!(u64::from(splits) * u64::from(*split_tokens) >= u64::from(problem.tokens));
-        // Each block is in one dispatch, and covers rows and columns with less than a block to spare in
-        // each direction.
+        // Each block is in one dispatch, and its workgroups cover its rows and columns with less than one
+        // workgroup to spare in each direction.
         let latent = problem.config.gate().latent_rows(experts);
         let matrices = [(problem.config.shrink_rows(), d_in), (rank * experts, d_out), (latent, rank)];
         let mut all = 0;
@@ -290,7 +293,7 @@ mod tests {
             prop_assert!(grid[0] * grid[2] >= workgroups && grid[0] * grid[2] - workgroups < grid[2]);
             prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
         }
-        // Never more copies than keep the device busy.
+        // There are never more copies than keep the device busy.
         let workgroups: u32 =
             problem.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
         prop_assert!(splits == 1 || (splits - 1) * workgroups < MOST_FILLS * device.busy_workgroups);

@@ -1,5 +1,5 @@
-//! AdamW over one or several buffers of packed parameters: a step for each, and, where gradients are clipped,
-//! their global norm before.
+//! AdamW over one or several buffers of packed parameters: one update for each, after the global norm of the
+//! gradients if they are clipped.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -45,29 +45,35 @@ pub(super) struct ReduceDims {
     pub(super) squares: u32,
 }
 
-/// f32 words in `struct Squares` in optimiser/norm.wgsl.
+/// 32-bit words in `struct Squares` in `optimiser/norm.wgsl`.
 pub(super) const SQUARES_WORDS: u64 = 4;
 
-/// What to do about buffers that are too large.
+/// Advice if a buffer is too large.
 const SPLIT: &str = "split the parameters";
 
 impl Planner {
-    /// Records a step of AdamW over buffers of so many elements each. In order: with clipping `gradient_norm` for
-    /// each buffer and `gradient_norm_reduce`, which adds up what those leave in the tensor `squares`; then
-    /// `adamw` for each buffer.
+    /// Records a step of AdamW over buffers with these numbers of elements. With clipping, the first
+    /// recordings are `gradient_norm` for each buffer and `gradient_norm_reduce`, which adds up the partial
+    /// sums that those leave in the tensor `squares`. Then comes `adamw` for each buffer.
     ///
     /// # Errors
-    /// No elements, a number that is no multiple of four, or more than the device's limits allow.
+    /// A buffer without elements, a number of elements that is not a multiple of four, or more than the
+    /// device's limits allow.
     pub fn adamw(&self, elements: &[u64], clip: bool) -> Result<Vec<Recording>, Error> {
         let device = &self.profile;
+        if elements.is_empty() {
+            return Err(Error::ZeroDimension { dimension: "the number of buffers" });
+        }
         let squares = u64::from(WORKGROUP) * SQUARES_WORDS * elements.len() as u64;
         for &elements in elements {
             if elements == 0 {
                 return Err(Error::ZeroDimension { dimension: "elements" });
             }
             Error::check_limit("AdamW", Limit::Elements, elements, 1 << 30, SPLIT)?;
-            let whole = elements.next_multiple_of(4) as usize;
-            Error::check_length("the packed layout", whole, elements as usize)?;
+            if !elements.is_multiple_of(4) {
+                let (name, value) = ("elements", elements as f64);
+                return Err(Error::InvalidNumber { name, value, expected: "a multiple of four" });
+            }
         }
         let mut recordings = Vec::new();
         if clip {
@@ -110,7 +116,7 @@ fn update(elements: u64, clip: bool, device: &DeviceProfile) -> Result<Recording
     let shader = Shader::AdamW(AdamWShader { clip });
     let grid = Grid::Fixed([x, y, 1]);
     let step = Step::new(shader, &Dims { vecs }, grid, slots(&tensors), 0, 1, device)?;
-    // Reads parameters, gradients and both moments; writes all but the gradients.
+    // It reads parameters, gradients and both moments, and writes all but the gradients.
     let work = Work { bytes: 4 * 7 * elements, flops: 15 * elements };
     Ok(recording("adamw", tensors, step, work))
 }

@@ -1,4 +1,4 @@
-//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one step or two.
+//! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one or two steps.
 
 use super::Problem;
 use super::fused::{Fused, parameters};

@@ -1,5 +1,5 @@
-//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`, in one step, or in software one for
-//! each kind of block, and, where the tokens are split, one fixed-order reduction.
+//! Backward with respect to the parameters: dA, every `dB_i` and `dW_g`. One step, or one for each kind of
+//! block, which pays off on software drivers. If the tokens are split, a reduction in a fixed order follows.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -66,7 +66,7 @@ impl BackwardParams {
         ])
     }
 
-    /// One step of the products, which leave their gradients in `output`.
+    /// One step of the products, which writes gradients to `output`.
     fn outer(
         &self,
         placed: &OuterPlacement,
@@ -111,7 +111,7 @@ impl BackwardParams {
         Step::new(shader, &dims, Grid::Fixed(grid), slots, memory, problem.tokens, device)
     }
 
-    /// Adds the splits' copies up.
+    /// The step that adds up the copies of the splits.
     fn reduce(&self, splits: u32, device: &DeviceProfile) -> Result<Step, Error> {
         let vecs = (self.layout.len() / 4) as u32;
         let workgroups = vecs.div_ceil(WORKGROUP);

@@ -1,4 +1,4 @@
-//! Forward: the adapter's whole contribution to y, in one step or two.
+//! Forward: the adapter's whole contribution to y, in one or two steps.
 
 use super::Problem;
 use super::fused::{Fused, parameters};

@@ -1,5 +1,5 @@
-//! What recordings of forward and `backward_input` share: a fused kernel, and before it the shrink, where it
-//! has a step of its own.
+//! The common part of recordings of forward and `backward_input`: a fused kernel, and the separate shrink
+//! before it, if there is one.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -27,7 +27,7 @@ pub(super) struct FusedDims {
     pub(super) shrink_rows: u32,
 }
 
-/// The uniform of `shrink.wgsl`.
+/// `struct Dims` in `shrink.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct ShrinkDims {
@@ -42,21 +42,21 @@ pub(super) struct Fused<'a> {
     pub(super) name: &'static str,
     pub(super) config: &'a Config,
     pub(super) problem: &'a FusedProblem,
-    /// The tensors, the source and the parameters first.
+    /// The tensors: first the source, then the parameters, then the others.
     pub(super) tensors: Vec<Operand>,
     /// x or g.
     pub(super) source: Access,
     /// The name of y or dx.
     pub(super) target: &'static str,
-    /// Where the matrix of the shrink starts in the parameters, in vec4s.
+    /// The start of the shrink's matrix in the parameters, in vec4s.
     pub(super) shrink_matrix: u32,
-    /// The least that it has to do.
+    /// The least work of the operation.
     pub(super) least: Work,
     pub(super) device: &'a DeviceProfile,
 }
 
 impl Fused<'_> {
-    /// `shader` is the fused kernel's, given where its shrink comes from.
+    /// Records the kernel as placed. `shader` makes its key from the source of its shrink.
     pub(super) fn record(
         self,
         placed: &FusedPlacement,

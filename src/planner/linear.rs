@@ -1,4 +1,4 @@
-//! The frozen linear layer: `y = W0 x + bias` and `dx = W0^T g`, a tiled matrix product.
+//! The frozen linear layer, `y = W0 x + bias` or `dx = W0^T g`: a tiled matrix product.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,7 +8,7 @@ use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, LinearShader, Shader};
 use crate::layer::{Config, LinearDirection, LinearOptions};
-use crate::plan::linear::{DEPTH, LinearProblem, SIDE, THREAD_QUADS};
+use crate::plan::linear::LinearProblem;
 use crate::plan::{Choice, DeviceProfile};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
@@ -22,7 +22,7 @@ pub(super) struct Dims {
     pub(super) target_stride: u32,
 }
 
-/// What to do where no binding holds the weight.
+/// Advice if the weight does not fit one binding.
 const SPLIT_LAYER: &str = "request a device with the adapter's limit, store the weight in half precision, \
                            or split the layer by its outputs";
 
@@ -33,7 +33,7 @@ pub(super) struct Linear {
     problem: LinearProblem,
 }
 
-/// Widths of source and target.
+/// The widths of the source and the target.
 fn widths(config: &Config, options: &LinearOptions) -> [u32; 2] {
     match options.direction {
         LinearDirection::Forward => [config.d_in, config.d_out],
@@ -70,7 +70,7 @@ impl Problem for Linear {
         }
     }
 
-    /// They differ in how many loops compilers unroll, which is not told from here.
+    /// The choices differ in the loops that compilers unroll, which is not known here.
     fn rounds(&self, _: Choice, _: &DeviceProfile) -> u64 {
         1
     }
@@ -106,7 +106,7 @@ impl Problem for Linear {
             tensors.push(Operand::vector("bias", read, Element::F32, u64::from(d_out)));
         }
         let slots = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
-        let memory = 16 * u64::from(DEPTH) * u64::from(SIDE * thread_tokens + 4 * SIDE * THREAD_QUADS);
+        let memory = LinearProblem::memory(choice);
         let [source_stride, _, target_stride] = [0, 1, 2].map(|at| tensors[at].stride as u32);
         let dims = Dims { source_width, target_width, source_stride, target_stride };
         let step = Step::new(shader, &dims, grid, slots, memory, tokens, device)?;
@@ -125,12 +125,17 @@ impl Problem for Linear {
 
 pub(super) fn least_work(config: &Config, tokens: u32, options: &LinearOptions) -> Result<Work, Error> {
     let LinearOptions { bias, write, source, weight, target, .. } = *options;
+    Error::check_dimension("d_in", config.d_in)?;
+    Error::check_dimension("d_out", config.d_out)?;
     check_matrix(tokens, config.d_in.max(config.d_out))?;
     let [source_width, target_width] = widths(config, options);
-    let bytes = matrix_bytes(source, tokens, source_width)
-        + matrix_bytes(weight, config.d_out, config.d_in)
-        + if bias { 4 * u64::from(config.d_out) } else { 0 }
-        + write.passes() * matrix_bytes(target, tokens, target_width);
+    let bytes = [
+        matrix_bytes(source, tokens, source_width),
+        matrix_bytes(weight, config.d_out, config.d_in),
+        if bias { 4 * u64::from(config.d_out) } else { 0 },
+        write.passes() * matrix_bytes(target, tokens, target_width),
+    ];
+    let bytes = bytes.into_iter().fold(0, u64::saturating_add);
     let product = u64::from(config.d_in) * u64::from(config.d_out);
     Ok(Work { bytes, flops: (2 * u64::from(tokens)).saturating_mul(product) })
 }

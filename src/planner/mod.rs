@@ -18,21 +18,21 @@ use crate::recording::{Recording, Work};
 /// Plans operations for one device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planner {
-    /// What the device is.
+    /// The properties of the device.
     pub profile: DeviceProfile,
-    /// What was measured to be best on it, if anything was: preferred to what is predicted.
+    /// The choices that were measured to be best on it, if any. They are preferred to predictions.
     pub tuning: Tuning,
 }
 
 /// An operation on a layer, for up to a number of tokens.
 trait Problem {
-    /// Every choice that fits the device's limits, at least one; what should be best comes first.
+    /// The candidates that fit the device's limits: at least one, the best predicted one first.
     fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error>;
 
-    /// Proportional to the loop iterations of a thread, roughly.
+    /// Roughly proportional to the loop iterations of a thread.
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64;
 
-    /// Records the operation as chosen, if that is a possible choice and fits the device.
+    /// Records the operation by a choice, if the choice is possible and fits the device.
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error>;
 }
 
@@ -49,28 +49,27 @@ fn problem(operation: &Operation, config: &Config, tokens: u32) -> Result<Box<dy
     })
 }
 
-/// Each number of tokens for which there is a plan of its own is this many times the one before.
-const PLAN_STEP: u32 = 8;
-
-/// Where sums have one order in all batches, it is the one that is best for this many tokens.
+/// If sums have the same order in all batches, it is the best order for this many tokens.
 const INVARIANT_TOKENS: u32 = 32;
 
-/// Choices that are tried where the driver's bound on loop iterations refuses the best.
+/// If the driver's bound on loop iterations refuses the best choice, this many are tried of those that should
+/// stay below it, and then as many of those with the fewest iterations.
 const MOST_TRIES: usize = 4;
 
 impl Planner {
-    /// A planner for a device that nothing was measured on.
+    /// A planner for a device without measurements.
     #[must_use]
     pub fn new(profile: DeviceProfile) -> Self {
         Self { profile, tuning: Tuning::default() }
     }
 
-    /// Records an operation for up to `tokens` tokens: as was measured to be best, if that fits, or else as is
-    /// predicted to be best.
+    /// Records an operation for up to `tokens` tokens. The choice is the one that was measured to be best, if
+    /// it fits, or else the one that is predicted to be best.
     ///
     /// # Errors
-    /// A zero dimension, half-precision rows that are no multiple of four, or a shape that does not
-    /// fit the device's limits.
+    /// A zero dimension, a scaling that is not finite, half-precision rows that are not a multiple of four
+    /// elements, a stride that is shorter than a row or not a multiple of four, a bias for the gradient of a
+    /// frozen layer's input, or a shape that does not fit the device's limits.
     pub fn plan(&self, operation: &Operation, config: &Config, tokens: u32) -> Result<Recording, Error> {
         let device = &self.profile;
         let problem = problem(operation, config, tokens)?;
@@ -81,8 +80,8 @@ impl Planner {
         first_that_runs(&*problem, &problem.choices(device)?, device)
     }
 
-    /// Records an operation for batches of up to a capacity: a recording for each number of tokens that has a
-    /// plan of its own, the least first.
+    /// Records an operation for batches of up to `capacity` tokens: one recording for each separate plan, the
+    /// smallest number of tokens first.
     ///
     /// # Errors
     /// Those of [`Planner::plan`].
@@ -92,28 +91,26 @@ impl Planner {
         config: &Config,
         capacity: impl Into<Capacity>,
     ) -> Result<Vec<Recording>, Error> {
-        let Capacity { tokens, plans } = capacity.into();
-        match plans {
-            Plans::One => Ok(vec![self.plan(operation, config, tokens)?]),
-            Plans::Invariant => Ok(vec![self.plan_invariant(operation, config, tokens)?]),
-            Plans::Several => {
-                let all = self.plan(operation, config, tokens)?;
-                let fewer = std::iter::successors(Some(1u32), |count| count.checked_mul(PLAN_STEP));
-                let mut recordings: Vec<Recording> = Vec::new();
-                for count in fewer.take_while(|&count| count < tokens) {
-                    let recording = self.plan(operation, config, count)?;
-                    recordings.pop_if(|fewer| fewer.steps == recording.steps);
-                    recordings.push(recording);
-                }
-                recordings.pop_if(|fewer| fewer.steps == all.steps);
-                recordings.push(all);
-                Ok(recordings)
-            }
+        let capacity = capacity.into();
+        if capacity.plans == Plans::Invariant {
+            return Ok(vec![self.plan_invariant(operation, config, capacity.tokens)?]);
         }
+        // An operation that does not fit at all is refused first.
+        let all = self.plan(operation, config, capacity.tokens)?;
+        let mut recordings: Vec<Recording> = Vec::new();
+        for count in capacity.counts().filter(|&count| count < capacity.tokens) {
+            let recording = self.plan(operation, config, count)?;
+            recordings.pop_if(|fewer| fewer.steps == recording.steps);
+            recordings.push(recording);
+        }
+        recordings.pop_if(|fewer| fewer.steps == all.steps);
+        recordings.push(all);
+        Ok(recordings)
     }
 
-    /// Records an operation for up to `tokens` tokens with sums in an order that does not depend on how many: as
-    /// is best for some other number, and without a shrink of its own, whose splits might not fit many.
+    /// Records an operation for up to `tokens` tokens, with an order of sums that does not depend on their
+    /// number. The choice is the best for [`INVARIANT_TOKENS`] tokens without a separate shrink, whose splits
+    /// might not fit many tokens.
     fn plan_invariant(
         &self,
         operation: &Operation,
@@ -129,7 +126,7 @@ impl Planner {
         Ok(recording.with_capacity(tokens))
     }
 
-    /// Records an operation as `choice` says.
+    /// Records an operation by `choice`.
     ///
     /// # Errors
     /// Those of [`Planner::plan`]; also a choice that the operation does not have, or that does not fit the
@@ -144,8 +141,8 @@ impl Planner {
         problem(operation, config, tokens)?.record(choice, &self.profile)
     }
 
-    /// Every choice that fits the device's limits, what is predicted to be best first. A driver's bound on loop
-    /// iterations may still refuse one: [`Planner::plan_as`] tells.
+    /// All candidate choices that fit the device's limits, the best predicted one first. A driver's bound on
+    /// loop iterations may still refuse one: then [`Planner::plan_as`] fails.
     ///
     /// # Errors
     /// Those of [`Planner::plan`].
@@ -153,7 +150,8 @@ impl Planner {
         problem(operation, config, tokens)?.choices(&self.profile)
     }
 
-    /// Every recording that fits the device, in the order of [`Planner::choices`]; they compute the same.
+    /// The recordings of all candidate choices that fit the device, in the order of [`Planner::choices`].
+    /// They compute the same, but may add in different orders.
     ///
     /// # Errors
     /// Those of [`Planner::plan`].
@@ -166,7 +164,7 @@ impl Planner {
         let device = &self.profile;
         let problem = problem(operation, config, tokens)?;
         let choices = problem.choices(device)?;
-        // Refused at once where no choice runs.
+        // Fails early if no choice runs.
         first_that_runs(&*problem, &choices, device)?;
         let too_long = |recording: &Result<Recording, Error>| {
             matches!(recording, Err(Error::OverLimit { limit: Limit::LoopIterations, .. }))
@@ -177,10 +175,11 @@ impl Planner {
 }
 
 impl Operation {
-    /// The least that the operation has to do: every tensor once, and no padding.
+    /// The least work of the operation: it reads and writes each tensor once, and does nothing for the
+    /// padding of tiles.
     ///
     /// # Errors
-    /// A zero dimension or a configuration that no buffer holds.
+    /// A zero dimension, a scaling that is not finite, or a configuration that no buffer holds.
     pub fn least_work(&self, config: &Config, tokens: u32) -> Result<Work, Error> {
         match self {
             Self::Forward(options) => forward::least_work(config, tokens, options),
@@ -191,7 +190,7 @@ impl Operation {
     }
 }
 
-/// Records the first of `choices` (best first, at least one) whose loops the driver lets run.
+/// Records the first of `choices` (at least one, the best first) whose loops stay below the driver's bound.
 fn first_that_runs(
     problem: &dyn Problem,
     choices: &[Choice],

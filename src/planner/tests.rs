@@ -1,4 +1,4 @@
-//! Uniforms as shaders declare them, broadcast to the host's structs, field by field.
+//! Compares the uniforms that shaders declare with the host's structs, field by field.
 
 use std::mem::offset_of;
 
@@ -20,7 +20,7 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 
-/// Names and offsets of a struct's members, and its size.
+/// The names and offsets of a struct's members, and its size.
 type Members = (Vec<(String, usize)>, usize);
 
 /// The struct of the uniform at binding 0 of a group.
@@ -146,7 +146,7 @@ fn check(shader: &Shader) {
             assert_eq!(u64::from(span), 4 * SQUARES_WORDS);
         }
     }
-    // One uniform of tokens, with room for what else may change.
+    // The uniform of a batch holds the number of tokens, and fits the 16 bytes of its buffer.
     if shader.source().varying == crate::kernel::Varying::Batch {
         let (members, size) = uniform(shader, 1);
         assert_eq!((members, size <= 16), (vec![("tokens".to_owned(), 0)], true), "{shader:?}");

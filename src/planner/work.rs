@@ -1,4 +1,4 @@
-//! What operations have to do, and checks that they share.
+//! The work of operations, and checks that they share.
 
 use crate::element::Element;
 use crate::error::{Error, Limit};
@@ -22,14 +22,14 @@ pub(super) fn product_flops(config: &Config, tokens: u32) -> u64 {
     (2 * u64::from(tokens)).saturating_mul(products)
 }
 
-/// Checks what all operations on tokens share.
+/// Checks the configuration and the number of tokens, for all operations on the adapter.
 pub(super) fn check_tokens(config: &Config, tokens: u32) -> Result<Layout, Error> {
     let layout = config.layout()?;
     check_matrix(tokens, config.d_in.max(config.d_out).max(config.state_len()))?;
     Ok(layout)
 }
 
-/// Refuses tokens that are none, or whose widest matrix has more elements than kernels count.
+/// Refuses zero tokens, and a widest matrix with more elements than kernels can count.
 pub(super) fn check_matrix(tokens: u32, widest: u32) -> Result<(), Error> {
     Error::check_dimension("tokens", tokens)?;
     Error::check_limit(

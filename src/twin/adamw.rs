@@ -1,9 +1,9 @@
-//! Twin of `shaders/kernel/adamw.wgsl`, `shaders/kernel/gradient_norm.wgsl` and its reduce.
+//! Twin of `shaders/kernel/adamw.wgsl`, `gradient_norm.wgsl` and `gradient_norm_reduce.wgsl`.
 
 use super::{Approx, C, U};
 use crate::layer::AdamWHyper;
 
-/// AdamW's moments, one of each per parameter.
+/// AdamW's moments: one first and one second moment per parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     /// The first moment m.
@@ -12,18 +12,18 @@ pub struct Moments {
     pub second: Vec<Approx>,
 }
 
-/// The gradients' norm as f32 holds it: exactly NaN where a gradient is, and exactly infinite where one is
-/// or where it is too large.
+/// The gradients' norm as f32 holds it: exactly NaN if a gradient is NaN, and exactly infinite if a gradient
+/// is infinite or the norm is too large.
 #[must_use]
 pub fn gradient_norm(gradients: &[Approx]) -> Approx {
-    // Float64 holds the square of any f32.
+    // float64 holds the square of any f32.
     let length = |of: fn(&Approx) -> f64| gradients.iter().map(|g| of(g).powi(2)).sum::<f64>().sqrt();
     let value = length(|gradient| gradient.value);
     if value.is_nan() || value > f64::from(f32::MAX) {
         return Approx::exact(if value.is_nan() { value } else { f64::INFINITY });
     }
-    // What gradients are off by changes the norm by their own norm at most (the triangle inequality). The
-    // root halves the relative error of the sum, which no square is too large or too small for.
+    // The errors of the gradients change the norm by at most the norm of the errors (triangle inequality).
+    // The root halves the relative error of the sum. No square is too large or too small for the sum.
     let sum = C * U * (gradients.len() as f64).sqrt() * value / 2.0;
     Approx { value, bound: length(|gradient| gradient.bound) + sum }.with_rounding(10.0)
 }
@@ -35,17 +35,17 @@ fn clip(max_norm: f32, norm: Approx, gradient: Approx) -> Approx {
     if norm.value + norm.bound <= max_norm {
         return gradient;
     }
-    // As the shader does it, so that what it flushes to zero is small beside the result.
+    // As in the shader, so that anything it flushes to zero is small compared with the result.
     let unit = Approx::exact(if norm.value > 2f64.powi(64) { 2f64.powi(-64) } else { 1.0 });
     let clipped = Approx::exact(max_norm).divide(norm * unit) * (gradient * unit);
     if norm.value > max_norm { clipped } else { Approx { value: gradient.value, ..clipped } }
 }
 
-/// Step number `step` (the first is 1): updates parameters and moments. With clipping it gives the norm;
-/// where that is not finite, the step is skipped.
+/// Updates parameters and moments by step number `step` (the first is 1). With clipping, it returns the norm;
+/// if the norm is not finite, it skips the step.
 ///
 /// # Panics
-/// When the arrays differ in length.
+/// If the arrays differ in length.
 pub fn adamw(
     hyper: &AdamWHyper,
     step: u32,

@@ -3,10 +3,10 @@
 use super::{Approx, column, dot, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};
 
-/// What the input's backward computes.
+/// The results of backward with respect to the input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputGradient {
-    /// The adapter's contribution to `dL/dx`: tokens x `d_in`.
+    /// The adapter's contribution to `dL/dx`, added to `base` if there is one: tokens x `d_in`.
     pub dx: Vec<Approx>,
     /// `dL/dh`: tokens x rank.
     pub dh: Vec<Approx>,
@@ -14,11 +14,12 @@ pub struct InputGradient {
     pub dl: Vec<Approx>,
 }
 
-/// From `g = dL/dy` (tokens x `d_out`), with `h` (tokens x rank) and `w` (tokens x experts) as
-/// forward saved them. `base`, if dx is accumulated into, is what dx held: tokens x `d_in`.
+/// Computes the input gradient from `g = dL/dy` (tokens x `d_out`), and from `h` (tokens x rank) and `w`
+/// (tokens x experts) as forward saved them. If dx is accumulated, `base` is its old contents: tokens x
+/// `d_in`.
 ///
 /// # Panics
-/// When the arrays do not have the configuration's shapes.
+/// If the arrays do not have the configuration's shapes.
 #[must_use]
 pub fn backward_input(
     config: &Config,

@@ -1,18 +1,18 @@
-//! Twin of `shaders/kernel/backward_params.wgsl` and its reduction.
+//! Twin of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
 use super::{Approx, column, dot};
 use crate::layer::{Adapter, Config, Gate, Router};
 
-/// What the parameters' backward reads; all have a row per token.
+/// The inputs of backward with respect to the parameters. All have one row per token.
 #[derive(Debug, Clone, Copy)]
 pub struct Activations<'a> {
     /// The input: tokens x `d_in`.
     pub x: &'a [Approx],
     /// `dL/dy`: tokens x `d_out`.
     pub g: &'a [Approx],
-    /// tokens x rank.
+    /// `h = A x`: tokens x rank.
     pub h: &'a [Approx],
-    /// tokens x experts.
+    /// The experts' weights: tokens x experts.
     pub w: &'a [Approx],
     /// `dL/dh`: tokens x rank.
     pub dh: &'a [Approx],
@@ -23,7 +23,7 @@ pub struct Activations<'a> {
 /// `dA = sum_t dh x^T`, `dB_i = s * sum_t w_i g h^T`, `dW_g = sum_t dl x^T` (latent: `dl h^T`).
 ///
 /// # Panics
-/// When the arrays do not have the configuration's shapes.
+/// If the arrays do not have the configuration's shapes.
 #[must_use]
 pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapter<Approx> {
     let Activations { x, g, h, w, dh, dl } = *activations;
@@ -45,7 +45,7 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     Adapter { a: outer(dh, rank, x, d_in), router, b }
 }
 
-/// `Z^T X`, summed over tokens: rows x columns.
+/// `Z^T X` summed over tokens: rows x columns.
 fn outer(z: &[Approx], rows: usize, x: &[Approx], columns: usize) -> Vec<Approx> {
     (0..rows)
         .flat_map(|r| (0..columns).map(move |c| dot(column(z, r, rows).zip(column(x, c, columns)))))

@@ -3,10 +3,10 @@
 use super::{Approx, dot, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};
 
-/// What forward computes.
+/// The results of forward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
-    /// The adapter's contribution: tokens x `d_out`.
+    /// The adapter's contribution to y, added to `base` if there is one: tokens x `d_out`.
     pub y: Vec<Approx>,
     /// `h = A x`: tokens x rank.
     pub h: Vec<Approx>,
@@ -14,12 +14,12 @@ pub struct Output {
     pub w: Vec<Approx>,
 }
 
-/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`; one expert's weight is 1.
+/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`. A single expert has weight 1.
 ///
-/// `x` is tokens x `d_in`; `base`, if y is accumulated into, is what y held: tokens x `d_out`.
+/// `x` is tokens x `d_in`. If y is accumulated, `base` is its old contents: tokens x `d_out`.
 ///
 /// # Panics
-/// When the arrays do not have the configuration's shapes.
+/// If the arrays do not have the configuration's shapes.
 #[must_use]
 pub fn forward(
     config: &Config,

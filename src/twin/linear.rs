@@ -2,11 +2,11 @@
 
 use super::{Approx, column, dot, inner, row};
 
-/// `y = W0 x + bias`: tokens x `d_out`. `weight` is `d_out` x `d_in`, `x` tokens x `d_in`; `base`, if
-/// y is accumulated into, is what y held.
+/// `y = W0 x + bias`: tokens x `d_out`. `weight` is `d_out` x `d_in`, and `x` is tokens x `d_in`. If y is
+/// accumulated, `base` is its old contents: tokens x `d_out`.
 ///
 /// # Panics
-/// When the arrays do not have these shapes.
+/// If the arrays do not have these shapes.
 #[must_use]
 pub fn linear(
     [d_in, d_out]: [usize; 2],
@@ -26,11 +26,11 @@ pub fn linear(
     y
 }
 
-/// `dx = W0^T g`: tokens x `d_in`. `weight` is `d_out` x `d_in`, `g` tokens x `d_out`; `base`, if dx
-/// is accumulated into, is what dx held.
+/// `dx = W0^T g`: tokens x `d_in`. `weight` is `d_out` x `d_in`, and `g` is tokens x `d_out`. If dx is
+/// accumulated, `base` is its old contents: tokens x `d_in`.
 ///
 /// # Panics
-/// When the arrays do not have these shapes.
+/// If the arrays do not have these shapes.
 #[must_use]
 pub fn linear_backward(
     [d_in, d_out]: [usize; 2],

@@ -1,15 +1,15 @@
-//! The float64 CPU twin of every kernel, written for reading, which also says how far f32 may be off.
+//! A float64 CPU twin of every kernel. It is written for reading, and it also bounds the errors of f32.
 //!
-//! Every number is an [`Approx`]: a value, and a first-order bound on the absolute error that f32
-//! arithmetic in any order of summation may add to it. Bounds compose, so the bound of a twin's
-//! result is the tolerance its kernel is held to; nothing is chosen per kernel or per test.
+//! Every number is an [`Approx`]: a value, and a first-order bound on the absolute error that f32 arithmetic
+//! may add to it, in any order of summation. Bounds compose, so the bound of a twin's result is the tolerance
+//! for its kernel. No tolerance is chosen per kernel or per test.
 //!
 //! The rules (u is f32's unit roundoff, 2^-24):
-//! - a sum of n products carries [`C`] * u * sqrt(n) * sum |terms| for its own rounding (Higham and
-//!   Mary 2019: rounding errors behave as independent), plus each factor's error times its partner;
-//! - any other operation carries u times its result, a division 2.5 units in the last place, and an
-//!   exponential 3 + 2|x| of them (the WGSL specification's accuracy);
-//! - whatever may flush to zero carries f32's smallest normal number;
+//! - a sum of n products carries [`C`] * u * sqrt(n) * sum |terms| for its own rounding (Higham and Mary
+//!   2019: rounding errors behave as if independent), plus each factor's error times the other factor;
+//! - any other operation carries u times its result; a division carries 2.5 units in the last place, and an
+//!   exponential 3 + 2|x| of them (the accuracy in the WGSL specification);
+//! - any result that may flush to zero carries f32's smallest normal number;
 //! - a store in half precision carries its rounding ([`stored`]).
 
 mod adamw;
@@ -32,12 +32,12 @@ use crate::layer::Adapter;
 /// f32's unit roundoff.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// The one constant of all bounds. With 2, the bound of a sum holds rigorously up to four terms, in
-/// any order and with or without fused multiply-add (n roundings of at most u * sum |terms| each);
-/// beyond that it is probabilistic, as n roundings hardly ever all go the same way.
+/// The only constant of all bounds. With 2, the bound of a sum holds rigorously up to four terms, in any
+/// order, and with or without fused multiply-add (n roundings of at most u * sum |terms| each). Beyond that
+/// it is probabilistic, because n roundings hardly ever all go in the same direction.
 pub const C: f64 = 2.0;
 
-/// f32's smallest normal number: what is smaller may be flushed to zero.
+/// f32's smallest normal number. Smaller numbers may be flushed to zero.
 const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
 
 /// The unit roundoffs of half precision.
@@ -54,7 +54,7 @@ const F16_SMALLEST: f64 = 1.0 / (1u64 << 24) as f64;
 pub struct Approx {
     /// The value in float64.
     pub value: f64,
-    /// How far f32 arithmetic may be from it.
+    /// The bound on the absolute error of f32 arithmetic.
     pub bound: f64,
 }
 
@@ -80,7 +80,7 @@ impl Approx {
         let value = self.value.sqrt();
         // |sqrt(a + e) - sqrt(a)| is at most e / sqrt(a), and at most sqrt(e).
         let bound = (self.bound / value).min(self.bound.sqrt());
-        // WGSL gives sqrt as 1 / inverseSqrt: 2 and 2.5 units in the last place, each up to 2 u.
+        // WGSL's sqrt is as accurate as 1 / inverseSqrt: 2 and 2.5 units in the last place, each up to 2 u.
         Self { value, bound: if self.bound == 0.0 { 0.0 } else { bound } }.with_rounding(9.0)
     }
 
@@ -148,14 +148,14 @@ impl From<&Adapter> for Adapter<Approx> {
     }
 }
 
-/// f32 inputs: without error, but for those below the normal numbers, which may be flushed to zero
-/// when they are read.
+/// f32 inputs. They have no error, except those below the normal numbers, which may be flushed to zero when
+/// they are read.
 #[must_use]
 pub fn exact(values: &[f32]) -> Vec<Approx> {
     exact_in(Element::F32, values)
 }
 
-/// Inputs that are stored as `element`, which must be able to hold them: like [`exact`].
+/// Like [`exact`], for inputs that are stored as `element`, which must be able to hold them.
 #[must_use]
 pub fn exact_in(element: Element, values: &[f32]) -> Vec<Approx> {
     let smallest_normal = match element {
@@ -171,8 +171,8 @@ pub fn exact_in(element: Element, values: &[f32]) -> Vec<Approx> {
         .collect()
 }
 
-/// Results after they have been stored as `element`: f16 as either neighbour, bf16 as the nearest.
-/// Beyond f16's largest number there is no bound.
+/// Results after a store as `element`: f16 rounds to either neighbour, and bf16 to the nearest. Beyond f16's
+/// largest number there is no bound.
 #[must_use]
 pub fn stored(element: Element, results: Vec<Approx>) -> Vec<Approx> {
     let store = |Approx { value, bound }: Approx| {
@@ -180,7 +180,7 @@ pub fn stored(element: Element, results: Vec<Approx>) -> Vec<Approx> {
         let rounding = match element {
             Element::F32 => 0.0,
             Element::F16 if largest > F16_LARGEST => f64::INFINITY,
-            // A unit in the last place, or all of what may be flushed to zero.
+            // A unit in the last place, or the whole number if it may be flushed to zero.
             Element::F16 if value.abs() - bound < F16_SMALLEST_NORMAL => {
                 (2.0 * F16_U * largest).max(F16_SMALLEST_NORMAL.min(largest)).max(F16_SMALLEST)
             }

@@ -620,7 +620,7 @@ fn adamw_checks_its_numbers() {
         assert_eq!((*found, *beside), (written, other));
     }
     assert_eq!(prepare(0, valid).err(), Some(Error::ZeroDimension { dimension: "elements" }));
-    assert!(matches!(prepare(6, valid), Err(Error::WrongLength { needed: 8, given: 6, .. })));
+    assert!(matches!(prepare(6, valid), Err(Error::InvalidNumber { name: "elements", value: 6.0, .. })));
     assert!(matches!(prepare(16, valid), Err(Error::TooSmall { tensor: "moments", .. })));
     for elements in [usize::MAX, usize::MAX - 3, (1 << 30) + 4] {
         let error = prepare(elements, valid).expect_err("too many");
@@ -730,6 +730,15 @@ fn plans(config: &Config, tokens: u32, device: &DeviceProfile) -> Vec<Option<Err
         ]
     };
     operations.flat_map(planned).collect()
+}
+
+#[test]
+fn no_work_overflows() {
+    let huge = Config { d_in: 1 << 31, d_out: 1 << 31, ..Config::default() };
+    let work = linear(LinearDirection::Forward).least_work(&huge, 1).expect("kernels can count the tokens");
+    assert_eq!(work.bytes, u64::MAX);
+    let flat = linear(LinearDirection::Forward).least_work(&Config::default(), 1);
+    assert_eq!(flat, Err(Error::ZeroDimension { dimension: "d_in" }));
 }
 
 #[test]
@@ -870,6 +879,120 @@ fn what_may_share_a_buffer_does_not_depend_on_the_plan() {
         let scratch = Tensor::new(&g, (4 * tokens as u64 * 8).next_multiple_of(256), 16 * len as u64);
         let aliased = Error::Aliased { written: "scratch", other: "g" };
         assert_eq!(bind((&own).into(), Some(scratch)), Err(aliased), "{choice:?}");
+        // Scratch is written by one step and only read by another, beside whatever it lies.
+        let gradients = zeroed("gradients and scratch", 64 + 17 * len);
+        let behind = Tensor::new(&gradients, (4 * len as u64).next_multiple_of(256), 16 * len as u64);
+        let aliased = Error::Aliased { written: "scratch", other: "gradients" };
+        let shared = bind(Tensor::new(&gradients, 0, 4 * len as u64), Some(behind));
+        assert_eq!(shared, Err(aliased), "{choice:?}");
+    }
+}
+
+#[test]
+fn recordings_for_another_device_are_refused() {
+    let buffers = Buffers::new();
+    let tensors = |saved: bool| {
+        let mut tensors = vec![
+            ("x", Tensor::from(&buffers.x)),
+            ("parameters", (&buffers.parameters).into()),
+            ("y", (&buffers.y).into()),
+        ];
+        if saved {
+            tensors.push(("saved", (&buffers.saved).into()));
+        }
+        tensors
+    };
+    let own = KERNELS.profile();
+    let planned = |profile: DeviceProfile| plan(forward(), &CONFIG, TOKENS, &profile).expect("it fits");
+    KERNELS.bind(&planned(own.clone()), &tensors(false)).expect("this device's own");
+    // Subgroups of as many lanes as no device guarantees.
+    let wide = planned(DeviceProfile { subgroup_lanes: 64, ..own.clone() });
+    let error = KERNELS.bind(&wide, &tensors(false)).expect_err("its lanes are not in one subgroup");
+    let Error::OverLimit { limit: Limit::SubgroupLanes, needed, allowed, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!([needed, allowed], [64, own.subgroup_lanes.max(1).into()]);
+    // Loops that the driver would end.
+    if own.max_loop_iterations < u64::MAX {
+        let free = DeviceProfile { max_loop_iterations: u64::MAX, ..own.clone() };
+        let long = plan(backward_params(), &CONFIG, 1 << 20, &DeviceProfile { busy_workgroups: 1, ..free });
+        let error = KERNELS.prepare_recordings(vec![long.expect("it fits")]).expect_err("it would be ended");
+        assert!(matches!(error, Error::OverLimit { limit: Limit::LoopIterations, .. }), "{error}");
+    }
+    // Lists that no planner makes.
+    let many = plan(forward(), &CONFIG, 64, own).expect("it fits");
+    let few = planned(own.clone());
+    let wider = plan(forward(), &Config { d_out: 12, ..CONFIG }, 64, own).expect("it fits");
+    for list in
+        [vec![], vec![many.clone(), few.clone()], vec![few.clone(), few.clone()], vec![few.clone(), wider]]
+    {
+        let refused = KERNELS.prepare_recordings(list);
+        assert!(matches!(refused, Err(Error::Recordings { .. })), "{refused:?}");
+    }
+    KERNELS.prepare_recordings(vec![few, many]).expect("as Plans::Several has them");
+}
+
+#[test]
+fn an_optimiser_takes_no_batch() {
+    let buffers = Buffers::new();
+    let recordings = KERNELS.planner().adamw(&[8], false).expect("it fits");
+    let tensors = [("parameters", &buffers.parameters), ("gradients", &buffers.x), ("moments", &buffers.y)];
+    let tensors = tensors.map(|(name, buffer)| (name, Tensor::from(buffer)));
+    let bound = KERNELS.bind(&recordings[0], &tensors).expect("it fits");
+    let batch = Batch::new(&KERNELS, 1).expect("it fits");
+    let refused = GPU.submit(|pass| bound.encode(pass, &batch)).map(drop);
+    assert_eq!(refused, Err(Error::NoBatch { operation: "adamw" }));
+    let clipping = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
+    for hyper in [AdamWHyper::default(), clipping] {
+        let nothing = AdamW::prepare(&KERNELS, &AdamWDescriptor { hyper, ..AdamWDescriptor::default() });
+        assert!(matches!(nothing, Err(Error::ZeroDimension { .. })), "{nothing:?}");
+    }
+}
+
+#[test]
+fn a_tensor_is_given_once() {
+    let buffers = Buffers::new();
+    let prepared = KERNELS.prepare(&forward(), &CONFIG, TOKENS).expect("it fits");
+    let tensors = [
+        ("x", Tensor::from(&buffers.x)),
+        ("parameters", (&buffers.parameters).into()),
+        ("y", (&buffers.y).into()),
+        ("x", (&buffers.saved).into()),
+    ];
+    let twice = prepared.bind(&tensors).map(drop);
+    let tensor = "x".to_owned();
+    assert_eq!(twice, Err(Error::DuplicateTensor { operation: "forward", tensor }));
+}
+
+#[test]
+fn in_pools_nothing_overlaps() {
+    let config = config([8, 8, 2, 2], Router::Input);
+    let state = zeroed("saved or dstate", 64);
+    let (x, gradients) = (zeroed("x and g", 64), zeroed("gradients", 128));
+    let tensors = [("x", &x), ("g", &x), ("saved", &state), ("dstate", &state), ("gradients", &gradients)];
+    let tensors = tensors.map(|(name, buffer)| (name, Tensor::from(buffer)));
+    let bind = |kernels: &Kernels| {
+        kernels
+            .prepare(&backward_params(), &config, TOKENS)
+            .and_then(|prepared| prepared.bind(&tensors))
+            .map(drop)
+    };
+    assert_eq!(bind(&KERNELS), Ok(()), "both are only read");
+    let pooled = bind(&KERNELS.pooled());
+    assert!(matches!(pooled, Err(Error::Overlap { .. })), "shaders declare them as written: {pooled:?}");
+}
+
+#[test]
+fn strides() {
+    let strided = |x_stride, d_in| {
+        let options = ForwardOptions { x_stride, ..ForwardOptions::default() };
+        plan(Operation::Forward(options), &Config { d_in, ..CONFIG }, TOKENS, KERNELS.profile()).map(drop)
+    };
+    assert_eq!(strided(Some(12), 8), Ok(()));
+    assert_eq!(strided(Some(9), 9), Ok(()), "rows that touch");
+    for (stride, width) in [(4, 8), (10, 8), (10, 9), (0, 8)] {
+        let refused = Err(Error::Stride { tensor: "x", stride, width: width.into() });
+        assert_eq!(strided(Some(stride), width), refused);
     }
 }
 
