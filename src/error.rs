@@ -187,8 +187,9 @@ pub enum Error {
 
     /// A written tensor covers bytes of another one.
     #[error(
-        "{written} is written, and covers bytes {}..{} of a buffer of which {other} covers {}..{}: put them in \
-         ranges that do not overlap", .ranges[0].start, .ranges[0].end, .ranges[1].start, .ranges[1].end
+        "{written} covers bytes {}..{} of a buffer and {other} bytes {}..{}, and shaders write there, or in pools \
+         declare that they do: put them in ranges that do not overlap. The range of a strided tensor has what \
+         lies between its rows", .ranges[0].start, .ranges[0].end, .ranges[1].start, .ranges[1].end
     )]
     Overlap {
         /// The written tensor.

@@ -26,7 +26,7 @@
 //@ import lanes: local_index
 //@ import lanes, source/sums: shrink
 //@ import product: input_gradient
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims
 //@ host: EXPERTS, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
@@ -80,7 +80,7 @@ fn load_state(first_token: u32, local: u32) {
     for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
         let column = item / QUADS;
         let token = first_token + 4u * (item % QUADS);
-        let last = batch.tokens - 1u;
+        let last = batch_tokens() - 1u;
         state[item] = vec4<f32>(
             saved[min(token, last) * STATE + column],
             saved[min(token + 1u, last) * STATE + column],
@@ -100,19 +100,19 @@ fn main(
     let local = local_index(THREAD_NAMES);
     let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
     let first_token = tile * TILE_TOKENS;
-    if (first_token >= batch.tokens) {
+    if (first_token >= batch_tokens()) {
         return;
     }
     // shrink has a barrier before the first read of what load_state wrote.
     load_state(first_token, local);
-    shrink(first_token, batch.tokens, local);
+    shrink(first_token, batch_tokens(), local);
     workgroupBarrier();
     gate_backward(local);
     if (workgroup_id.x == 0u) {
         for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
             let token = item / STATE;
             let column = item % STATE;
-            if (first_token + token < batch.tokens) {
+            if (first_token + token < batch_tokens()) {
                 dstate[(first_token + token) * STATE + column] =
                     dstate_tile[column * QUADS + token / 4u][token % 4u];
             }

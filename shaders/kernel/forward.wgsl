@@ -19,7 +19,7 @@
 //@ import lanes, source/sums: scratch, shrink
 //@ import product/expand: expand
 //@ import state: save_state
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims, expand_block, out_vecs
 //@ host: QUADS, RANK, STATE, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
@@ -56,12 +56,12 @@ fn main(
     let local = local_index(THREAD_NAMES);
     let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
     let first_token = tile * TILE_TOKENS;
-    if (first_token >= batch.tokens) {
+    if (first_token >= batch_tokens()) {
         return;
     }
-    shrink(first_token, batch.tokens, local);
+    shrink(first_token, batch_tokens(), local);
     gate(local);
-    save_state(first_token, batch.tokens, workgroup_id.x, local);
+    save_state(first_token, batch_tokens(), workgroup_id.x, local);
     let first_vec = workgroup_id.x * dims.slice_vecs;
-    expand(first_token, batch.tokens, first_vec, min(first_vec + dims.slice_vecs, out_vecs()), local);
+    expand(first_token, batch_tokens(), first_vec, min(first_vec + dims.slice_vecs, out_vecs()), local);
 }

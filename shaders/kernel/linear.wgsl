@@ -21,7 +21,7 @@
 //@ import access: load_source, load_targets, source_element, store_targets, targets_element, weight_element
 //@ import epilogue: epilogue
 //@ import product: weight_block, weight_item
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ host: ACCUMULATE, DEPTH, SIDE, THREAD_QUADS, THREAD_TOKENS, WORKGROUP
 
 struct Dims {
@@ -52,7 +52,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let first_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * TILE_TOKENS;
-    if (first_token >= batch.tokens) {
+    if (first_token >= batch_tokens()) {
         return;
     }
     let first_quad = workgroup_id.x * TILE_QUADS;
@@ -67,7 +67,7 @@ fn main(
     }
     for (var first_k = 0u; first_k < inner_vecs; first_k += DEPTH) {
         for (var item = local; item < TILE_TOKENS * DEPTH; item += WORKGROUP) {
-            let token = min(first_token + item / DEPTH, batch.tokens - 1u);
+            let token = min(first_token + item / DEPTH, batch_tokens() - 1u);
             let k = first_k + item % DEPTH;
             var value = vec4<f32>(0.0);
             if (k < inner_vecs) {
@@ -111,7 +111,7 @@ fn main(
         let target_row = first_token + row + SIDE * token;
         for (var quad = 0u; quad < THREAD_QUADS; quad++) {
             let c = first_quad + column + SIDE * quad;
-            if (target_row < batch.tokens && c < target_vecs) {
+            if (target_row < batch_tokens() && c < target_vecs) {
                 let value = epilogue(target_row, c, sums[token * THREAD_QUADS + quad]);
                 if (ACCUMULATE) {
                     store_targets(target_row, c, load_targets(target_row, c) + value);

@@ -13,7 +13,7 @@
 // sums).
 //@ import access: parameters_element, source_element
 //@ import lanes: local_index, shrink_columns
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ host: COLUMNS, PASS_COLUMNS, QUADS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
 struct Dims {
@@ -51,13 +51,13 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
-    if (tile * TILE_TOKENS >= batch.tokens) {
+    if (tile * TILE_TOKENS >= batch_tokens()) {
         return;
     }
     split = workgroup_id.x / COLUMN_BLOCKS;
-    let tiles = (batch.tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
+    let tiles = (batch_tokens() + TILE_TOKENS - 1u) / TILE_TOKENS;
     first_sum = (split * tiles + tile) * COLUMNS * QUADS;
     let first_column = workgroup_id.x % COLUMN_BLOCKS * PASS_COLUMNS;
     let end_column = min(first_column + PASS_COLUMNS, COLUMNS);
-    shrink_columns(first_column, end_column, tile * TILE_TOKENS, batch.tokens, local_index(THREAD_NAMES));
+    shrink_columns(first_column, end_column, tile * TILE_TOKENS, batch_tokens(), local_index(THREAD_NAMES));
 }

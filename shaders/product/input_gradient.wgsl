@@ -1,7 +1,7 @@
 // dx (+)= A^T dh (+ W_g^T dl for the input router): expand with the shrink block.
 //@ import access: load_x_gradient, store_x_gradient, x_gradient_element
 //@ import product/expand: expand
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims, in_vecs
 //@ kernel: dstate_tile
 
@@ -20,5 +20,5 @@ fn store_target(row: u32, c: u32, value: vec4<f32>) { store_x_gradient(row, c, v
 
 fn input_gradient(first_token: u32, slice: u32, local: u32) {
     let first_vec = slice * dims.slice_vecs;
-    expand(first_token, batch.tokens, first_vec, min(first_vec + dims.slice_vecs, in_vecs()), local);
+    expand(first_token, batch_tokens(), first_vec, min(first_vec + dims.slice_vecs, in_vecs()), local);
 }

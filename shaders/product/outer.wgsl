@@ -10,7 +10,7 @@
 //   load_TENSOR(token, column) -> vec4     X
 //   factor_TENSOR(token, row) -> f32       Z
 //@ import lanes: broadcast, load_own
-//@ import uniform/batch: batch
+//@ import uniform/batch: batch_tokens
 //@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR
 //@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, WORKGROUP
 
@@ -23,9 +23,9 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
     let first_row = (block / column_blocks) * ROWS_TENSOR;
     let readable = min(column, row_vecs - 1u);
     let own = min(local % BROADCAST_LANES, ROW_QUADS_TENSOR - 1u);
-    let split_tokens = (batch.tokens + dims.splits - 1u) / dims.splits;
+    let split_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;
     let begin = split * split_tokens;
-    let end = min(begin + split_tokens, batch.tokens);
+    let end = min(begin + split_tokens, batch_tokens());
     var sums: array<vec4<f32>, ROWS_TENSOR>;
     for (var row = 0u; row < ROWS_TENSOR; row++) {
         sums[row] = vec4<f32>(0.0);

@@ -5,3 +5,6 @@ struct Batch {
 }
 
 @group(1) @binding(0) var<uniform> batch: Batch;
+
+// The tokens of the batch: at most 2^31, whatever the buffer holds, so that no loop over tokens wraps.
+fn batch_tokens() -> u32 { return min(batch.tokens, 0x80000000u); }

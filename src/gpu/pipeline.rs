@@ -76,7 +76,8 @@ pub(crate) fn trusted_module(device: &wgpu::Device, label: &'static str, wgsl: S
     // shaders/ is a `for` over an unsigned counter that only its own increment changes, by a
     // positive constant, up to a bound fixed before the loop starts. No bound comes within an
     // increment of 2^32, because bounds count tokens, rows or vec4s, of which a binding of 4 GiB
-    // holds less than 2^31. tests/conformance/tests/shaders.rs checks the form of every loop. Bounds
-    // checks stay on, except on GL, which has none; nothing here depends on them there.
+    // holds less than 2^31, and shaders take no batch to have more tokens (`batch_tokens`).
+    // tests/conformance/tests/shaders.rs checks the form of every loop. Bounds checks stay on,
+    // except on GL, which has none; nothing here depends on them there.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

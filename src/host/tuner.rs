@@ -199,6 +199,7 @@ impl Tuner {
         // A driver's bound on loop iterations may refuse a choice that fits the device's limits.
         choices.retain(|&choice| choice != predicted && trial.record(choice).is_ok());
         choices.insert(0, predicted);
+        choices.truncate(MOST_TRIALS);
         let mut timed = Vec::new();
         for choice in choices {
             let prepared = trial.prepare(choice)?;

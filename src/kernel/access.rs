@@ -7,7 +7,7 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Rows that are a multiple of four elements: one vec4 at a time.
-    Groups(Element),
+    Vecs(Element),
     /// f32 rows of any length: element by element.
     Scalar,
 }
@@ -19,7 +19,7 @@ impl Access {
     /// Half-precision rows whose length is not a multiple of four elements.
     pub(crate) fn new(name: &'static str, element: Element, width: u32) -> Result<Self, Error> {
         match element {
-            element if width.is_multiple_of(4) => Ok(Self::Groups(element)),
+            element if width.is_multiple_of(4) => Ok(Self::Vecs(element)),
             Element::F32 => Ok(Self::Scalar),
             element => Err(Error::HalfRows { tensor: name, element, width }),
         }

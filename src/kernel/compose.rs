@@ -154,7 +154,7 @@ impl Parts {
         kind: BindingKind,
     ) -> Self {
         let (parts, read, write) = match access {
-            Access::Groups(element) => (
+            Access::Vecs(element) => (
                 self.vecs(name, element, kind),
                 wgsl!("access/read_rows.wgsl"),
                 wgsl!("access/write_rows.wgsl"),

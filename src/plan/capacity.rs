@@ -35,7 +35,8 @@ const PLAN_STEP: u32 = 8;
 
 impl Capacity {
     /// The numbers of tokens that have plans: with [`Plans::Several`], 1, 8, 64 and so on, and the capacity;
-    /// otherwise only the capacity. A tuning table with choices for all of them covers every batch.
+    /// otherwise only the capacity. A tuning table with choices for all of them covers every
+    /// batch, but with [`Plans::Invariant`], which reads no table.
     pub fn counts(self) -> impl Iterator<Item = u32> {
         let Self { tokens, plans } = self;
         let first = if plans == Plans::Several { Some(1u32) } else { None };

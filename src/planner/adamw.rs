@@ -64,12 +64,14 @@ impl Planner {
         if elements.is_empty() {
             return Err(Error::ZeroDimension { dimension: "the number of buffers" });
         }
+        // The sums of squares have room for this many, over all buffers.
+        let all = elements.iter().fold(0, |all: u64, &elements| all.saturating_add(elements));
+        Error::check_limit("AdamW", Limit::Elements, all, 1 << 30, SPLIT)?;
         let squares = u64::from(WORKGROUP) * SQUARES_WORDS * elements.len() as u64;
         for &elements in elements {
             if elements == 0 {
                 return Err(Error::ZeroDimension { dimension: "elements" });
             }
-            Error::check_limit("AdamW", Limit::Elements, elements, 1 << 30, SPLIT)?;
             if !elements.is_multiple_of(4) {
                 let (name, value) = ("elements", elements as f64);
                 return Err(Error::InvalidNumber { name, value, expected: "a multiple of four" });

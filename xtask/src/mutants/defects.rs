@@ -862,8 +862,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "tokens of the last split lost",
         "product/outer.wgsl",
-        "let split_tokens = (batch.tokens + dims.splits - 1u) / dims.splits;",
-        "let split_tokens = batch.tokens / dims.splits;",
+        "let split_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;",
+        "let split_tokens = batch_tokens() / dims.splits;",
     ),
     defect(
         "norms of all buffers in one place",
