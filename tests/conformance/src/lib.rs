@@ -67,6 +67,9 @@ pub struct Options {
     /// Write every shader, and what other languages make of it, into this folder, and run nothing
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
+    /// Write the shaders that GPUs get for layers of real models, likewise
+    #[arg(long, value_name = "FOLDER")]
+    planned_shaders: Option<PathBuf>,
     /// For the out-of-memory trial, which runs this executable again
     #[arg(long, hide = true)]
     exhaust_memory: bool,
@@ -94,11 +97,12 @@ pub fn run(options: Options) -> ExitCode {
 }
 
 fn try_run(mut options: Options) -> Result<ExitCode, String> {
-    if let Some(folder) = &options.shaders {
-        return shaders::write(folder).map(|count| {
-            println!("{count} shaders written");
-            ExitCode::SUCCESS
-        });
+    let every = options.shaders.as_deref().map(shaders::write_every);
+    let planned = options.planned_shaders.as_deref().map(shaders::write_planned);
+    let written: Vec<_> = every.into_iter().chain(planned).collect::<Result<_, _>>()?;
+    if !written.is_empty() {
+        println!("{} shaders written", written.iter().sum::<usize>());
+        return Ok(ExitCode::SUCCESS);
     }
     if options.exhaust_memory {
         return robustness::exhaust_memory().map(|()| ExitCode::SUCCESS);

@@ -8,7 +8,7 @@ use hydralora::kernel::{Shader, Source};
 
 use crate::device::Device;
 use crate::permutations::translate::{translate, validate};
-use crate::permutations::{permutations, with_subgroups};
+use crate::permutations::{permutations, planned, with_subgroups};
 use crate::suite::Plan;
 
 /// Shaders with names, in an order that does not change.
@@ -32,16 +32,25 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader; the names of those with
-/// subgroup operations, which not every compiler knows, have `_subgroups_` in them.
-pub fn write(folder: &Path) -> Result<usize, String> {
+/// Writes every kind of shader; the names of those with subgroup operations, which not every compiler knows,
+/// have `_subgroups_` in them.
+pub fn write_every(folder: &Path) -> Result<usize, String> {
+    write(folder, &[named(permutations(), ""), named(with_subgroups(), "_subgroups")].concat())
+}
+
+/// Writes the shaders of plans for layers of real models; their names have `_planned_` in them.
+pub fn write_planned(folder: &Path) -> Result<usize, String> {
+    write(folder, &named(planned(), "_planned"))
+}
+
+/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader.
+fn write(folder: &Path, shaders: &[(String, Shader)]) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let save = |name: &str, extension: &str, contents: &[u8]| {
         let file = folder.join(format!("{name}.{extension}"));
         std::fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))
     };
-    let shaders = [named(permutations(), ""), named(with_subgroups(), "_subgroups")].concat();
-    for (name, shader) in &shaders {
+    for (name, shader) in shaders {
         let wgsl = shader.source().wgsl;
         save(name, "wgsl", wgsl.as_bytes())?;
         let translations = validate(&wgsl).and_then(|valid| translate(&valid));

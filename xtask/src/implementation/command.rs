@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// What a program prints; its failure is an error with what it said.
-pub(super) fn output(command: &mut Command) -> Result<String, String> {
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let result = command.stdin(Stdio::null()).output();
     let output = result.map_err(|error| format!("{} could not be run: {error}", name(command)))?;
     if output.status.success() {

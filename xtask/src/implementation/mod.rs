@@ -2,19 +2,24 @@
 //! a process run on exactly one of them; and compilers for those that cannot run here.
 
 mod command;
+mod cuda;
 mod dawn;
 mod debian;
 mod gl;
 mod hlsl;
 mod lavapipe;
+mod opencl;
+mod python;
 mod spirv;
 mod swiftshader;
 mod translate;
 mod validation;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub(crate) use command::output;
 pub(crate) use debian::as_root;
+pub(crate) use opencl::OpenCl;
 pub(crate) use translate::translate;
 pub(crate) use validation::messages as validation_messages;
 
@@ -46,6 +51,16 @@ pub(crate) fn provide(name: &str, directory: &Path) -> Result<Vec<Implementation
 pub(crate) fn install(packages: &[&str]) -> Result<String, String> {
     debian::require()?;
     debian::install(packages)
+}
+
+/// Fetches NVIDIA's compilers; returns their folder and version.
+pub(crate) fn cuda(directory: &Path) -> Result<(PathBuf, String), String> {
+    cuda::provide(&command::create_directory(directory)?)
+}
+
+/// Fetches Intel's compilers.
+pub(crate) fn opencl(directory: &Path) -> Result<OpenCl, String> {
+    OpenCl::provide(&command::create_directory(directory)?)
 }
 
 /// A path as a variable of the environment.

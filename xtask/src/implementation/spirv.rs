@@ -6,26 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::translate::{Compiler, Verdict};
-use super::{command, debian};
+use super::{command, python};
 
-/// The package, its version and its hash.
 const REQUIREMENTS: &str = include_str!("../../spirv-tools.txt");
 
 /// Installs the validator into `directory`.
 pub(super) fn validator(directory: &Path) -> Result<Compiler<'static>, String> {
-    let package = REQUIREMENTS.split_whitespace().next().unwrap_or_default();
-    let folder = directory.join(package);
-    command::fill_once(&folder, |partial| {
-        if !command::succeeds("python3", &["-m", "pip", "--version"]) {
-            debian::install(&["python3-pip"])?;
-        }
-        eprintln!("Installing the Python package {package}");
-        let requirements = partial.join("requirements.txt");
-        command::write(&requirements, REQUIREMENTS)?;
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", "--no-deps"]);
-        command::output(pip.arg("--requirement").arg(requirements).arg("--target").arg(partial)).map(drop)
-    })?;
+    let folder = python::install(REQUIREMENTS, directory)?;
     let program = folder.join("cmeel.prefix/bin/spirv-val");
     // `SPIRV-Tools v2025.5 262bdab48146...` is its first line.
     let said = command::output(Command::new(&program).arg("--version"))?;

@@ -1,31 +1,51 @@
-//! `cargo xtask isa`: every shader compiled for AMD GPUs that are not there, and what the driver says
-//! of registers, spills and occupancy. A shader that keeps registers in memory fails the command.
+//! `cargo xtask isa`: shaders compiled for GPUs that are not there. What the compilers say of registers and
+//! spills, and what their instructions say of loads in flight: while one load takes as long as hundreds of
+//! multiplications, a loop that waits for each before it asks for the next does little else.
+//!
+//! A shader that spills fails the command, and so does a loop with fewer loads in flight than `least` wants.
 
+mod amd;
+mod gcn;
+mod intel;
+mod least;
+mod loops;
+mod msl;
+mod nvidia;
 mod radv;
+mod sass;
+mod xe;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use radv::Statistics;
+use clap::ValueEnum;
+use loops::{Loop, Role};
 
 use crate::conformance::suite_command;
-use crate::implementation;
 
-/// Two generations of RDNA, and a Vega; the names are those of `RADV_FORCE_FAMILY`.
-const FAMILIES: [&str; 3] = ["navi21", "gfx1100", "vega10"];
-
+/// AMD's compiler is quick, and gets every kind of shader. The others take seconds for one, and get those
+/// that matter most: of the first plans for training layers of real models, in f32, f16 and bf16. Their names have
+/// `_planned_` in them, and loads in flight are demanded of these alone.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Print every shader, and not only the worst of each kernel.
     #[arg(long)]
     all: bool,
-    /// Compile for these GPUs, named as in `RADV_FORCE_FAMILY`.
-    #[arg(long = "family", value_name = "NAME", default_values_t = FAMILIES.map(str::to_owned))]
+    /// Compile for this vendor's GPUs; may be given several times. By default for those of every vendor whose
+    /// compiler can be had here.
+    #[arg(long = "vendor", value_name = "VENDOR")]
+    vendors: Vec<Vendor>,
+    /// Compile for this GPU; may be given several times. AMD's are named as in `RADV_FORCE_FAMILY` (by default
+    /// navi21, gfx1100 and vega10), NVIDIA's as for ptxas (`sm_75`, `sm_89` and `sm_90`), Intel's as for ocloc (acm-g10).
+    #[arg(long = "family", value_name = "NAME")]
     families: Vec<String>,
-    /// Compile the .spv files of this folder instead of the library's shaders.
+    /// Compile the shaders of this folder instead of the library's: .spv for AMD, .metal with .spv beside it for the
+    /// others, as `cargo xtask shaders` writes them.
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
     /// Compile for the one GPU that the environment names, and print JSON.
@@ -33,90 +53,251 @@ pub(crate) struct Options {
     child: bool,
 }
 
-/// A column of the tables: its heading, the driver's name for it, and whether small is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Vendor {
+    /// Mesa's RADV, from Debian
+    Amd,
+    /// NVIDIA's ptxas, from Python's package index
+    Nvidia,
+    /// Intel's graphics compiler, from Debian 12
+    Intel,
+}
+
+impl Vendor {
+    /// Whose GPU it is.
+    fn of(family: &str) -> Self {
+        match family {
+            _ if family.starts_with("sm_") => Self::Nvidia,
+            // AMD's have no dashes.
+            _ if family.contains('-') => Self::Intel,
+            _ => Self::Amd,
+        }
+    }
+
+    fn families(self) -> Vec<String> {
+        match self {
+            Self::Amd => amd::FAMILIES.map(str::to_owned).into(),
+            Self::Nvidia => nvidia::FAMILIES.map(str::to_owned).into(),
+            Self::Intel => intel::FAMILIES.map(str::to_owned).into(),
+        }
+    }
+
+    fn compile(self, root: &Path, families: &[String], shaders: &Shaders) -> Result<Vec<Gpu>, String> {
+        match self {
+            Self::Amd => amd::compile(families, &shaders.folder),
+            Self::Nvidia => nvidia::compile(root, families, &shaders.metal()?),
+            Self::Intel => intel::compile(root, families, &shaders.metal()?),
+        }
+    }
+}
+
+/// The folder of what is compiled.
+struct Shaders {
+    folder: PathBuf,
+    /// Whether they are the library's.
+    own: bool,
+}
+
+impl Shaders {
+    /// For compilers that take seconds.
+    fn metal(&self) -> Result<Vec<PathBuf>, String> {
+        let mut files = files(&self.folder, "metal")?;
+        files.retain(|path| !self.own || is_planned(&stem(path)));
+        Ok(files)
+    }
+}
+
+/// A column of the tables: its heading, what the compiler calls it, and whether small is bad.
 struct Column {
     heading: &'static str,
     statistic: &'static str,
     small_is_bad: bool,
 }
 
-const SPILLED_VGPRS: &str = "Spilled VGPRs";
-const SCRATCH: &str = "Scratch size";
-
-const COLUMNS: [Column; 11] = [
-    // The scheduler hands out registers that would limit nothing: what is needed is the smaller number.
-    column("VGPRs needed", "Pre-Sched VGPRs"),
-    column("given", "VGPRs"),
-    column("spilled", SPILLED_VGPRS),
-    column("scratch B", SCRATCH),
-    column("SGPRs", "SGPRs"),
-    column("spilled", "Spilled SGPRs"),
-    column("LDS B", "LDS size"),
-    Column { heading: "waves", statistic: "Subgroups per SIMD", small_is_bad: true },
-    column("instructions", "Instructions"),
-    column("branches", "Branches"),
-    column("code B", "Code size"),
-];
-
 const fn column(heading: &'static str, statistic: &'static str) -> Column {
     Column { heading, statistic, small_is_bad: false }
 }
 
-/// A GPU and what each shader became on it.
-struct Family {
-    /// As the driver calls it.
-    gpu: String,
-    shaders: BTreeMap<String, Statistics>,
+const IN_FLIGHT: &str = "Loads in flight";
+const WAITS: &str = "Waits";
+const ADDED_IN_FLIGHT: &str = "Added loads in flight";
+
+/// Of the loops, for every GPU. Not every shader has them.
+const LOOP_COLUMNS: [Column; 3] = [
+    Column { heading: "in flight", statistic: IN_FLIGHT, small_is_bad: true },
+    column("waits", WAITS),
+    Column { heading: "added to", statistic: ADDED_IN_FLIGHT, small_is_bad: true },
+];
+
+type Statistics = BTreeMap<String, u64>;
+
+/// What a shader became on a GPU.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Compiled {
+    /// By the names in `Column`.
+    statistics: Statistics,
+    loops: Vec<Loop>,
 }
 
-/// Prints the tables, writes them into `target/isa`, and fails if a shader spills.
+impl Compiled {
+    fn new(mut statistics: Statistics, loops: Vec<Loop>) -> Self {
+        let with = |role| loops.iter().filter(move |one| one.role == role);
+        let found = [
+            (IN_FLIGHT, with(Role::Sum).map(|one| one.in_flight).min()),
+            (WAITS, with(Role::Sum).map(|one| one.waits).max()),
+            (ADDED_IN_FLIGHT, with(Role::Add).map(|one| one.in_flight).min()),
+        ];
+        let found = found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value? as u64)));
+        statistics.extend(found);
+        Self { statistics, loops }
+    }
+}
+
+/// A GPU and what each shader became on it.
+struct Gpu {
+    name: String,
+    /// With the compiler.
+    title: String,
+    columns: &'static [Column],
+    /// The statistics that are zero unless a shader spills.
+    spills: &'static [&'static str],
+    shaders: BTreeMap<String, Compiled>,
+}
+
+/// Prints the tables, writes them into `target/isa`, and fails if a shader spills or waits too often.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     let folder = root.join("target/isa");
     let shaders = match &options.shaders {
-        Some(shaders) if options.child => return child(shaders),
-        Some(shaders) => shaders.clone(),
-        None => write_shaders(&folder)?,
+        Some(shaders) if options.child => return amd::child(shaders),
+        Some(shaders) => Shaders { folder: shaders.clone(), own: false },
+        None => Shaders { folder: write_shaders(&folder)?, own: true },
     };
-    let driver = implementation::install(&["mesa-vulkan-drivers", "libvulkan1"])?;
-    let manifest = manifest()?;
-    // The driver reads the family once in a process.
-    let families = std::thread::scope(|scope| {
-        let (manifest, shaders) = (&manifest, &shaders);
-        let families = options.families.iter();
-        let threads: Vec<_> =
-            families.map(|family| scope.spawn(move || in_child(family, manifest, shaders))).collect();
-        let results =
-            threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?);
-        results.collect::<Result<Vec<_>, String>>()
-    })?;
     println!(
-        "The worst of each kernel as Mesa {driver} compiles it. Waves: how many a SIMD has room for, of 32"
+        "The worst of each kernel. In flight: loads on their way, in the loops that multiply, when the first is"
     );
-    println!("lanes on RDNA (one of 64 counts twice) and of 64 on Vega.");
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut spills = Vec::new();
-    for (name, Family { gpu, shaders: compiled }) in options.families.iter().zip(&families) {
-        let every = table("shader", compiled);
-        let worst = table("kernel", &worst(compiled));
-        let title = format!("{name} ({gpu}), {} shaders", compiled.len());
-        println!("\n{title}\n{worst}");
-        if options.all {
-            println!("{every}");
+    println!(
+        "needed; waits: how often an iteration then waits for memory; added to: in flight, of what is added to."
+    );
+    let (mut compiled, mut failures) = (0, Vec::new());
+    for &vendor in Vendor::value_variants() {
+        let named = |family: &&String| Vendor::of(family) == vendor;
+        let families = if options.families.is_empty() {
+            vendor.families()
+        } else {
+            options.families.iter().filter(named).cloned().collect()
+        };
+        let wanted = options.vendors.contains(&vendor) || !options.families.is_empty();
+        if families.is_empty() || !(wanted || options.vendors.is_empty()) {
+            continue;
         }
-        let file = folder.join(format!("{name}.md"));
-        let report = format!("# {title}\n\nMesa {driver}\n\n{worst}\n{every}");
-        fs::write(&file, report).map_err(|error| format!("{}: {error}", file.display()))?;
-        spills.extend(compiled.iter().filter_map(|(shader, row)| {
-            let (vgprs, scratch) = (row[SPILLED_VGPRS], row[SCRATCH]);
-            let spills = vgprs > 0 || scratch > 0;
-            spills.then(|| format!("{shader} on {name}: {vgprs} VGPRs spilled, {scratch} bytes of scratch"))
-        }));
+        match vendor.compile(root, &families, &shaders) {
+            Ok(gpus) => {
+                for gpu in gpus {
+                    compiled += gpu.shaders.len();
+                    gpu.report(&folder, options.all)?;
+                    failures.extend(gpu.spilling());
+                    if shaders.own {
+                        failures.extend(least::missed(&gpu));
+                    }
+                }
+            }
+            Err(reason) if wanted => return Err(reason),
+            Err(reason) => println!("\n{vendor:?}: left out: {reason}"),
+        }
     }
-    if spills.is_empty() {
-        println!("No shader spills.");
+    if compiled == 0 {
+        return Err("no compiler could be had, so nothing is known".to_owned());
+    }
+    if failures.is_empty() {
+        println!("\nNo shader spills, and every loop has the loads in flight that are demanded.");
         return Ok(());
     }
-    Err(format!("{}\nSpills: the shaders' text lies in {}", spills.join("\n"), shaders.display()))
+    Err(format!("{}\nThe shaders' text lies in {}", failures.join("\n"), shaders.folder.display()))
+}
+
+impl Gpu {
+    fn report(&self, folder: &Path, all: bool) -> Result<(), String> {
+        for (shader, compiled) in &self.shaders {
+            // A bar that looks at nothing would always be cleared.
+            let missing =
+                self.columns.iter().find(|column| !compiled.statistics.contains_key(column.statistic));
+            if let Some(column) = missing {
+                return Err(format!("{}: nothing is said of {} for {shader}", self.name, column.statistic));
+            }
+        }
+        let rows = self.shaders.iter().map(|(name, compiled)| (name.clone(), compiled.statistics.clone()));
+        let every = self.table("shader", &rows.collect());
+        let worst = self.table("kernel", &self.worst());
+        let title = format!("{}, {} shaders", self.title, self.shaders.len());
+        println!("\n{title}\n{worst}");
+        if all {
+            println!("{every}");
+        }
+        let json = serde_json::json!({"gpu": self.title, "shaders": self.shaders});
+        for (extension, text) in
+            [("md", format!("# {title}\n\n{worst}\n{every}")), ("json", format!("{json:#}\n"))]
+        {
+            let file = folder.join(&self.name).with_added_extension(extension);
+            fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    fn spilling(&self) -> impl Iterator<Item = String> {
+        self.shaders.iter().filter_map(|(shader, compiled)| {
+            let said = self.spills.iter().map(|name| (name, compiled.statistics[*name]));
+            let said: Vec<_> = said.filter(|(_, value)| *value > 0).collect();
+            let said: Vec<_> = said.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            (!said.is_empty()).then(|| format!("{shader} spills on {}: {}", self.name, said.join(", ")))
+        })
+    }
+
+    fn every_column(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().chain(&LOOP_COLUMNS)
+    }
+
+    /// The worst of each statistic over the shaders of a kernel, which need not be the same shader's.
+    fn worst(&self) -> BTreeMap<String, Statistics> {
+        let mut kernels: BTreeMap<String, Statistics> = BTreeMap::new();
+        for (shader, compiled) in &self.shaders {
+            let worst = kernels.entry(kernel(shader).to_owned()).or_default();
+            for column in self.every_column() {
+                let Some(&value) = compiled.statistics.get(column.statistic) else { continue };
+                let worst = worst.entry(column.statistic.to_owned()).or_insert(value);
+                *worst = if column.small_is_bad { value.min(*worst) } else { value.max(*worst) };
+            }
+        }
+        kernels
+    }
+
+    /// A table in Markdown.
+    fn table(&self, what: &str, rows: &BTreeMap<String, Statistics>) -> String {
+        let mut text = format!("| {what:<30} |");
+        for column in self.every_column() {
+            let _ = write!(text, " {} |", column.heading);
+        }
+        let _ = write!(text, "\n|{}|", "-".repeat(32));
+        for column in self.every_column() {
+            let _ = write!(text, "{}:|", "-".repeat(column.heading.len() + 1));
+        }
+        for (name, statistics) in rows {
+            let _ = write!(text, "\n| {name:<30} |");
+            for column in self.every_column() {
+                let value = statistics.get(column.statistic).map_or("-".to_owned(), u64::to_string);
+                let _ = write!(text, " {value:>width$} |", width = column.heading.len());
+            }
+        }
+        text + "\n"
+    }
+}
+
+/// A shader's name without its number.
+fn kernel(shader: &str) -> &str {
+    shader.rsplit_once('_').map_or(shader, |(kernel, _)| kernel)
+}
+
+fn is_planned(shader: &str) -> bool {
+    kernel(shader).ends_with("_planned")
 }
 
 /// The library's shaders, as files.
@@ -124,99 +305,87 @@ fn write_shaders(folder: &Path) -> Result<PathBuf, String> {
     let shaders = folder.join("shaders");
     // Shaders of an earlier version are no concern of this one.
     let _ = fs::remove_dir_all(&shaders);
-    match suite_command().arg("--shaders").arg(&shaders).stdout(Stdio::null()).status() {
+    let mut suite = suite_command();
+    suite.arg("--shaders").arg(&shaders).arg("--planned-shaders").arg(&shaders);
+    match suite.stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(shaders),
         Ok(status) => Err(format!("the shaders could not be written ({status})")),
         Err(error) => Err(format!("cargo could not be run: {error}")),
     }
 }
 
-/// The driver's manifest, which names it to the loader. Debian 13 and later leave out the architecture.
-fn manifest() -> Result<PathBuf, String> {
-    const FOLDER: &str = "/usr/share/vulkan/icd.d";
-    let names = ["radeon_icd.x86_64.json", "radeon_icd.json"];
-    let found = names.map(|name| Path::new(FOLDER).join(name)).into_iter().find(|path| path.exists());
-    found.ok_or_else(|| format!("mesa-vulkan-drivers is installed without a manifest of RADV in {FOLDER}."))
+/// The files of a folder with an extension, sorted; none is an error.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
+    let unreadable = |error| format!("{} could not be read: {error}", folder.display());
+    let entries =
+        fs::read_dir(folder).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let paths = entries.into_iter().map(|entry| entry.path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == extension)).collect();
+    paths.sort();
+    if paths.is_empty() {
+        return Err(format!("The folder {} has no .{extension} to compile.", folder.display()));
+    }
+    Ok(paths)
 }
 
-/// Has a process of its own compile every shader for a family.
-fn in_child(family: &str, manifest: &Path, shaders: &Path) -> Result<Family, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut child = Command::new(program);
-    child.args(["isa", "--child", "--shaders"]).arg(shaders);
-    child.env("RADV_FORCE_FAMILY", family).env("MESA_SHADER_CACHE_DISABLE", "true");
-    // The first name is today's, the second is for loaders older than it.
-    child.env("VK_DRIVER_FILES", manifest).env("VK_ICD_FILENAMES", manifest);
-    let output = child.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{family} ({}): {}", output.status, said.trim()));
-    }
-    let (gpu, shaders): (String, BTreeMap<String, Statistics>) =
-        serde_json::from_slice(&output.stdout).map_err(|error| format!("{family}: {error}"))?;
-    for (shader, statistics) in &shaders {
-        // A bar that looks at nothing would always be cleared.
-        if let Some(column) = COLUMNS.iter().find(|column| !statistics.contains_key(column.statistic)) {
-            return Err(format!("{family}: the driver says nothing of {} for {shader}", column.statistic));
-        }
-    }
-    Ok(Family { gpu, shaders })
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Compiles every shader for the GPU that the environment names.
-fn child(folder: &Path) -> Result<(), String> {
-    let unreadable = |path: &Path, error| format!("{} could not be read: {error}", path.display());
-    let compiler = radv::Compiler::open()?;
-    let mut compiled = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
-        let path = entry.map_err(|error| unreadable(folder, error))?.path();
-        if path.extension().is_none_or(|extension| extension != "spv") {
-            continue;
+/// Does the work for every item on all processors; stops at the first error.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, String> + Sync,
+) -> Result<Vec<R>, String> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let run = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(item);
+            if result.is_err() {
+                next.store(items.len(), Ordering::Relaxed);
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
         }
-        let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
-        let words: Vec<u32> = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let statistics = compiler.compile(&words).map_err(|error| format!("{name}: {error}"))?;
-        compiled.insert(name, statistics);
-    }
-    if compiled.is_empty() {
-        return Err(format!("The folder {} has no .spv to compile.", folder.display()));
-    }
-    println!("{}", serde_json::json!([compiler.name, compiled]));
-    Ok(())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(run);
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
-/// The worst of each statistic over the shaders of a kernel, which need not be the same shader's.
-fn worst(shaders: &BTreeMap<String, Statistics>) -> BTreeMap<String, Statistics> {
-    let mut kernels: BTreeMap<String, Statistics> = BTreeMap::new();
-    for (shader, statistics) in shaders {
-        // NAME_INDEX
-        let kernel = shader.rsplit_once('_').map_or(shader.as_str(), |(kernel, _)| kernel);
-        let worst = kernels.entry(kernel.to_owned()).or_insert_with(|| statistics.clone());
-        for column in &COLUMNS {
-            let (one, other) = (worst[column.statistic], statistics[column.statistic]);
-            let value = if column.small_is_bad { one.min(other) } else { one.max(other) };
-            worst.insert(column.statistic.to_owned(), value);
-        }
-    }
-    kernels
+/// The number before some words: of `12 bytes spill stores`.
+fn number_before(text: &str, words: &str) -> Option<u64> {
+    let (before, _) = text.split_once(words)?;
+    before.rsplit(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// A table in Markdown.
-fn table(what: &str, rows: &BTreeMap<String, Statistics>) -> String {
-    let mut text = format!("| {what:<24} |");
-    for column in &COLUMNS {
-        let _ = write!(text, " {} |", column.heading);
-    }
-    let _ = write!(text, "\n|{}|", "-".repeat(26));
-    for column in &COLUMNS {
-        let _ = write!(text, "{}:|", "-".repeat(column.heading.len() + 1));
-    }
-    for (name, statistics) in rows {
-        let _ = write!(text, "\n| {name:<24} |");
-        for column in &COLUMNS {
-            let _ = write!(text, " {:>width$} |", statistics[column.statistic], width = column.heading.len());
+/// The number after some words: of `simd_size:  16`.
+fn number_after(text: &str, words: &str) -> Option<u64> {
+    let (_, after) = text.split_once(words)?;
+    after.trim_start().split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The threads of a workgroup, which SPIR-V states and Metal does not.
+fn threads(spir_v: &Path) -> Result<u32, String> {
+    const HEADER: usize = 5;
+    const OP_EXECUTION_MODE: u32 = 16;
+    const LOCAL_SIZE: u32 = 17;
+    let bytes = fs::read(spir_v).map_err(|error| format!("{}: {error}", spir_v.display()))?;
+    let words: Vec<u32> = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
+    let mut rest = words.get(HEADER..).unwrap_or_default();
+    // The high half of an instruction's first word is its length, the low half what it is.
+    while let [first, ..] = rest
+        && let Some((instruction, next)) = rest.split_at_checked((first >> 16).max(1) as usize)
+    {
+        if let [_, _, LOCAL_SIZE, x, y, z] = *instruction
+            && first & 0xffff == OP_EXECUTION_MODE
+        {
+            return Ok(x * y * z);
         }
+        rest = next;
     }
-    text + "\n"
+    Err(format!("{} does not say how many threads a workgroup has", spir_v.display()))
 }

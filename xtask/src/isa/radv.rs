@@ -61,8 +61,8 @@ impl Compiler {
         Ok(Self { name, statistics, device })
     }
 
-    /// Compiles the entry point `main` of a compute shader.
-    pub(super) fn compile(&self, words: &[u32]) -> Result<Statistics, String> {
+    /// Compiles the entry point `main` of a compute shader; returns its assembly too.
+    pub(super) fn compile(&self, words: &[u32]) -> Result<(Statistics, String), String> {
         let mut sets = Vec::new();
         for bindings in bindings(words) {
             let layout = |(binding, kind)| {
@@ -92,7 +92,10 @@ impl Compiler {
             .module(module)
             .name(c"main");
         let info = vk::ComputePipelineCreateInfo::default()
-            .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+            .flags(
+                vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
+                    | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR,
+            )
             .stage(stage)
             .layout(layout);
         // SAFETY: as above.
@@ -103,7 +106,30 @@ impl Compiler {
         // SAFETY: as above; the pipeline keeps its statistics, and a compute pipeline is one executable.
         let statistics = unsafe { self.statistics.get_pipeline_executable_statistics(&info) }
             .map_err(failed("vkGetPipelineExecutableStatisticsKHR"))?;
-        Ok(statistics.iter().filter_map(|one| Some((text(&one.name), number(one)?))).collect())
+        let statistics = statistics.iter().filter_map(|one| Some((text(&one.name), number(one)?))).collect();
+        Ok((statistics, self.assembly(&info)?))
+    }
+
+    fn assembly(&self, info: &vk::PipelineExecutableInfoKHR<'_>) -> Result<String, String> {
+        const CALL: &str = "vkGetPipelineExecutableInternalRepresentationsKHR";
+        // SAFETY: `info` is complete, and its pipeline lives.
+        let mut texts = unsafe { self.statistics.get_pipeline_executable_internal_representations(info) }
+            .map_err(failed(CALL))?;
+        // The driver has said how long each text is. Asked again, it writes them.
+        let mut buffers: Vec<Vec<u8>> = texts.iter().map(|text| vec![0; text.data_size]).collect();
+        for (text, buffer) in texts.iter_mut().zip(&mut buffers) {
+            text.p_data = buffer.as_mut_ptr().cast();
+        }
+        let mut count = texts.len() as u32;
+        let function = self.statistics.fp().get_pipeline_executable_internal_representations_khr;
+        // SAFETY: there are `count` texts, each with a buffer as long as the driver wants it.
+        unsafe { function(self.device.handle(), info, &raw mut count, texts.as_mut_ptr()) }
+            .result()
+            .map_err(failed(CALL))?;
+        let named =
+            texts.iter().zip(&buffers).find(|(representation, _)| text(&representation.name) == "Assembly");
+        let (_, buffer) = named.ok_or("the driver gives no assembly")?;
+        Ok(String::from_utf8_lossy(buffer).into_owned())
     }
 }
 

@@ -160,6 +160,38 @@ pub fn with_subgroups() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
+/// Shaders of the first plans that GPUs with subgroups of 32 get for training layers of real models, which add
+/// to what is there: what matters when they are compared with each other.
+#[must_use]
+pub fn planned() -> Vec<Shader> {
+    let limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
+    let write = WriteMode::Accumulate;
+    let mut shaders = HashSet::new();
+    // What `DeviceProfile::of` takes integrated and discrete GPUs to need.
+    for busy_workgroups in [64, 256] {
+        let device = DeviceProfile::new(limits.clone(), busy_workgroups);
+        let planner = &Planner::new(DeviceProfile { subgroup_lanes: 32, ..device });
+        // An attention's projections in all elements; an MLP's with plain LoRA and with many experts.
+        for ([d_in, d_out, rank, experts], elements) in [
+            ([4096, 4096, 8, 4], &[F32, HALF[2], HALF[3]][..]),
+            ([2048, 8192, 16, 1], &[F32]),
+            ([14336, 4096, 32, 8], &[F32]),
+        ] {
+            let config = Config { d_in, d_out, rank, experts, scaling: 1.0, ..Default::default() };
+            for tokens in [1, 16, 128, 1024, 4096] {
+                for &[x, parameters, y] in elements {
+                    shaders.extend(adapter(&config, tokens, [x, parameters, y], write, true, planner));
+                    let layer = [d_in, d_out, tokens];
+                    shaders.extend(linear(layer, [x, x, y], WriteMode::Overwrite, planner));
+                }
+            }
+        }
+        let recordings = planner.adamw(&[1 << 18], true).expect("this fits");
+        shaders.extend(recordings.into_iter().flat_map(shaders_of));
+    }
+    shaders.into_iter().collect()
+}
+
 /// Forward and both backwards of an adapter; in training all outputs, otherwise as few as there can be.
 fn operations([x, parameters, y]: Elements, write: WriteMode, training: bool) -> [Operation; 3] {
     [

@@ -1,0 +1,153 @@
+//! Intel's compiler: naga's Metal, which is C++, as C++ for OpenCL, by clang to SPIR-V. Its back end is also
+//! that of Intel's drivers for Windows; Mesa has another.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::msl::{Parameter, Shader};
+use super::{Column, Compiled, Gpu, Statistics, column, in_parallel, loops, number_after, stem, threads, xe};
+use crate::implementation::{self, OpenCl};
+
+/// Arc A-series.
+pub(super) const FAMILIES: [&str; 1] = ["acm-g10"];
+
+const REGISTERS: &str = "Registers";
+const SPILLED: &str = "Spilled bytes";
+const LANES: &str = "Lanes";
+const LOCAL: &str = "Local memory bytes";
+const INSTRUCTIONS: &str = "Instructions";
+
+const COLUMNS: [Column; 5] = [
+    // As many as each thread has of them, whether it needs them or not.
+    column("registers", REGISTERS),
+    column("spilled B", SPILLED),
+    Column { heading: "lanes", statistic: LANES, small_is_bad: true },
+    column("local B", LOCAL),
+    column("instructions", INSTRUCTIONS),
+];
+
+/// Compiles the shaders, Metal with SPIR-V beside it, for each family.
+pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> Result<Vec<Gpu>, String> {
+    let compilers = implementation::opencl(&root.join("target/implementations"))?;
+    let folder = root.join("target/isa/opencl");
+    // The compiler numbers its dumps where there are older ones.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join("metal.clh"), include_str!("metal.clh")))
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let compiled = in_parallel(shaders, |path| {
+        let name = stem(path);
+        let made = in_families(&compilers, &folder.join(&name), path, families);
+        made.map_err(|error| format!("{name}: {error}")).map(|made| (name, made))
+    })?;
+    let gpu = |(index, family): (usize, &String)| Gpu {
+        name: family.clone(),
+        title: format!("{family} (IGC {})", compilers.version),
+        columns: &COLUMNS,
+        spills: &[SPILLED],
+        shaders: compiled.iter().map(|(name, made)| (name.clone(), made[index].clone())).collect(),
+    };
+    Ok(families.iter().enumerate().map(gpu).collect())
+}
+
+fn in_families(
+    compilers: &OpenCl,
+    folder: &Path,
+    metal: &Path,
+    families: &[String],
+) -> Result<Vec<Compiled>, String> {
+    let text = fs::read_to_string(metal).map_err(|error| format!("{}: {error}", metal.display()))?;
+    let file = |extension: &str| folder.join("shader").with_extension(extension);
+    let text = opencl(&text, threads(&metal.with_extension("spv"))?)?;
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(file("cl"), text))
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut clang = compilers.clang();
+    clang.args(["-triple", "spir64", "-cl-std=clc++2021", "-finclude-default-header"]);
+    // Literals are f32 in Metal.
+    clang.args(["-cl-single-precision-constant", "-Dcl_khr_subgroup_shuffle", "-w"]);
+    // ocloc does the rest.
+    clang.args(["-O2", "-disable-llvm-passes", "-emit-llvm-bc", "-o"]).arg(file("bc")).arg(file("cl"));
+    implementation::output(&mut clang)?;
+    let mut spirv = compilers.llvm_spirv();
+    spirv.args(["--spirv-max-version=1.3", "--spirv-ext=+all", "-o"]).arg(file("spv")).arg(file("bc"));
+    implementation::output(&mut spirv)?;
+    let made = families.iter().map(|family| {
+        let dump = folder.join(family);
+        let mut ocloc = compilers.ocloc();
+        ocloc.args(["compile", "-spirv_input", "-device", family, "-file"]).arg(file("spv"));
+        ocloc.args(["--format", "zebin", "-output", "shader", "-out_dir"]).arg(&dump);
+        ocloc.env("IGC_ShaderDumpEnable", "1").env("IGC_DumpToCustomDir", &dump);
+        implementation::output(&mut ocloc)?;
+        let mut assembly = super::files(&dump, "asm")?;
+        // An empty kernel that the compiler adds where there are tables of constants.
+        assembly.retain(|path| !stem(path).contains("Intel_Symbol_Table"));
+        // It keeps the widest that it thinks well of, and dumps only that.
+        let [assembly] = &assembly[..] else {
+            return Err(format!("{} kernels in {}", assembly.len(), dump.display()));
+        };
+        let text = fs::read(assembly).map_err(|error| format!("{}: {error}", assembly.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let program = xe::parse(&text);
+        // The binary is ELF with a section of text.
+        let binary = super::files(&dump, "bin")?;
+        let binary = fs::read(&binary[0]).map_err(|error| format!("{}: {error}", binary[0].display()))?;
+        let lanes = stem(assembly).rsplit_once("_simd").and_then(|(_, lanes)| lanes.parse().ok());
+        let statistics = [
+            (REGISTERS, number_after(&text, "numGRF=")),
+            // Left out where there is none.
+            (SPILLED, Some(number_after(&text, "//.spill size ").unwrap_or(0))),
+            (LANES, lanes),
+            (LOCAL, Some(number_after(&String::from_utf8_lossy(&binary), "slm_size:").unwrap_or(0))),
+            (INSTRUCTIONS, number_after(&text, "//.instCount ")),
+        ];
+        let statistics = statistics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Ok(Compiled::new(statistics.collect::<Statistics>(), loops::loops(&program)))
+    });
+    made.collect()
+}
+
+/// A shader as an OpenCL kernel for workgroups of some threads.
+fn opencl(metal: &str, threads: u32) -> Result<String, String> {
+    let shader = Shader::new(metal)?;
+    let (mut parameters, mut variables, mut arguments) = (Vec::new(), String::new(), Vec::new());
+    for (index, parameter) in shader.parameters.iter().enumerate() {
+        arguments.push(match parameter {
+            Parameter::Builtin(name) => builtin(name)?.to_owned(),
+            Parameter::Workgroup { kind } => {
+                let _ = writeln!(variables, "    __local shader::{kind} p{index};");
+                format!("p{index}")
+            }
+            Parameter::Uniform { kind } => {
+                parameters.push(format!("__constant shader::{kind}* p{index}"));
+                format!("*p{index}")
+            }
+            // The library refuses buffers that overlap, and drivers assume as much.
+            Parameter::Buffer { kind, read_only } => {
+                let constant = if *read_only { "const " } else { "" };
+                parameters.push(format!("__global {constant}shader::{kind}* __restrict p{index}"));
+                format!("*p{index}")
+            }
+        });
+    }
+    let (parameters, arguments) = (parameters.join(", "), arguments.join(", "));
+    Ok(format!(
+        "#include \"../metal.clh\"\n{}\n__attribute__((reqd_work_group_size({threads}, 1, 1))) __kernel void \
+         entry({parameters}) {{\n{variables}    shader::main_({arguments});\n}}\n",
+        shader.text
+    ))
+}
+
+/// What Metal calls by these names, in OpenCL. Workgroups have one dimension.
+fn builtin(name: &str) -> Result<&'static str, String> {
+    Ok(match name {
+        "threadgroup_position_in_grid" => "metal::threadgroup_position_in_grid()",
+        "threadgroups_per_grid" => "metal::threadgroups_per_grid()",
+        "thread_index_in_threadgroup" => "get_local_id(0)",
+        "simdgroup_index_in_threadgroup" => "get_sub_group_id()",
+        "thread_index_in_simdgroup" => "get_sub_group_local_id()",
+        "threads_per_simdgroup" => "get_max_sub_group_size()",
+        _ => return Err(format!("the kernel wants {name}, which is not known here")),
+    })
+}
