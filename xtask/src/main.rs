@@ -68,7 +68,12 @@ enum Task {
         /// Where to.
         folder: std::path::PathBuf,
     },
-    /// Compile every shader for AMD GPUs without one (Mesa's RADV), and see that none spills registers.
+    /// Compile shaders for GPUs that are not there: registers, spills and loads in flight.
+    ///
+    /// AMD's compiler is quick, and gets every kind of shader. NVIDIA's and Intel's take a second or more for
+    /// one, and get those that matter most: of the first plans for training layers of real models, in f32,
+    /// f16 and bf16. Their names have `_planned_` in them. The command fails if any shader spills, or if a
+    /// planned one has fewer loads in flight than `xtask/src/isa/demands.rs` demands.
     Isa(isa::Options),
     /// Measure how near every kernel comes to this device's limits, and how far the alternatives are
     /// behind; writes docs/benchmarks.md's tables and a plot.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Column, Compiled, Gpu, column, gcn, loops, radv};
+use super::{Column, Compiled, Gpu, column, gcn, loops, radv, stem};
 use crate::implementation;
 
 /// Two generations of RDNA, and a Vega; the names are those of `RADV_FORCE_FAMILY`.
@@ -80,7 +80,7 @@ pub(super) fn child(folder: &Path) -> Result<(), String> {
     for path in super::files(folder, "spv")? {
         let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let words: Vec<u32> = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = stem(&path);
         let (statistics, assembly) = compiler.compile(&words).map_err(|error| format!("{name}: {error}"))?;
         fs::write(format!("/tmp/isaw/asm_{}_{name}", std::env::var("RADV_FORCE_FAMILY").unwrap()), &assembly)
             .unwrap();

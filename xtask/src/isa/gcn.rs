@@ -74,7 +74,8 @@ mod tests {
             "\ts_branch BB2\nBB11:\n\ts_endpgm\n",
         ]
         .concat();
-        let expected = Loop { role: Role::Sum, instructions: 21, loads: 4, in_flight: 3, waits: 2 };
+        let expected =
+            Loop { role: Role::Sum, instructions: 21, products: 16, loads: 4, in_flight: 3, waits: 2 };
         assert_eq!(loops(&parse(&text)), [expected]);
     }
 
@@ -87,8 +88,14 @@ mod tests {
             format!("BB5:\n{ahead}{quad}\ts_waitcnt vmcnt(1)\n{last}\ts_cbranch_scc1 BB5\n")
         };
         let vega = loops(&parse(&text("")));
-        assert_eq!(vega, [Loop { role: Role::Add, instructions: 7, loads: 2, in_flight: 2, waits: 1 }]);
+        assert_eq!(
+            vega,
+            [Loop { role: Role::Add, instructions: 7, products: 0, loads: 2, in_flight: 2, waits: 1 }]
+        );
         let rdna = loops(&parse(&text("\tv_add_nc_u32_e32 v1, 4, v1\n")));
-        assert_eq!(rdna, [Loop { role: Role::Add, instructions: 8, loads: 2, in_flight: 2, waits: 1 }]);
+        assert_eq!(
+            rdna,
+            [Loop { role: Role::Add, instructions: 8, products: 0, loads: 2, in_flight: 2, waits: 1 }]
+        );
     }
 }

@@ -80,26 +80,30 @@ fn in_families(
         ocloc.args(["--format", "zebin", "-output", "shader", "-out_dir"]).arg(&dump);
         ocloc.env("IGC_ShaderDumpEnable", "1").env("IGC_DumpToCustomDir", &dump);
         implementation::output(&mut ocloc)?;
-        let mut assembly = super::files(&dump, "asm")?;
-        // An empty kernel that the compiler adds where there are tables of constants.
-        assembly.retain(|path| !stem(path).contains("Intel_Symbol_Table"));
-        // It keeps the widest that it thinks well of, and dumps only that.
-        let [assembly] = &assembly[..] else {
-            return Err(format!("{} kernels in {}", assembly.len(), dump.display()));
-        };
-        let text = fs::read(assembly).map_err(|error| format!("{}: {error}", assembly.display()))?;
-        let text = String::from_utf8_lossy(&text);
-        let program = xe::parse(&text);
         // The binary is ELF with a section of text.
         let binary = super::files(&dump, "bin")?;
         let binary = fs::read(&binary[0]).map_err(|error| format!("{}: {error}", binary[0].display()))?;
-        let lanes = stem(assembly).rsplit_once("_simd").and_then(|(_, lanes)| lanes.parse().ok());
+        let binary = String::from_utf8_lossy(&binary);
+        // It tells of one kernel after another, and the compiler adds one where there are tables of constants.
+        let (_, own) = binary.split_once("- name:            entry\n").ok_or("the binary has no kernel")?;
+        let own = own.split("- name:").next().unwrap_or_default();
+        let lanes = number_after(own, "simd_size:").ok_or("the binary does not say how many lanes it has")?;
+        // Left out where there is none.
+        let local = number_after(own, "slm_size:").unwrap_or(0);
+        // What spills is tried again, and every try is dumped: the second as `NAME_1_simd16`, sorted before
+        // the first.
+        let tries = super::files(&dump, "asm")?;
+        let kept = tries.iter().find(|path| stem(path).ends_with(&format!("_simd{lanes}")));
+        let assembly = kept.ok_or_else(|| format!("{} has no kernel of {lanes} lanes", dump.display()))?;
+        let text = fs::read(assembly).map_err(|error| format!("{}: {error}", assembly.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let program = xe::parse(&text);
         let statistics = [
             (REGISTERS, number_after(&text, "numGRF=")),
             // Left out where there is none.
             (SPILLED, Some(number_after(&text, "//.spill size ").unwrap_or(0))),
-            (LANES, lanes),
-            (LOCAL, Some(number_after(&String::from_utf8_lossy(&binary), "slm_size:").unwrap_or(0))),
+            (LANES, Some(lanes)),
+            (LOCAL, Some(local)),
             (INSTRUCTIONS, number_after(&text, "//.instCount ")),
         ];
         let statistics = statistics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
@@ -150,4 +154,20 @@ fn builtin(name: &str) -> Result<&'static str, String> {
         "threads_per_simdgroup" => "get_max_sub_group_size()",
         _ => return Err(format!("the kernel wants {name}, which is not known here")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::msl::tests::METAL;
+    use super::opencl;
+
+    #[test]
+    fn the_kernel_gets_an_entry_point() {
+        let text = opencl(METAL, 64).unwrap();
+        let entry = "__attribute__((reqd_work_group_size(64, 1, 1))) __kernel void entry(__constant shader::Dims* \
+                     p1, __global const shader::type_3* __restrict p2, __global shader::type_10* __restrict p4) \
+                     {\n    __local shader::type_8 p3;\n    \
+                     shader::main_(metal::threadgroup_position_in_grid(), *p1, *p2, p3, *p4);\n}\n";
+        assert!(text.ends_with(entry), "{text}");
+    }
 }

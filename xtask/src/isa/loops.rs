@@ -44,6 +44,7 @@ pub(super) enum Role {
 pub(super) struct Loop {
     pub role: Role,
     pub instructions: usize,
+    pub products: usize,
     pub loads: usize,
     /// Loads on their way when the first of them is needed.
     pub in_flight: usize,
@@ -57,7 +58,8 @@ const PRODUCTS: usize = 16;
 /// And so many for each store. Adding to halves can take a multiplication for each of a store's four numbers.
 const PRODUCTS_OF_STORE: usize = 8;
 
-/// The loops with loads, in the order of the text. What an inner loop does is not the outer's.
+/// The loops with loads, in the order of the text. What an inner loop does is not the outer's, and what only
+/// does the rest of another is left out.
 pub(super) fn loops(program: &[Instruction]) -> Vec<Loop> {
     // By the first instruction, the last that jumps back to it. Behind the end of NVIDIA's code one jumps to itself.
     let mut ends = BTreeMap::new();
@@ -71,7 +73,22 @@ pub(super) fn loops(program: &[Instruction]) -> Vec<Loop> {
         let own = (start..=end).filter(|at| !inner.iter().any(|range| range.contains(at)));
         own.map(|at| &program[at]).collect::<Vec<_>>()
     };
-    ends.iter().map(own).filter_map(|body| measure(&body)).collect()
+    let mut loops: Vec<Loop> = ends.iter().map(own).filter_map(|body| measure(&body)).collect();
+    // Compilers unroll a loop and put another behind it, for what is left over of the iterations.
+    for at in (1..loops.len()).rev() {
+        if loops[at].is_rest_of(&loops[at - 1]) {
+            loops.remove(at);
+        }
+    }
+    loops
+}
+
+impl Loop {
+    /// Whether it does the same in smaller steps.
+    fn is_rest_of(&self, other: &Self) -> bool {
+        let same = self.products * other.loads == other.products * self.loads;
+        self.role == Role::Sum && other.role == Role::Sum && same && self.loads < other.loads
+    }
 }
 
 /// None for a loop without loads.
@@ -94,7 +111,8 @@ fn measure(body: &[&Instruction]) -> Option<Loop> {
     // The second iteration may need what the first has loaded, as every one after it.
     let before = memory.now;
     let in_flight = memory.iteration(body).unwrap_or(loads);
-    Some(Loop { role, instructions: body.len(), loads, in_flight, waits: memory.now - before })
+    let (instructions, waits) = (body.len(), memory.now - before);
+    Some(Loop { role, instructions, products, loads, in_flight, waits })
 }
 
 /// Loads on their way. The unit of time is what a load takes; nothing else takes any.
@@ -197,8 +215,17 @@ mod tests {
             // the end
             back(11),
         ];
-        let outer = Loop { role: Role::Add, instructions: 5, loads: 2, in_flight: 2, waits: 1 };
-        let inner = Loop { role: Role::Sum, instructions: 3, loads: 1, in_flight: 1, waits: 1 };
+        let outer = Loop { role: Role::Add, instructions: 5, products: 0, loads: 2, in_flight: 2, waits: 1 };
+        let inner = Loop { role: Role::Sum, instructions: 3, products: 16, loads: 1, in_flight: 1, waits: 1 };
         assert_eq!(loops(&program), [outer, inner]);
+    }
+
+    #[test]
+    fn what_is_left_over_of_an_unrolled_loop_is_not_measured() {
+        let unrolled = [load(1), load(2), sum(1), sum(2), back(0)];
+        let rest = [load(1), sum(1), back(5)];
+        assert_eq!(in_flight(&[&unrolled[..], &rest].concat()), [(2, 1)]);
+        let another = [load(1), sum(1), sum(1), back(5)];
+        assert_eq!(in_flight(&[&unrolled[..], &another].concat()), [(2, 1), (1, 1)]);
     }
 }

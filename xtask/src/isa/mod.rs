@@ -2,12 +2,12 @@
 //! spills, and what their instructions say of loads in flight: while one load takes as long as hundreds of
 //! multiplications, a loop that waits for each before it asks for the next does little else.
 //!
-//! A shader that spills fails the command, and so does a loop with fewer loads in flight than `least` wants.
+//! What is worse than `demands` allows fails the command.
 
 mod amd;
+mod demands;
 mod gcn;
 mod intel;
-mod least;
 mod loops;
 mod msl;
 mod nvidia;
@@ -15,7 +15,7 @@ mod radv;
 mod sass;
 mod xe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,6 @@ use loops::{Loop, Role};
 
 use crate::conformance::suite_command;
 
-/// AMD's compiler is quick, and gets every kind of shader. The others take seconds for one, and get those
-/// that matter most: of the first plans for training layers of real models, in f32, f16 and bf16. Their names have
-/// `_planned_` in them, and loads in flight are demanded of these alone.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Print every shader, and not only the worst of each kernel.
@@ -178,7 +175,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     println!(
         "needed; waits: how often an iteration then waits for memory; added to: in flight, of what is added to."
     );
-    let (mut compiled, mut failures) = (0, Vec::new());
+    let (mut compiled, mut failures) = (Vec::new(), Vec::new());
     for &vendor in Vendor::value_variants() {
         let named = |family: &&String| Vendor::of(family) == vendor;
         let families = if options.families.is_empty() {
@@ -192,27 +189,60 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
         }
         match vendor.compile(root, &families, &shaders) {
             Ok(gpus) => {
-                for gpu in gpus {
-                    compiled += gpu.shaders.len();
+                for gpu in &gpus {
                     gpu.report(&folder, options.all)?;
-                    failures.extend(gpu.spilling());
-                    if shaders.own {
-                        failures.extend(least::missed(&gpu));
-                    }
+                    failures.extend(demands::missed(vendor, gpu, shaders.own));
                 }
+                compiled.extend(gpus);
             }
             Err(reason) if wanted => return Err(reason),
             Err(reason) => println!("\n{vendor:?}: left out: {reason}"),
         }
     }
-    if compiled == 0 {
+    if compiled.is_empty() {
         return Err("no compiler could be had, so nothing is known".to_owned());
     }
+    let summary = summary(&compiled);
+    println!("\nIn flight / waits / added to, of planned shaders:\n{summary}");
+    write(&folder.join("loads.md"), &summary)?;
     if failures.is_empty() {
-        println!("\nNo shader spills, and every loop has the loads in flight that are demanded.");
+        println!("Every shader meets what is demanded of it.");
         return Ok(());
     }
     Err(format!("{}\nThe shaders' text lies in {}", failures.join("\n"), shaders.folder.display()))
+}
+
+/// The loops of each kernel on each GPU, in a table of Markdown.
+fn summary(gpus: &[Gpu]) -> String {
+    let worst: Vec<_> = gpus.iter().map(Gpu::worst).collect();
+    let kernels: BTreeSet<_> =
+        worst.iter().flat_map(BTreeMap::keys).filter(|name| name.ends_with("_planned")).collect();
+    let mut text = format!("| {:<24} |", "kernel");
+    for gpu in gpus {
+        let _ = write!(text, " {:<11} |", gpu.name);
+    }
+    let _ = write!(text, "\n|{}|{}", "-".repeat(26), format!("{}|", "-".repeat(13)).repeat(gpus.len()));
+    for kernel in kernels {
+        let cells: Vec<_> = worst
+            .iter()
+            .map(|rows| {
+                let row = rows.get(kernel);
+                LOOP_COLUMNS
+                    .map(|column| {
+                        row.and_then(|row| row.get(column.statistic)).map_or("-".to_owned(), u64::to_string)
+                    })
+                    .join(" / ")
+            })
+            .collect();
+        if cells.iter().all(|cell| cell == "- / - / -") {
+            continue;
+        }
+        let _ = write!(text, "\n| {:<24} |", kernel.trim_end_matches("_planned"));
+        for cell in cells {
+            let _ = write!(text, " {cell:<11} |");
+        }
+    }
+    text + "\n"
 }
 
 impl Gpu {
@@ -238,18 +268,9 @@ impl Gpu {
             [("md", format!("# {title}\n\n{worst}\n{every}")), ("json", format!("{json:#}\n"))]
         {
             let file = folder.join(&self.name).with_added_extension(extension);
-            fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            write(&file, &text)?;
         }
         Ok(())
-    }
-
-    fn spilling(&self) -> impl Iterator<Item = String> {
-        self.shaders.iter().filter_map(|(shader, compiled)| {
-            let said = self.spills.iter().map(|name| (name, compiled.statistics[*name]));
-            let said: Vec<_> = said.filter(|(_, value)| *value > 0).collect();
-            let said: Vec<_> = said.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            (!said.is_empty()).then(|| format!("{shader} spills on {}: {}", self.name, said.join(", ")))
-        })
     }
 
     fn every_column(&self) -> impl Iterator<Item = &Column> {
@@ -327,6 +348,10 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
         return Err(format!("The folder {} has no .{extension} to compile.", folder.display()));
     }
     Ok(paths)
+}
+
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn stem(path: &Path) -> String {

@@ -95,10 +95,10 @@ pub(super) fn with_float_literals(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{Parameter, Shader, with_float_literals};
 
-    const METAL: &str = "\
+    pub(in super::super) const METAL: &str = "\
 #include <metal_stdlib>
 float load(
     uint at,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::msl::{Parameter, Shader, with_float_literals};
-use super::{Column, Compiled, Gpu, column, in_parallel, loops, number_before, sass, threads};
+use super::{Column, Compiled, Gpu, column, in_parallel, loops, number_before, sass, stem, threads};
 use crate::implementation;
 
 /// Turing (T4, RTX 20), Ada (L4, RTX 40) and Hopper (H100).
@@ -40,7 +40,7 @@ pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> 
         .and_then(|()| fs::write(&header, include_str!("metal.cuh")))
         .map_err(|error| format!("{}: {error}", header.display()))?;
     let compiled = in_parallel(shaders, |path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = stem(path);
         let made = in_families(&programs, &folder.join(&name), path, families);
         made.map_err(|error| format!("{name}: {error}")).map(|made| (name, made))
     })?;
@@ -172,4 +172,43 @@ fn builtin(name: &str) -> Result<&'static str, String> {
         "threads_per_simdgroup" => "32",
         _ => return Err(format!("the kernel wants {name}, which is not known here")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::msl::tests::METAL;
+    use super::{REGISTERS, SHARED, SPILLED, cuda, cuda_line, said_of};
+
+    #[test]
+    fn the_kernel_becomes_a_function_with_an_entry_point() {
+        let text = cuda(METAL, 64).unwrap();
+        let entry = "extern \"C\" __global__ void __launch_bounds__(64) entry(const shader::Dims p1, const \
+                     shader::type_3* __restrict__ p2, shader::type_10* __restrict__ p4) {\n    __shared__ \
+                     shader::type_8 p3;\n    shader::main_(metal::uint3{blockIdx.x, blockIdx.y, blockIdx.z}, p1, \
+                     *p2, p3, *p4);\n}\n";
+        assert!(text.ends_with(entry), "{text}");
+        assert!(text.contains("DEVICE void main_(") && text.contains("DEVICE float load("), "{text}");
+        assert!(
+            text.contains("\n    type_3 const& x,\n    const _mslBufferSizes& _buffer_sizes\n"),
+            "{text}"
+        );
+        assert!(cuda(&METAL.replace("threadgroup_position_in_grid", "thread_position"), 64).is_err());
+    }
+
+    #[test]
+    fn only_what_cuda_calls_otherwise_is_changed() {
+        assert_eq!(cuda_line("constant uint RANK = 8u;"), "constexpr uint RANK = 8u;");
+        for same in ["typedef type_3 x(1);", "    uint thread_ = constant_(1u);", "}", "struct Dims {"] {
+            assert_eq!(cuda_line(same), same);
+        }
+    }
+
+    #[test]
+    fn ptxas_is_understood() {
+        let said = "ptxas info    : Compiling entry function 'entry' for 'sm_90'\n    16 bytes stack frame, 12 \
+                    bytes spill stores, 8 bytes spill loads\nptxas info    : Used 96 registers, used 1 barriers\n";
+        let statistics = said_of(said).unwrap();
+        assert_eq!([REGISTERS, SPILLED, SHARED].map(|name| statistics[name]), [96, 12, 0]);
+        assert!(said_of("nothing").is_none());
+    }
 }

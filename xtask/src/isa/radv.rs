@@ -56,7 +56,7 @@ impl Compiler {
         // SAFETY: `info` is complete, and what it points at outlives the call.
         let device = unsafe { instance.create_device(gpu, &info, None) }.map_err(failed("vkCreateDevice"))?;
         let statistics = khr::pipeline_executable_properties::Device::new(&instance, &device);
-        // Here and below nothing is destroyed: the process ends with its last shader. The loader stays.
+        // Only pipelines are destroyed, which hold long texts: the process ends with its last shader. The loader stays.
         std::mem::forget(entry);
         Ok(Self { name, statistics, device })
     }
@@ -107,7 +107,10 @@ impl Compiler {
         let statistics = unsafe { self.statistics.get_pipeline_executable_statistics(&info) }
             .map_err(failed("vkGetPipelineExecutableStatisticsKHR"))?;
         let statistics = statistics.iter().filter_map(|one| Some((text(&one.name), number(one)?))).collect();
-        Ok((statistics, self.assembly(&info)?))
+        let assembly = self.assembly(&info)?;
+        // SAFETY: nothing uses it any more.
+        unsafe { self.device.destroy_pipeline(pipelines[0], None) };
+        Ok((statistics, assembly))
     }
 
     fn assembly(&self, info: &vk::PipelineExecutableInfoKHR<'_>) -> Result<String, String> {

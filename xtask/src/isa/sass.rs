@@ -106,7 +106,8 @@ mod tests {
         ]
         .concat();
         let found = loops(&parse(&listing(&body)));
-        let expected = Loop { role: Role::Sum, instructions: 22, loads: 3, in_flight: 2, waits: 2 };
+        let expected =
+            Loop { role: Role::Sum, instructions: 22, products: 16, loads: 3, in_flight: 2, waits: 2 };
         assert_eq!(found, [expected]);
     }
 
@@ -124,7 +125,10 @@ mod tests {
         body.insert(0, "L_x_5:");
         body.push("BRA `(.L_x_5)");
         let found = loops(&parse(&listing(&body)));
-        assert_eq!(found, [Loop { role: Role::Add, instructions: 7, loads: 2, in_flight: 1, waits: 2 }]);
+        assert_eq!(
+            found,
+            [Loop { role: Role::Add, instructions: 7, products: 0, loads: 2, in_flight: 1, waits: 2 }]
+        );
     }
 
     #[test]

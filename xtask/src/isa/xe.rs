@@ -70,11 +70,13 @@ mod tests {
             "_0_061:\n(W)     send.gtwy (8|M0)  null  r112  null:0  0x0  0x02000010  {EOT,A@1} // end of thread\n",
         ]
         .concat();
-        let expected = Loop { role: Role::Sum, instructions: 22, loads: 2, in_flight: 2, waits: 1 };
+        let expected =
+            Loop { role: Role::Sum, instructions: 22, products: 16, loads: 2, in_flight: 2, waits: 1 };
         assert_eq!(loops(&parse(&text)), [expected]);
         // A token that is taken is free first.
         let again = text.replace("$5", "$4");
-        let expected = Loop { role: Role::Sum, instructions: 22, loads: 2, in_flight: 1, waits: 2 };
+        let expected =
+            Loop { role: Role::Sum, instructions: 22, products: 16, loads: 2, in_flight: 1, waits: 2 };
         assert_eq!(loops(&parse(&again)), [expected]);
     }
 }

@@ -1,0 +1,113 @@
+//! What is demanded of the kernels' shaders: the numbers that hold today, so that what is gained stays. They
+//! are to be tightened whenever a kernel gets better.
+
+use super::Vendor::{self, Amd, Intel, Nvidia};
+use super::{ADDED_IN_FLIGHT, Gpu, IN_FLIGHT, Statistics, WAITS};
+
+/// Of every shader of a kernel that is planned for real layers, on every GPU of a vendor.
+struct Demand {
+    kernel: &'static str,
+    vendor: Vendor,
+    /// The least loads in flight of any loop that sums; 0 for kernels without one.
+    in_flight: u64,
+    /// The most waits in an iteration of such a loop.
+    waits: u64,
+    /// The least loads in flight of any loop that adds to what is there; 0 for kernels without one.
+    added: u64,
+    /// The most that is spilled: bytes, or registers.
+    spilled: u64,
+}
+
+const DEMANDS: [Demand; 15] = [
+    //                               in flight, waits, added to, spilled
+    demand("forward", Amd, [1, 16, 1, 0]),
+    demand("forward", Nvidia, [1, 12, 1, 0]),
+    demand("forward", Intel, [1, 16, 1, 576]),
+    demand("backward_input", Amd, [1, 12, 1, 0]),
+    demand("backward_input", Nvidia, [1, 15, 1, 0]),
+    demand("backward_input", Intel, [1, 20, 1, 864]),
+    demand("shrink", Amd, [10, 3, 0, 0]),
+    demand("shrink", Nvidia, [5, 16, 0, 4]),
+    demand("shrink", Intel, [1, 20, 0, 768]),
+    demand("backward_params", Amd, [1, 1, 0, 0]),
+    demand("backward_params", Nvidia, [1, 8, 0, 0]),
+    demand("backward_params", Intel, [1, 1, 0, 0]),
+    demand("linear", Amd, [0, 0, 4, 0]),
+    demand("linear", Nvidia, [1, 3, 0, 12]),
+    demand("linear", Intel, [1, 16, 1, 0]),
+];
+
+const fn demand(
+    kernel: &'static str,
+    vendor: Vendor,
+    [in_flight, waits, added, spilled]: [u64; 4],
+) -> Demand {
+    Demand { kernel, vendor, in_flight, waits, added, spilled }
+}
+
+/// What a GPU's shaders do not meet. Those that are not planned are only held not to spill; all kernels are there where
+/// they are the library's `own`.
+pub(super) fn missed(vendor: Vendor, gpu: &Gpu, own: bool) -> Vec<String> {
+    let of = |shader: &str| {
+        let kernel = shader.split_once("_planned_").map(|(kernel, _)| kernel);
+        DEMANDS.iter().find(|demand| demand.vendor == vendor && Some(demand.kernel) == kernel)
+    };
+    let mut missed = Vec::new();
+    for (shader, compiled) in &gpu.shaders {
+        let demand = of(shader);
+        let most = demand.map_or(0, |demand| demand.spilled);
+        let spilled: u64 = gpu.spills.iter().map(|name| compiled.statistics[*name]).sum();
+        if spilled > most {
+            missed.push(format!("{shader} on {}: {spilled} spilled, at most {most} may be", gpu.name));
+        }
+        let unmet = demand.into_iter().flat_map(|demand| demand.unmet(&compiled.statistics));
+        missed.extend(unmet.map(|reason| format!("{shader} on {}: {reason}", gpu.name)));
+    }
+    if !own {
+        return missed;
+    }
+    // A bar that looks at nothing would always be cleared.
+    let worst = gpu.worst();
+    for demand in DEMANDS.iter().filter(|demand| demand.vendor == vendor) {
+        let has =
+            |name| worst.get(&format!("{}_planned", demand.kernel)).is_some_and(|row| row.contains_key(name));
+        for (name, number) in [(IN_FLIGHT, demand.in_flight), (ADDED_IN_FLIGHT, demand.added)] {
+            if number > 0 && !has(name) {
+                missed.push(format!("{} on {}: no loop is found to have {name}", demand.kernel, gpu.name));
+            }
+        }
+    }
+    missed
+}
+
+impl Demand {
+    fn unmet(&self, statistics: &Statistics) -> impl Iterator<Item = String> {
+        let least = [(IN_FLIGHT, self.in_flight), (ADDED_IN_FLIGHT, self.added)];
+        let least = least.into_iter().filter_map(|(name, least)| {
+            let value = *statistics.get(name)?;
+            (value < least).then(|| format!("{name} {value}, at least {least} are demanded"))
+        });
+        let waits = statistics.get(WAITS).filter(|&&waits| self.in_flight > 0 && waits > self.waits);
+        let waits = waits.map(|waits| format!("{WAITS} {waits}, at most {} are allowed", self.waits));
+        least.chain(waits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ADDED_IN_FLIGHT, IN_FLIGHT, Vendor, WAITS};
+    use super::demand;
+
+    #[test]
+    fn what_is_worse_is_unmet() {
+        let demand = demand("forward", Vendor::Amd, [4, 5, 16, 0]);
+        let unmet = |in_flight, waits, added| {
+            let statistics = [(IN_FLIGHT, in_flight), (WAITS, waits), (ADDED_IN_FLIGHT, added)];
+            demand.unmet(&statistics.map(|(name, value)| (name.to_owned(), value)).into()).count()
+        };
+        assert_eq!([unmet(4, 5, 16), unmet(5, 4, 17)], [0, 0]);
+        assert_eq!([unmet(3, 5, 16), unmet(4, 6, 16), unmet(4, 5, 15), unmet(1, 16, 1)], [1, 1, 1, 3]);
+        // A shader need not have every kind of loop.
+        assert_eq!(demand.unmet(&[].into()).count(), 0);
+    }
+}
