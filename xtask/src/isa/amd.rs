@@ -31,9 +31,14 @@ const COLUMNS: [Column; 11] = [
     column("code B", "Code size"),
 ];
 
+/// Installs the driver; returns its version.
+pub(super) fn install() -> Result<String, String> {
+    implementation::install(&["mesa-vulkan-drivers", "libvulkan1"])
+}
+
 /// Compiles the .spv files of a folder for each family.
 pub(super) fn compile(families: &[String], shaders: &Path) -> Result<Vec<Gpu>, String> {
-    let driver = implementation::install(&["mesa-vulkan-drivers", "libvulkan1"])?;
+    let driver = install()?;
     let (manifest, driver) = (&manifest()?, &driver);
     std::thread::scope(|scope| {
         let threads: Vec<_> = families

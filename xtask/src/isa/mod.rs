@@ -27,6 +27,7 @@ use clap::ValueEnum;
 use loops::{Loop, Role};
 
 use crate::conformance::suite_command;
+use crate::implementation;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -76,6 +77,15 @@ impl Vendor {
             Self::Amd => amd::FAMILIES.map(str::to_owned).into(),
             Self::Nvidia => nvidia::FAMILIES.map(str::to_owned).into(),
             Self::Intel => intel::FAMILIES.map(str::to_owned).into(),
+        }
+    }
+
+    /// Fetches its compiler. Where that cannot be had, the others still can.
+    fn install(self, implementations: &Path) -> Result<(), String> {
+        match self {
+            Self::Amd => amd::install().map(drop),
+            Self::Nvidia => implementation::cuda(implementations).map(drop),
+            Self::Intel => implementation::opencl(implementations).map(drop),
         }
     }
 
@@ -170,10 +180,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
         None => Shaders { folder: write_shaders(&folder)?, own: true },
     };
     println!(
-        "The worst of each kernel. In flight: loads on their way, in the loops that multiply, when the first is"
+        "The worst of each kernel. In flight: loads on their way when the first is needed, in the loops that"
     );
     println!(
-        "needed; waits: how often an iteration then waits for memory; added to: in flight, of what is added to."
+        "multiply; waits: how often an iteration waits for memory; added to: in flight, of what is added to."
     );
     let (mut compiled, mut failures) = (Vec::new(), Vec::new());
     for &vendor in Vendor::value_variants() {
@@ -187,17 +197,20 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
         if families.is_empty() || !(wanted || options.vendors.is_empty()) {
             continue;
         }
-        match vendor.compile(root, &families, &shaders) {
-            Ok(gpus) => {
-                for gpu in &gpus {
-                    gpu.report(&folder, options.all)?;
-                    failures.extend(demands::missed(vendor, gpu, shaders.own));
-                }
-                compiled.extend(gpus);
-            }
+        match vendor.install(&root.join("target/implementations")) {
+            Ok(()) => {}
             Err(reason) if wanted => return Err(reason),
-            Err(reason) => println!("\n{vendor:?}: left out: {reason}"),
+            Err(reason) => {
+                println!("\n{vendor:?} is left out: {reason}");
+                continue;
+            }
         }
+        let gpus = vendor.compile(root, &families, &shaders)?;
+        for gpu in &gpus {
+            gpu.report(&folder, options.all)?;
+            failures.extend(demands::missed(vendor, gpu, shaders.own));
+        }
+        compiled.extend(gpus);
     }
     if compiled.is_empty() {
         return Err("no compiler could be had, so nothing is known".to_owned());
@@ -223,18 +236,8 @@ fn summary(gpus: &[Gpu]) -> String {
     }
     let _ = write!(text, "\n|{}|{}", "-".repeat(26), format!("{}|", "-".repeat(13)).repeat(gpus.len()));
     for kernel in kernels {
-        let cells: Vec<_> = worst
-            .iter()
-            .map(|rows| {
-                let row = rows.get(kernel);
-                LOOP_COLUMNS
-                    .map(|column| {
-                        row.and_then(|row| row.get(column.statistic)).map_or("-".to_owned(), u64::to_string)
-                    })
-                    .join(" / ")
-            })
-            .collect();
-        if cells.iter().all(|cell| cell == "- / - / -") {
+        let cells: Vec<_> = worst.iter().map(|rows| in_short(rows.get(kernel))).collect();
+        if cells.iter().all(|cell| *cell == in_short(None)) {
             continue;
         }
         let _ = write!(text, "\n| {:<24} |", kernel.trim_end_matches("_planned"));
@@ -243,6 +246,15 @@ fn summary(gpus: &[Gpu]) -> String {
         }
     }
     text + "\n"
+}
+
+/// The numbers of the loops: `4 / 5 / 16`.
+fn in_short(statistics: Option<&Statistics>) -> String {
+    let number = |column: Column| match statistics.and_then(|row| row.get(column.statistic)) {
+        Some(value) => value.to_string(),
+        None => "-".to_owned(),
+    };
+    LOOP_COLUMNS.map(number).join(" / ")
 }
 
 impl Gpu {
