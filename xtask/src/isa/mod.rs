@@ -215,8 +215,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     if compiled.is_empty() {
         return Err("no compiler could be had, so nothing is known".to_owned());
     }
-    let summary = summary(&compiled);
-    println!("\nIn flight / waits / added to, of planned shaders:\n{summary}");
+    let summary = summary(&compiled, shaders.own);
+    println!("\nIn flight / waits / added to:\n{summary}");
     write(&folder.join("loads.md"), &summary)?;
     if failures.is_empty() {
         println!("Every shader meets what is demanded of it.");
@@ -225,11 +225,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     Err(format!("{}\nThe shaders' text lies in {}", failures.join("\n"), shaders.folder.display()))
 }
 
-/// The loops of each kernel on each GPU, in a table of Markdown.
-fn summary(gpus: &[Gpu]) -> String {
+/// The loops of each kernel on each GPU, in a table of Markdown; of the library's own shaders only those that are
+/// planned.
+fn summary(gpus: &[Gpu], own: bool) -> String {
     let worst: Vec<_> = gpus.iter().map(Gpu::worst).collect();
     let kernels: BTreeSet<_> =
-        worst.iter().flat_map(BTreeMap::keys).filter(|name| name.ends_with("_planned")).collect();
+        worst.iter().flat_map(BTreeMap::keys).filter(|name| !own || name.ends_with("_planned")).collect();
     let mut text = format!("| {:<24} |", "kernel");
     for gpu in gpus {
         let _ = write!(text, " {:<11} |", gpu.name);
@@ -240,7 +241,7 @@ fn summary(gpus: &[Gpu]) -> String {
         if cells.iter().all(|cell| *cell == in_short(None)) {
             continue;
         }
-        let _ = write!(text, "\n| {:<24} |", kernel.trim_end_matches("_planned"));
+        let _ = write!(text, "\n| {:<24} |", if own { kernel.trim_end_matches("_planned") } else { kernel });
         for cell in cells {
             let _ = write!(text, " {cell:<11} |");
         }
