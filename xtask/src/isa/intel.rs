@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::msl::{Parameter, Shader};
-use super::{Column, Compiled, Gpu, Statistics, column, in_parallel, loops, number_after, stem, threads, xe};
+use super::{
+    Column, Compiled, Gpu, Statistics, column, folder_with, in_parallel, loops, number_after, stem, threads,
+    xe,
+};
 use crate::implementation::{self, OpenCl};
 
 /// Arc A-series.
@@ -30,12 +33,7 @@ const COLUMNS: [Column; 5] = [
 /// Compiles the shaders, Metal with SPIR-V beside it, for each family.
 pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> Result<Vec<Gpu>, String> {
     let compilers = implementation::opencl(&root.join("target/implementations"))?;
-    let folder = root.join("target/isa/opencl");
-    // The compiler numbers its dumps where there are older ones.
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(folder.join("metal.clh"), include_str!("metal.clh")))
-        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let folder = folder_with(root.join("target/isa/opencl"), "metal.clh", include_str!("metal.clh"))?;
     let compiled = in_parallel(shaders, |path| {
         let name = stem(path);
         let made = in_families(&compilers, &folder.join(&name), path, families);
@@ -53,63 +51,67 @@ pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> 
 
 fn in_families(
     compilers: &OpenCl,
-    folder: &Path,
+    base: &Path,
     metal: &Path,
     families: &[String],
 ) -> Result<Vec<Compiled>, String> {
     let text = fs::read_to_string(metal).map_err(|error| format!("{}: {error}", metal.display()))?;
-    let file = |extension: &str| folder.join("shader").with_extension(extension);
     let text = opencl(&text, threads(&metal.with_extension("spv"))?)?;
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(file("cl"), text))
-        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let [source, bitcode, spirv] = ["cl", "bc", "spv"].map(|extension| base.with_extension(extension));
+    super::write(&source, &text)?;
     let mut clang = compilers.clang();
     clang.args(["-triple", "spir64", "-cl-std=clc++2021", "-finclude-default-header"]);
     // Literals are f32 in Metal.
     clang.args(["-cl-single-precision-constant", "-Dcl_khr_subgroup_shuffle", "-w"]);
     // ocloc does the rest.
-    clang.args(["-O2", "-disable-llvm-passes", "-emit-llvm-bc", "-o"]).arg(file("bc")).arg(file("cl"));
+    clang.args(["-O2", "-disable-llvm-passes", "-emit-llvm-bc", "-o"]).arg(&bitcode).arg(&source);
     implementation::output(&mut clang)?;
-    let mut spirv = compilers.llvm_spirv();
-    spirv.args(["--spirv-max-version=1.3", "--spirv-ext=+all", "-o"]).arg(file("spv")).arg(file("bc"));
-    implementation::output(&mut spirv)?;
-    let made = families.iter().map(|family| {
-        let dump = folder.join(family);
-        let mut ocloc = compilers.ocloc();
-        ocloc.args(["compile", "-spirv_input", "-device", family, "-file"]).arg(file("spv"));
-        ocloc.args(["--format", "zebin", "-output", "shader", "-out_dir"]).arg(&dump);
-        ocloc.env("IGC_ShaderDumpEnable", "1").env("IGC_DumpToCustomDir", &dump);
-        implementation::output(&mut ocloc)?;
-        // The binary is ELF with a section of text.
-        let binary = super::files(&dump, "bin")?;
-        let binary = fs::read(&binary[0]).map_err(|error| format!("{}: {error}", binary[0].display()))?;
-        let binary = String::from_utf8_lossy(&binary);
-        // It tells of one kernel after another, and the compiler adds one where there are tables of constants.
-        let (_, own) = binary.split_once("- name:            entry\n").ok_or("the binary has no kernel")?;
-        let own = own.split("- name:").next().unwrap_or_default();
-        let lanes = number_after(own, "simd_size:").ok_or("the binary does not say how many lanes it has")?;
+    let mut translator = compilers.llvm_spirv();
+    translator.args(["--spirv-max-version=1.3", "--spirv-ext=+all", "-o"]).arg(&spirv).arg(&bitcode);
+    implementation::output(&mut translator)?;
+    families.iter().map(|family| in_family(compilers, base, &spirv, family)).collect()
+}
+
+fn in_family(compilers: &OpenCl, base: &Path, spirv: &Path, family: &str) -> Result<Compiled, String> {
+    let dump = base.with_extension(family);
+    // The compiler numbers what it dumps where there is something already.
+    let _ = fs::remove_dir_all(&dump);
+    let mut ocloc = compilers.ocloc();
+    ocloc.args(["compile", "-spirv_input", "-device", family, "-file"]).arg(spirv);
+    ocloc.args(["--format", "zebin", "-output", "shader", "-out_dir"]).arg(&dump);
+    ocloc.env("IGC_ShaderDumpEnable", "1").env("IGC_DumpToCustomDir", &dump);
+    implementation::output(&mut ocloc)?;
+    // The binary is ELF with a section of text.
+    let binary = super::files(&dump, "bin")?;
+    let binary = fs::read(&binary[0]).map_err(|error| format!("{}: {error}", binary[0].display()))?;
+    let binary = String::from_utf8_lossy(&binary);
+    // It tells of one kernel after another, and the compiler adds one where there are tables of constants.
+    let (_, own) = binary.split_once("- name:            entry\n").ok_or("the binary has no kernel")?;
+    let own = own.split("- name:").next().unwrap_or_default();
+    let lanes = number_after(own, "simd_size:").ok_or("the binary does not say how many lanes it has")?;
+    // Left out where there is none.
+    let local = number_after(own, "slm_size:").unwrap_or(0);
+    // What spills is tried again, and every try is dumped: the second as `NAME_1_simd16`, sorted before
+    // the first.
+    let tries = super::files(&dump, "asm")?;
+    let kept = tries.iter().find(|path| stem(path).ends_with(&format!("_simd{lanes}")));
+    let assembly = kept.ok_or_else(|| format!("{} has no kernel of {lanes} lanes", dump.display()))?;
+    let text = fs::read(assembly).map_err(|error| format!("{}: {error}", assembly.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    // What else is dumped is megabytes of what came between.
+    super::write(&base.with_extension(format!("{family}.asm")), &text)?;
+    let _ = fs::remove_dir_all(&dump);
+    let program = xe::parse(&text);
+    let statistics = [
+        (REGISTERS, number_after(&text, "numGRF=")),
         // Left out where there is none.
-        let local = number_after(own, "slm_size:").unwrap_or(0);
-        // What spills is tried again, and every try is dumped: the second as `NAME_1_simd16`, sorted before
-        // the first.
-        let tries = super::files(&dump, "asm")?;
-        let kept = tries.iter().find(|path| stem(path).ends_with(&format!("_simd{lanes}")));
-        let assembly = kept.ok_or_else(|| format!("{} has no kernel of {lanes} lanes", dump.display()))?;
-        let text = fs::read(assembly).map_err(|error| format!("{}: {error}", assembly.display()))?;
-        let text = String::from_utf8_lossy(&text);
-        let program = xe::parse(&text);
-        let statistics = [
-            (REGISTERS, number_after(&text, "numGRF=")),
-            // Left out where there is none.
-            (SPILLED, Some(number_after(&text, "//.spill size ").unwrap_or(0))),
-            (LANES, Some(lanes)),
-            (LOCAL, Some(local)),
-            (INSTRUCTIONS, number_after(&text, "//.instCount ")),
-        ];
-        let statistics = statistics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        Ok(Compiled::new(statistics.collect::<Statistics>(), loops::loops(&program)))
-    });
-    made.collect()
+        (SPILLED, Some(number_after(&text, "//.spill size ").unwrap_or(0))),
+        (LANES, Some(lanes)),
+        (LOCAL, Some(local)),
+        (INSTRUCTIONS, number_after(&text, "//.instCount ")),
+    ];
+    let statistics = statistics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Ok(Compiled::new(statistics.collect::<Statistics>(), loops::loops(&program)))
 }
 
 /// A shader as an OpenCL kernel for workgroups of some threads.
@@ -137,7 +139,7 @@ fn opencl(metal: &str, threads: u32) -> Result<String, String> {
     }
     let (parameters, arguments) = (parameters.join(", "), arguments.join(", "));
     Ok(format!(
-        "#include \"../metal.clh\"\n{}\n__attribute__((reqd_work_group_size({threads}, 1, 1))) __kernel void \
+        "#include \"metal.clh\"\n{}\n__attribute__((reqd_work_group_size({threads}, 1, 1))) __kernel void \
          entry({parameters}) {{\n{variables}    shader::main_({arguments});\n}}\n",
         shader.text
     ))

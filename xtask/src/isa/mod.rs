@@ -363,6 +363,14 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
+/// A folder with nothing in it but a header. What an earlier version left is no concern of this one.
+fn folder_with(folder: PathBuf, header: &str, text: &str) -> Result<PathBuf, String> {
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    write(&folder.join(header), text)?;
+    Ok(folder)
+}
+
 fn write(file: &Path, text: &str) -> Result<(), String> {
     fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }

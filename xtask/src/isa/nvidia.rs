@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::msl::{Parameter, Shader, with_float_literals};
-use super::{Column, Compiled, Gpu, column, in_parallel, loops, number_before, sass, stem, threads};
+use super::{
+    Column, Compiled, Gpu, column, folder_with, in_parallel, loops, number_before, sass, stem, threads,
+};
 use crate::implementation;
 
 /// Turing (T4, RTX 20), Ada (L4, RTX 40) and Hopper (H100).
@@ -34,11 +36,7 @@ const COLUMNS: [Column; 5] = [
 /// Compiles the shaders, Metal with SPIR-V beside it, for each family.
 pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> Result<Vec<Gpu>, String> {
     let (programs, version) = implementation::cuda(&root.join("target/implementations"))?;
-    let folder = root.join("target/isa/cuda");
-    let header = folder.join("metal.cuh");
-    fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(&header, include_str!("metal.cuh")))
-        .map_err(|error| format!("{}: {error}", header.display()))?;
+    let folder = folder_with(root.join("target/isa/cuda"), "metal.cuh", include_str!("metal.cuh"))?;
     let compiled = in_parallel(shaders, |path| {
         let name = stem(path);
         let made = in_families(&programs, &folder.join(&name), path, families);
@@ -60,11 +58,9 @@ fn in_families(
     metal: &Path,
     families: &[String],
 ) -> Result<Vec<Compiled>, String> {
-    let unreadable = |error| format!("{}: {error}", metal.display());
-    let text = fs::read_to_string(metal).map_err(unreadable)?;
+    let text = fs::read_to_string(metal).map_err(|error| format!("{}: {error}", metal.display()))?;
     let (source, assembly) = (base.with_extension("cu"), base.with_extension("ptx"));
-    fs::write(&source, cuda(&text, threads(&metal.with_extension("spv"))?)?)
-        .map_err(|error| format!("{}: {error}", source.display()))?;
+    super::write(&source, &cuda(&text, threads(&metal.with_extension("spv"))?)?)?;
     let mut nvcc = Command::new(programs.join("nvcc"));
     nvcc.args(["-ptx", "-arch", VIRTUAL, "-std=c++17", "--disable-warnings", "-o"])
         .arg(&assembly)
@@ -80,8 +76,7 @@ fn in_families(
             return Err(format!("{family}: {said}"));
         }
         let listing = implementation::output(Command::new(programs.join("nvdisasm")).arg("-c").arg(&code))?;
-        fs::write(base.with_extension(format!("{family}.sass")), &listing)
-            .map_err(|error| error.to_string())?;
+        super::write(&base.with_extension(format!("{family}.sass")), &listing)?;
         let program = sass::parse(&listing);
         let mut statistics = said_of(&said).ok_or_else(|| format!("ptxas says something else: {said}"))?;
         statistics.insert(INSTRUCTIONS.to_owned(), program.len() as u64);
