@@ -14,7 +14,7 @@ struct Demand {
     waits: u64,
     /// The least loads in flight of any loop that adds to what is there; 0 for kernels without one.
     added: u64,
-    /// The most that is spilled: bytes, or registers.
+    /// The most that is spilled, in all: registers, and bytes.
     spilled: u64,
 }
 

@@ -17,14 +17,17 @@ pub(super) const FAMILIES: [&str; 1] = ["acm-g10"];
 
 const REGISTERS: &str = "Registers";
 const SPILLED: &str = "Spilled bytes";
+const PRIVATE: &str = "Private bytes of a lane";
 const LANES: &str = "Lanes";
 const LOCAL: &str = "Local memory bytes";
 const INSTRUCTIONS: &str = "Instructions";
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     // As many as each thread has of them, whether it needs them or not.
     column("registers", REGISTERS),
     column("spilled B", SPILLED),
+    // Of arrays that found no place in registers.
+    column("private B", PRIVATE),
     Column { heading: "lanes", statistic: LANES, small_is_bad: true },
     column("local B", LOCAL),
     column("instructions", INSTRUCTIONS),
@@ -43,7 +46,7 @@ pub(super) fn compile(root: &Path, families: &[String], shaders: &[PathBuf]) -> 
         name: family.clone(),
         title: format!("{family} (IGC {})", compilers.version),
         columns: &COLUMNS,
-        spills: &[SPILLED],
+        spills: &[SPILLED, PRIVATE],
         shaders: compiled.iter().map(|(name, made)| (name.clone(), made[index].clone())).collect(),
     };
     Ok(families.iter().enumerate().map(gpu).collect())
@@ -89,8 +92,9 @@ fn in_family(compilers: &OpenCl, base: &Path, spirv: &Path, family: &str) -> Res
     let (_, own) = binary.split_once("- name:            entry\n").ok_or("the binary has no kernel")?;
     let own = own.split("- name:").next().unwrap_or_default();
     let lanes = number_after(own, "simd_size:").ok_or("the binary does not say how many lanes it has")?;
-    // Left out where there is none.
+    // Both are left out where there is none.
     let local = number_after(own, "slm_size:").unwrap_or(0);
+    let private = own.split_once("private_space").and_then(|(_, rest)| number_after(rest, "size:"));
     // What spills is tried again, and every try is dumped: the second as `NAME_1_simd16`, sorted before
     // the first.
     let tries = super::files(&dump, "asm")?;
@@ -106,6 +110,7 @@ fn in_family(compilers: &OpenCl, base: &Path, spirv: &Path, family: &str) -> Res
         (REGISTERS, number_after(&text, "numGRF=")),
         // Left out where there is none.
         (SPILLED, Some(number_after(&text, "//.spill size ").unwrap_or(0))),
+        (PRIVATE, Some(private.unwrap_or(0))),
         (LANES, Some(lanes)),
         (LOCAL, Some(local)),
         (INSTRUCTIONS, number_after(&text, "//.instCount ")),
