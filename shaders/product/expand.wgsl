@@ -5,6 +5,9 @@
 // one coalesced vec4 load of M feeds them all. The coefficients lie in workgroup memory, which holds
 // STAGED_ROWS rows of them at a time.
 //
+// Loads come before what waits for them, so that many are in flight: sums that are added to Y start with Y,
+// and four rows of M are loaded before the first of them is multiplied.
+//
 // The caller puts a barrier between this and the last write to anything that `stage` reads or overwrites.
 //
 // The kernel provides:
@@ -21,23 +24,25 @@
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 
+alias Sums = array<vec4<f32>, 4u * EXPAND_QUADS>;
+
+// Adds row `step` of those that are unrolled, with the coefficients from `base` on.
+fn add_row(m: vec4<f32>, own_coefficient: vec4<f32>, step: u32, base: u32, sums: ptr<function, Sums>) {
+    for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
+        let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
+        (*sums)[4u * quad] += z.x * m;
+        (*sums)[4u * quad + 1u] += z.y * m;
+        (*sums)[4u * quad + 2u] += z.z * m;
+        (*sums)[4u * quad + 3u] += z.w * m;
+    }
+}
+
 // Stores the sums of the four tokens from first_row + 4 * quad on.
-fn store_quad(
-    quad: u32,
-    first_row: u32,
-    end_token: u32,
-    c: u32,
-    sums: ptr<function, array<vec4<f32>, 4u * EXPAND_QUADS>>,
-) {
+fn store_quad(quad: u32, first_row: u32, end_token: u32, c: u32, sums: ptr<function, Sums>) {
     for (var token = 0u; token < 4u; token++) {
         let row = first_row + 4u * quad + token;
-        let sum = (*sums)[4u * quad + token];
         if (row < end_token) {
-            if (ACCUMULATE) {
-                store_target(row, c, load_target(row, c) + sum);
-            } else {
-                store_target(row, c, sum);
-            }
+            store_target(row, c, (*sums)[4u * quad + token]);
         }
     }
 }
@@ -53,9 +58,16 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
         for (var first_c = first_vec; first_c < end_vec; first_c += WORKGROUP) {
             let c = first_c + local;
-            var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
+            let target_row = first_token + 4u * first_quad;
+            var sums: Sums;
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
+            }
+            if (ACCUMULATE && c < end_vec) {
+                for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
+                    // Tokens past the end repeat the last one. They are not stored.
+                    sums[token] = load_target(min(target_row + token, tokens - 1u), c);
+                }
             }
             for (var first_row = 0u; first_row < rows; first_row += STAGED_ROWS) {
                 let count = min(STAGED_ROWS, rows - first_row);
@@ -69,23 +81,23 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     let base = row * QUADS + first_quad;
                     let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
                     let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
-                    for (var step = 0u; step < STEP; step++) {
-                        let m = vec_parameters(at);
-                        at += row_vecs;
-                        for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
-                            let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
-                            sums[4u * quad] += z.x * m;
-                            sums[4u * quad + 1u] += z.y * m;
-                            sums[4u * quad + 2u] += z.z * m;
-                            sums[4u * quad + 3u] += z.w * m;
-                        }
+                    for (var step = 0u; step < STEP; step += 4u) {
+                        let last = STEP - 1u - step;
+                        let m0 = vec_parameters(at);
+                        let m1 = vec_parameters(at + min(1u, last) * row_vecs);
+                        let m2 = vec_parameters(at + min(2u, last) * row_vecs);
+                        let m3 = vec_parameters(at + min(3u, last) * row_vecs);
+                        at += min(4u, last + 1u) * row_vecs;
+                        add_row(m0, own_coefficient, step, base, &sums);
+                        if (last >= 1u) { add_row(m1, own_coefficient, step + 1u, base, &sums); }
+                        if (last >= 2u) { add_row(m2, own_coefficient, step + 2u, base, &sums); }
+                        if (last >= 3u) { add_row(m3, own_coefficient, step + 3u, base, &sums); }
                     }
                 }
             }
             // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the
             // loop.
             let end_token = select(0u, tokens, c < end_vec);
-            let target_row = first_token + 4u * first_quad;
             store_quad(0u, target_row, end_token, c, &sums);
             if (EXPAND_QUADS > 1u) {
                 store_quad(1u, target_row, end_token, c, &sums);

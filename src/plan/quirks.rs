@@ -40,14 +40,36 @@ pub(super) struct Quirks {
     pub(super) most_rows: u32,
     /// Whether a branch that a workgroup does not take costs almost as much as one that it takes.
     pub(super) runs_untaken_branches: bool,
+    /// How many sizes of workgroups pay off. A software driver runs one workgroup after the other on a core,
+    /// and larger ones keep nothing in flight.
+    pub(super) sizes_of_workgroups: usize,
+    /// The sizes of a pass over a shrink's columns that pay off, and the groups that sum columns side by side.
+    pub(super) passes: &'static [[u32; 2]],
+    /// Tokens whose loads `backward_params` issues together. A software driver has nothing in flight, and its
+    /// loops run once more than they should.
+    pub(super) tokens_at_once: u32,
 }
 
 impl Quirks {
     pub(super) fn of(device: &DeviceProfile) -> Self {
         if device.software {
-            Self { costs: &SOFTWARE, most_rows: 32, runs_untaken_branches: true }
+            Self {
+                costs: &SOFTWARE,
+                most_rows: 32,
+                runs_untaken_branches: true,
+                sizes_of_workgroups: 1,
+                passes: &[[16, 1]],
+                tokens_at_once: 1,
+            }
         } else {
-            Self { costs: &GPU, most_rows: 16, runs_untaken_branches: false }
+            Self {
+                costs: &GPU,
+                most_rows: 16,
+                runs_untaken_branches: false,
+                sizes_of_workgroups: 3,
+                passes: &[[16, 1], [16, 2], [8, 1], [8, 2], [8, 4]],
+                tokens_at_once: 4,
+            }
         }
     }
 }

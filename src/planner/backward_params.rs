@@ -101,13 +101,15 @@ impl BackwardParams {
             experts,
             gate: config.gate(),
             rows: blocks.map(|block: OuterBlock| block.rows),
+            threads: placed.choice.threads,
+            tokens_at_once: placed.tokens_at_once,
             broadcast_lanes: placed.broadcast_lanes,
             x: Access::new("x", options.x, d_in)?,
             g: Access::new("g", options.g, d_out)?,
             write,
         });
         let slots = ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
-        let memory = 16 * u64::from(WORKGROUP);
+        let memory = 16 * u64::from(placed.choice.threads);
         Step::new(shader, &dims, Grid::Fixed(grid), slots, memory, problem.tokens, device)
     }
 

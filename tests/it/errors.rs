@@ -1012,21 +1012,14 @@ fn a_table_asks_for_no_more_scratch_than_the_planner() {
         let most = candidates(backward_input(), &wide, tokens, &device).expect("it fits");
         let most = most.iter().map(scratch_bytes).max().expect("there are plans");
         for (quads, summed_columns, shrink_splits) in [(1, 4, 16), (8, 16, 16), (8, 4, 2), (8, 4, u32::MAX)] {
-            let choice = FusedChoice {
-                quads,
-                expand_quads: 1,
-                summed_columns,
-                slices: 1,
-                shrink_splits,
-                broadcast: false,
-            };
+            let choice = FusedChoice { quads, summed_columns, shrink_splits, ..FusedChoice::default() };
             let tuned = plan_tuned(backward_input(), &wide, tokens, &device, Choice::Fused(choice));
             let taken = scratch_bytes(&tuned.expect("it fits"));
             assert!(taken <= most, "{choice:?} takes {taken} bytes, not {most}");
         }
     }
     for splits in [2, 64, 300, 1000, 10_000, u32::MAX] {
-        let choice = Choice::Outer(OuterChoice { rows: 16, splits, broadcast: false, separate: false });
+        let choice = Choice::Outer(OuterChoice { rows: 16, splits, ..OuterChoice::default() });
         let tuned = plan_tuned(backward_params(), &config, tokens, &device, choice).expect("it fits");
         let taken = scratch_bytes(&tuned);
         assert!(taken <= most, "{splits} splits take {taken} bytes");
