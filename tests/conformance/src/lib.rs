@@ -61,6 +61,9 @@ pub struct Options {
     /// Stop at the first failure
     #[arg(long)]
     fail_fast: bool,
+    /// Run the trials whose names contain this before all others
+    #[arg(long, value_name = "TEXT")]
+    first: Option<String>,
     /// Only list which cases each device can run, and what it lacks for the others
     #[arg(long)]
     support: bool,
@@ -112,7 +115,10 @@ fn try_run(mut options: Options) -> Result<ExitCode, String> {
         options.harness.test_threads = Some(1);
     }
     let suite = Arc::new(Suite::new(&devices, options.fail_fast));
-    let trials = suite::trials(&suite, &devices, &options);
+    let mut trials = suite::trials(&suite, &devices, &options);
+    if let Some(first) = &options.first {
+        trials.sort_by_key(|trial| !trial.name().contains(first));
+    }
     let conclusion = libtest_mimic::run(&options.harness, trials);
     if options.harness.list {
         return Ok(ExitCode::SUCCESS);

@@ -11,6 +11,20 @@ pub(super) struct Defect {
     pub(super) survives: Option<&'static str>,
 }
 
+impl Defect {
+    /// Where to look first: in the names of the trials that are the likeliest to notice it.
+    pub(super) fn trials(&self) -> &'static str {
+        match self.file.split_once('/') {
+            Some((_, file)) if file.starts_with("linear") => " linear/",
+            Some((_, file)) if file.starts_with("backward_params") => " backward_params/",
+            Some((_, file)) if file.starts_with("adamw") || file.starts_with("gradient_norm") => " adamw/",
+            Some(("optimiser", _)) => " adamw/",
+            Some((_, file)) if file.contains("backward") => " backward_input/",
+            _ => " forward/",
+        }
+    }
+}
+
 const fn defect(name: &'static str, file: &'static str, find: &'static str, replace: &'static str) -> Defect {
     Defect { name, file, find, replace, survives: None }
 }

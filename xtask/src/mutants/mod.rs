@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Resu
     let build = Build { tree, target };
 
     println!("the suite without a defect");
-    match build.suite(suite_options)? {
+    match build.suite("", suite_options)? {
         Verdict::Survives => {}
         Verdict::Killed(failure) => return Err(format!("the suite fails without any defect: {failure}")),
         Verdict::Hangs => return Err(format!("the suite takes over {PATIENCE:?} without any defect")),
@@ -102,7 +102,7 @@ impl Build {
             return Err(format!("{}: its text is {count} times in {}, not once", defect.name, defect.file));
         }
         std::fs::write(&file, whole.replace(defect.find, defect.replace)).map_err(failed)?;
-        let verdict = self.suite(suite_options);
+        let verdict = self.suite(defect.trials(), suite_options);
         std::fs::write(&file, whole).map_err(failed)?;
         match verdict {
             Ok(Verdict::Killed(failure)) if failure.contains("while compiling") => {
@@ -112,8 +112,8 @@ impl Build {
         }
     }
 
-    /// Builds and runs the suite.
-    fn suite(&self, suite_options: &[OsString]) -> Result<Verdict, String> {
+    /// Builds and runs the suite, trials whose names contain `first` before the others.
+    fn suite(&self, first: &str, suite_options: &[OsString]) -> Result<Verdict, String> {
         let mut cargo = cargo_on(&self.tree.join("Cargo.toml"), &["build", "--quiet", "--package", SUITE]);
         let built = cargo.arg("--target-dir").arg(&self.target).status();
         match built.map_err(|error| format!("cargo could not be run: {error}"))? {
@@ -125,7 +125,7 @@ impl Build {
         let mut command = Command::new(executable);
         command
             .current_dir(&self.tree)
-            .args(["--quiet", "--fail-fast", "--out"])
+            .args(["--quiet", "--fail-fast", "--first", first, "--out"])
             .arg(self.target.join("reports"));
         // Mesa's software drivers then have subgroups of four, which miss barriers that eight hide,
         // and must not take shaders from a cache that was filled without it.

@@ -93,9 +93,9 @@ impl LayerOp {
 impl Op for LayerOp {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
         let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
-        let operands = prepared.recordings().flat_map(|recording| &recording.tensors);
-        let mut tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
-        tensors.dedup_by_key(|(name, _)| *name);
+        // All its recordings take the same tensors.
+        let operands = prepared.recordings().last().into_iter().flat_map(|recording| &recording.tensors);
+        let tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
         let bound = prepared.bind(&tensors)?;
         let batch = Batch::new(kernels, self.tokens)?;
         Ok(Box::new(move |pass| bound.encode(pass, &batch)))
