@@ -23,11 +23,12 @@
 //@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, QUADS, STAGED_ROWS, STEP, WORKGROUP
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
+const_assert STEP <= 16u;
 
 alias Sums = array<vec4<f32>, 4u * EXPAND_QUADS>;
 
-// Adds row `step` of those that are unrolled, with the coefficients from `base` on.
-fn add_row(m: vec4<f32>, own_coefficient: vec4<f32>, step: u32, base: u32, sums: ptr<function, Sums>) {
+// Adds row `step` of a step, whose coefficients start at `base`.
+fn add_row(m: vec4<f32>, step: u32, own_coefficient: vec4<f32>, base: u32, sums: ptr<function, Sums>) {
     for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
         let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
         (*sums)[4u * quad] += z.x * m;
@@ -35,6 +36,26 @@ fn add_row(m: vec4<f32>, own_coefficient: vec4<f32>, step: u32, base: u32, sums:
         (*sums)[4u * quad + 2u] += z.z * m;
         (*sums)[4u * quad + 3u] += z.w * m;
     }
+}
+
+// Adds rows `first` .. `first + 4` of a step, as far as it has them.
+fn add_rows(
+    first: u32,
+    at: u32,
+    row_vecs: u32,
+    own_coefficient: vec4<f32>,
+    base: u32,
+    sums: ptr<function, Sums>,
+) {
+    let last = STEP - 1u - first;
+    let m0 = vec_parameters(at + first * row_vecs);
+    let m1 = vec_parameters(at + (first + min(1u, last)) * row_vecs);
+    let m2 = vec_parameters(at + (first + min(2u, last)) * row_vecs);
+    let m3 = vec_parameters(at + (first + min(3u, last)) * row_vecs);
+    add_row(m0, first, own_coefficient, base, sums);
+    if (last >= 1u) { add_row(m1, first + 1u, own_coefficient, base, sums); }
+    if (last >= 2u) { add_row(m2, first + 2u, own_coefficient, base, sums); }
+    if (last >= 3u) { add_row(m3, first + 3u, own_coefficient, base, sums); }
 }
 
 // Stores the sums of the four tokens from first_row + 4 * quad on.
@@ -81,18 +102,12 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     let base = row * QUADS + first_quad;
                     let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
                     let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
-                    for (var step = 0u; step < STEP; step += 4u) {
-                        let last = STEP - 1u - step;
-                        let m0 = vec_parameters(at);
-                        let m1 = vec_parameters(at + min(1u, last) * row_vecs);
-                        let m2 = vec_parameters(at + min(2u, last) * row_vecs);
-                        let m3 = vec_parameters(at + min(3u, last) * row_vecs);
-                        at += min(4u, last + 1u) * row_vecs;
-                        add_row(m0, own_coefficient, step, base, &sums);
-                        if (last >= 1u) { add_row(m1, own_coefficient, step + 1u, base, &sums); }
-                        if (last >= 2u) { add_row(m2, own_coefficient, step + 2u, base, &sums); }
-                        if (last >= 3u) { add_row(m3, own_coefficient, step + 3u, base, &sums); }
-                    }
+                    // Unrolled by hand: some compilers would keep the loop, whose body is long.
+                    add_rows(0u, at, row_vecs, own_coefficient, base, &sums);
+                    if (STEP > 4u) { add_rows(4u, at, row_vecs, own_coefficient, base, &sums); }
+                    if (STEP > 8u) { add_rows(8u, at, row_vecs, own_coefficient, base, &sums); }
+                    if (STEP > 12u) { add_rows(12u, at, row_vecs, own_coefficient, base, &sums); }
+                    at += STEP * row_vecs;
                 }
             }
             // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the

@@ -334,12 +334,8 @@ impl FusedProblem {
         self.ways_to_expand(quads).flat_map(move |expand_quads| {
             halvings(self.most_slices(threads)).flat_map(move |slices| {
                 self.ways_to_shrink(threads, quads, summed_columns, device).flat_map(move |shrink_splits| {
-                    self.ways_to_coefficients(expand_quads, device).iter().map(move |&broadcast| FusedChoice {
-                        expand_quads,
-                        slices,
-                        shrink_splits,
-                        broadcast,
-                        ..choice
+                    self.ways_to_coefficients(expand_quads, device).iter().map(move |&broadcast| {
+                        FusedChoice { expand_quads, slices, shrink_splits, broadcast, ..choice }
                     })
                 })
             })

@@ -299,10 +299,7 @@ mod tests {
             }
             let [block] = blocks[..] else { return Err(TestCaseError::fail("not in one dispatch")) };
             prop_assert!(block.rows.is_multiple_of(4) && block.rows <= rows);
-            prop_assert_eq!(
-                block.workgroups,
-                matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * threads)
-            );
+            prop_assert_eq!(block.workgroups, matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * threads));
             prop_assert!(!broadcast || block.rows <= 4 * broadcast_lanes);
             all += block.workgroups * block.rows;
         }

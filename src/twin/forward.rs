@@ -43,11 +43,14 @@ pub fn forward(
         };
         for o in 0..d_out {
             let base = base.map(|base| base[token * d_out + o]);
-            output.y.push(dot_onto(base, (0..experts).flat_map(|i| {
-                let factor = scaling * w[i];
-                let b = row(&parameters.b[i], o, rank);
-                h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
-            })));
+            output.y.push(dot_onto(
+                base,
+                (0..experts).flat_map(|i| {
+                    let factor = scaling * w[i];
+                    let b = row(&parameters.b[i], o, rank);
+                    h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
+                }),
+            ));
         }
         output.h.extend(h);
         output.w.extend(w);

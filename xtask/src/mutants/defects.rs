@@ -124,8 +124,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "shrink column group repeated",
         "product/shrink.wgsl",
-        "load_column(first + column + min(1u, last),",
-        "load_column(column + min(1u, last),",
+        "load_column(first + at + min(1u, last),",
+        "load_column(at + min(1u, last),",
     ),
     defect(
         "shrink tokens swapped",
@@ -133,9 +133,24 @@ pub(super) const DEFECTS: &[Defect] = &[
         "load_source(row2, k),\n            load_source(row3, k),",
         "load_source(row3, k),\n            load_source(row2, k),",
     ),
-    defect("shrink elements swapped", "product/shrink.wgsl", "m.y * x[1]) + m.z * x[2]", "m.y * x[2]) + m.z * x[1]"),
-    defect("shrink fourth column repeats the third", "product/shrink.wgsl", "load_column(first + column + last,", "load_column(first + column + min(2u, last),"),
-    defect("shrink columns past a pass added", "product/shrink.wgsl", "(*sums)[column + 1u] = add_products((*sums)[column + 1u], x, m1);", "(*sums)[column + 1u] = add_products((*sums)[column], x, m1);"),
+    defect(
+        "shrink elements swapped",
+        "product/shrink.wgsl",
+        "m.y * x[1]) + m.z * x[2]",
+        "m.y * x[2]) + m.z * x[1]",
+    ),
+    defect(
+        "shrink fourth column repeats the third",
+        "product/shrink.wgsl",
+        "load_column(first + at + last,",
+        "load_column(first + at + min(2u, last),",
+    ),
+    defect(
+        "shrink columns past a pass added",
+        "product/shrink.wgsl",
+        "(*sums)[at + 1u] = add_products((*sums)[at + 1u], x, m1);",
+        "(*sums)[at + 1u] = add_products((*sums)[at], x, m1);",
+    ),
     // shrink
     defect("shrink splits overlap", "kernel/shrink.wgsl", "return split * dims.split_vecs;", "return 0u;"),
     defect(
@@ -215,8 +230,18 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let column = first + item / QUADS;",
     ),
     // part/lanes_subgroup
-    defect("shrink groups sum the same columns", "lanes/sums_subgroup.wgsl", "let first = round + group * PASS_COLUMNS;", "let first = round;"),
-    defect("shrink groups past the last column", "lanes/sums_subgroup.wgsl", "first + column < end)", "first + column <= end)"),
+    defect(
+        "shrink groups sum the same columns",
+        "lanes/sums_subgroup.wgsl",
+        "let first = round + group * PASS_COLUMNS;",
+        "let first = round;",
+    ),
+    defect(
+        "shrink groups past the last column",
+        "lanes/sums_subgroup.wgsl",
+        "first + column < end)",
+        "first + column <= end)",
+    ),
     defect(
         "shrink shuffle lost",
         "lanes/sums_subgroup.wgsl",
@@ -264,11 +289,31 @@ pub(super) const DEFECTS: &[Defect] = &[
         ),
     },
     // part/expand
-    defect("expand accumulation ignored", "product/expand.wgsl", "sums[token] = load_target(min(target_row + token, tokens - 1u), c);", "sums[token] = vec4<f32>(0.0);"),
-    defect("expand added to another token", "product/expand.wgsl", "load_target(min(target_row + token,", "load_target(min(target_row + token + 1u,"),
-    defect("expand row index transposed", "product/expand.wgsl", "at + min(1u, last) * row_vecs", "at + min(1u, last)"),
-    defect("expand fourth row repeats the third", "product/expand.wgsl", "at + min(3u, last) * row_vecs", "at + min(2u, last) * row_vecs"),
-    defect("expand fours of rows overlap", "product/expand.wgsl", "at += min(4u, last + 1u) * row_vecs;", "at += row_vecs;"),
+    defect(
+        "expand accumulation ignored",
+        "product/expand.wgsl",
+        "sums[token] = load_target(min(target_row + token, tokens - 1u), c);",
+        "sums[token] = vec4<f32>(0.0);",
+    ),
+    defect(
+        "expand added to another token",
+        "product/expand.wgsl",
+        "load_target(min(target_row + token,",
+        "load_target(min(target_row + token + 1u,",
+    ),
+    defect(
+        "expand row index transposed",
+        "product/expand.wgsl",
+        "(first + min(1u, last)) * row_vecs",
+        "(first + min(1u, last))",
+    ),
+    defect(
+        "expand fourth row repeats the third",
+        "product/expand.wgsl",
+        "(first + min(3u, last)) * row_vecs",
+        "(first + min(2u, last)) * row_vecs",
+    ),
+    defect("expand steps overlap", "product/expand.wgsl", "at += STEP * row_vecs;", "at += row_vecs;"),
     defect("expand rows past a step added", "product/expand.wgsl", "if (last >= 3u) {", "if (true) {"),
     defect("expand tokens swapped", "product/expand.wgsl", "+= z.z * m;", "+= z.y * m;"),
     defect(
@@ -617,9 +662,24 @@ pub(super) const DEFECTS: &[Defect] = &[
         "at * ROW_QUADS_TENSOR, own,",
         "0u, own,",
     ),
-    defect("outer fourth token repeats the third", "product/outer.wgsl", "load_TENSOR(first + token + 3u, readable)", "load_TENSOR(first + token + 2u, readable)"),
-    defect("outer tokens of a four share coefficients", "product/outer.wgsl", "(token + 1u) * ROW_QUADS_TENSOR", "token * ROW_QUADS_TENSOR"),
-    defect("outer rest of the tokens lost", "product/outer.wgsl", "for (var at = count - rest; at < count; at++)", "for (var at = count - rest; at < count / 4u * 4u; at++)"),
+    defect(
+        "outer fourth token repeats the third",
+        "product/outer.wgsl",
+        "load_TENSOR(first + token + 3u, readable)",
+        "load_TENSOR(first + token + 2u, readable)",
+    ),
+    defect(
+        "outer tokens of a four share coefficients",
+        "product/outer.wgsl",
+        "(token + 1u) * ROW_QUADS_TENSOR",
+        "token * ROW_QUADS_TENSOR",
+    ),
+    defect(
+        "outer rest of the tokens lost",
+        "product/outer.wgsl",
+        "for (var at = count - rest; at < count; at++)",
+        "for (var at = count - rest; at < count / 4u * 4u; at++)",
+    ),
     defect(
         "outer splits overlap",
         "product/outer.wgsl",
@@ -756,7 +816,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "at += 2u * THREADS",
     ),
     defect("norm loses the fourth load", "kernel/gradient_norm.wgsl", "add_squares(gradient3, &sums);", ""),
-    defect("norm counts what lies past the end", "kernel/gradient_norm.wgsl", "gradients[min(at, dims.vecs - 1u)], at < dims.vecs)", "gradients[min(at, dims.vecs - 1u)], true)"),
+    defect(
+        "norm counts what lies past the end",
+        "kernel/gradient_norm.wgsl",
+        "gradients[min(at, dims.vecs - 1u)], at < dims.vecs)",
+        "gradients[min(at, dims.vecs - 1u)], true)",
+    ),
     defect("norm barrier removed", "kernel/gradient_norm.wgsl", "workgroupBarrier();", ""),
     defect(
         "norm squares small gradients as they are",
