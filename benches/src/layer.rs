@@ -5,7 +5,7 @@ use hydralora::{
     ForwardOptions, Kernels, Operation, Plans, Tensor, WriteMode, wgpu,
 };
 
-/// The tensors of a training step. Activations are of one type, everything else is f32.
+/// The tensors of a training step. Activations have one element type, everything else is f32.
 #[derive(Clone, Copy)]
 pub struct Tensors<'a> {
     pub x: Tensor<'a>,
@@ -25,7 +25,7 @@ pub struct Layer {
     pub backward_params: Bound,
 }
 
-/// The operations of a training step that overwrites its results, with activations of type `element`.
+/// The operations of a training step, with activations of type `element`. They overwrite their results.
 pub fn operations(element: Element) -> [Operation; 3] {
     let (write, x, y, g) = (WriteMode::Overwrite, element, element, element);
     [
@@ -43,7 +43,7 @@ pub fn operations(element: Element) -> [Operation; 3] {
 }
 
 impl Layer {
-    /// For exactly `tokens` tokens.
+    /// Binds the step for exactly `tokens` tokens.
     pub fn bind(
         kernels: &Kernels,
         config: &Config,

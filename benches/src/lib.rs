@@ -1,4 +1,4 @@
-//! What the benches measure: the library's operations and two alternatives to them, on the same inputs.
+//! Everything that the benches measure: the library's operations and two alternatives, on the same inputs.
 #![allow(
     clippy::missing_errors_doc,
     clippy::must_use_candidate,

@@ -1,4 +1,4 @@
-//! `cargo xtask roofline`: measures this device, and puts the tables and the plot into the docs.
+//! `cargo xtask roofline`: measures this device, and puts the tables and the plot into the documentation.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use crate::{Profile, cargo, driver};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Take the report in this folder, which the bundle's hydralora-roofline wrote on another machine,
-    /// and measure nothing
+    /// Use the report in this folder, which the bundle's hydralora-roofline wrote on another machine, and
+    /// measure nothing
     #[arg(long, value_name = "FOLDER")]
     from: Option<PathBuf>,
-    /// Options of the measurement: --shape, --grid, --element, --rounds, --also; `-- --help` tells more
+    /// Options of the measurement: --shape, --grid, --element, --rounds, --also; `-- --help` describes them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<OsString>,
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(root: &Path, options: Options) -> Result<(), String> {
     if help { Ok(()) } else { publish(root, &folder) }
 }
 
-/// Puts a report into the document, in place of an earlier one of the same device.
+/// Puts a report into the document, and replaces an earlier one of the same device.
 fn publish(root: &Path, folder: &Path) -> Result<(), String> {
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|error| failed(&path, error));
