@@ -822,8 +822,10 @@ fn odd_claims_of_subgroups_do_no_harm() {
         let device = DeviceProfile { subgroup_lanes, ..DeviceProfile::new(wgpu::Limits::default(), 64) };
         for shape in [[64, 64, 8, 4], [8, 8, 1, 1], [5, 7, 300, 120], [4, 4, 16_383, 16_383]] {
             let refused = plans(&config(shape, Router::Input), 33, &device);
-            let fits = shape[2] < 100;
-            assert_eq!(refused.iter().all(Option::is_none), fits, "{shape:?}: {refused:?}");
+            // The others may be refused.
+            if shape[2] < 100 {
+                assert!(refused.iter().all(Option::is_none), "{shape:?}: {refused:?}");
+            }
         }
         // Kernels do not trust a profile that claims more than the device guarantees.
         let limits = wgpu::Limits {
