@@ -299,13 +299,17 @@ fn choices(cases: &mut Vec<Case>) {
     // Larger workgroups, fewer columns at a time, and groups of lanes that sum columns side by side: 27 columns
     // of backward's shrink, and 12 of forward's, are no whole rounds.
     for (threads, columns, [quads, expand_quads, summed_columns, slices, shrink_splits]) in
-        [(128, 16, [4, 2, 2, 2, 0]), (256, 8, [2, 1, 1, 1, 0]), (256, 8, [8, 4, 1, 1, 2])]
+        [(128, 16, [4, 2, 2, 2, 0]), (256, 8, [2, 1, 1, 2, 0]), (256, 8, [8, 4, 1, 1, 2])]
     {
         let choice = FusedChoice { threads, columns, ..FusedChoice::default() };
         let choice = FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, ..choice };
+        for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
+            let case = Case::new(operation, Shape::new(33, [1540, 1100], [9, 3]));
+            cases.push(case.accumulating().planned_for(Planning::Chosen(Some(choice), None)));
+        }
         let outer = OuterChoice { threads, rows: 12, splits: 2, ..OuterChoice::default() };
-        let case = Case::new(Operation::Step(Router::Input), Shape::new(133, [1540, 1100], [9, 3]));
-        cases.push(case.accumulating().planned_for(Planning::Chosen(Some(choice), Some(outer))));
+        let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(133, [516, 260], [9, 3]));
+        cases.push(case.planned_for(Planning::Chosen(None, Some(outer))));
     }
     for (threads, quads, columns, groups, rounds) in [
         (64, 2, 16, 2, 1),
