@@ -9,7 +9,7 @@ mod safety;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -90,16 +90,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Cargo runs benches in their package's folder, and files in options are meant from the project's.
-fn enter_project() -> std::io::Result<()> {
-    match std::env::var_os("CARGO_MANIFEST_DIR") {
-        Some(package) => std::env::set_current_dir(Path::new(&package).join("..")),
-        None => Ok(()),
-    }
-}
-
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    enter_project()?;
+    hydralora_benches::enter_project()?;
     let gpu = pollster::block_on(Gpu::from_env())?;
     let stopwatch = Stopwatch::new(&gpu)?;
     let kernels = Kernels::new(&gpu.device, &gpu.queue);

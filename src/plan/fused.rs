@@ -1,7 +1,7 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::cost::filled;
-use super::quirks::Quirks;
+use super::cost::Traffic;
+use super::quirks::{Costs, Quirks, filled};
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
@@ -83,6 +83,7 @@ pub(crate) struct FusedProblem {
     pub(crate) expand_rows: u32,
     /// Whether the coefficients of those rows take the place of the lanes' sums. Otherwise they are resident.
     pub(crate) staged: bool,
+    pub(crate) traffic: Traffic,
 }
 
 /// The placement of a separate shrink.
@@ -369,10 +370,17 @@ impl FusedProblem {
         Ok(FusedPlacement { choice, shrink, tile, slice_vecs, grid, memory })
     }
 
-    /// The predicted time in the units of `cost`: that of a thread, times the number of times that the
+    /// What plans are ranked by: on a GPU the predicted seconds.
+    fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`: that of a thread, times the number of times that the
     /// workgroups fill the device.
-    pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Quirks::of(device).costs;
+    fn software_cost(&self, plan: &FusedPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
         let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
         let [quads, lanes, pass_columns, expand_quads] =
             [tile.quads, tile.lanes, tile.pass_columns, tile.expand_quads].map(f64::from);
@@ -439,6 +447,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
     use crate::layer::{Config, Router};
 
     /// Shapes and devices, small and large.
@@ -463,6 +472,12 @@ mod tests {
                     target_vecs: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
+                    traffic: Traffic {
+                        source: Element::F32,
+                        matrix: Element::F32,
+                        target: Element::F16,
+                        accumulate: backward,
+                    },
                 };
                 let (memory, busy, software, subgroup_lanes) = device;
                 let limits =
