@@ -136,3 +136,6 @@ fn packing(element: Element) -> f64 {
         Element::Bf16 => 40.0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -587,6 +587,7 @@ mod tests {
             // A candidate's choice gives the same placement, and an impossible choice is refused.
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(*plan));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = FusedChoice { quads: 3, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());

@@ -335,6 +335,7 @@ mod tests {
             }
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(plan.clone()));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = OuterChoice { rows: 5, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());
