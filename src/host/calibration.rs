@@ -32,15 +32,14 @@ pub struct Calibration {
 
 /// Bytes of each of the two buffers of the probes, on a graphics card, which is more than caches hold; on
 /// other GPUs; and on software devices.
-const LARGE: u64 = 128 << 20;
-const MEDIUM: u64 = 64 << 20;
-const SMALL: u64 = 16 << 20;
+const BYTES: [u64; 3] = [128 << 20, 64 << 20, 16 << 20];
 /// Bytes that the last cache holds, and the nearest one does not.
 const CACHED: u64 = 1 << 20;
 /// Runs of each probe, of which the fastest counts.
 const RUNS: usize = 3;
-/// Workgroups that fill any device, for rates of arithmetic and of reads.
+/// Workgroups that fill any GPU, for rates of arithmetic and of reads; and any processor.
 const MANY: u32 = 4096;
+const MANY_IN_SOFTWARE: u32 = 64;
 /// Workgroups of the copy.
 const COPIERS: u32 = 8192;
 /// Dispatches that do nothing, one after the other.
@@ -73,9 +72,10 @@ impl Calibration {
         let bench = Bench::new(gpu)?;
         let arithmetic =
             bench.pipeline("probe multiply_add", include_str!("probe/multiply_add.wgsl")).await?;
-        let [all, one] =
-            [bench.step(&arithmetic, MANY, LARGE).await?, bench.step(&arithmetic, 1, LARGE).await?];
-        let cores = (f64::from(MANY) * one / all).round().clamp(1.0, f64::from(MANY));
+        let many = bench.many;
+        let all = bench.step(&arithmetic, many, bench.bytes).await?;
+        let one = bench.step(&arithmetic, 1, bench.bytes).await?;
+        let cores = (f64::from(many) * one / all).round().clamp(1.0, f64::from(many));
 
         let nothing = bench.pipeline("probe nothing", include_str!("probe/nothing.wgsl")).await?;
         let first = bench.dispatches(&nothing, 1).await?;
@@ -89,27 +89,33 @@ impl Calibration {
         let walk = bench.pipeline("probe walk", include_str!("probe/walk.wgsl")).await?;
         let (memory_latency, bytes_in_flight) = bench.walks(&walk).await?;
         let cache_latency = bench.step(&walk, 1, CACHED).await?;
-        let cached = bench.step(&walk, MANY, CACHED).await?;
+        let cached = bench.step(&walk, many, CACHED).await?;
         let read = bench.pipeline("probe workgroup_read", include_str!("probe/workgroup_read.wgsl")).await?;
-        let read = bench.step(&read, MANY, LARGE).await?;
+        let read = bench.step(&read, many, bench.bytes).await?;
 
-        let threads = 128.0 * f64::from(MANY);
+        let threads = 128.0 * f64::from(many);
         let numbers = DeviceNumbers {
-            launch,
-            gap,
-            memory_bandwidth: 2.0 * bench.bytes as f64 / copied,
-            cache_bandwidth: WALKED * f64::from(MANY) / cached,
-            memory_latency,
-            cache_latency,
-            multiply_adds: MULTIPLY_ADDS * threads / all,
-            load_bandwidth: READ_BYTES * threads / read,
-            bytes_in_flight,
+            launch: rounded(launch),
+            gap: rounded(gap),
+            memory_bandwidth: rounded(2.0 * bench.bytes as f64 / copied),
+            cache_bandwidth: rounded(WALKED * f64::from(many) / cached),
+            memory_latency: rounded(memory_latency),
+            cache_latency: rounded(cache_latency),
+            multiply_adds: rounded(MULTIPLY_ADDS * threads / all),
+            load_bandwidth: rounded(READ_BYTES * threads / read),
+            bytes_in_flight: rounded(bytes_in_flight),
             cores: cores as u32,
             ..class
         };
         numbers.check()?;
         Ok(Self { numbers, clock })
     }
+}
+
+/// A number to three digits. It is no more exact than that, and files give it back bit for bit, so that plans
+/// do not change between one run and the next.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.2e}").parse().unwrap_or(number)
 }
 
 /// `struct Dims` in `probe/bindings.wgsl`.
@@ -128,6 +134,8 @@ struct Bench<'a> {
     stopwatch: Stopwatch,
     /// Bytes of the source and of the target, a power of two.
     bytes: u64,
+    /// Workgroups that fill the device.
+    many: u32,
     uniform: wgpu::Buffer,
     layout: wgpu::BindGroupLayout,
     bindings: wgpu::BindGroup,
@@ -139,10 +147,11 @@ impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu) -> Result<Self, Error> {
         let limits = gpu.device.limits();
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).max(CACHED);
-        let bytes = match gpu.device.adapter_info().device_type {
-            wgpu::DeviceType::Cpu => SMALL,
-            wgpu::DeviceType::IntegratedGpu => MEDIUM,
-            _ => LARGE,
+        let [large, medium, small] = BYTES;
+        let (bytes, many) = match gpu.device.adapter_info().device_type {
+            wgpu::DeviceType::Cpu => (small, MANY_IN_SOFTWARE),
+            wgpu::DeviceType::IntegratedGpu => (medium, MANY),
+            _ => (large, MANY),
         };
         let bytes = bytes.min(1 << most.ilog2());
         let source = gpu.zeroed("probe source", bytes as usize / 4)?;
@@ -170,7 +179,7 @@ impl<'a> Bench<'a> {
             (uniform, layout, bindings)
         })?;
         let stopwatch = Stopwatch::new(gpu)?;
-        Ok(Self { gpu, stopwatch, bytes, uniform, layout, bindings, next: Cell::new(0) })
+        Ok(Self { gpu, stopwatch, bytes, many, uniform, layout, bindings, next: Cell::new(0) })
     }
 
     /// A probe. It has all of wgpu's checks: what they cost is small beside what a step does.
@@ -232,12 +241,12 @@ impl<'a> Bench<'a> {
         workgroups: u32,
         bytes: u64,
     ) -> Result<f64, Error> {
-        const MOST_STEPS: u32 = 1 << 14;
+        const MOST_STEPS: u32 = 1 << 12;
         let enough = match self.stopwatch.clock() {
             Clock::Device => 5e-5,
             Clock::Wall => 1e-3,
         };
-        let mut steps = 4;
+        let mut steps = 1;
         loop {
             let short = self.run(pipeline, [workgroups, 1, steps], bytes).await?;
             let long = self.run(pipeline, [workgroups, 1, 5 * steps], bytes).await?;
@@ -269,7 +278,7 @@ impl<'a> Bench<'a> {
         let mut bandwidths: Vec<(f64, f64)> = Vec::new();
         let mut workgroups = 1;
         let mut latency = 0.0;
-        while workgroups <= MANY {
+        while workgroups <= self.many {
             let step = self.step(walk, workgroups, self.bytes).await?;
             if workgroups == 1 {
                 latency = step;
