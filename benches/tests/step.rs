@@ -163,22 +163,23 @@ impl Recorded {
 }
 
 #[test]
-fn a_step_is_three_dispatches_an_adapter() {
+fn a_step_is_four_dispatches_an_adapter() {
     let dispatches = |tokens, device: &DeviceProfile| -> usize {
         let planner = Planner::new(device.clone());
         let recordings = Model { tokens, ..LLAMA_2_7B }.recordings(&planner).expect("it fits");
         recordings.iter().map(|recording| recording.steps.len()).sum()
     };
     let device = |busy_workgroups| DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
-    // The moments of 27 million parameters are two bindings of 128 MiB, so that AdamW is two.
-    assert_eq!(dispatches(2048, &device(1)), 3 * 96 + 2);
+    // The shrink of backward's 32 columns is apart, since g would be read twice by a single dispatch. The moments
+    // of 27 million parameters are two bindings of 128 MiB, so that AdamW is two.
+    assert_eq!(dispatches(2048, &device(1)), 4 * 96 + 2);
     let mut roomy = device(1);
     roomy.limits.max_storage_buffer_binding_size = 1 << 28;
-    assert_eq!(dispatches(2048, &roomy), 3 * 96 + 1);
+    assert_eq!(dispatches(2048, &roomy), 4 * 96 + 1);
     // In software the kinds of gradients are apart.
     assert_eq!(dispatches(2048, &DeviceProfile { software: true, ..device(1) }), 4 * 96 + 2);
     // On a wide device tokens may be split, and the splits added up; for few tokens, shrinks be apart.
-    for (tokens, most) in [(2048, 4), (16, 5)] {
+    for (tokens, most) in [(2048, 5), (16, 5)] {
         let dispatches = dispatches(tokens, &device(256));
         assert!((3 * 96 + 2..=most * 96 + 2).contains(&dispatches), "{dispatches} for {tokens} tokens");
     }

@@ -3,10 +3,12 @@
 use std::sync::LazyLock;
 
 use hydralora::calibration::Calibration;
+use hydralora::device::Gpu;
+use hydralora::stopwatch::Clock;
 use hydralora::tuner::Tuner;
-use hydralora::{Config, DeviceProfile, Element, Kernels, Operation};
+use hydralora::{Config, DeviceProfile, Element, Error, Kernels, Operation, wgpu};
 
-use crate::common::GPU;
+use crate::common::{GPU, adapter};
 
 static MEASURED: LazyLock<Calibration> =
     LazyLock::new(|| Calibration::measure(&GPU).expect("it is measured"));
@@ -68,4 +70,30 @@ fn a_tuner_keeps_its_calibration() {
     std::fs::write(&path, file.to_string()).expect("the folder can be written");
     assert_eq!(Tuner::load(&path, &GPU.device), Tuner::new(&GPU.device));
     std::fs::remove_file(&path).expect("it is there");
+}
+
+/// A device of this test's own.
+fn device(required_features: wgpu::Features) -> Gpu {
+    let descriptor = wgpu::DeviceDescriptor { required_features, ..Default::default() };
+    let request = adapter().request_device(&descriptor);
+    let (device, queue) = pollster::block_on(request).expect("every device has WebGPU's default limits");
+    Gpu { device, queue }
+}
+
+#[test]
+fn the_hosts_clock_does_where_the_device_has_none() {
+    let gpu = device(wgpu::Features::empty());
+    let Calibration { numbers, clock } = Calibration::measure(&gpu).expect("it is measured");
+    assert_eq!(clock, Clock::Wall);
+    numbers.check().expect("positive and finite");
+    // The host's part of a launch is not taken for the device's.
+    assert_eq!(numbers.launch, numbers.gap);
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let gpu = device(wgpu::Features::empty());
+    gpu.device.destroy();
+    let lost = Calibration::measure(&gpu);
+    assert!(matches!(lost, Err(Error::Device { .. })), "{lost:?}");
 }

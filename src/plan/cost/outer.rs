@@ -10,20 +10,28 @@ const LOADED_TOGETHER: f64 = 4.0;
 impl OuterProblem {
     /// The predicted seconds on a GPU: one dispatch after the other, and the reduction of the splits.
     pub(crate) fn seconds(&self, plan: &OuterPlacement, gpu: &DeviceNumbers) -> f64 {
-        let dispatches: f64 = plan.dispatches.iter().map(|dispatch| self.outer(dispatch, plan, gpu)).sum();
+        let threads = f64::from(WORKGROUP);
+        let dispatch = |dispatch| self.outer(dispatch, plan, threads, gpu);
+        let dispatches: f64 = plan.dispatches.iter().map(dispatch).sum();
         let gaps = plan.dispatches.len().saturating_sub(1) as f64 * gpu.gap;
         let reduce = if plan.choice.splits > 1 { gpu.gap + self.reduce(plan, gpu) } else { 0.0 };
         gpu.launch + dispatches + gaps + reduce
     }
 
     /// A dispatch: the mean of its blocks, which run side by side.
-    fn outer(&self, dispatch: &OuterDispatch, plan: &OuterPlacement, gpu: &DeviceNumbers) -> f64 {
+    fn outer(
+        &self,
+        dispatch: &OuterDispatch,
+        plan: &OuterPlacement,
+        threads: f64,
+        gpu: &DeviceNumbers,
+    ) -> f64 {
         let all: u32 = dispatch.blocks.iter().map(|block| block.workgroups).sum();
         let share = |block: &OuterBlock| f64::from(block.workgroups) / f64::from(all.max(1));
-        let threads = f64::from(WORKGROUP);
         let splits = f64::from(plan.choice.splits);
         let tokens = f64::from(plan.split_tokens);
-        let steps = self.blocks_of(dispatch).map(|(block, widths)| self.step(block, widths, plan, gpu));
+        let steps =
+            self.blocks_of(dispatch).map(|(block, widths)| self.step(block, widths, plan, threads, gpu));
         let shares = dispatch.blocks.iter().map(share);
         let sum = |of: fn(&Phase) -> f64| -> f64 {
             steps.iter().zip(shares.clone()).map(|(step, share)| share * of(step)).sum()
@@ -64,12 +72,18 @@ impl OuterProblem {
 
     /// A token in a block. `cached` is a workgroup's, `memory` all tokens' and workgroups', and `iterations`
     /// the rows of a thread.
-    fn step(&self, block: OuterBlock, row_vecs: u32, plan: &OuterPlacement, gpu: &DeviceNumbers) -> Phase {
+    fn step(
+        &self,
+        block: OuterBlock,
+        row_vecs: u32,
+        plan: &OuterPlacement,
+        threads: f64,
+        gpu: &DeviceNumbers,
+    ) -> Phase {
         if block.workgroups == 0 {
             return Phase::default();
         }
         let source = self.traffic.source;
-        let threads = f64::from(WORKGROUP);
         let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
         let staged_tokens = (threads / quads).min(f64::from(plan.split_tokens));
         let shuffles = if plan.choice.broadcast { 4.0 * quads } else { quads };
