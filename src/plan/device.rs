@@ -28,7 +28,8 @@ pub struct DeviceNumbers {
     pub load_bandwidth: f64,
     /// Bytes that have to be on their way from memory at any time for nine tenths of its bandwidth.
     pub bytes_in_flight: f64,
-    /// Cores: the units that hold workgroups, with [`LANES`] lanes each.
+    /// Cores: the units that hold workgroups, with 128 lanes each. Where a vendor's unit has half of them (AMD's
+    /// compute unit), two of its units are a core.
     pub cores: u32,
     /// Threads that a core holds at a time if each has some 128 registers.
     pub resident_threads: u32,
@@ -38,8 +39,7 @@ pub struct DeviceNumbers {
     pub registers: u32,
 }
 
-/// Lanes of a core that compute at the same time, in four subgroups of 32. Where a vendor's unit has half of
-/// them (AMD's compute unit), two of its units are a core here.
+/// Lanes of a core that compute at the same time, in four subgroups of 32.
 pub(super) const LANES: f64 = 128.0;
 
 /// Of the bytes in flight that nine tenths of the bandwidth take, the part that the smooth maximum of
