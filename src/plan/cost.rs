@@ -67,6 +67,29 @@ impl Phase {
         (resident, (self.workgroups / (cores * resident)).max(1.0))
     }
 
+    /// Several that run side by side in one dispatch, as one: a workgroup does what they do on average.
+    fn side_by_side(phases: &[Self]) -> Self {
+        let sum = |of: fn(&Self) -> f64| phases.iter().map(of).sum::<f64>();
+        let most = |of: fn(&Self) -> f64| phases.iter().map(of).fold(0.0, f64::max);
+        let workgroups = sum(|phase| phase.workgroups).max(1.0);
+        let mean = |of: fn(&Self) -> f64| {
+            phases.iter().map(|phase| phase.workgroups * of(phase)).sum::<f64>() / workgroups
+        };
+        Self {
+            workgroups,
+            threads: most(|phase| phase.threads),
+            workgroup_memory: most(|phase| phase.workgroup_memory),
+            registers: most(|phase| phase.registers),
+            iterations: mean(|phase| phase.iterations),
+            chain: mean(|phase| phase.chain),
+            instructions: mean(|phase| phase.instructions),
+            loaded: mean(|phase| phase.loaded),
+            shared: mean(|phase| phase.shared),
+            cached: sum(|phase| phase.cached),
+            memory: sum(|phase| phase.memory),
+        }
+    }
+
     /// The predicted seconds.
     fn seconds(&self, gpu: &DeviceNumbers) -> f64 {
         let cores = f64::from(gpu.cores.max(1));

@@ -1,6 +1,7 @@
 //! The predicted time of `backward_params`.
 
 use super::{EXCHANGE, Phase, bytes, later_groups, unpacking};
+use crate::layer::Config;
 use crate::plan::outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
 use crate::plan::{DeviceNumbers, WORKGROUP};
 
@@ -18,7 +19,7 @@ impl OuterProblem {
         gpu.launch + dispatches + gaps + reduce
     }
 
-    /// A dispatch: the mean of its blocks, which run side by side.
+    /// A dispatch, whose blocks run side by side: first the products, then the gradients are stored.
     fn outer(
         &self,
         dispatch: &OuterDispatch,
@@ -26,79 +27,77 @@ impl OuterProblem {
         threads: f64,
         gpu: &DeviceNumbers,
     ) -> f64 {
-        let all: u32 = dispatch.blocks.iter().map(|block| block.workgroups).sum();
-        let share = |block: &OuterBlock| f64::from(block.workgroups) / f64::from(all.max(1));
-        let splits = f64::from(plan.choice.splits);
-        let tokens = f64::from(plan.split_tokens);
-        let steps =
-            self.blocks_of(dispatch).map(|(block, widths)| self.step(block, widths, plan, threads, gpu));
-        let shares = dispatch.blocks.iter().map(share);
-        let sum = |of: fn(&Phase) -> f64| -> f64 {
-            steps.iter().zip(shares.clone()).map(|(step, share)| share * of(step)).sum()
-        };
-        let products = Phase {
-            workgroups: splits * f64::from(all),
-            threads,
-            workgroup_memory: 16.0 * threads,
-            registers: steps.iter().map(|step| step.registers).fold(0.0, f64::max),
-            iterations: tokens,
-            chain: sum(|step| step.chain),
-            instructions: sum(|step| step.instructions),
-            loaded: sum(|step| step.loaded),
-            shared: 0.0,
-            cached: splits * f64::from(all) * tokens * sum(|step| step.cached),
-            memory: steps.iter().map(|step| step.memory).sum(),
-        };
-        let rows = sum(|step| step.iterations);
-        // Gradients that are added to are loaded one by one, since each is stored before the next is read.
-        let adds = self.traffic.accumulate && plan.choice.splits == 1;
-        let store = Phase {
-            iterations: 1.0,
-            chain: if adds { rows * gpu.memory_latency } else { 0.0 },
-            instructions: 8.0 * rows,
-            cached: products.workgroups * threads * rows * 16.0 * if adds { 2.0 } else { 1.0 },
-            memory: if plan.choice.splits == 1 { self.gradient_bytes(adds) } else { 0.0 },
-            ..products
-        };
-        products.seconds(gpu) + Phase { loaded: 0.0, ..store }.seconds(gpu)
+        let Config { d_in, d_out, rank, .. } = self.config;
+        let blocks = dispatch.blocks.iter().zip([d_in, d_out, rank].map(|width| width.div_ceil(4)));
+        let blocks = blocks.filter(|(block, _)| block.workgroups > 0);
+        let (products, stores): (Vec<_>, Vec<_>) = blocks
+            .map(|(block, row_vecs)| {
+                let products = self.products(block, row_vecs, plan, threads, gpu);
+                (products, self.store(products, block, row_vecs, plan, gpu))
+            })
+            .unzip();
+        [products, stores].iter().map(|phases| Phase::side_by_side(phases).seconds(gpu)).sum()
     }
 
-    /// The blocks of a dispatch, with the vec4s of a row of X of each.
-    fn blocks_of(&self, dispatch: &OuterDispatch) -> [(OuterBlock, u32); 3] {
-        let widths = [self.config.d_in, self.config.d_out, self.config.rank];
-        let [shrink, expand, latent] = dispatch.blocks;
-        [(shrink, widths[0].div_ceil(4)), (expand, widths[1].div_ceil(4)), (latent, widths[2].div_ceil(4))]
-    }
-
-    /// A token in a block. `cached` is a workgroup's, `memory` all tokens' and workgroups', and `iterations`
-    /// the rows of a thread.
-    fn step(
+    /// The products of a block, one token after the other.
+    fn products(
         &self,
-        block: OuterBlock,
+        block: &OuterBlock,
         row_vecs: u32,
         plan: &OuterPlacement,
         threads: f64,
         gpu: &DeviceNumbers,
     ) -> Phase {
-        if block.workgroups == 0 {
-            return Phase::default();
-        }
         let source = self.traffic.source;
+        let tokens = f64::from(plan.split_tokens);
+        let workgroups = f64::from(plan.choice.splits) * f64::from(block.workgroups);
         let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
-        let staged_tokens = (threads / quads).min(f64::from(plan.split_tokens));
-        let shuffles = if plan.choice.broadcast { 4.0 * quads } else { quads };
+        let staged_tokens = (threads / quads).min(tokens);
+        let coefficients = if plan.choice.broadcast { 4.0 * quads } else { quads };
         // Factors are single floats, two for a coefficient of the expand block.
-        let staging = 8.0 * quads / threads;
+        let staged = 8.0 * quads / threads;
         Phase {
+            workgroups,
+            threads,
+            workgroup_memory: 16.0 * threads,
             registers: 4.0 * rows + 4.0 * LOADED_TOGETHER + 24.0,
-            iterations: rows,
-            chain: gpu.loaded_latency() / LOADED_TOGETHER.min(f64::from(plan.split_tokens))
-                + (gpu.cache_latency * (1.0 + 2.0 * EXCHANGE)) / staged_tokens,
-            instructions: 4.0 * rows + shuffles + 8.0 + unpacking(source) + 10.0 * staging,
-            loaded: threads * (4.0 * bytes(source) + 16.0 * quads + 4.0 * staging),
-            cached: threads * 4.0 * bytes(source) + threads * 4.0 * staging,
+            iterations: tokens,
+            chain: gpu.loaded_latency() / LOADED_TOGETHER.min(tokens)
+                + gpu.cache_latency * (1.0 + 2.0 * EXCHANGE) / staged_tokens,
+            instructions: 4.0 * rows + coefficients + 8.0 + unpacking(source) + 10.0 * staged,
+            loaded: threads * (4.0 * bytes(source) + 16.0 * quads + 4.0 * staged),
+            cached: workgroups * tokens * threads * (4.0 * bytes(source) + 4.0 * staged),
+            // Workgroups of other rows read the same at about the same time.
             memory: f64::from(self.tokens) * 4.0 * f64::from(row_vecs) * bytes(source),
             ..Phase::default()
+        }
+    }
+
+    /// Storing the gradients of a block, after its products.
+    fn store(
+        &self,
+        products: Phase,
+        block: &OuterBlock,
+        row_vecs: u32,
+        plan: &OuterPlacement,
+        gpu: &DeviceNumbers,
+    ) -> Phase {
+        let rows = f64::from(block.rows);
+        // Gradients that are added to are loaded one by one, since each is stored before the next is read.
+        let adds = self.traffic.accumulate && plan.choice.splits == 1;
+        let passes = if adds { 2.0 } else { 1.0 };
+        let bytes = 16.0 * rows * passes;
+        let column_blocks = (f64::from(row_vecs) / products.threads).ceil();
+        let row_blocks = f64::from(block.workgroups) / column_blocks;
+        Phase {
+            iterations: 1.0,
+            chain: if adds { rows * gpu.memory_latency } else { 0.0 },
+            instructions: 8.0 * rows,
+            loaded: 0.0,
+            cached: products.workgroups * products.threads * bytes,
+            // Copies of the gradients stay in the cache until they are added up.
+            memory: if plan.choice.splits == 1 { row_blocks * f64::from(row_vecs) * bytes } else { 0.0 },
+            ..products
         }
     }
 
