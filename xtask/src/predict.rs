@@ -10,8 +10,9 @@ const HEADING: &str = "## Predictions for GPUs: nothing here was measured
 
 What the planner's own cost model (`src/plan/cost.rs`) says of GPUs whose numbers are published or assumed. **No GPU has
 run these kernels**, so these are predictions, not results: they may be wrong by a factor of two, and their order is worth more
-than their values. The model takes it that loads are batched as the kernels write them, and knows nothing of what a
-compiler makes of them. At T <= 16 no kernel can come near the limit, since a dispatch takes longer to start than memory
+than their values. The model assumes that a thread has several loads on their way at a time (four rows of the parameters, four
+tokens of the outer products, a quad of y before the rows that are added to it), and knows nothing of what a compiler
+makes of a kernel. At T <= 16 no kernel can come near the limit, since a dispatch takes longer to start than memory
 takes for its bytes. `cargo xtask predict` writes this section.";
 
 pub(crate) fn run(root: &Path) -> Result<(), String> {
