@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
+use hydralora::Kernels;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
-use hydralora::{Element, Kernels};
-use hydralora_benches::contest::{Contest, Ours, Task};
+use hydralora_benches::contest::{Contest, Ours, Setting, Task};
 use hydralora_benches::grid::{self, Shape};
 
 /// A small shape of each kind, for tests.
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let mut wrong = false;
     let mut criterion = Criterion::default().configure_from_args();
     for shape in &shapes {
-        let contest = Ours::new(&gpu, &kernels, shape, Element::F32)
+        let contest = Ours::new(&gpu, &kernels, shape, Setting::CONTEST)
             .and_then(|ours| Contest::new(&gpu, &stopwatch, ours))
             .map(Rc::new);
         match contest {

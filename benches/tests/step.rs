@@ -162,22 +162,23 @@ impl Recorded {
 }
 
 #[test]
-fn a_step_is_three_dispatches_an_adapter() {
+fn a_step_is_four_dispatches_an_adapter() {
     let dispatches = |tokens, device: &DeviceProfile| -> usize {
         let planner = Planner::new(device.clone());
         let recordings = Model { tokens, ..LLAMA_2_7B }.recordings(&planner).expect("it fits");
         recordings.iter().map(|recording| recording.steps.len()).sum()
     };
     let device = |busy_workgroups| DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
-    // The moments of 27 million parameters take two bindings of 128 MiB, so AdamW has two dispatches.
-    assert_eq!(dispatches(2048, &device(1)), 3 * 96 + 2);
+    // The shrink of backward's 32 columns is separate, since a single dispatch would read g twice. The moments
+    // of 27 million parameters take two bindings of 128 MiB, so AdamW has two dispatches.
+    assert_eq!(dispatches(2048, &device(1)), 4 * 96 + 2);
     let mut roomy = device(1);
     roomy.limits.max_storage_buffer_binding_size = 1 << 28;
-    assert_eq!(dispatches(2048, &roomy), 3 * 96 + 1);
+    assert_eq!(dispatches(2048, &roomy), 4 * 96 + 1);
     // In software each kind of block has a separate dispatch.
     assert_eq!(dispatches(2048, &DeviceProfile { software: true, ..device(1) }), 4 * 96 + 2);
     // On a wide device tokens may be split, which adds a reduction. With few tokens, shrinks may be separate.
-    for (tokens, most) in [(2048, 4), (16, 5)] {
+    for (tokens, most) in [(2048, 6), (16, 5)] {
         let dispatches = dispatches(tokens, &device(256));
         assert!((3 * 96 + 2..=most * 96 + 2).contains(&dispatches), "{dispatches} for {tokens} tokens");
     }

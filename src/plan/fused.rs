@@ -1,13 +1,13 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::cost::filled;
-use super::quirks::Quirks;
+use super::cost::Traffic;
+use super::quirks::{Costs, Quirks, filled};
 use super::tile::{check_threads, ways_to_thread};
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
 /// The most columns of a shrink that a thread may keep in registers, four tokens each.
-const COLUMNS: [u32; 2] = [16, 8];
+const COLUMNS: [u32; 3] = [16, 8, 4];
 
 /// The groups of lanes that may sum columns of a shrink side by side.
 const GROUPS: [u32; 3] = [1, 2, 4];
@@ -35,7 +35,8 @@ pub struct FusedChoice {
     pub threads: u32,
     /// Tokens of a workgroup, in quads of four: 1, 2, 4 or 8.
     pub quads: u32,
-    /// The most columns of a shrink that a thread keeps in registers, four tokens each: 16, or on GPUs also 8.
+    /// The most columns of a shrink that a thread keeps in registers, four tokens each: 16, or on GPUs also 8
+    /// or 4.
     pub columns: u32,
     /// Groups of lanes that sum other columns side by side, so that what they all read is read once: 1, or
     /// with subgroups also 2 or 4.
@@ -112,6 +113,7 @@ pub(crate) struct FusedProblem {
     pub(crate) expand_rows: u32,
     /// Whether the coefficients of those rows take the place of the lanes' sums. Otherwise they are resident.
     pub(crate) staged: bool,
+    pub(crate) traffic: Traffic,
 }
 
 /// The placement of a separate shrink.
@@ -438,10 +440,17 @@ impl FusedProblem {
         Ok(FusedPlacement { choice, shrink, tile, slice_vecs, grid, memory })
     }
 
-    /// The predicted time in the units of `cost`: that of a thread, times the number of times that the
+    /// What plans are ranked by: on a GPU the predicted seconds.
+    fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`: that of a thread, times the number of times that the
     /// workgroups fill the device.
-    pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Quirks::of(device).costs;
+    fn software_cost(&self, plan: &FusedPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
         let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
         let [quads, lanes, pass_columns, expand_quads] =
             [tile.quads, tile.lanes, tile.pass_columns, tile.expand_quads].map(f64::from);
@@ -510,6 +519,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
     use crate::layer::{Config, Router};
 
     /// Shapes and devices, small and large.
@@ -534,6 +544,12 @@ mod tests {
                     target_vecs: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
+                    traffic: Traffic {
+                        source: Element::F32,
+                        matrix: Element::F32,
+                        target: Element::F16,
+                        accumulate: backward,
+                    },
                 };
                 let (memory, busy, software, subgroup_lanes) = device;
                 let limits =
@@ -642,6 +658,7 @@ mod tests {
             // A candidate's choice gives the same placement, and an impossible choice is refused.
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(*plan));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = FusedChoice { quads: 3, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());

@@ -1,7 +1,7 @@
 //! Blocks and token splits of `backward_params`.
 
-use super::cost::filled;
-use super::quirks::Quirks;
+use super::cost::Traffic;
+use super::quirks::{Costs, Quirks, filled};
 use super::tile::{check_threads, ways_to_thread};
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::error::Error;
@@ -49,6 +49,7 @@ pub(crate) struct OuterProblem {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
     pub(crate) tokens: u32,
+    pub(crate) traffic: Traffic,
 }
 
 /// The division of one of the three blocks of the layout: the shrink block, the expand block or the latent
@@ -196,10 +197,18 @@ impl OuterProblem {
         })
     }
 
-    /// The predicted time in the units of `cost`. For each dispatch, that of a thread times the number of
-    /// times that the workgroups fill the device; with several splits, also the time to add up their copies.
+    /// What plans are ranked by: on a GPU the predicted seconds.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
-        let Quirks { costs, runs_untaken_branches, .. } = Quirks::of(device);
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`. For each dispatch, that of a thread times the number of
+    /// times that the workgroups fill the device; with several splits, also the time to add up their copies.
+    fn software_cost(&self, plan: &OuterPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
+        let Quirks { runs_untaken_branches, .. } = Quirks::of(device);
         let splits = f64::from(plan.choice.splits);
         let threads = f64::from(plan.choice.threads);
         let wide = threads / f64::from(WORKGROUP);
@@ -252,6 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
     use crate::layer::Router;
 
     /// Shapes and devices, small and large.
@@ -266,7 +276,13 @@ mod tests {
                 let layout = config.layout().expect("below the limit on parameters");
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
                 let device = DeviceProfile { subgroup_lanes, software, ..device };
-                (OuterProblem { config, layout, tokens }, device)
+                let traffic = Traffic {
+                    source: Element::F32,
+                    matrix: Element::F32,
+                    target: Element::F32,
+                    accumulate: latent,
+                };
+                (OuterProblem { config, layout, tokens, traffic }, device)
             },
         )
     }
@@ -341,6 +357,7 @@ mod tests {
             }
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(plan.clone()));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = OuterChoice { rows: 5, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());

@@ -2,6 +2,7 @@
 //! how to get one.
 
 mod batch;
+mod calibration;
 mod common;
 mod errors;
 mod readme;

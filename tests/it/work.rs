@@ -59,13 +59,12 @@ fn many_tokens_cost_what_they_have_to() {
                             (1.0..=most).contains(&ratio),
                             "{name} of {config:?}: {ratio:.3} times the operations, at most {most:.3}"
                         );
-                        // Splits write copies of the gradients and read them again. In software a shrink may
-                        // be separate, and then writes the sums of its columns. Plans add nothing else.
+                        // Splits write copies of the gradients and read them again. A separate shrink writes the
+                        // sums of its columns. Plans add nothing else.
                         let added = planned.bytes - least.bytes;
                         let most = match operation {
                             Operation::BackwardParams(_) => 8 * config.layout().expect("it fits").bytes(),
-                            _ if device.software => 8192 * 4 * u64::from(rank * experts),
-                            _ => 0,
+                            _ => 8192 * 4 * u64::from((rank * experts).max(rank + experts)),
                         };
                         assert!(added <= 2 * most, "{name} of {config:?}: {added} more bytes");
                     }

@@ -5,11 +5,13 @@
 
 mod bundle;
 mod conformance;
+mod document;
 mod driver;
 mod implementation;
 mod isa;
 mod mutants;
 mod peers;
+mod predict;
 mod roofline;
 
 use std::ffi::OsString;
@@ -73,6 +75,9 @@ enum Task {
     /// Measure how close every kernel comes to this device's limits, and how far the alternatives are behind.
     /// Writes the tables of docs/benchmarks.md and a plot.
     Roofline(roofline::Options),
+    /// Predict how long every kernel takes on known GPUs, by the planner's cost model; writes
+    /// docs/benchmarks.md's table of predictions.
+    Predict,
     /// Measure the layer beside burn's and PyTorch's on this machine, in one table.
     Peers(peers::Options),
     /// Build the conformance suite and the benches as executables for another machine.
@@ -127,6 +132,7 @@ fn run(task: Task) -> Result<(), String> {
         }
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),
+        Task::Predict => predict::run(root),
         Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
     }

@@ -317,6 +317,7 @@ fn choices(cases: &mut Vec<Case>) {
         (128, 1, 8, 2, 2),
         (256, 4, 16, 2, 1),
         (256, 4, 8, 4, 1),
+        (128, 2, 4, 4, 2),
         (256, 2, 8, 2, 1),
     ] {
         for (operation, columns_of_all) in

@@ -133,7 +133,7 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     for (knob, values) in [
         ("threads", &[64, 128, 256][..]),
         ("quads", &[1, 2, 4, 8]),
-        ("columns", &[8, 16]),
+        ("columns", &[4, 8, 16]),
         ("groups", &[1, 2, 4]),
         ("outer threads", &[64, 128, 256]),
         ("expand_quads", &[1, 2, 4]),
