@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::kernel::{BindingKind, Parts, Shader};
-use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
+use crate::plan::{Choice, DeviceProfile, Grid};
 
 /// An operation planned for up to a number of tokens: its steps and their bindings.
 ///
@@ -262,7 +262,7 @@ impl Step {
         Error::check_limit(
             format_args!("{label} (threads in a workgroup)"),
             Limit::ComputeInvocationsPerWorkgroup,
-            u64::from(WORKGROUP),
+            u64::from(parts.threads),
             u64::from(device.limits.max_compute_invocations_per_workgroup),
             "request a device with compute shaders",
         )?;

@@ -95,9 +95,13 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     let device = DeviceProfile::new(wgpu::Limits::default(), 8);
     let mut reached = HashSet::new();
     for case in cases::all() {
-        let Planning::Chosen(fused, outer) = case.planning else { continue };
+        let (fused, outer, subgroup_lanes) = match case.planning {
+            Planning::Chosen(fused, outer) => (fused, outer, 1),
+            Planning::Shuffled(fused) => (Some(fused), None, 8),
+            _ => continue,
+        };
         let job = case.job();
-        let mut device = device.clone();
+        let mut device = DeviceProfile { subgroup_lanes, ..device.clone() };
         if case.beyond_defaults {
             device.limits.max_compute_workgroup_storage_size *= 2;
         }
@@ -107,14 +111,16 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
             let [Planned { recording, .. }] = &planned[..] else { return Err("no single recording".into()) };
             match recording.choice {
                 Some(Choice::Fused(choice)) if fused == Some(choice) => {
-                    let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, .. } =
-                        choice;
-                    reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
+                    let FusedChoice { threads, quads, columns, groups, expand_quads, .. } = choice;
+                    let FusedChoice { summed_columns, slices, shrink_splits, .. } = choice;
+                    reached.extend([("threads", threads), ("quads", quads), ("expand_quads", expand_quads)]);
+                    reached.extend([("columns", columns), ("groups", groups)]);
                     reached.extend([("summed_columns", summed_columns), ("slices", slices)]);
                     reached.insert(("shrink_splits", shrink_splits));
                 }
                 Some(Choice::Outer(choice)) if outer == Some(choice) => {
                     reached.extend([("rows", choice.rows), ("splits", choice.splits)]);
+                    reached.insert(("outer threads", choice.threads));
                     reached.insert(("separate", u32::from(choice.separate)));
                 }
                 other => return Err(format!("{case} takes {other:?}").into()),
@@ -125,7 +131,11 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         }
     }
     for (knob, values) in [
-        ("quads", &[1, 2, 4, 8][..]),
+        ("threads", &[64, 128, 256][..]),
+        ("quads", &[1, 2, 4, 8]),
+        ("columns", &[4, 8, 16]),
+        ("groups", &[1, 2, 4]),
+        ("outer threads", &[64, 128, 256]),
         ("expand_quads", &[1, 2, 4]),
         ("summed_columns", &[1, 2, 4, 8]),
         ("slices", &[1, 2, 3]),
