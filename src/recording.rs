@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::kernel::{BindingKind, Parts, Shader};
-use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP};
+use crate::plan::{Choice, DeviceProfile, Grid};
 
 /// An operation planned for up to a number of tokens: its steps and their bindings.
 ///
@@ -262,7 +262,7 @@ impl Step {
         Error::check_limit(
             format_args!("{label} (threads in a workgroup)"),
             Limit::ComputeInvocationsPerWorkgroup,
-            u64::from(WORKGROUP),
+            u64::from(parts.workgroup),
             u64::from(device.limits.max_compute_invocations_per_workgroup),
             "request a device with compute shaders",
         )?;
@@ -334,7 +334,7 @@ fn check_loops(
         device.max_loop_iterations,
         match shader {
             Shader::BackwardParams(_) => "process fewer tokens at a time, or use another driver",
-            Shader::Linear(_) => "use a narrower layer, or another driver",
+            Shader::Linear(_) | Shader::LinearReduce(_) => "use a narrower layer, or another driver",
             Shader::Shrink(_) | Shader::Forward(_) | Shader::BackwardInput(_) => {
                 "use a narrower layer, a smaller rank or fewer experts, or another driver"
             }

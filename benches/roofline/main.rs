@@ -17,7 +17,7 @@ use clap::{Parser, ValueEnum};
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
-use hydralora::{Choice, Element, Kernels, Operation};
+use hydralora::{Choice, Element, Kernels, LinearChoice, LinearWay, Operation};
 use hydralora_benches::contest::{self, Contest, Failure, Ours, Task};
 use hydralora_benches::grid::{self, Shape};
 use hydralora_benches::step::{self, StepCost};
@@ -298,6 +298,17 @@ fn describe(choice: &Choice) -> String {
             if choice.broadcast { ", held" } else { "" },
             if choice.separate { ", apart" } else { "" }
         ),
-        Choice::Linear(choice) => format!("{} tokens a thread", choice.thread_tokens),
+        Choice::Linear(choice) => {
+            let LinearChoice { threads, thread_tokens, thread_quads, splits, way } = choice;
+            let way = match way {
+                LinearWay::Tiled { depth } => format!("tiles of depth {depth}"),
+                LinearWay::Direct { lanes, step, broadcast } => {
+                    format!("{lanes} lanes, steps of {step}{}", if *broadcast { ", held" } else { "" })
+                }
+            };
+            format!(
+                "{threads} threads of {thread_tokens} tokens and {thread_quads} quads, {splits} splits, {way}"
+            )
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
     pub(crate) varying: Varying,
+    /// Threads in a workgroup.
+    pub(crate) workgroup: u32,
     /// Lanes that the shader assumes to be in one subgroup.
     pub(crate) subgroup_lanes: u32,
     constants: Vec<(String, String)>,
@@ -64,13 +66,18 @@ struct Thread {
 }
 
 impl Parts {
-    /// Starts with the uniform `dims` at binding 0.
+    /// Starts with the uniform `dims` at binding 0, for workgroups of [`WORKGROUP`] threads.
     pub(crate) fn new(label: &'static str) -> Self {
+        Self::with_workgroup(label, WORKGROUP)
+    }
+
+    /// The same for workgroups of `workgroup` threads.
+    pub(crate) fn with_workgroup(label: &'static str, workgroup: u32) -> Self {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
         let (constants, files) = (Vec::new(), Vec::new());
         let (thread, varying) = (Thread::default(), Varying::Nothing);
-        Self { label, bindings, varying, subgroup_lanes: 1, constants, files, thread }
-            .constant("WORKGROUP", WORKGROUP)
+        Self { label, bindings, varying, workgroup, subgroup_lanes: 1, constants, files, thread }
+            .constant("WORKGROUP", workgroup)
     }
 
     /// Adds the uniform of group 1.

@@ -109,8 +109,8 @@ impl Planner {
     }
 
     /// Records an operation for up to `tokens` tokens, with an order of sums that does not depend on their
-    /// number. The choice is the best for [`INVARIANT_TOKENS`] tokens without a separate shrink, whose splits
-    /// might not fit many tokens.
+    /// number. The choice is the best for [`INVARIANT_TOKENS`] tokens without partial sums in scratch memory,
+    /// which might not fit many tokens.
     fn plan_invariant(
         &self,
         operation: &Operation,
@@ -120,7 +120,11 @@ impl Planner {
         Error::check_dimension("tokens", tokens)?;
         let device = &self.profile;
         let mut choices = problem(operation, config, INVARIANT_TOKENS)?.choices(device)?;
-        choices.retain(|choice| !matches!(choice, Choice::Fused(fused) if fused.shrink_splits > 0));
+        choices.retain(|choice| match choice {
+            Choice::Fused(choice) => choice.shrink_splits == 0,
+            Choice::Linear(choice) => choice.splits == 1,
+            Choice::Outer(_) => true,
+        });
         let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
         let recording = first_that_runs(&*problem, &choices, device)?;
         Ok(recording.with_capacity(tokens))

@@ -72,7 +72,7 @@ fn uniforms_match() {
         check(&recording.steps[0].shader);
     }
     let kernels = |shader: &Shader| shader.source().label;
-    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 9, "kernels");
+    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 11, "kernels");
 }
 
 fn check(shader: &Shader) {
@@ -117,8 +117,18 @@ fn check(shader: &Shader) {
             );
         }
         Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, vecs, splits),
-        Shader::Linear(_) => {
-            assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride);
+        Shader::Linear(_) | Shader::LinearReduce(_) => {
+            assert_uniform!(
+                shader,
+                0,
+                LinearDims,
+                source_width,
+                target_width,
+                source_stride,
+                target_stride,
+                split_vecs,
+                splits
+            );
         }
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, vecs);
