@@ -22,8 +22,14 @@
 @group(0) @binding(1) var<storage, read> source: array<source_element>;
 @group(0) @binding(2) var<storage, read> weight: array<weight_element>;
 
-// The source's vec4s of STEP positions along the inner dimension, a lane for each where lanes broadcast.
-const HELD = (STEP * THREAD_TOKENS + BROADCAST_LANES - 1u) / BROADCAST_LANES;
+// Sums are in arrays for GROUP tokens each: compilers unroll loops over no more, and only then are sums
+// registers.
+const GROUP = min(THREAD_TOKENS, 8u);
+// vec4s of the source that a lane holds for the others.
+const HELD = (STEP * GROUP + BROADCAST_LANES - 1u) / BROADCAST_LANES;
+
+alias Weights = array<array<mat4x4<f32>, THREAD_QUADS>, STEP>;
+alias Sums = array<array<vec4<f32>, THREAD_QUADS>, GROUP>;
 
 // [token][quad][column][lane]: the sums of several lanes.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
@@ -38,6 +44,69 @@ fn coefficient(index: u32) -> vec4<f32> {
     let token = min(first_token + index % THREAD_TOKENS, batch_tokens() - 1u);
     let k = index / THREAD_TOKENS;
     return select(vec4<f32>(0.0), load_source(token, min(k, end_k - 1u)), k < end_k);
+}
+
+// Adds the products with GROUP tokens of the source, which begin at `index` of coefficient().
+fn multiply(index: u32, local: u32, weights: Weights, sums: ptr<function, Sums>) {
+    var held: array<vec4<f32>, HELD>;
+    for (var item = 0u; item < HELD; item++) {
+        let own = item * BROADCAST_LANES + local % BROADCAST_LANES;
+        held[item] = load_own(index + own / GROUP * THREAD_TOKENS + own % GROUP);
+    }
+    for (var step = 0u; step < STEP; step++) {
+        for (var token = 0u; token < GROUP; token++) {
+            let own = step * GROUP + token;
+            let value = broadcast(
+                held[own / BROADCAST_LANES],
+                own % BROADCAST_LANES,
+                index + step * LANES * THREAD_TOKENS + token,
+            );
+            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+                var sum = (*sums)[token][quad];
+                sum += value.x * weights[step][quad][0];
+                sum += value.y * weights[step][quad][1];
+                sum += value.z * weights[step][quad][2];
+                sum += value.w * weights[step][quad][3];
+                (*sums)[token][quad] = sum;
+            }
+        }
+    }
+}
+
+// Stores the sums of GROUP tokens from `token_begin` of the tile on.
+fn store(token_begin: u32, split: u32, first_quad: u32, local: u32, sums: ptr<function, Sums>) {
+    let column = local / LANES;
+    let lane = local % LANES;
+    let first_row = first_token + token_begin;
+    if (LANES == 1u) {
+        for (var token = 0u; token < GROUP; token++) {
+            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+                let c = first_quad + column * THREAD_QUADS + quad;
+                if (first_row + token < batch_tokens() && c < target_vecs()) {
+                    finish(split, first_row + token, c, (*sums)[token][quad]);
+                }
+            }
+        }
+    } else {
+        workgroupBarrier();
+        for (var token = 0u; token < GROUP; token++) {
+            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+                scratch[((token * COLUMN_THREADS + column) * THREAD_QUADS + quad) * LANES + lane] = (*sums)[token][quad];
+            }
+        }
+        workgroupBarrier();
+        for (var item = local; item < GROUP * TILE_QUADS; item += WORKGROUP) {
+            var sum = scratch[item * LANES];
+            for (var other = 1u; other < LANES; other++) {
+                sum += scratch[item * LANES + other];
+            }
+            let c = first_quad + item % TILE_QUADS;
+            let row = first_row + item / TILE_QUADS;
+            if (row < batch_tokens() && c < target_vecs()) {
+                finish(split, row, c, sum);
+            }
+        }
+    }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -56,70 +125,39 @@ fn main(
     let split = workgroup_id.x / column_blocks;
     let column = local / LANES;
     let lane = local % LANES;
-    let end = split_end(split);
-    end_k = end;
+    // Threads past the last column have nothing to add up, but other lanes may want what they hold.
+    let inside = first_quad + column / BROADCAST_LANES * BROADCAST_LANES * THREAD_QUADS < target_vecs();
+    let end = select(split_begin(split), split_end(split), inside);
+    end_k = split_end(split);
 
-    var sums: array<array<vec4<f32>, THREAD_QUADS>, THREAD_TOKENS>;
-    for (var token = 0u; token < THREAD_TOKENS; token++) {
-        for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-            sums[token][quad] = vec4<f32>(0.0);
-        }
-    }
+    var sums0: Sums;
+    var sums1: Sums;
+    var sums2: Sums;
+    var sums3: Sums;
     for (var first_k = split_begin(split); first_k < end; first_k += STEP * LANES) {
-        var held: array<vec4<f32>, HELD>;
-        for (var item = 0u; item < HELD; item++) {
-            held[item] = load_own(first_k * THREAD_TOKENS + item * BROADCAST_LANES + local % BROADCAST_LANES);
-        }
-        var weights: array<array<mat4x4<f32>, THREAD_QUADS>, STEP>;
+        var weights: Weights;
         for (var step = 0u; step < STEP; step++) {
-            let k = first_k + step * LANES + lane;
             for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                let c = min(first_quad + column + COLUMN_THREADS * quad, target_vecs() - 1u);
-                weights[step][quad] = weight_block(c, k, end);
+                let c = min(first_quad + column * THREAD_QUADS + quad, target_vecs() - 1u);
+                weights[step][quad] = weight_block(c, first_k + step * LANES + lane, end);
             }
         }
-        for (var step = 0u; step < STEP; step++) {
-            let k = first_k + step * LANES + lane;
-            for (var token = 0u; token < THREAD_TOKENS; token++) {
-                let index = step * THREAD_TOKENS + token;
-                let value = broadcast(held[index / BROADCAST_LANES], index % BROADCAST_LANES, k * THREAD_TOKENS + token);
-                for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                    var sum = sums[token][quad];
-                    sum += value.x * weights[step][quad][0];
-                    sum += value.y * weights[step][quad][1];
-                    sum += value.z * weights[step][quad][2];
-                    sum += value.w * weights[step][quad][3];
-                    sums[token][quad] = sum;
-                }
-            }
+        let index = (first_k + lane) * THREAD_TOKENS;
+        multiply(index, local, weights, &sums0);
+        if (THREAD_TOKENS > 8u) {
+            multiply(index + 8u, local, weights, &sums1);
+        }
+        if (THREAD_TOKENS > 16u) {
+            multiply(index + 16u, local, weights, &sums2);
+            multiply(index + 24u, local, weights, &sums3);
         }
     }
-    if (LANES == 1u) {
-        for (var token = 0u; token < THREAD_TOKENS; token++) {
-            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                let c = first_quad + column + COLUMN_THREADS * quad;
-                if (first_token + token < batch_tokens() && c < target_vecs()) {
-                    finish(split, first_token + token, c, sums[token][quad]);
-                }
-            }
-        }
-    } else {
-        for (var token = 0u; token < THREAD_TOKENS; token++) {
-            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                scratch[((token * THREAD_QUADS + quad) * COLUMN_THREADS + column) * LANES + lane] = sums[token][quad];
-            }
-        }
-        workgroupBarrier();
-        for (var item = local; item < THREAD_TOKENS * TILE_QUADS; item += WORKGROUP) {
-            var sum = scratch[item * LANES];
-            for (var other = 1u; other < LANES; other++) {
-                sum += scratch[item * LANES + other];
-            }
-            let c = first_quad + item % TILE_QUADS;
-            let target_row = first_token + item / TILE_QUADS;
-            if (target_row < batch_tokens() && c < target_vecs()) {
-                finish(split, target_row, c, sum);
-            }
-        }
+    store(0u, split, first_quad, local, &sums0);
+    if (THREAD_TOKENS > 8u) {
+        store(8u, split, first_quad, local, &sums1);
+    }
+    if (THREAD_TOKENS > 16u) {
+        store(16u, split, first_quad, local, &sums2);
+        store(24u, split, first_quad, local, &sums3);
     }
 }

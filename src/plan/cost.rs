@@ -24,6 +24,8 @@ pub(super) struct Costs {
     /// Slowdown of a shrink that adds sums by shuffles with barriers inside its loops, where compilers may
     /// spill the sums to memory.
     pub(super) interrupted: f64,
+    /// Slowdown of loads that go down a matrix, one vec4 of each row: every one of them misses the caches.
+    pub(super) downwards: f64,
 }
 
 /// Lanes run together, and accesses of neighbouring lanes coalesce. Estimated: no GPU has been measured yet.
@@ -37,6 +39,7 @@ pub(super) const GPU: Costs = Costs {
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 1.0,
+    downwards: 1.0,
 };
 
 /// The number of times that `workgroups` fill the device: at least 1.

@@ -12,6 +12,10 @@ const MOST_THREADS: u32 = 256;
 const MOST_TILED_TOKENS: u32 = 8;
 /// The most tokens of a thread without tiles: compilers unroll no longer loops.
 const MOST_DIRECT_TOKENS: u32 = 32;
+/// Tokens whose sums are in one array (`GROUP` in `linear_direct.wgsl`).
+const GROUP: u32 = 8;
+/// The most products with a vec4 of the source that are unrolled together: compilers give up on more.
+const MOST_UNROLLED: u32 = 16;
 /// The most vec4s of target columns of a thread.
 const MOST_QUADS: u32 = 2;
 /// The most vec4s of the inner dimension in a tile.
@@ -116,7 +120,7 @@ impl LinearTile {
                 (tokens, depth * (tokens + 4 * (quads + 8 / depth)))
             }
             LinearWay::Direct { lanes: 1, .. } => (thread_tokens, 1),
-            LinearWay::Direct { .. } => (thread_tokens, thread_tokens * thread_quads * threads),
+            LinearWay::Direct { .. } => (thread_tokens, thread_tokens.min(GROUP) * thread_quads * threads),
         };
         let broadcasts = matches!(way, LinearWay::Direct { broadcast: true, .. });
         let broadcast_lanes = if broadcasts { device.broadcast_lanes() } else { 1 };
@@ -159,12 +163,19 @@ impl LinearProblem {
             }
         }
         match refused {
-            Some(error) if placed.is_empty() => Err(error),
-            _ => {
-                let best = super::cheapest_first(placed, |plan| self.cost(plan, device));
-                Ok(best.into_iter().map(|plan| plan.choice).take(MOST_CHOICES).collect())
-            }
+            Some(error) if placed.is_empty() => return Err(error),
+            _ => {}
         }
+        let placed = super::cheapest_first(placed, |plan| self.cost(plan, device));
+        let mut choices: Vec<_> = placed.into_iter().map(|plan| plan.choice).collect();
+        // The best without splits stays a candidate: some plans take no other.
+        if let Some(whole) = choices.iter().position(|choice| choice.splits == 1)
+            && whole >= MOST_CHOICES
+        {
+            choices.swap(MOST_CHOICES - 1, whole);
+        }
+        choices.truncate(MOST_CHOICES);
+        Ok(choices)
     }
 
     /// Choices that may be good, whether or not they fit the device.
@@ -173,44 +184,42 @@ impl LinearProblem {
         let mut add = |threads, thread_tokens, thread_quads, way| {
             let choice = LinearChoice { threads, thread_tokens, thread_quads, splits: 1, way };
             let most = self.most_splits(&LinearTile::new(choice, device), device);
-            let ways_to_split = halvings(most).take(2).chain([1]);
-            candidates.extend(ways_to_split.map(|splits| LinearChoice { splits, ..choice }));
+            for splits in halvings(most).take(2).chain((most > 2).then_some(1)) {
+                candidates.push(LinearChoice { splits, ..choice });
+            }
         };
-        for thread_quads in 1..=MOST_QUADS {
+        for thread_quads in (1..=MOST_QUADS).rev() {
             for threads in [64, 128, 256] {
                 for thread_tokens in halvings(MOST_TILED_TOKENS) {
-                    for depth in [2, 4] {
+                    for depth in [4, 2] {
                         add(threads, thread_tokens, thread_quads, LinearWay::Tiled { depth });
                     }
                 }
             }
-            let most_tokens = self.most_thread_tokens();
-            for thread_tokens in halvings(most_tokens).take(3) {
+            // On GPUs more tokens take more registers than pays.
+            let most_tokens = if device.software { MOST_DIRECT_TOKENS } else { GROUP };
+            for thread_tokens in halvings(self.most_thread_tokens().min(most_tokens)).take(3) {
                 for &lanes in self.ways_to_lanes(device) {
-                    for step in halvings((8 / thread_tokens).clamp(1, 4)).take(2) {
-                        for &broadcast in device.ways_to_coefficients(1) {
-                            if broadcast && lanes > 1 {
-                                continue;
-                            }
-                            add(
-                                WORKGROUP,
-                                thread_tokens,
-                                thread_quads,
-                                LinearWay::Direct { lanes, step, broadcast },
-                            );
-                        }
+                    let ways: &[bool] = if lanes == 1 { device.ways_to_coefficients(1) } else { &[false] };
+                    for &broadcast in ways {
+                        // Several lanes of a software driver are several loads already.
+                        let most = if lanes > 1 && device.software { 1 } else { 4 };
+                        let step = (GROUP / thread_tokens).clamp(1, most);
+                        let way = LinearWay::Direct { lanes, step, broadcast };
+                        add(WORKGROUP, thread_tokens, thread_quads, way);
                     }
                 }
             }
         }
-        candidates.dedup();
         candidates
     }
 
-    /// Lanes that read coalesced: on GPUs, along W0's rows.
+    /// Lanes along the inner dimension. On GPUs those of forward read W0's rows coalesced, eight of them 128
+    /// bytes at a time. On software drivers those of backward are rows whose loads overlap.
     fn ways_to_lanes(&self, device: &DeviceProfile) -> &'static [u32] {
-        match self.direction {
-            LinearDirection::Forward if !device.software => &[8, 16],
+        match (self.direction, device.software) {
+            (LinearDirection::Forward, false) => &[8, 16],
+            (LinearDirection::Backward, true) => &[1, 8],
             _ => &[1],
         }
     }
@@ -247,7 +256,8 @@ impl LinearProblem {
             }
             LinearWay::Direct { lanes, step, broadcast } => {
                 check_choice("lanes", lanes, power(lanes, 1, threads))?;
-                check_choice("step", step, power(step, 1, MOST_STEP))?;
+                let unrolled = |step: u32| step * thread_tokens.min(GROUP) * thread_quads <= MOST_UNROLLED;
+                check_choice("step", step, power(step, 1, MOST_STEP) && unrolled(step))?;
                 let broadcasts = lanes == 1 && device.broadcast_lanes() > 1;
                 check_choice("broadcast", u32::from(broadcast), !broadcast || broadcasts)?;
                 self.most_thread_tokens()
@@ -316,7 +326,7 @@ impl LinearProblem {
                 let fetch = (source + weights) * (costs.load + costs.shared);
                 fetch + costs.barriers + depth * ((tokens + 4.0 * quads) * costs.shared + products)
             }
-            LinearWay::Direct { step, .. } => {
+            LinearWay::Direct { lanes, step, .. } => {
                 let step = f64::from(step);
                 let source = match tile.broadcast_lanes {
                     1 => step * tokens * costs.load,
@@ -325,17 +335,23 @@ impl LinearProblem {
                             + step * tokens * costs.broadcast
                     }
                 };
-                source + step * (4.0 * quads * costs.load + products)
+                let down = lanes == 1 && self.direction == LinearDirection::Backward;
+                let weight = costs.load * if down { (costs.downwards / quads).max(1.0) } else { 1.0 };
+                source + step * (4.0 * quads * weight + products)
             }
         };
         let lanes = match tile.way {
             LinearWay::Direct { lanes, .. } if lanes > 1 => {
-                tokens * quads * costs.shared * 2.0 + costs.barriers
+                tokens * quads * (costs.store + costs.shared) + costs.barriers
             }
             _ => 0.0,
         };
-        let workgroups =
-            f64::from(self.target_vecs.div_ceil(tile.quads)) * f64::from(self.tokens.div_ceil(tile.tokens));
+        let columns = match tile.way {
+            LinearWay::Tiled { .. } => f64::from(self.target_vecs.div_ceil(tile.quads)),
+            // Threads past the last column end at once.
+            LinearWay::Direct { .. } => f64::from(self.target_vecs) / f64::from(tile.quads),
+        };
+        let workgroups = columns * f64::from(self.tokens.div_ceil(tile.tokens));
         let splits = f64::from(choice.splits);
         let thread = costs.workgroup + rounds * round + lanes + tokens * quads * costs.store;
         let reduce = match plan.reduce {

@@ -29,6 +29,7 @@ const SOFTWARE: Costs = Costs {
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 2.0,
+    downwards: 4.0,
 };
 
 /// The properties in which software drivers differ from GPUs.

@@ -9,6 +9,7 @@ use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
+use crate::plan::{LinearChoice, LinearWay};
 
 const CONFIG: Config = Config {
     d_in: 512,
@@ -66,6 +67,18 @@ fn uniforms_match() {
                 }
             }
         }
+    }
+    let apart = Choice::Linear(LinearChoice {
+        threads: 64,
+        thread_tokens: 1,
+        thread_quads: 1,
+        splits: 2,
+        way: LinearWay::Direct { lanes: 8, step: 1, broadcast: false },
+    });
+    let linear = planner.plan_as(apart, &Operation::Linear(LinearOptions::default()), &CONFIG, 1);
+    for step in linear.expect("it fits").steps {
+        seen.insert(step.shader.clone());
+        check(&step.shader);
     }
     for recording in planner.adamw(&[64, 128], true).expect("it fits") {
         seen.insert(recording.steps[0].shader.clone());

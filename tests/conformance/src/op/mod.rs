@@ -95,6 +95,8 @@ impl Op for LayerOp {
         let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
         let operands = prepared.recordings().flat_map(|recording| &recording.tensors);
         let mut tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
+        // Several plans bind the same ones.
+        tensors.sort_by_key(|(name, _)| *name);
         tensors.dedup_by_key(|(name, _)| *name);
         let bound = prepared.bind(&tensors)?;
         let batch = Batch::new(kernels, self.tokens)?;
