@@ -17,8 +17,9 @@ use clap::{Parser, ValueEnum};
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
-use hydralora::{Choice, Element, Kernels, LinearChoice, LinearWay, Operation};
+use hydralora::{Choice, Element, Kernels, LinearChoice, LinearWay, Operation, Work};
 use hydralora_benches::contest::{self, Contest, Failure, Ours, Task};
+use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
 use hydralora_benches::step::{self, StepCost};
 use kernel::Kernel;
@@ -43,7 +44,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: NonZeroUsize,
     /// What to measure besides the kernels
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "step"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "linear", "step"])]
     also: Vec<Also>,
     /// Where to write report.json, report.md and roofline.png
     #[arg(long, value_name = "FOLDER", default_value = "target/roofline")]
@@ -67,6 +68,8 @@ enum Also {
     Alternatives,
     /// How far the planner's own choice is from the best
     Tuning,
+    /// The frozen layer
+    Linear,
     /// What wgpu's checks in shaders cost
     Safety,
     /// The host's time for a training step of a whole model
@@ -144,6 +147,15 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    if also(Also::Linear) {
+        for shape in frozen::shapes() {
+            if let Err(failure) = measure.frozen(&shape, &mut report) {
+                eprintln!("{shape} {}: {failure}", shape.element);
+                report.refused.push(format!("{shape} {}: {failure}", shape.element));
+                wrong |= !failure.is_refusal();
+            }
+        }
+    }
     if report.kernels.is_empty() {
         return Err("no shape was measured".into());
     }
@@ -217,6 +229,17 @@ impl Measure<'_> {
         Ok(())
     }
 
+    /// The frozen layer.
+    fn frozen(&self, shape: &frozen::Shape, report: &mut Report) -> Result<(), Failure> {
+        let frozen = Frozen::new(self.gpu, self.kernels, shape)?;
+        let row = self.row(&shape.to_string(), shape.kernel(), shape.element, frozen.work, || {
+            frozen.time(self.stopwatch)
+        })?;
+        println!("{shape} {} {}: {:.3} ms", shape.element, shape.kernel(), 1e3 * row.seconds);
+        report.kernels.push(row);
+        Ok(())
+    }
+
     fn kernel(
         &self,
         shape: &Shape,
@@ -224,18 +247,30 @@ impl Measure<'_> {
         kernel: Kernel,
         element: Element,
     ) -> Result<KernelRow, hydralora::Error> {
-        let run = || self.stopwatch.time(|pass| kernel.encode(ours, pass));
+        let work = kernel.least_work(ours, element)?;
+        self.row(&shape.to_string(), kernel.name(), element, work, || {
+            let time = self.stopwatch.time(|pass| kernel.encode(ours, pass))?;
+            Ok(time.as_secs_f64() / f64::from(ours.sets()))
+        })
+    }
+
+    /// The row of something that `run` times.
+    fn row(
+        &self,
+        shape: &str,
+        kernel: &str,
+        element: Element,
+        work: Work,
+        run: impl Fn() -> Result<f64, hydralora::Error>,
+    ) -> Result<KernelRow, hydralora::Error> {
         // Some drivers compile a pipeline when it first runs.
         run()?;
-        let mut times = Vec::new();
-        for _ in 0..self.options.rounds.get() {
-            times.push(run()?.as_secs_f64() / f64::from(ours.sets()));
-        }
-        let work = kernel.least_work(ours, element)?;
+        let times: Result<_, _> = (0..self.options.rounds.get()).map(|_| run()).collect();
+        let times: Vec<f64> = times?;
         Ok(KernelRow {
-            shape: shape.to_string(),
+            shape: shape.to_owned(),
             element: element.to_string(),
-            kernel: kernel.name().to_owned(),
+            kernel: kernel.to_owned(),
             seconds: median(times),
             bytes: work.bytes,
             flops: work.flops,

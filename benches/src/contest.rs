@@ -18,9 +18,9 @@ use crate::layer::{Layer, Tensors};
 use crate::recorder::{Checks, Dispatches, Recorder};
 
 /// Inputs that are used in turn have at least this many bytes together, so that caches do not answer...
-const ROTATED_BYTES: u64 = 64 << 20;
+pub(crate) const ROTATED_BYTES: u64 = 64 << 20;
 /// ... unless that takes more sets than this.
-const MOST_SETS: u64 = 16;
+pub(crate) const MOST_SETS: u64 = 16;
 
 /// Elements of two results are this part of the largest apart at most.
 const TOLERANCE: f32 = 1e-4;
@@ -107,7 +107,7 @@ pub fn config(shape: &Shape) -> Config {
 }
 
 /// Refuses a tensor that no binding holds, before the host fills it.
-fn check_room(gpu: &Gpu, what: &'static str, bytes: u64) -> Result<(), Failure> {
+pub(crate) fn check_room(gpu: &Gpu, what: &'static str, bytes: u64) -> Result<(), Failure> {
     let limits = gpu.device.limits();
     let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     Failure::check_limit(what, bytes, most)
