@@ -6,7 +6,9 @@
 // along the inner dimension: one where W0's rows run along the columns (backward), so that neighbours read
 // neighbouring columns; several where they run along the inner dimension (forward), so that neighbours read
 // neighbouring vec4s of a row; and one on software drivers, where neighbours need not be near each other. The
-// loads of STEP vec4s of the inner dimension come first, so that they may overlap.
+// loads of STEP vec4s of the inner dimension come first, so that they may overlap; STEP is 1 if THREAD_TOKENS is
+// more than GROUP. Neighbours' columns lie side by side, also where a thread has two vec4s of them: software
+// drivers then read twice as much of each row, and wait half as often.
 //
 // Grid: x = blocks of TILE_QUADS * 4 target columns for each split of the inner dimension,
 // y and z = blocks of THREAD_TOKENS tokens (folded). Workgroup: COLUMN_THREADS * LANES threads. Workgroup
@@ -50,8 +52,7 @@ fn coefficient(index: u32) -> vec4<f32> {
 fn multiply(index: u32, local: u32, weights: Weights, sums: ptr<function, Sums>) {
     var held: array<vec4<f32>, HELD>;
     for (var item = 0u; item < HELD; item++) {
-        let own = item * BROADCAST_LANES + local % BROADCAST_LANES;
-        held[item] = load_own(index + own / GROUP * THREAD_TOKENS + own % GROUP);
+        held[item] = load_own(index + item * BROADCAST_LANES + local % BROADCAST_LANES);
     }
     for (var step = 0u; step < STEP; step++) {
         for (var token = 0u; token < GROUP; token++) {

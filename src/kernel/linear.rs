@@ -84,16 +84,14 @@ impl LinearShader {
                 .coefficients(tile.broadcast_lanes)
                 .file(wgsl!("kernel/linear_direct.wgsl")),
         };
-        match target {
-            Some(target) => target.add_to(parts),
-            None => {
-                let binding = parts.bindings.len() as u32;
-                parts
-                    .constant("TARGET_BINDING", binding)
-                    .buffer("linear_sums", BindingKind::Write)
-                    .file(wgsl!("sink/sums.wgsl"))
-            }
+        if let Some(target) = target {
+            return target.add_to(parts);
         }
+        let binding = parts.bindings.len() as u32;
+        parts
+            .constant("TARGET_BINDING", binding)
+            .buffer("linear_sums", BindingKind::Write)
+            .file(wgsl!("sink/sums.wgsl"))
     }
 }
 

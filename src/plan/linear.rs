@@ -257,7 +257,8 @@ impl LinearProblem {
             LinearWay::Direct { lanes, step, broadcast } => {
                 check_choice("lanes", lanes, power(lanes, 1, threads))?;
                 let unrolled = |step: u32| step * thread_tokens.min(GROUP) * thread_quads <= MOST_UNROLLED;
-                check_choice("step", step, power(step, 1, MOST_STEP) && unrolled(step))?;
+                let one_array = step == 1 || thread_tokens <= GROUP;
+                check_choice("step", step, power(step, 1, MOST_STEP) && unrolled(step) && one_array)?;
                 let broadcasts = lanes == 1 && device.broadcast_lanes() > 1;
                 check_choice("broadcast", u32::from(broadcast), !broadcast || broadcasts)?;
                 self.most_thread_tokens()
@@ -268,6 +269,13 @@ impl LinearProblem {
         let most_splits = self.most_splits(&tile, device);
         check_choice("splits", splits, (1..=most_splits).contains(&splits))?;
         let limits = &device.limits;
+        Error::check_limit(
+            "linear (threads in a workgroup)",
+            Limit::ComputeInvocationsPerWorkgroup,
+            u64::from(threads),
+            u64::from(limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)),
+            "request a device with compute shaders",
+        )?;
         Error::check_limit(
             "linear workgroup memory (bytes)",
             Limit::ComputeWorkgroupStorageSize,
@@ -354,13 +362,12 @@ impl LinearProblem {
         let workgroups = columns * f64::from(self.tokens.div_ceil(tile.tokens));
         let splits = f64::from(choice.splits);
         let thread = costs.workgroup + rounds * round + lanes + tokens * quads * costs.store;
-        let reduce = match plan.reduce {
-            None => 0.0,
-            Some(_) => {
-                let workgroups = f64::from(self.target_vecs.div_ceil(WORKGROUP)) * f64::from(self.tokens);
-                costs.dispatch
-                    + filled(workgroups, device) * (costs.workgroup + splits * costs.load + costs.store)
-            }
+        let reduce = if plan.reduce.is_some() {
+            let workgroups = f64::from(self.target_vecs.div_ceil(WORKGROUP)) * f64::from(self.tokens);
+            costs.dispatch
+                + filled(workgroups, device) * (costs.workgroup + splits * costs.load + costs.store)
+        } else {
+            0.0
         };
         // Larger workgroups fill the device sooner.
         let workgroups = workgroups * splits * threads / f64::from(WORKGROUP);
@@ -371,5 +378,78 @@ impl LinearProblem {
     pub(crate) fn rounds(&self, choice: LinearChoice, device: &DeviceProfile) -> u64 {
         let placed = self.place(choice, device);
         placed.map_or(u64::MAX, |plan| plan.split_vecs.div_ceil(plan.tile.depth()).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_candidate_covers_every_output_once_within_limits(
+            [source_vecs, target_vecs] in [1u32..20_000, 1u32..20_000],
+            tokens in prop_oneof![1u32..40, 1u32..100_000],
+            (backward, software) in any::<(bool, bool)>(),
+            busy in 1u32..2000,
+            subgroup_lanes in prop::sample::select(&[1u32, 4, 8, 32][..]),
+            most_threads in prop::sample::select(&[64u32, 128, 256][..]),
+        ) {
+            let direction = if backward { LinearDirection::Backward } else { LinearDirection::Forward };
+            let problem = LinearProblem { direction, tokens, source_vecs, target_vecs };
+            let limits =
+                wgpu::Limits { max_compute_invocations_per_workgroup: most_threads, ..wgpu::Limits::default() };
+            let device = DeviceProfile { software, subgroup_lanes, ..DeviceProfile::new(limits, busy) };
+            let choices = problem.choices(&device).expect("it fits");
+            prop_assert!(choices.len() <= MOST_CHOICES);
+            // One order of sums for any number of tokens takes a plan without splits.
+            prop_assert!(choices.iter().any(|choice| choice.splits == 1));
+            for choice in choices {
+                let plan = problem.place(choice, &device).expect("a candidate fits");
+                let LinearPlacement { tile, split_vecs, grid, reduce, .. } = plan;
+                prop_assert_eq!(plan.choice, choice);
+                let splits = choice.splits;
+                prop_assert!(splits * split_vecs >= source_vecs && (splits - 1) * split_vecs < source_vecs);
+                prop_assert_eq!(split_vecs % tile.depth(), 0);
+                let [x, y, z] = grid.at(tokens);
+                prop_assert_eq!(x, target_vecs.div_ceil(tile.quads) * splits);
+                prop_assert!(y * z >= tokens.div_ceil(tile.tokens));
+                prop_assert_eq!(tile.quads, tile.column_threads * tile.thread_quads);
+                prop_assert!(tile.threads <= most_threads && tile.broadcast_lanes <= subgroup_lanes.max(1));
+                prop_assert!(tile.memory() <= u64::from(device.limits.max_compute_workgroup_storage_size));
+                prop_assert_eq!(reduce.is_some(), splits > 1);
+                if let Some((grid, sums)) = reduce {
+                    let [x, y, z] = grid.at(tokens);
+                    prop_assert!(x * WORKGROUP >= target_vecs && y * z >= tokens);
+                    prop_assert_eq!(sums, [16, splits, tokens, target_vecs].map(u64::from).iter().product::<u64>());
+                }
+            }
+        }
+
+        #[test]
+        fn impossible_choices_are_refused(
+            sizes in any::<[u32; 4]>(),
+            (tiled, broadcast) in any::<(bool, bool)>(),
+            [a, b] in any::<[u32; 2]>(),
+        ) {
+            let [threads, thread_tokens, thread_quads, splits] = sizes.map(|size| size % 300);
+            let way = if tiled {
+                LinearWay::Tiled { depth: a }
+            } else {
+                LinearWay::Direct { lanes: a, step: b, broadcast }
+            };
+            let direction = LinearDirection::Forward;
+            let problem = LinearProblem { direction, tokens: 3, source_vecs: 100, target_vecs: 100 };
+            let device = DeviceProfile::new(wgpu::Limits::default(), 8);
+            let choice = LinearChoice { threads, thread_tokens, thread_quads, splits, way };
+            // Hardly any of these is possible, and none panics.
+            if let Ok(plan) = problem.place(choice, &device) {
+                prop_assert!(plan.tile.quads * plan.tile.tokens > 0 && !broadcast);
+            }
+        }
     }
 }

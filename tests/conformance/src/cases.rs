@@ -340,7 +340,7 @@ fn linear_choices(cases: &mut Vec<Case>) {
         tiled([256, 8, 2, 5], 2),
         tiled([64, 1, 2, 2], 8),
         direct([64, 32, 2, 1], [1, 1], false),
-        direct([64, 32, 1, 1], [1, 2], false),
+        direct([64, 32, 1, 1], [1, 1], false),
         direct([64, 16, 2, 4], [1, 1], false),
         direct([64, 8, 2, 2], [1, 1], false),
         direct([128, 4, 1, 2], [1, 4], false),
