@@ -1,6 +1,7 @@
-//! Forward, forward and backward, and a whole step, each beside two alternatives on the same inputs: a
-//! chain of simple dispatches, and the concatenated form; and the frozen layer by itself. `cargo bench --bench kernels`; `HYDRALORA_GRID=full` measures
-//! every shape, `-- --test` runs everything once, at small shapes.
+//! Measures forward, forward and backward, and a whole step, each beside two alternatives on the same inputs:
+//! a chain of simple dispatches, and the concatenated form; and the frozen layer by itself. Run it with
+//! `cargo bench --bench kernels`. `HYDRALORA_GRID=full` measures every shape; `-- --test` runs everything once,
+//! at small shapes.
 
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -10,11 +11,11 @@ use criterion::{BenchmarkId, Criterion, SamplingMode};
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{Element, Kernels, LinearDirection};
-use hydralora_benches::contest::{Contest, Ours, Task};
+use hydralora_benches::contest::{Contest, Ours, Setting, Task};
 use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
 
-/// Of each kind a small shape, for tests.
+/// A small shape of each kind, for tests.
 const TESTS: [Shape; 3] = [
     Shape { tokens: 64, d_in: 256, d_out: 256, ..grid::REFERENCE },
     Shape { tokens: 33, d_in: 257, d_out: 259, rank: 7, experts: 5 },
@@ -38,21 +39,21 @@ fn main() -> ExitCode {
         Ok("full") => grid::full(),
         Ok("small") | Err(_) => grid::small(),
         Ok(other) => {
-            eprintln!("HYDRALORA_GRID is {other:?}: write small or full, or leave it out");
+            eprintln!("HYDRALORA_GRID is {other:?}, but must be small or full if it is set");
             return ExitCode::FAILURE;
         }
     };
     let mut wrong = false;
     let mut criterion = Criterion::default().configure_from_args();
     for shape in &shapes {
-        let contest = Ours::new(&gpu, &kernels, shape, Element::F32)
+        let contest = Ours::new(&gpu, &kernels, shape, Setting::CONTEST)
             .and_then(|ours| Contest::new(&gpu, &stopwatch, ours))
             .map(Rc::new);
         match contest {
             Ok(contest) => bench(&mut criterion, &stopwatch, shape, &contest),
             Err(failure) => {
                 eprintln!("{shape}: {failure}");
-                // A device may be too small for a part of the grid, but not for what is a test.
+                // A device may be too small for parts of the grid, but not for the test shapes.
                 wrong |= testing || !failure.is_refusal();
             }
         }

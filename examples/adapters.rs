@@ -1,5 +1,5 @@
-//! Lists the adapters that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` leave, the best first: kind, backend,
-//! name and driver, with tabs between them. Exits with 2 where there is none.
+//! Lists the adapters that match `WGPU_BACKEND` and `WGPU_ADAPTER_NAME`, the best first: kind, backend, name
+//! and driver, separated by tabs. Exits with 2 if there is none.
 
 use std::process::ExitCode;
 

@@ -325,6 +325,12 @@ pub enum Error {
         action: &'static str,
     },
 
+    /// Nothing can be timed: a browser has no clock for it but the device's.
+    #[error(
+        "this device has no timestamp queries, and a browser has no other clock: request TIMESTAMP_QUERY"
+    )]
+    NoClock,
+
     /// A file could not be written.
     #[error("{path} could not be written: {message}")]
     File {

@@ -25,7 +25,7 @@ pub use element::Element;
 pub use error::{Error, Limit};
 pub use gpu::{Batch, Bound, Kernels, Prepared, Tensor};
 #[cfg(feature = "tuner")]
-pub use host::tuner;
+pub use host::{calibration, tuner};
 pub use host::{device, stopwatch};
 pub use layer::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, ForwardOptions, Layout,
@@ -33,8 +33,8 @@ pub use layer::{
 };
 pub use memory::Memory;
 pub use plan::{
-    Capacity, Choice, DeviceProfile, FusedChoice, Grid, LinearChoice, LinearWay, OuterChoice, Plans, Tile,
-    Tuning,
+    Capacity, Choice, DeviceNumbers, DeviceProfile, FusedChoice, Grid, LinearChoice, LinearWay, OuterChoice,
+    Plans, Tile, Tuning,
 };
 pub use planner::Planner;
 pub use recording::{Operand, Recording, Slot, Step, Work};

@@ -262,7 +262,7 @@ impl Step {
         Error::check_limit(
             format_args!("{label} (threads in a workgroup)"),
             Limit::ComputeInvocationsPerWorkgroup,
-            u64::from(parts.workgroup),
+            u64::from(parts.threads),
             u64::from(device.limits.max_compute_invocations_per_workgroup),
             "request a device with compute shaders",
         )?;

@@ -9,21 +9,24 @@ mod safety;
 
 use std::error::Error;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{Parser, ValueEnum};
+use hydralora::calibration::Calibration;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
-use hydralora::{Choice, Element, Kernels, LinearChoice, LinearWay, Operation, Work};
-use hydralora_benches::contest::{self, Contest, Failure, Ours, Task};
+use hydralora::{
+    Choice, Config, DeviceProfile, Element, Kernels, LinearChoice, LinearWay, Operation, Work, WriteMode,
+};
+use hydralora_benches::contest::{self, Contest, Failure, Ours, Setting, Task};
 use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
 use hydralora_benches::step::{self, StepCost};
 use kernel::Kernel;
-use limits::Limits;
+use limits::{Copier, Limits};
 use report::{ContestRow, EntrantRow, KernelRow, Report, StepRow, TuningRow};
 
 /// Measure the device's copy bandwidth and multiply-add rate, each kernel against them, and the
@@ -76,6 +79,10 @@ enum Also {
     Step,
 }
 
+/// Up to so many tokens, a dispatch takes longer to start than memory takes for its bytes, and a copy of the same
+/// size says more than bandwidth does.
+const MOST_COPIED_TOKENS: u32 = 16;
+
 fn parse_element(text: &str) -> Result<Element, String> {
     [Element::F32, Element::F16, Element::Bf16]
         .into_iter()
@@ -93,20 +100,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Cargo runs benches in their package's folder, and files in options are meant from the project's.
-fn enter_project() -> std::io::Result<()> {
-    match std::env::var_os("CARGO_MANIFEST_DIR") {
-        Some(package) => std::env::set_current_dir(Path::new(&package).join("..")),
-        None => Ok(()),
-    }
-}
-
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    enter_project()?;
+    hydralora_benches::enter_project()?;
     let gpu = pollster::block_on(Gpu::from_env())?;
     let stopwatch = Stopwatch::new(&gpu)?;
-    let kernels = Kernels::new(&gpu.device, &gpu.queue);
-    let limits = Limits::measure(&gpu, &stopwatch)?;
+    let profile = DeviceProfile::of(&gpu.device);
+    // Nothing depends on it in software.
+    let calibration = if profile.software { None } else { Some(Calibration::measure(&gpu)?) };
+    let profile = match calibration {
+        Some(Calibration { numbers, .. }) => profile.calibrated(numbers),
+        None => profile,
+    };
+    let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, profile);
+    let mut copier = Copier::new(&gpu, &stopwatch)?;
+    let limits = Limits::measure(&mut copier)?;
     println!(
         "{}, {}: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s",
         gpu.describe(),
@@ -119,6 +126,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         date: time::OffsetDateTime::now_utc().date().to_string(),
         clock: stopwatch.clock().to_string(),
         limits,
+        calibration,
         kernels: Vec::new(),
         contests: Vec::new(),
         tunings: Vec::new(),
@@ -136,7 +144,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut wrong = false;
     for shape in &shapes {
         for &element in &options.element {
-            if let Err(failure) = measure.shape(shape, element, &mut report) {
+            if let Err(failure) = measure.shape(shape, element, &mut copier, &mut report) {
                 eprintln!("{shape} {element}: {failure}");
                 report.refused.push(format!("{shape} {element}: {failure}"));
                 // A device may be too small for a part of the grid, and half precision has no odd rows; but
@@ -149,7 +157,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if also(Also::Linear) {
         for shape in frozen::shapes() {
-            if let Err(failure) = measure.frozen(&shape, &mut report) {
+            if let Err(failure) = measure.frozen(&shape, &mut copier, &mut report) {
                 eprintln!("{shape} {}: {failure}", shape.element);
                 report.refused.push(format!("{shape} {}: {failure}", shape.element));
                 wrong |= !failure.is_refusal();
@@ -175,6 +183,17 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if wrong { Err("not everything was measured (see above)".into()) } else { Ok(()) }
 }
 
+/// What is known of a kernel before it runs.
+struct Measured {
+    shape: String,
+    kernel: String,
+    element: Element,
+    tokens: u32,
+    work: Work,
+    working_set: u64,
+    predicted: Option<f64>,
+}
+
 /// What every measurement needs.
 struct Measure<'a> {
     gpu: &'a Gpu,
@@ -184,22 +203,31 @@ struct Measure<'a> {
 }
 
 impl Measure<'_> {
-    fn shape(&self, shape: &Shape, element: Element, report: &mut Report) -> Result<(), Failure> {
+    fn shape(
+        &self,
+        shape: &Shape,
+        element: Element,
+        copier: &mut Copier<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let Self { gpu, stopwatch, kernels, options } = *self;
-        let ours = Ours::new(gpu, kernels, shape, element)?;
-        for kernel in Kernel::ALL {
-            // AdamW sees no activations.
-            if kernel == Kernel::AdamW && element != Element::F32 {
-                continue;
+        for write in [WriteMode::Overwrite, WriteMode::Accumulate] {
+            let ours = Ours::new(gpu, kernels, shape, Setting { element, write, own_outputs: true })?;
+            for kernel in Kernel::ALL {
+                // AdamW sees no activations, and has no two ways of writing.
+                if kernel == Kernel::AdamW && (element, write) != (Element::F32, WriteMode::Overwrite) {
+                    continue;
+                }
+                let row = self.kernel(shape, &ours, kernel, copier)?;
+                println!("{shape} {element} {}: {:.3} ms", row.kernel, 1e3 * row.seconds);
+                report.kernels.push(row);
             }
-            let row = self.kernel(shape, &ours, kernel, element)?;
-            println!("{shape} {element} {}: {:.3} ms", kernel.name(), 1e3 * row.seconds);
-            report.kernels.push(row);
         }
         if element != Element::F32 {
             return Ok(());
         }
         if options.also.contains(&Also::Alternatives) {
+            let ours = Ours::new(gpu, kernels, shape, Setting::CONTEST)?;
             let contest = Rc::new(Contest::new(gpu, stopwatch, ours)?);
             for task in Task::ALL {
                 let row = self.contest(shape, &contest, task)?;
@@ -230,11 +258,23 @@ impl Measure<'_> {
     }
 
     /// The frozen layer.
-    fn frozen(&self, shape: &frozen::Shape, report: &mut Report) -> Result<(), Failure> {
+    fn frozen(
+        &self,
+        shape: &frozen::Shape,
+        copier: &mut Copier<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let frozen = Frozen::new(self.gpu, self.kernels, shape)?;
-        let row = self.row(&shape.to_string(), shape.kernel(), shape.element, frozen.work, || {
-            frozen.time(self.stopwatch)
-        })?;
+        let measured = Measured {
+            shape: shape.to_string(),
+            kernel: shape.kernel().to_owned(),
+            element: shape.element,
+            tokens: shape.tokens,
+            work: shape.operation().least_work(&shape.config(), shape.tokens)?,
+            working_set: frozen.working_set,
+            predicted: self.predicted(&shape.operation(), &shape.config(), shape.tokens)?,
+        };
+        let row = self.row(measured, copier, || frozen.time(self.stopwatch))?;
         println!("{shape} {} {}: {:.3} ms", shape.element, shape.kernel(), 1e3 * row.seconds);
         report.kernels.push(row);
         Ok(())
@@ -245,36 +285,66 @@ impl Measure<'_> {
         shape: &Shape,
         ours: &Ours,
         kernel: Kernel,
-        element: Element,
+        copier: &mut Copier<'_>,
     ) -> Result<KernelRow, hydralora::Error> {
-        let work = kernel.least_work(ours, element)?;
-        self.row(&shape.to_string(), kernel.name(), element, work, || {
+        let adds = ours.setting.write == WriteMode::Accumulate;
+        let predicted = match kernel.operation(ours) {
+            Some(operation) => self.predicted(&operation, &ours.config, shape.tokens)?,
+            None => None,
+        };
+        let measured = Measured {
+            shape: shape.to_string(),
+            kernel: format!("{}{}", kernel.name(), if adds { ", adding" } else { "" }),
+            element: ours.setting.element,
+            tokens: shape.tokens,
+            work: kernel.least_work(ours)?,
+            working_set: kernel.working_set(ours)?,
+            predicted,
+        };
+        self.row(measured, copier, || {
             let time = self.stopwatch.time(|pass| kernel.encode(ours, pass))?;
             Ok(time.as_secs_f64() / f64::from(ours.sets()))
         })
     }
 
-    /// The row of something that `run` times.
+    /// The row of something of which `run` returns the seconds.
     fn row(
         &self,
-        shape: &str,
-        kernel: &str,
-        element: Element,
-        work: Work,
+        measured: Measured,
+        copier: &mut Copier<'_>,
         run: impl Fn() -> Result<f64, hydralora::Error>,
     ) -> Result<KernelRow, hydralora::Error> {
         // Some drivers compile a pipeline when it first runs.
         run()?;
-        let times: Result<_, _> = (0..self.options.rounds.get()).map(|_| run()).collect();
-        let times: Vec<f64> = times?;
+        let mut times = Vec::new();
+        for _ in 0..self.options.rounds.get() {
+            times.push(run()?);
+        }
+        let Measured { shape, kernel, element, tokens, work, working_set, predicted } = measured;
         Ok(KernelRow {
-            shape: shape.to_owned(),
+            shape,
             element: element.to_string(),
-            kernel: kernel.to_owned(),
+            kernel,
             seconds: median(times),
             bytes: work.bytes,
             flops: work.flops,
+            working_set,
+            copied: (tokens <= MOST_COPIED_TOKENS).then(|| copier.seconds(work.bytes)).transpose()?,
+            predicted,
         })
+    }
+
+    /// The seconds that the planner predicts for its plan, where it predicts any.
+    fn predicted(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<Option<f64>, hydralora::Error> {
+        let planner = self.kernels.planner();
+        let Some(choice) = planner.plan(operation, config, tokens)?.choice else { return Ok(None) };
+        let predicted = planner.predict(choice, operation, config, tokens)?;
+        Ok(predicted.map(|time| time.as_secs_f64()))
     }
 
     fn contest(

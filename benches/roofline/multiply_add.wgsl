@@ -1,7 +1,7 @@
 // Eight independent chains of vec4 multiply-adds in registers, 256 rounds; the factors come from memory
 // so that nothing is known when this is compiled.
 // Grid: any number of workgroups.
-struct Dims { groups: u32 }
+struct Dims { first: u32, groups: u32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> source: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> result: array<vec4<f32>>;

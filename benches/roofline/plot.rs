@@ -64,7 +64,7 @@ pub fn roofline(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
         .legend(|(x, y)| PathElement::new([(x, y), (x + 30, y)], INK.stroke_width(3)));
     let kernels = ["forward", "backward_input", "backward_params", "adamw", "linear", "linear, backward"];
     for (kernel, colour) in kernels.into_iter().zip(COLOURS) {
-        let rows = report.kernels.iter().filter(|row| row.kernel == kernel);
+        let rows = report.kernels.iter().filter(|row| row.kernel.starts_with(kernel));
         chart
             .draw_series(rows.map(|row| {
                 // Half precision is drawn as a ring.

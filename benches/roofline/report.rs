@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use hydralora::Work;
+use hydralora::calibration::Calibration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
@@ -15,6 +16,8 @@ pub struct Report {
     /// What the times are.
     pub clock: String,
     pub limits: Limits,
+    /// What the library measured, on GPUs.
+    pub calibration: Option<Calibration>,
     pub kernels: Vec<KernelRow>,
     pub contests: Vec<ContestRow>,
     pub tunings: Vec<TuningRow>,
@@ -33,7 +36,16 @@ pub struct KernelRow {
     pub seconds: f64,
     pub bytes: u64,
     pub flops: u64,
+    /// Bytes that all sets of inputs and outputs have together.
+    pub working_set: u64,
+    /// Seconds of a copy of the same size, for few tokens.
+    pub copied: Option<f64>,
+    /// Seconds that the planner predicts.
+    pub predicted: Option<f64>,
 }
+
+/// Bytes that the caches of today's largest GPUs hold.
+const LARGEST_CACHE: u64 = 256 << 20;
 
 /// A task at one shape: the library beside its alternatives, medians of runs in turn.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,24 +116,10 @@ impl Report {
             bandwidth / 1e9,
             arithmetic / 1e9
         )?;
-        writeln!(
-            text,
-            "\n**Kernels.** The limit is whichever of the two above the kernel needs longer for.\n"
-        )?;
-        writeln!(text, "| shape | element | kernel | ms | GB/s | GFLOP/s | limit | of limit |")?;
-        writeln!(text, "|---|---|---|---:|---:|---:|---|---:|")?;
-        for row in &self.kernels {
-            let KernelRow { shape, element, kernel, seconds, bytes, flops } = row;
-            writeln!(
-                text,
-                "| {shape} | {element} | {kernel} | {:.3} | {:.1} | {:.1} | {} | {:.0} % |",
-                1e3 * seconds,
-                *bytes as f64 / seconds / 1e9,
-                *flops as f64 / seconds / 1e9,
-                if self.limits.memory_bound(&row.work()) { "memory" } else { "arithmetic" },
-                100.0 * self.limits.least_seconds(&row.work()) / seconds,
-            )?;
+        if let Some(Calibration { numbers, .. }) = &self.calibration {
+            writeln!(text, "\nCalibrated as: `{numbers:?}`.")?;
         }
+        self.write_kernels(text)?;
         if !self.contests.is_empty() {
             self.write_contests(text)?;
         }
@@ -149,6 +147,38 @@ impl Report {
             for refused in &self.refused {
                 writeln!(text, "- {refused}")?;
             }
+        }
+        Ok(())
+    }
+
+    fn write_kernels(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(
+            text,
+            "\n**Kernels.** The limit is whichever of the two above the kernel needs longer for. For up to 16 tokens, \
+             \"of a copy\" is the time of a dispatch that copies as many bytes, over the kernel's. Where GB/s has a star, \
+             all sets of inputs and outputs together would fit the largest caches of today ({} MiB), and some bytes \
+             may have come from one. \"Predicted\" is what the planner expected.\n",
+            LARGEST_CACHE >> 20
+        )?;
+        writeln!(
+            text,
+            "| shape | element | kernel | ms | GB/s | GFLOP/s | limit | of limit | of a copy | predicted ms |"
+        )?;
+        writeln!(text, "|---|---|---|---:|---:|---:|---|---:|---:|---:|")?;
+        for row in &self.kernels {
+            let KernelRow { shape, element, kernel, seconds, bytes, flops, .. } = row;
+            writeln!(
+                text,
+                "| {shape} | {element} | {kernel} | {:.3} | {:.1}{} | {:.1} | {} | {:.0} % | {} | {} |",
+                1e3 * seconds,
+                *bytes as f64 / seconds / 1e9,
+                if row.working_set < LARGEST_CACHE { "*" } else { "" },
+                *flops as f64 / seconds / 1e9,
+                if self.limits.memory_bound(&row.work()) { "memory" } else { "arithmetic" },
+                100.0 * self.limits.least_seconds(&row.work()) / seconds,
+                row.copied.map(|copied| format!("{:.0} %", 100.0 * copied / seconds)).unwrap_or_default(),
+                row.predicted.map(|predicted| format!("{:.3}", 1e3 * predicted)).unwrap_or_default(),
+            )?;
         }
         Ok(())
     }

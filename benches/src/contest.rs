@@ -6,7 +6,7 @@ use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, Batch, Config, DeviceProfile, Element, Error,
-    Kernels, Layout, Router, Tensor, wgpu,
+    Kernels, Layout, Router, Tensor, WriteMode, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -17,10 +17,23 @@ use crate::grid::Shape;
 use crate::layer::{Layer, Tensors};
 use crate::recorder::{Checks, Dispatches, Recorder};
 
-/// Inputs that are used in turn have at least this many bytes together, so that caches do not answer...
-pub(crate) const ROTATED_BYTES: u64 = 64 << 20;
+/// What a forward touches has at least this many bytes together in all sets, so that caches do not answer: on
+/// GPUs more than any of them holds, and less on software devices, which take long enough...
+const ROTATED_BYTES: u64 = 256 << 20;
+const ROTATED_BYTES_IN_SOFTWARE: u64 = 64 << 20;
 /// ... unless that takes more sets than this.
-pub(crate) const MOST_SETS: u64 = 16;
+const MOST_SETS: u64 = 64;
+const MOST_SETS_IN_SOFTWARE: u64 = 16;
+
+/// The number of sets of inputs that are used in turn, if each has this many bytes.
+pub(crate) fn sets_of(bytes: u64, kernels: &Kernels) -> u64 {
+    let (rotated, most_sets) = if kernels.profile().software {
+        (ROTATED_BYTES_IN_SOFTWARE, MOST_SETS_IN_SOFTWARE)
+    } else {
+        (ROTATED_BYTES, MOST_SETS)
+    };
+    rotated.div_ceil(bytes).clamp(1, most_sets)
+}
 
 /// Elements of two results are this part of the largest apart at most.
 const TOLERANCE: f32 = 1e-4;
@@ -75,11 +88,30 @@ impl Task {
     }
 }
 
-/// Inputs, of which there are several sets.
+/// How the library's operations are measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Elements of the activations; everything else is f32.
+    pub element: Element,
+    /// Whether results are overwritten or added to.
+    pub write: WriteMode,
+    /// Whether each set of inputs has a y and dx of its own. The gradients and what is saved are the same for
+    /// all sets, so that dispatches of different sets run one after the other.
+    pub own_outputs: bool,
+}
+
+impl Setting {
+    /// As the alternatives are measured.
+    pub const CONTEST: Self = Self { element: Element::F32, write: WriteMode::Overwrite, own_outputs: false };
+}
+
+/// Tensors of which there are several sets. y and dx may be the same in all.
 struct Set {
     x: wgpu::Buffer,
     g: wgpu::Buffer,
     parameters: wgpu::Buffer,
+    y: wgpu::Buffer,
+    dx: wgpu::Buffer,
 }
 
 impl Set {
@@ -93,9 +125,8 @@ pub struct Ours {
     pub config: Config,
     pub batch: Batch,
     pub layers: Vec<(Layer, AdamW)>,
+    pub setting: Setting,
     sets: Vec<Set>,
-    y: wgpu::Buffer,
-    dx: wgpu::Buffer,
     gradients: wgpu::Buffer,
     adapter: Adapter,
     pub layout: Layout,
@@ -118,8 +149,8 @@ fn random(len: usize, rng: &mut StdRng) -> Vec<f32> {
 }
 
 impl Ours {
-    /// Activations are of type `element`, everything else is f32.
-    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, element: Element) -> Result<Self, Failure> {
+    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, setting: Setting) -> Result<Self, Failure> {
+        let Setting { element, write, own_outputs } = setting;
         let (config, tokens) = (config(shape), shape.tokens);
         let rng = &mut StdRng::seed_from_u64(0);
         let layout = config.layout()?;
@@ -136,16 +167,20 @@ impl Ours {
         let [x_len, y_len] = [d_in, d_out].map(|width| tokens as usize * width);
         let packed = layout.pack(&adapter)?;
         let bytes = (x_len + y_len) as u64 * element.bytes() + layout.bytes();
-        let sets: Vec<_> = (0..ROTATED_BYTES.div_ceil(bytes).clamp(1, MOST_SETS))
+        let outputs = || Ok((gpu.zeroed_as("y", y_len, element)?, gpu.zeroed_as("dx", x_len, element)?));
+        let shared = outputs()?;
+        let sets: Vec<_> = (0..sets_of(bytes, kernels))
             .map(|_| {
+                let (y, dx) = if own_outputs { outputs()? } else { shared.clone() };
                 Ok(Set {
                     x: gpu.upload_as("x", &random(x_len, rng), element)?,
                     g: gpu.upload_as("g", &random(y_len, rng), element)?,
                     parameters: gpu.upload("parameters", &packed)?,
+                    y,
+                    dx,
                 })
             })
             .collect::<Result<_, Error>>()?;
-        let (y, dx) = (gpu.zeroed_as("y", y_len, element)?, gpu.zeroed_as("dx", x_len, element)?);
         let gradients = gpu.zeroed("gradients", layout.len())?;
         let moments = gpu.zeroed("moments", 2 * layout.len())?;
         let state = |label| gpu.zeroed(label, config.state_bytes(tokens) as usize / 4);
@@ -157,13 +192,13 @@ impl Ours {
                     x: Tensor::from(&set.x).of(element),
                     g: Tensor::from(&set.g).of(element),
                     parameters: (&set.parameters).into(),
-                    y: Tensor::from(&y).of(element),
-                    dx: Tensor::from(&dx).of(element),
+                    y: Tensor::from(&set.y).of(element),
+                    dx: Tensor::from(&set.dx).of(element),
                     saved: (&saved).into(),
                     dstate: (&dstate).into(),
                     gradients: (&gradients).into(),
                 };
-                let layer = Layer::bind(kernels, &config, tokens, &tensors)?;
+                let layer = Layer::bind(kernels, &config, tokens, write, &tensors)?;
                 let buffers = AdamWBuffers {
                     elements: layout.len(),
                     parameters: (&set.parameters).into(),
@@ -178,7 +213,7 @@ impl Ours {
             })
             .collect::<Result<_, Error>>()?;
         let batch = Batch::new(kernels, tokens)?;
-        Ok(Self { config, batch, layers, sets, y, dx, gradients, adapter, layout })
+        Ok(Self { config, batch, layers, setting, sets, gradients, adapter, layout })
     }
 
     pub fn sets(&self) -> u32 {
@@ -260,7 +295,7 @@ impl Contest {
         })?;
         let results = [
             Results::of_chain(gpu, &chain)?,
-            Results::of_packed(gpu, layout, &ours.y, &ours.dx, &ours.gradients)?,
+            Results::of_packed(gpu, layout, &first.y, &first.dx, &ours.gradients)?,
             {
                 let Outputs { y, dx, gradients, .. } = form.outputs();
                 Results::of_packed(gpu, layout, y, dx, gradients)?

@@ -6,12 +6,12 @@ use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
     Batch, Bound, Capacity, Config, Element, Error, Kernels, LinearDirection, LinearOptions, Operation,
-    Plans, Tensor, Work,
+    Plans, Tensor,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::contest::{Failure, MOST_SETS, ROTATED_BYTES, check_room};
+use crate::contest::{Failure, check_room, sets_of};
 
 /// A frozen layer, a way through it and a number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,16 @@ impl Shape {
             LinearDirection::Backward => "linear, backward",
         }
     }
+
+    pub fn config(&self) -> Config {
+        Config { d_in: self.d_in, d_out: self.d_out, ..Config::default() }
+    }
+
+    pub fn operation(&self) -> Operation {
+        let Self { direction, element, .. } = *self;
+        let (source, weight, target) = (element, element, element);
+        Operation::Linear(LinearOptions { direction, source, weight, target, ..Default::default() })
+    }
 }
 
 impl Display for Shape {
@@ -63,23 +73,14 @@ impl Display for Shape {
 pub struct Frozen {
     batch: Batch,
     bound: Vec<Bound>,
-    /// The least that it has to do.
-    pub work: Work,
+    /// Bytes that it touches with all weights.
+    pub working_set: u64,
 }
 
 impl Frozen {
     pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape) -> Result<Self, Failure> {
         let Shape { tokens, d_in, d_out, direction, element } = *shape;
-        let config = Config { d_in, d_out, ..Config::default() };
-        let options = LinearOptions {
-            direction,
-            source: element,
-            weight: element,
-            target: element,
-            ..Default::default()
-        };
-        let operation = Operation::Linear(options);
-        let work = operation.least_work(&config, tokens)?;
+        let (config, operation) = (shape.config(), shape.operation());
         let prepared = kernels.prepare(&operation, &config, Capacity { tokens, plans: Plans::One })?;
         let rng = &mut StdRng::seed_from_u64(0);
         let mut random = |len: u32| (0..len).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
@@ -92,7 +93,7 @@ impl Frozen {
         let source = gpu.upload_as("source", &random(tokens * source), element)?;
         let target = gpu.zeroed_as("target", (tokens * target) as usize, element)?;
         let [source_name, target_name] = direction.names();
-        let bound = (0..ROTATED_BYTES.div_ceil(weight_bytes).clamp(1, MOST_SETS))
+        let bound = (0..sets_of(weight_bytes, kernels))
             .map(|_| {
                 let weight = gpu.upload_as("weight", &random(d_in * d_out), element)?;
                 prepared.bind(&[
@@ -101,8 +102,10 @@ impl Frozen {
                     (target_name, Tensor::from(&target).of(element)),
                 ])
             })
-            .collect::<Result<_, Error>>()?;
-        Ok(Self { batch: Batch::new(kernels, tokens)?, bound, work })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let working_set =
+            operation.least_work(&config, tokens)?.bytes + (bound.len() as u64 - 1) * weight_bytes;
+        Ok(Self { batch: Batch::new(kernels, tokens)?, bound, working_set })
     }
 
     /// Seconds for one run.

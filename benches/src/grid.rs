@@ -1,5 +1,5 @@
-//! The shapes that are measured: a few that show each dependence by default, every combination that
-//! people train on demand.
+//! The shapes to measure. By default these are a few that show each dependence; on demand, every combination
+//! that people train.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -20,18 +20,18 @@ const RANKS: [u32; 4] = [4, 8, 16, 32];
 const EXPERTS: [u32; 4] = [1, 3, 4, 8];
 const TOKENS: [u32; 5] = [1, 16, 128, 1024, 4096];
 
-/// The shape that the project's targets are stated for.
+/// The shape for which the project states its targets.
 pub const REFERENCE: Shape = Shape { tokens: 2048, d_in: 4096, d_out: 4096, rank: 8, experts: 4 };
 
-/// What the products leave out: odd rows and experts, plain LoRA at a large rank, and a projection of
-/// LLaMA-2-13B with six experts.
+/// Shapes that the combinations leave out: odd rows and experts, plain LoRA at a large rank, and a projection
+/// of LLaMA-2-13B with six experts.
 const OTHERS: [Shape; 3] = [
     Shape { tokens: 33, d_in: 4097, d_out: 4099, rank: 7, experts: 5 },
     Shape { tokens: 128, rank: 64, experts: 1, ..REFERENCE },
     Shape { tokens: 16, d_in: 5120, d_out: 13824, rank: 16, experts: 6 },
 ];
 
-/// From the reference in each direction: tokens, widths, rank and experts; and the others.
+/// The reference, varied in one direction at a time: tokens, widths, rank and experts; and the other shapes.
 pub fn small() -> Vec<Shape> {
     let tokens = [1, 4, 16, 64, 128].map(|tokens| Shape { tokens, ..REFERENCE });
     let widths = WIDTHS[1..].iter().map(|&[d_in, d_out]| Shape { tokens: 128, d_in, d_out, ..REFERENCE });
@@ -40,7 +40,7 @@ pub fn small() -> Vec<Shape> {
     tokens.into_iter().chain(widths).chain(adapters).chain(OTHERS).chain([REFERENCE]).collect()
 }
 
-/// Every combination of the shapes that people train, and the others.
+/// Every combination of the shapes that people train, and the other shapes.
 pub fn full() -> Vec<Shape> {
     let mut shapes = vec![REFERENCE];
     for [d_in, d_out] in WIDTHS {
@@ -61,7 +61,7 @@ impl Display for Shape {
     }
 }
 
-/// Five numbers with commas: tokens, `d_in`, `d_out`, rank, experts.
+/// Parses five numbers with commas: tokens, `d_in`, `d_out`, rank, experts.
 impl FromStr for Shape {
     type Err = String;
 

@@ -5,7 +5,7 @@ use hydralora::{
     ForwardOptions, Kernels, Operation, Plans, Tensor, WriteMode, wgpu,
 };
 
-/// The tensors of a training step. Activations are of one type, everything else is f32.
+/// The tensors of a training step. Activations have one element type, everything else is f32.
 #[derive(Clone, Copy)]
 pub struct Tensors<'a> {
     pub x: Tensor<'a>,
@@ -25,9 +25,10 @@ pub struct Layer {
     pub backward_params: Bound,
 }
 
-/// The operations of a training step that overwrites its results, with activations of type `element`.
-pub fn operations(element: Element) -> [Operation; 3] {
-    let (write, x, y, g) = (WriteMode::Overwrite, element, element, element);
+/// The operations of a training step that overwrites its results or adds to them, with activations of type
+/// `element`.
+pub fn operations(element: Element, write: WriteMode) -> [Operation; 3] {
+    let (x, y, g) = (element, element, element);
     [
         Operation::Forward(ForwardOptions {
             write,
@@ -43,11 +44,12 @@ pub fn operations(element: Element) -> [Operation; 3] {
 }
 
 impl Layer {
-    /// For exactly `tokens` tokens.
+    /// Binds the step for exactly `tokens` tokens.
     pub fn bind(
         kernels: &Kernels,
         config: &Config,
         tokens: u32,
+        write: WriteMode,
         tensors: &Tensors<'_>,
     ) -> Result<Self, Error> {
         let Tensors { x, g, parameters, y, dx, saved, dstate, gradients } = *tensors;
@@ -55,7 +57,7 @@ impl Layer {
         let bind = |operation, tensors: &[_]| kernels.prepare(&operation, config, capacity)?.bind(tensors);
         let [x, g, parameters, y] = [("x", x), ("g", g), ("parameters", parameters), ("y", y)];
         let [dx, saved, dstate] = [("dx", dx), ("saved", saved), ("dstate", dstate)];
-        let [forward, backward_input, backward_params] = operations(tensors.x.element());
+        let [forward, backward_input, backward_params] = operations(tensors.x.element(), write);
         Ok(Self {
             forward: bind(forward, &[x, parameters, y, saved])?,
             backward_input: bind(backward_input, &[g, parameters, saved, dstate, dx])?,

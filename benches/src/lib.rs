@@ -1,4 +1,4 @@
-//! What the benches measure: the library's operations and two alternatives to them, on the same inputs.
+//! Everything that the benches measure: the library's operations and two alternatives, on the same inputs.
 #![allow(
     clippy::missing_errors_doc,
     clippy::must_use_candidate,
@@ -12,3 +12,12 @@ pub mod grid;
 pub mod layer;
 pub mod recorder;
 pub mod step;
+
+/// Enters the project's folder. Cargo runs benches in their package's, and files in options are meant from the
+/// project's.
+pub fn enter_project() -> std::io::Result<()> {
+    match std::env::var_os("CARGO_MANIFEST_DIR") {
+        Some(package) => std::env::set_current_dir(std::path::Path::new(&package).join("..")),
+        None => Ok(()),
+    }
+}

@@ -1,4 +1,4 @@
-//! Shaders that are not the library's, made ready to record.
+//! Compiles and records shaders that are not the library's.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use hydralora::stopwatch::Stopwatch;
 use hydralora::{Error, wgpu};
 use wgpu::util::DeviceExt as _;
 
-/// Dispatches in the order they run.
+/// Dispatches, in the order in which they run.
 #[derive(Default)]
 pub struct Dispatches(Vec<(wgpu::ComputePipeline, Vec<wgpu::BindGroup>, [u32; 3])>);
 
@@ -48,20 +48,20 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// wgpu's default.
+    /// All of wgpu's checks, which are its default.
     pub const ALL: Self = Self { bounds: true, loops: true, zeroing: true };
-    /// What the library's own pipelines have.
+    /// The checks in the library's own pipelines.
     pub const OURS: Self = Self { bounds: true, loops: false, zeroing: false };
 }
 
-/// Spreads workgroups over two dimensions of a grid, since one has 65,535 at most. The second dimension may
-/// make it more of them, so shaders check their index.
+/// Spreads workgroups over two dimensions of a grid, since one dimension has at most 65,535. The grid may
+/// have more workgroups than asked for, so shaders check their index.
 pub fn fold(workgroups: u32) -> [u32; 2] {
     let second = workgroups.div_ceil(65535).max(1);
     [workgroups.div_ceil(second), second]
 }
 
-/// Puts dispatches together; pipelines of the same text are compiled once.
+/// Records dispatches. Pipelines with the same text are compiled once.
 pub struct Recorder<'a> {
     pub gpu: &'a Gpu,
     checks: Checks,
@@ -74,8 +74,8 @@ impl<'a> Recorder<'a> {
         Self { gpu, checks, pipelines: HashMap::new(), recorded: Dispatches::default() }
     }
 
-    /// One dispatch. Each uniform is at binding 0 of a group of its own; the others are in the first group,
-    /// behind its uniform.
+    /// Adds a dispatch. Each uniform is at binding 0 of its own group. The other bindings are in the first
+    /// group, after its uniform.
     pub fn dispatch(
         &mut self,
         wgsl: String,
@@ -113,7 +113,7 @@ impl<'a> Recorder<'a> {
         self.recorded.0.push((pipeline.clone(), bind_groups, grid));
     }
 
-    /// What was recorded since the last time.
+    /// Takes the dispatches since the last call.
     pub fn finish(&mut self) -> Dispatches {
         std::mem::take(&mut self.recorded)
     }
@@ -178,7 +178,7 @@ fn module(device: &wgpu::Device, wgsl: &str, checks: Checks) -> wgpu::ShaderModu
         force_loop_bounding: checks.loops,
         ..wgpu::ShaderRuntimeChecks::checked()
     };
-    // SAFETY: the benches' shaders end every loop and stay inside their buffers, whose sizes the
-    // benches choose.
+    // SAFETY: the benches' shaders end every loop, and stay inside their buffers, whose sizes the benches
+    // choose.
     unsafe { device.create_shader_module_trusted(descriptor, runtime) }
 }

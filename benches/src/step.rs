@@ -1,5 +1,5 @@
-//! A training step of all of a model's adapters as one encoder: forward, backward and AdamW; and what
-//! it costs the CPU to record it.
+//! A training step of all of a model's adapters in one encoder: forward, backward and AdamW. Also measures
+//! what recording it costs the CPU.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use hydralora::{
     Recording, Router, Stack, StackDescriptor, Tensor, wgpu,
 };
 
-/// Recordings that are timed.
+/// The number of recordings to time.
 const ROUNDS: usize = 51;
 
-/// A model as its adapters see it: each layer has one on each of three projections.
+/// The adapters of a model: each layer has one on each of three projections.
 #[derive(Debug, Clone, Copy)]
 pub struct Model {
     pub layers: usize,
@@ -21,7 +21,7 @@ pub struct Model {
     pub tokens: u32,
 }
 
-/// LLaMA-2-7B. How many the tokens are does not change what the CPU does, unless they are split.
+/// LLaMA-2-7B. The number of tokens does not change the work of the CPU, unless tokens are split.
 pub const LLAMA_2_7B: Model =
     Model { layers: 32, projections: [[4096, 4096], [4096, 11008], [11008, 4096]], tokens: 16 };
 
@@ -40,12 +40,12 @@ impl Model {
         std::iter::repeat_n(layer, self.layers).flatten()
     }
 
-    /// The adapters with names.
+    /// The adapters, with names.
     fn modules(&self) -> Vec<(String, Config)> {
         self.adapters().enumerate().map(|(at, config)| (format!("adapter {at}"), config)).collect()
     }
 
-    /// The operations of a step, in the order that [`Step::encode`] records them.
+    /// The operations of a step, in the order in which [`Step::encode`] records them.
     pub fn recordings(&self, planner: &Planner) -> Result<Vec<Recording>, Error> {
         let modules = self.modules();
         let modules = || modules.iter().map(|(name, config)| (name.as_str(), *config));
@@ -66,10 +66,10 @@ impl Model {
     }
 }
 
-/// A step that is ready to be recorded. The adapters share their activations, which no model's do; recording
-/// hardly notices.
+/// A step that is ready to be recorded. Unlike in a real model, the adapters share their activations; this
+/// hardly changes the cost of recording.
 pub struct Step {
-    /// The operations of each.
+    /// The operations of each adapter.
     adapters: Vec<[Bound; 3]>,
     pub stack: Stack,
     batch: Batch,
@@ -116,18 +116,18 @@ impl Step {
         self.stack.optimiser().expect("the step trains")
     }
 
-    /// Dispatches that [`Step::encode`] records.
+    /// The number of dispatches that [`Step::encode`] records.
     fn dispatches(&self) -> usize {
         let adapters = self.adapters.iter().flatten().map(|bound| bound.dispatches(self.batch.tokens()));
         adapters.sum::<usize>() + self.adamw().dispatches()
     }
 
-    /// To be called before each step is submitted.
+    /// Sets the optimiser's step. Call it before each step is submitted.
     pub fn set(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
         self.adamw().set_step(queue, step, learning_rate)
     }
 
-    /// Records all forwards, then from the last adapter to the first their backwards, then AdamW.
+    /// Records all forwards, then the backwards from the last adapter to the first, then AdamW.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
         for [forward, ..] in &self.adapters {
             forward.encode(pass, &self.batch)?;
@@ -142,22 +142,22 @@ impl Step {
     }
 }
 
-/// What a step costs the CPU before it is submitted.
+/// The CPU's costs of a step before it is submitted.
 #[derive(Debug, Clone, Copy)]
 pub struct StepCost {
     pub adapters: usize,
     pub dispatches: usize,
-    /// Setting AdamW's step, making the encoder, and recording.
+    /// Setting AdamW's step, creating the encoder, and recording.
     pub record: Duration,
     /// `CommandEncoder::finish`, where wgpu validates and talks to the driver.
     pub finish: Duration,
 }
 
-/// Records steps of LLaMA-2-7B, one right after the other, and tells what the median one cost.
+/// Records steps of LLaMA-2-7B, one right after the other, and returns the median costs.
 pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
     let step = Step::bind(gpu, &LLAMA_2_7B)?;
     let (adapters, dispatches) = (step.adapters.len(), step.dispatches());
-    // Buffers that nobody has written to cost more to record: wgpu has to zero them.
+    // Recording costs more with buffers that were never written, because wgpu has to zero them.
     gpu.submit(|pass| step.encode(pass))?;
     gpu.wait()?;
     let mut costs: Vec<StepCost> = (1..=ROUNDS)
@@ -171,7 +171,7 @@ pub fn record_cost(gpu: &Gpu) -> Result<StepCost, Error> {
             let commands = encoder.finish();
             let finish = begin.elapsed();
             drop(commands);
-            // The writes of `set` wait for a submission.
+            // The writes of `set` are pending until a submission.
             gpu.queue.submit([]);
             Ok(StepCost { adapters, dispatches, record, finish })
         })

@@ -1,4 +1,4 @@
-//! The shapes that the benches measure, and how one is written.
+//! Tests of the shapes that the benches measure, and of their text form.
 
 use hydralora_benches::grid::{self, Shape};
 

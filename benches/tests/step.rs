@@ -1,6 +1,5 @@
-//! A training step of LLaMA-2-7B's adapters: how many dispatches it is, and that to record it makes
-//! nothing, neither on the heap nor on the device. Without an adapter these tests fail and say how to
-//! get one.
+//! A training step of LLaMA-2-7B's adapters: its number of dispatches, and that recording it creates nothing,
+//! neither on the heap nor on the device. Without an adapter these tests fail and say how to get one.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,10 +13,10 @@ use hydralora::{
 };
 use hydralora_benches::step::{LLAMA_2_7B, Model, Step};
 
-/// A model of which a software driver runs whole steps in no time.
+/// A model whose whole steps a software driver runs in no time.
 const SMALL: Model = Model { layers: 2, projections: [[64, 64], [64, 192], [192, 64]], tokens: 16 };
 
-/// Counts for each thread by itself, so that drivers' threads and other tests do not disturb.
+/// Counts the allocations of each thread separately, so that drivers' threads and other tests do not count.
 struct CountingAllocator;
 
 #[global_allocator]
@@ -34,11 +33,11 @@ impl CountingAllocator {
     }
 }
 
-// SAFETY: everything is the system allocator's; the counter neither allocates nor unwinds.
+// SAFETY: the system allocator does everything; the counter neither allocates nor unwinds.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller's promises, passed on; so below.
+        // SAFETY: the caller's promises are passed on, here and below.
         unsafe { System.alloc(layout) }
     }
 
@@ -68,7 +67,7 @@ fn gpu() -> Gpu {
     gpu.unwrap_or_else(|error| panic!("these tests need a GPU or a software driver.\n{error}"))
 }
 
-/// The same again, with the instance, which tells what exists.
+/// The same device again, with its instance, which reports what exists.
 fn instance_and_gpu() -> (wgpu::Instance, Gpu) {
     let info = gpu().device.adapter_info();
     let instance = instance_from_env();
@@ -78,14 +77,14 @@ fn instance_and_gpu() -> (wgpu::Instance, Gpu) {
     (instance, gpu)
 }
 
-/// The same calls without the library. What the pipelines and bind groups are makes no difference to
-/// recording, only where one is set that is set already.
+/// The same calls without the library. Recording does not depend on what pipelines and bind groups contain,
+/// only on whether one is set that is set already.
 struct ByHand(Vec<Dispatch>);
 
 struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
-    /// The same for all that change together.
+    /// Dispatches that vary with the same values share one.
     varying: Option<wgpu::BindGroup>,
     grid: [u32; 3],
 }
@@ -144,8 +143,8 @@ impl ByHand {
 #[derive(Debug, PartialEq)]
 struct Recorded {
     allocations: usize,
-    /// Commands that fit until wgpu's list grows again. Two lists that grew as often and have as much
-    /// room are as long: as many dispatches were recorded.
+    /// The number of commands that fit before wgpu's list grows again. If two lists have grown equally often
+    /// and have the same room, they are equally long: as many dispatches were recorded.
     room: usize,
 }
 
@@ -163,22 +162,23 @@ impl Recorded {
 }
 
 #[test]
-fn a_step_is_three_dispatches_an_adapter() {
+fn a_step_is_four_dispatches_an_adapter() {
     let dispatches = |tokens, device: &DeviceProfile| -> usize {
         let planner = Planner::new(device.clone());
         let recordings = Model { tokens, ..LLAMA_2_7B }.recordings(&planner).expect("it fits");
         recordings.iter().map(|recording| recording.steps.len()).sum()
     };
     let device = |busy_workgroups| DeviceProfile::new(wgpu::Limits::default(), busy_workgroups);
-    // The moments of 27 million parameters are two bindings of 128 MiB, so that AdamW is two.
-    assert_eq!(dispatches(2048, &device(1)), 3 * 96 + 2);
+    // The shrink of backward's 32 columns is separate, since a single dispatch would read g twice. The moments
+    // of 27 million parameters take two bindings of 128 MiB, so AdamW has two dispatches.
+    assert_eq!(dispatches(2048, &device(1)), 4 * 96 + 2);
     let mut roomy = device(1);
     roomy.limits.max_storage_buffer_binding_size = 1 << 28;
-    assert_eq!(dispatches(2048, &roomy), 3 * 96 + 1);
-    // In software the kinds of gradients are apart.
+    assert_eq!(dispatches(2048, &roomy), 4 * 96 + 1);
+    // In software each kind of block has a separate dispatch.
     assert_eq!(dispatches(2048, &DeviceProfile { software: true, ..device(1) }), 4 * 96 + 2);
-    // On a wide device tokens may be split, and the splits added up; for few tokens, shrinks be apart.
-    for (tokens, most) in [(2048, 4), (16, 5)] {
+    // On a wide device tokens may be split, which adds a reduction. With few tokens, shrinks may be separate.
+    for (tokens, most) in [(2048, 6), (16, 5)] {
         let dispatches = dispatches(tokens, &device(256));
         assert!((3 * 96 + 2..=most * 96 + 2).contains(&dispatches), "{dispatches} for {tokens} tokens");
     }
@@ -197,7 +197,7 @@ fn recording_allocates_nothing() {
         assert!(ours.allocations > 0, "wgpu's list grows, if nothing else does");
         assert_eq!(ours, theirs, "the library's calls and the same by hand, round {round}");
     }
-    // What AdamW::set_step hands to Queue::write_buffer.
+    // The uniform that `AdamW::set_step` gives to `Queue::write_buffer`.
     let hyper = AdamWHyper::default();
     assert_eq!(allocations(|| _ = std::hint::black_box(hyper.uniform(1, 1e-3)).expect("a valid step")), 0);
 }
@@ -226,8 +226,8 @@ fn recording_makes_nothing_on_the_device() {
     assert_eq!(after, before, "more than command buffers");
 }
 
-/// Seven projections of 32 layers, as LLaMA-2-7B has them, whose prompt length changes: what was planned,
-/// compiled and bound once serves every length.
+/// The seven projections of LLaMA-2-7B's 32 layers, with prompts of changing length. Planning, compiling and
+/// binding once serves every length.
 #[test]
 fn another_number_of_tokens_makes_nothing() {
     const MOST: u32 = 423;
@@ -262,7 +262,7 @@ fn another_number_of_tokens_makes_nothing() {
     };
     let existing = || instance.generate_report().expect("wgpu's own implementation of WebGPU").hub;
     let memory = || device.generate_allocator_report().map(|report| report.total_allocated_bytes);
-    // What wgpu takes for writes of buffers waits for a submission.
+    // wgpu keeps its memory for buffer writes until a submission.
     let flush = || {
         gpu.queue.submit([]);
         gpu.wait().expect("the device runs");
@@ -314,7 +314,7 @@ fn a_recorded_step_trains() {
         step.set(&gpu.queue, number, RATE).expect("a valid step");
         gpu.submit(|pass| step.encode(pass)).expect("the device runs");
         let after = read();
-        // Down a steady gradient, AdamW goes a whole learning rate a step.
+        // With a steady gradient, AdamW moves each parameter by the learning rate in each step.
         let moved = before.iter().zip(&after).filter(|(before, after)| (*before - *after).abs() > RATE / 2.0);
         let (moved, all) = (moved.count(), before.len());
         assert!(10 * moved > 9 * all, "step {number} moved {moved} of {all} parameters");
@@ -351,7 +351,7 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
     let mut skipped = 0;
     for (number, poison) in (1..).zip([None, Some(f32::NAN), None, Some(f32::INFINITY), Some(3e38), None]) {
         let mut given = values.clone();
-        // Two of them: f32 holds the norm of one.
+        // Two bad gradients: f32 holds the norm of one alone.
         for at in [1, ELEMENTS - 1] {
             given[at] = poison.unwrap_or(given[at]);
         }
@@ -367,7 +367,7 @@ fn a_step_whose_norm_is_not_finite_is_skipped_and_counted() {
         let AdamWStatus { norm, skipped: counted } = bytemuck::cast_slice(&read(&status))[0];
         if poison.is_some() {
             skipped += 1;
-            assert_eq!(changed, 0, "step {number} was to change nothing");
+            assert_eq!(changed, 0, "step {number} should change nothing");
             assert!(!norm.is_finite(), "the norm of step {number} is {norm}");
         } else {
             assert!(changed > 2 * ELEMENTS, "step {number} changed {changed} of {}", 3 * ELEMENTS);

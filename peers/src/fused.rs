@@ -1,7 +1,7 @@
 //! hydralora's kernels.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, wgpu};
+use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, WriteMode, wgpu};
 use hydralora_benches::layer::{Layer, Tensors};
 
 use crate::contest::{Outcome, Pass, Problem};
@@ -55,7 +55,7 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
             dstate: (&dstate).into(),
             gradients: (&packed).into(),
         };
-        let layer = Layer::bind(&kernels, &config, tokens, &tensors)?;
+        let layer = Layer::bind(&kernels, &config, tokens, WriteMode::Overwrite, &tensors)?;
         Ok(Box::new(move |pass, batch| layer.encode(pass, batch)))
     };
     let encodes = inputs.iter().map(bind).collect::<Outcome<_>>()?;

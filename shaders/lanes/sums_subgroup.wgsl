@@ -3,7 +3,7 @@
 // memory. There is a barrier only after SUMMED_COLUMNS columns.
 //@ import product/shrink: lane_sums
 //@ kernel: absorb, shrunk
-//@ host: COLUMNS, LANES, LANE_PARTS, PASS_COLUMNS, QUADS, SCRATCH, SHUFFLED_LANES, SUMMED_COLUMNS, WORKGROUP
+//@ host: COLUMNS, GROUPS, LANES, LANE_PARTS, PASS_COLUMNS, QUADS, SCRATCH, SHUFFLED_LANES, SUMMED_COLUMNS, WORKGROUP
 
 // [column of those summed together][quad][partial sum], each a vec4 over four tokens.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
@@ -21,14 +21,16 @@ fn shuffled_sum(value: vec4<f32>) -> vec4<f32> {
 }
 
 fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u32) {
-    let quad = local / LANES;
+    let group = local / (QUADS * LANES);
+    let quad = local / LANES % QUADS;
     let lane = local % LANES;
-    for (var first = begin; first < end; first += PASS_COLUMNS) {
+    for (var round = begin; round < end; round += GROUPS * PASS_COLUMNS) {
+        let first = round + group * PASS_COLUMNS;
         var sums: array<vec4<f32>, PASS_COLUMNS>;
         lane_sums(first, first_token, tokens, quad, lane, &sums);
         for (var column = 0u; column < PASS_COLUMNS; column++) {
             let sum = shuffled_sum(sums[column]);
-            if (lane % SHUFFLED_LANES == 0u && first + column < COLUMNS) {
+            if (lane % SHUFFLED_LANES == 0u && first + column < end) {
                 if (LANE_PARTS == 1u) {
                     shrunk(first + column, quad, sum);
                 } else {

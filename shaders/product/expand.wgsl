@@ -5,6 +5,9 @@
 // one coalesced vec4 load of M feeds them all. The coefficients lie in workgroup memory, which holds
 // STAGED_ROWS rows of them at a time.
 //
+// Loads come before what waits for them, so that many are in flight: sums that are added to Y start with Y,
+// and four rows of M are loaded before the first of them is multiplied.
+//
 // The caller puts a barrier between this and the last write to anything that `stage` reads or overwrites.
 //
 // The kernel provides:
@@ -20,24 +23,47 @@
 //@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, QUADS, STAGED_ROWS, STEP, WORKGROUP
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
+const_assert STEP <= 16u;
+
+alias Sums = array<vec4<f32>, 4u * EXPAND_QUADS>;
+
+// Adds row `step` of a step, whose coefficients start at `base`.
+fn add_row(m: vec4<f32>, step: u32, own_coefficient: vec4<f32>, base: u32, sums: ptr<function, Sums>) {
+    for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
+        let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
+        (*sums)[4u * quad] += z.x * m;
+        (*sums)[4u * quad + 1u] += z.y * m;
+        (*sums)[4u * quad + 2u] += z.z * m;
+        (*sums)[4u * quad + 3u] += z.w * m;
+    }
+}
+
+// Adds rows `first` .. `first + 4` of a step, as far as it has them.
+fn add_rows(
+    first: u32,
+    at: u32,
+    row_vecs: u32,
+    own_coefficient: vec4<f32>,
+    base: u32,
+    sums: ptr<function, Sums>,
+) {
+    let last = STEP - 1u - first;
+    let m0 = vec_parameters(at + first * row_vecs);
+    let m1 = vec_parameters(at + (first + min(1u, last)) * row_vecs);
+    let m2 = vec_parameters(at + (first + min(2u, last)) * row_vecs);
+    let m3 = vec_parameters(at + (first + min(3u, last)) * row_vecs);
+    add_row(m0, first, own_coefficient, base, sums);
+    if (last >= 1u) { add_row(m1, first + 1u, own_coefficient, base, sums); }
+    if (last >= 2u) { add_row(m2, first + 2u, own_coefficient, base, sums); }
+    if (last >= 3u) { add_row(m3, first + 3u, own_coefficient, base, sums); }
+}
 
 // Stores the sums of the four tokens from first_row + 4 * quad on.
-fn store_quad(
-    quad: u32,
-    first_row: u32,
-    end_token: u32,
-    c: u32,
-    sums: ptr<function, array<vec4<f32>, 4u * EXPAND_QUADS>>,
-) {
+fn store_quad(quad: u32, first_row: u32, end_token: u32, c: u32, sums: ptr<function, Sums>) {
     for (var token = 0u; token < 4u; token++) {
         let row = first_row + 4u * quad + token;
-        let sum = (*sums)[4u * quad + token];
         if (row < end_token) {
-            if (ACCUMULATE) {
-                store_target(row, c, load_target(row, c) + sum);
-            } else {
-                store_target(row, c, sum);
-            }
+            store_target(row, c, (*sums)[4u * quad + token]);
         }
     }
 }
@@ -53,9 +79,16 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
         for (var first_c = first_vec; first_c < end_vec; first_c += WORKGROUP) {
             let c = first_c + local;
-            var sums: array<vec4<f32>, 4u * EXPAND_QUADS>;
+            let target_row = first_token + 4u * first_quad;
+            var sums: Sums;
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
+            }
+            if (ACCUMULATE && c < end_vec) {
+                for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
+                    // Tokens past the end repeat the last one. They are not stored.
+                    sums[token] = load_target(min(target_row + token, tokens - 1u), c);
+                }
             }
             for (var first_row = 0u; first_row < rows; first_row += STAGED_ROWS) {
                 let count = min(STAGED_ROWS, rows - first_row);
@@ -69,23 +102,17 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     let base = row * QUADS + first_quad;
                     let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
                     let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
-                    for (var step = 0u; step < STEP; step++) {
-                        let m = vec_parameters(at);
-                        at += row_vecs;
-                        for (var quad = 0u; quad < EXPAND_QUADS; quad++) {
-                            let z = broadcast(own_coefficient, step * EXPAND_QUADS + quad, base + step * QUADS + quad);
-                            sums[4u * quad] += z.x * m;
-                            sums[4u * quad + 1u] += z.y * m;
-                            sums[4u * quad + 2u] += z.z * m;
-                            sums[4u * quad + 3u] += z.w * m;
-                        }
-                    }
+                    // Unrolled by hand: some compilers would keep the loop, whose body is long.
+                    add_rows(0u, at, row_vecs, own_coefficient, base, &sums);
+                    if (STEP > 4u) { add_rows(4u, at, row_vecs, own_coefficient, base, &sums); }
+                    if (STEP > 8u) { add_rows(8u, at, row_vecs, own_coefficient, base, &sums); }
+                    if (STEP > 12u) { add_rows(12u, at, row_vecs, own_coefficient, base, &sums); }
+                    at += STEP * row_vecs;
                 }
             }
             // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the
             // loop.
             let end_token = select(0u, tokens, c < end_vec);
-            let target_row = first_token + 4u * first_quad;
             store_quad(0u, target_row, end_token, c, &sums);
             if (EXPAND_QUADS > 1u) {
                 store_quad(1u, target_row, end_token, c, &sums);

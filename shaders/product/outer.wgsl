@@ -2,8 +2,8 @@
 // and starts at `matrix` in `gradients`. The block index runs along the columns first.
 //
 // Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers; for each token, one
-// coalesced vec4 load of X feeds them all. Z goes through workgroup memory, which holds as many tokens as fit
-// at a time.
+// coalesced vec4 load of X feeds them all, and the loads of TOKENS_AT_ONCE tokens are in flight together. Z
+// goes through workgroup memory, which holds as many tokens as fit at a time.
 //
 // The kernel provides:
 //   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads
@@ -12,10 +12,23 @@
 //@ import lanes: broadcast, load_own
 //@ import uniform/batch: batch_tokens
 //@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR
-//@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, WORKGROUP
+//@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, TOKENS_AT_ONCE, WORKGROUP
 
 const ROW_QUADS_TENSOR = ROWS_TENSOR / 4u;
-const STAGE_TOKENS_TENSOR = WORKGROUP / ROW_QUADS_TENSOR;
+// A multiple of TOKENS_AT_ONCE, so that only the last tokens are fewer.
+const STAGE_TOKENS_TENSOR = WORKGROUP / ROW_QUADS_TENSOR / TOKENS_AT_ONCE * TOKENS_AT_ONCE;
+
+// Adds a token, whose coefficients start at `base`.
+fn add_token_TENSOR(value: vec4<f32>, base: u32, own: u32, sums: ptr<function, array<vec4<f32>, ROWS_TENSOR>>) {
+    let own_coefficient = load_own(base + own);
+    for (var quad = 0u; quad < ROW_QUADS_TENSOR; quad++) {
+        let z = broadcast(own_coefficient, quad, base + quad);
+        (*sums)[4u * quad] += z.x * value;
+        (*sums)[4u * quad + 1u] += z.y * value;
+        (*sums)[4u * quad + 2u] += z.z * value;
+        (*sums)[4u * quad + 3u] += z.w * value;
+    }
+}
 
 fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, local: u32) {
     let column_blocks = (row_vecs + WORKGROUP - 1u) / WORKGROUP;
@@ -44,17 +57,22 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
             );
         }
         workgroupBarrier();
-        for (var token = 0u; token < count; token++) {
-            let value = load_TENSOR(first + token, readable);
-            let base = token * ROW_QUADS_TENSOR;
-            let own_coefficient = load_own(base + own);
-            for (var quad = 0u; quad < ROW_QUADS_TENSOR; quad++) {
-                let z = broadcast(own_coefficient, quad, base + quad);
-                sums[4u * quad] += z.x * value;
-                sums[4u * quad + 1u] += z.y * value;
-                sums[4u * quad + 2u] += z.z * value;
-                sums[4u * quad + 3u] += z.w * value;
+        if (TOKENS_AT_ONCE == 4u) {
+            for (var four = 0u; four < count / 4u; four++) {
+                let token = 4u * four;
+                let value0 = load_TENSOR(first + token, readable);
+                let value1 = load_TENSOR(first + token + 1u, readable);
+                let value2 = load_TENSOR(first + token + 2u, readable);
+                let value3 = load_TENSOR(first + token + 3u, readable);
+                add_token_TENSOR(value0, token * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value1, (token + 1u) * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value2, (token + 2u) * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value3, (token + 3u) * ROW_QUADS_TENSOR, own, &sums);
             }
+        }
+        let rest = select(count, count % 4u, TOKENS_AT_ONCE == 4u);
+        for (var at = count - rest; at < count; at++) {
+            add_token_TENSOR(load_TENSOR(first + at, readable), at * ROW_QUADS_TENSOR, own, &sums);
         }
         workgroupBarrier();
     }

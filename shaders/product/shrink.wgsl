@@ -1,10 +1,11 @@
 // shrink: P = X M^T for one tile of tokens, a long reduction to a few columns.
 //
 // X is the kernel's source (tokens x source width), M a block of `parameters` with COLUMNS rows. The
-// workgroup's lanes lie along the inner dimension: thread = (quad of tokens, lane). Each thread keeps 4
-// tokens x PASS_COLUMNS columns in registers, so that each pass over the columns reads X once, coalesced, 16
-// bytes per lane. lanes/sums_workgroup.wgsl or lanes/sums_subgroup.wgsl adds the lanes' sums, always in the
-// same order, and defines `shrink`.
+// workgroup's lanes lie along the inner dimension: thread = (group of columns, quad of tokens, lane). Each
+// thread keeps 4 tokens x PASS_COLUMNS columns in registers, so that each pass over the columns reads X once,
+// coalesced, 16 bytes per lane. Four columns of M are loaded before the first of them is multiplied, so that
+// many loads are in flight. lanes/sums_workgroup.wgsl or lanes/sums_subgroup.wgsl adds the lanes' sums,
+// always in the same order, and defines `shrink`.
 //
 // The kernel provides:
 //   load_source(row, k) -> vec4      four elements of X
@@ -16,6 +17,39 @@
 //@ import access: vec_parameters
 //@ kernel: load_source, shrink_matrix, source_begin, source_end, source_vecs
 //@ host: COLUMNS, LANES, PASS_COLUMNS
+
+const_assert PASS_COLUMNS <= 16u;
+
+// Four elements of a row of M. Columns of P past the end repeat the last one.
+fn load_column(column: u32, row_vecs: u32, at: u32) -> vec4<f32> {
+    return vec_parameters(min(column, COLUMNS - 1u) * row_vecs + at);
+}
+
+// Adds to one column of P, for four tokens, the products of four elements. x[i] holds element i of each
+// token. This is one chain of multiply-adds for each token; a dot product would take an addition more.
+fn add_products(sum: vec4<f32>, x: mat4x4<f32>, m: vec4<f32>) -> vec4<f32> {
+    return (((sum + m.x * x[0]) + m.y * x[1]) + m.z * x[2]) + m.w * x[3];
+}
+
+// Adds the products of four elements to columns `at` .. `at + 4` of a pass, as far as it has them.
+fn add_columns(
+    at: u32,
+    first: u32,
+    row_vecs: u32,
+    k: u32,
+    x: mat4x4<f32>,
+    sums: ptr<function, array<vec4<f32>, PASS_COLUMNS>>,
+) {
+    let last = min(PASS_COLUMNS - 1u - at, 3u);
+    let m0 = load_column(first + at, row_vecs, k);
+    let m1 = load_column(first + at + min(1u, last), row_vecs, k);
+    let m2 = load_column(first + at + min(2u, last), row_vecs, k);
+    let m3 = load_column(first + at + last, row_vecs, k);
+    (*sums)[at] = add_products((*sums)[at], x, m0);
+    if (last >= 1u) { (*sums)[at + 1u] = add_products((*sums)[at + 1u], x, m1); }
+    if (last >= 2u) { (*sums)[at + 2u] = add_products((*sums)[at + 2u], x, m2); }
+    if (last >= 3u) { (*sums)[at + 3u] = add_products((*sums)[at + 3u], x, m3); }
+}
 
 // This lane's sums of the PASS_COLUMNS columns from `first` on.
 fn lane_sums(
@@ -38,13 +72,16 @@ fn lane_sums(
     }
     let end = source_end();
     for (var k = source_begin() + lane; k < end; k += LANES) {
-        let x0 = load_source(row0, k);
-        let x1 = load_source(row1, k);
-        let x2 = load_source(row2, k);
-        let x3 = load_source(row3, k);
-        for (var column = 0u; column < PASS_COLUMNS; column++) {
-            let m = vec_parameters(matrix + min(first + column, COLUMNS - 1u) * row_vecs + k);
-            (*sums)[column] += vec4<f32>(dot(x0, m), dot(x1, m), dot(x2, m), dot(x3, m));
-        }
+        let x = transpose(mat4x4<f32>(
+            load_source(row0, k),
+            load_source(row1, k),
+            load_source(row2, k),
+            load_source(row3, k),
+        ));
+        // Unrolled by hand: some compilers would keep the loop, and the sums in memory.
+        add_columns(0u, first, row_vecs, matrix + k, x, sums);
+        if (PASS_COLUMNS > 4u) { add_columns(4u, first, row_vecs, matrix + k, x, sums); }
+        if (PASS_COLUMNS > 8u) { add_columns(8u, first, row_vecs, matrix + k, x, sums); }
+        if (PASS_COLUMNS > 12u) { add_columns(12u, first, row_vecs, matrix + k, x, sums); }
     }
 }

@@ -11,7 +11,9 @@ pub use batch::Batch;
 pub use bind::{Bound, Prepared};
 pub use kernels::Kernels;
 pub(crate) use kernels::Varied;
+#[cfg(any(test, feature = "tuner"))]
+pub(crate) use pipeline::entry as layout_entry;
 #[cfg(test)]
-pub(crate) use pipeline::{entry as layout_entry, trusted_module};
+pub(crate) use pipeline::trusted_module;
 pub(crate) use scope::{Scopes, ready_now, scoped};
 pub use tensor::Tensor;

@@ -271,7 +271,7 @@ impl Gpu {
     /// # Errors
     /// Those of [`Gpu::read`].
     pub fn read_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, Error> {
-        self.finish(READING, self.read(buffer))?
+        self.finish(READING, LONGEST_SLEEP, self.read(buffer))?
     }
 
     /// Like [`Gpu::read_blocking`], for the first `elements` elements of another type.
@@ -284,7 +284,7 @@ impl Gpu {
         element: Element,
         elements: usize,
     ) -> Result<Vec<f32>, Error> {
-        self.finish(READING, self.read_as(buffer, element, elements))?
+        self.finish(READING, LONGEST_SLEEP, self.read_as(buffer, element, elements))?
     }
 
     /// Waits until all submitted work has finished. Not for the web.
@@ -292,16 +292,26 @@ impl Gpu {
     /// # Errors
     /// The device was lost.
     pub fn wait(&self) -> Result<(), Error> {
-        let (call, finished) = callback();
-        self.queue.on_submitted_work_done(move || call(()));
-        self.finish("waiting for the device", finished)
+        self.finish("waiting for the device", LONGEST_SLEEP, self.submitted_work_done())
     }
 
-    /// Drives the device until the future is ready.
+    /// Resolves when all work that was submitted by now has finished.
+    pub(super) fn submitted_work_done(&self) -> impl Future<Output = ()> + use<> {
+        let (call, finished) = callback();
+        self.queue.on_submitted_work_done(move || call(()));
+        finished
+    }
+
+    /// Drives the device until the future is ready, with pauses of up to `longest_sleep` between two looks.
     ///
     /// It submits nothing now and then, which makes wgpu look for finished work. Polling would do that too,
     /// but it panics if the driver reports a lost device, while a submission only fails.
-    fn finish<T>(&self, action: &str, future: impl Future<Output = T>) -> Result<T, Error> {
+    pub(super) fn finish<T>(
+        &self,
+        action: &str,
+        longest_sleep: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Error> {
         let mut future = pin!(future);
         let begin = Instant::now();
         loop {
@@ -314,7 +324,7 @@ impl Gpu {
             }
             // A small part of the time waited so far, so that the wait is not much longer than the device
             // takes.
-            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
+            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, longest_sleep));
         }
     }
 }
@@ -323,8 +333,8 @@ impl Gpu {
 const READING: &str = "reading a buffer back";
 
 /// The pause between two looks for finished work.
-const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
-const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+pub(super) const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 
 /// Bytes of `elements` elements in whole 32-bit words, because wgpu copies whole words.
 fn whole_words(elements: u64, element: Element) -> u64 {

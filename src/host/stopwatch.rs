@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::gpu::scoped;
-use crate::host::device::Gpu;
+use crate::host::device::{Gpu, LONGEST_SLEEP};
 
 /// Measures device time where the device has timestamp queries, otherwise wall-clock time.
 #[derive(Debug)]
@@ -84,13 +84,29 @@ impl Stopwatch {
         &self,
         encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
     ) -> Result<Duration, Error> {
+        self.gpu.finish(TIMING, LONGEST_SLEEP, self.time_async(encode))?
+    }
+
+    /// Like [`Stopwatch::time`], and resolves when the time is known. On native platforms, the caller has to
+    /// poll the device meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Stopwatch::time`]; on the web also [`Error::NoClock`].
+    pub async fn time_async(
+        &self,
+        encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
+    ) -> Result<Duration, Error> {
+        // There, the standard library has no clock.
+        if cfg!(target_arch = "wasm32") && self.timestamps.is_none() {
+            return Err(Error::NoClock);
+        }
         let timestamp_writes = self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
             query_set: &timestamps.queries,
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         });
         let Gpu { device, queue } = &self.gpu;
-        let begin = scoped(device, "timing a compute pass", || {
+        let begin = scoped(device, TIMING, || {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encode(
                 &mut encoder
@@ -100,16 +116,19 @@ impl Stopwatch {
                 encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
             }
             let commands = encoder.finish();
-            let begin = Instant::now();
+            let begin = self.timestamps.is_none().then(Instant::now);
             queue.submit([commands]);
             Ok(begin)
         })??;
-        self.gpu.wait()?;
-        let wall = begin.elapsed();
+        self.gpu.submitted_work_done().await;
+        let wall = begin.map(|begin| begin.elapsed()).unwrap_or_default();
         let Some(timestamps) = &self.timestamps else { return Ok(wall) };
-        let words = self.gpu.read_blocking(&timestamps.resolved)?;
+        let words = self.gpu.read(&timestamps.resolved).await?;
         let tick = |at: usize| u64::from(words[at].to_bits()) | u64::from(words[at + 1].to_bits()) << 32;
         let ticks = tick(2).saturating_sub(tick(0));
         Ok(Duration::from_nanos((ticks as f64 * timestamps.period) as u64))
     }
 }
+
+/// The name of the action in errors.
+const TIMING: &str = "timing a compute pass";

@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::element::Element;
 use crate::error::Error;
 use crate::gpu::{Batch, Bound, Kernels, Tensor};
+use crate::host::calibration::Calibration;
 use crate::host::device::Gpu;
 use crate::host::stopwatch::{Clock, Stopwatch};
 use crate::kernel::BindingKind;
 use crate::layer::{Config, Operation, SplitMix64};
-use crate::plan::{Choice, Tuning};
+use crate::plan::{Choice, DeviceProfile, Tuning};
 use crate::recording::{Operand, Recording};
 
 /// The version of the files. In another version, choices may have other meanings.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Measures which plans are best on one device.
 ///
@@ -30,16 +31,21 @@ const VERSION: u32 = 3;
 /// let gpu = pollster::block_on(Gpu::from_env())?;
 /// // What an earlier run measured on this device and driver, or nothing.
 /// let mut tuner = Tuner::load("tuning.json", &gpu.device);
+/// if tuner.calibration().is_none() {
+///     tuner.calibrate(&gpu)?;
+/// }
 /// tuner.measure_step(&gpu, &config, 128)?;
 /// tuner.save("tuning.json")?;
 ///
-/// let kernels = Kernels::new(&gpu.device, &gpu.queue).with_tuning(tuner.tuning().clone());
+/// let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, tuner.profile(&gpu.device))
+///     .with_tuning(tuner.tuning().clone());
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tuner {
     device: DeviceName,
+    calibration: Option<Calibration>,
     tuning: Tuning,
 }
 
@@ -56,6 +62,7 @@ struct DeviceName {
 struct File {
     version: u32,
     device: DeviceName,
+    calibration: Option<Calibration>,
     tuning: Tuning,
 }
 
@@ -74,8 +81,10 @@ pub struct Measurement {
     pub timed: Vec<(Choice, Duration)>,
 }
 
-/// The most plans that are timed: the most promising ones.
+/// The most plans that are timed: the most promising ones. Few where a calibration has said what the device
+/// can do, and more where the order of plans is a guess, or the software driver's own.
 const MOST_TRIALS: usize = 16;
+const MOST_CALIBRATED_TRIALS: usize = 5;
 /// Number of times that a plan is timed in the first round. The fastest time counts.
 const ROUNDS: usize = 3;
 /// Number of times that the best and the predicted plan are timed in turn. The medians count.
@@ -99,7 +108,7 @@ impl Tuner {
             driver: info.driver,
             driver_info: info.driver_info,
         };
-        Self { device, tuning: Tuning::default() }
+        Self { device, calibration: None, tuning: Tuning::default() }
     }
 
     /// A tuner with the measurements that were saved for this device. A file that is missing, is corrupt, or
@@ -107,20 +116,20 @@ impl Tuner {
     #[must_use]
     pub fn load(path: impl AsRef<Path>, device: &wgpu::Device) -> Self {
         let path = path.as_ref();
-        let mut tuner = Self::new(device);
+        let empty = Self::new(device);
         let ignored = |why: &str| log::warn!("hydralora: {} is ignored: {why}", path.display());
         match std::fs::read(path) {
-            Ok(bytes) => match tuner.parse(&bytes) {
-                Ok(tuning) => tuner.tuning = tuning,
+            Ok(bytes) => match empty.parse(&bytes) {
+                Ok(tuner) => return tuner,
                 Err(why) => ignored(&why),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => ignored(&error.to_string()),
         }
-        tuner
+        empty
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Tuning, String> {
+    fn parse(&self, bytes: &[u8]) -> Result<Self, String> {
         /// The field that every version has.
         #[derive(Deserialize)]
         struct Version {
@@ -134,7 +143,11 @@ impl Tuner {
         if file.device != self.device {
             return Err(format!("it was measured on {:?}, and this is {:?}", file.device, self.device));
         }
-        Ok(file.tuning)
+        let File { device, calibration, tuning, .. } = file;
+        if let Some(calibration) = &calibration {
+            calibration.numbers.check().map_err(|error| error.to_string())?;
+        }
+        Ok(Self { device, calibration, tuning })
     }
 
     /// Writes all measurements to a file, completely or not at all: a temporary file beside it takes its name
@@ -144,7 +157,8 @@ impl Tuner {
     /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let file = File { version: VERSION, device: self.device.clone(), tuning: self.tuning.clone() };
+        let Self { device, calibration, tuning } = self.clone();
+        let file = File { version: VERSION, device, calibration, tuning };
         serde_json::to_vec_pretty(&file)
             .map_err(io::Error::from)
             .and_then(|bytes| replace(path, &bytes))
@@ -155,6 +169,31 @@ impl Tuner {
     #[must_use]
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
+    }
+
+    /// What the device was measured to be, if it was.
+    #[must_use]
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// The profile of the device, with what was measured on it, for [`Kernels::with_profile`].
+    #[must_use]
+    pub fn profile(&self, device: &wgpu::Device) -> DeviceProfile {
+        let profile = DeviceProfile::of(device);
+        match self.calibration {
+            Some(Calibration { numbers, .. }) => profile.calibrated(numbers),
+            None => profile,
+        }
+    }
+
+    /// Measures what the device can do. [`Tuner::measure`] times fewer plans of a GPU afterwards, because
+    /// their predicted order is then its own.
+    ///
+    /// # Errors
+    /// Those of [`Calibration::measure`].
+    pub fn calibrate(&mut self, gpu: &Gpu) -> Result<&Calibration, Error> {
+        Ok(self.calibration.insert(Calibration::measure(gpu)?))
     }
 
     /// Measures the operations of an f32 training step: [`Operation::training_step`].
@@ -178,7 +217,8 @@ impl Tuner {
     /// Times the most promising plans of an operation on random data, and notes the best for this layer and
     /// all numbers of tokens that have the same next power of two as `tokens`.
     ///
-    /// Compiles the pipelines of up to sixteen plans. Some drivers take a second for each.
+    /// Compiles the pipelines of up to sixteen plans, or of up to five on a GPU that was calibrated. Some
+    /// drivers take a second for each.
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.
@@ -189,9 +229,14 @@ impl Tuner {
         tokens: u32,
         operation: Operation,
     ) -> Result<Measurement, Error> {
-        let kernels = Kernels::new(&gpu.device, &gpu.queue);
+        let profile = self.profile(&gpu.device);
+        let most_trials = match self.calibration {
+            Some(_) if !profile.software => MOST_CALIBRATED_TRIALS,
+            _ => MOST_TRIALS,
+        };
+        let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, profile);
         let planner = kernels.planner();
-        let mut choices = promising(planner.choices(&operation, config, tokens)?);
+        let mut choices = promising(planner.choices(&operation, config, tokens)?, most_trials);
         let predicted = planner.plan(&operation, config, tokens)?.choice;
         let trial = Trial::new(gpu, kernels, *config, tokens, operation)?;
         let stopwatch = Stopwatch::new(gpu)?;
@@ -199,7 +244,7 @@ impl Tuner {
         // A driver's bound on loop iterations may refuse a choice that fits the device's limits.
         choices.retain(|&choice| choice != predicted && trial.record(choice).is_ok());
         choices.insert(0, predicted);
-        choices.truncate(MOST_TRIALS);
+        choices.truncate(most_trials);
         let mut timed = Vec::new();
         for choice in choices {
             let prepared = trial.prepare(choice)?;
@@ -258,7 +303,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The choices to time: the first of each kind, then the next best.
-fn promising(choices: Vec<Choice>) -> Vec<Choice> {
+fn promising(choices: Vec<Choice>, most: usize) -> Vec<Choice> {
     let mut kinds = Vec::new();
     let (mut firsts, others): (Vec<_>, Vec<_>) = choices.into_iter().partition(|choice| {
         let kind = choice.kind();
@@ -267,7 +312,7 @@ fn promising(choices: Vec<Choice>) -> Vec<Choice> {
         first
     });
     firsts.extend(others);
-    firsts.truncate(MOST_TRIALS);
+    firsts.truncate(most);
     firsts
 }
 

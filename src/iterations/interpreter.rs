@@ -16,8 +16,9 @@ use super::number::{Form, Known, Number, Numbers, limited, minus, plus};
 /// of exactly as many elements,
 const MOST_UNROLLED: u64 = 32;
 
-/// or if they have up to this many instructions when unrolled (`LOOP_UNROLL_LIMIT` times the above).
-const MOST_INSTRUCTIONS: u64 = 26 * MOST_UNROLLED;
+/// or if they have up to `LOOP_UNROLL_LIMIT` (26) times as many instructions when unrolled. Mesa counts more
+/// of them than are counted here, such as copies of arrays, so this is half of it.
+const MOST_INSTRUCTIONS: u64 = 13 * MOST_UNROLLED;
 
 /// The counts of a piece of code.
 #[derive(Debug, Clone, Copy, Default)]
@@ -237,6 +238,8 @@ impl<'a> Interpreter<'a> {
                 frame.returned = Some(if several { Value::Number(Number::unknown()) } else { value });
                 Count::default()
             }
+            // One for each component of a vector.
+            Statement::SubgroupGather { .. } => Count::instructions(4),
             // The library's shaders have neither, and neither is handled here.
             Statement::Loop { .. } | Statement::Switch { .. } => Count::ENDLESS,
             _ => Count::default(),

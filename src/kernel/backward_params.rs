@@ -13,6 +13,10 @@ pub struct BackwardParamsShader {
     /// Rows that a thread keeps of the shrink block, the expand block and the latent router; 0 for a block
     /// that is not in the dispatch.
     pub(crate) rows: [u32; 3],
+    /// Threads of a workgroup.
+    pub(crate) threads: u32,
+    /// Tokens whose loads a thread issues together.
+    pub(crate) tokens_at_once: u32,
     /// Lanes that broadcast one coefficient each; 1 if every lane reads all of them.
     pub(crate) broadcast_lanes: u32,
     pub(crate) x: Access,
@@ -28,9 +32,11 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, gate, rows, broadcast_lanes, x, g, write } = *self;
+        let Self { rank, experts, gate, rows, threads, tokens_at_once, broadcast_lanes, x, g, write } = *self;
         let parts = Parts::new("backward_params")
+            .workgroup(threads)
             .varying(Varying::Batch)
+            .constant("TOKENS_AT_ONCE", tokens_at_once)
             .constant("RANK", rank)
             .constant("EXPERTS", experts)
             .constant("STATE", gate.state_len(rank, experts))

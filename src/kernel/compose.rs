@@ -47,8 +47,8 @@ pub(crate) struct Parts {
     pub(crate) label: &'static str,
     pub(crate) bindings: Vec<Binding>,
     pub(crate) varying: Varying,
-    /// Threads in a workgroup.
-    pub(crate) workgroup: u32,
+    /// Threads of a workgroup.
+    pub(crate) threads: u32,
     /// Lanes that the shader assumes to be in one subgroup.
     pub(crate) subgroup_lanes: u32,
     constants: Vec<(String, String)>,
@@ -68,16 +68,15 @@ struct Thread {
 impl Parts {
     /// Starts with the uniform `dims` at binding 0, for workgroups of [`WORKGROUP`] threads.
     pub(crate) fn new(label: &'static str) -> Self {
-        Self::with_workgroup(label, WORKGROUP)
-    }
-
-    /// The same for workgroups of `workgroup` threads.
-    pub(crate) fn with_workgroup(label: &'static str, workgroup: u32) -> Self {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
         let (constants, files) = (Vec::new(), Vec::new());
         let (thread, varying) = (Thread::default(), Varying::Nothing);
-        Self { label, bindings, varying, workgroup, subgroup_lanes: 1, constants, files, thread }
-            .constant("WORKGROUP", workgroup)
+        Self { label, bindings, varying, threads: WORKGROUP, subgroup_lanes: 1, constants, files, thread }
+    }
+
+    /// Sets the number of threads of a workgroup.
+    pub(super) fn workgroup(self, threads: u32) -> Self {
+        Self { threads, ..self }
     }
 
     /// Adds the uniform of group 1.
@@ -92,9 +91,10 @@ impl Parts {
 
     /// The whole text of the shader.
     pub(crate) fn wgsl(&self) -> String {
-        let mut constants: Vec<_> = self
-            .constants
-            .iter()
+        let workgroup = ("WORKGROUP".to_owned(), format!("{}u", self.threads));
+        let mut constants: Vec<_> = [&workgroup]
+            .into_iter()
+            .chain(&self.constants)
             .map(|(name, value)| (meaning(name).unwrap_or((usize::MAX, "")), name, value))
             .collect();
         constants.sort();
@@ -226,7 +226,8 @@ pub(crate) enum ShrinkFrom {
 impl Parts {
     /// Adds the constants of a tile that all products with it share.
     pub(super) fn tile(self, columns: u32, tile: &Tile) -> Self {
-        self.constant("COLUMNS", columns)
+        self.workgroup(tile.threads())
+            .constant("COLUMNS", columns)
             .constant("QUADS", tile.quads)
             .constant("TILE_TOKENS", tile.tokens())
             .constant("SUMMED_COLUMNS", tile.summed_columns)
@@ -244,6 +245,7 @@ impl Parts {
         if tile.shuffled_lanes > 1 {
             parts
                 .in_one_subgroup(tile.shuffled_lanes)
+                .constant("GROUPS", tile.groups)
                 .constant("SHUFFLED_LANES", tile.shuffled_lanes)
                 .constant("LANE_PARTS", tile.lanes / tile.shuffled_lanes)
                 .file(wgsl!("lanes/sums_subgroup.wgsl"))

@@ -12,7 +12,11 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("COLUMNS", "columns of the shrink"),
     ("QUADS", "tokens of a tile, in fours"),
     ("TILE_TOKENS", "tokens of a tile"),
-    ("LANES", "threads along the inner dimension: QUADS * LANES, or COLUMN_THREADS * LANES, are a workgroup"),
+    ("GROUPS", "groups of lanes that sum other columns of the shrink side by side"),
+    (
+        "LANES",
+        "threads along the inner dimension: those of all groups and quads, or of all columns, are a workgroup",
+    ),
     ("PASS_COLUMNS", "columns of the shrink that a thread sums at a time"),
     (
         "SUMMED_COLUMNS",
@@ -34,6 +38,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
         "lanes that hold a coefficient each and broadcast it: a power of two, at most any subgroup's size; 1 where \
          every lane reads all",
     ),
+    ("TOKENS_AT_ONCE", "tokens whose loads are in flight together: 1 or 4"),
     ("ROWS_TENSOR", "rows of gradients that a thread keeps: a multiple of four, at most 4 * WORKGROUP"),
     ("THREAD_TOKENS", "tokens that a thread computes"),
     ("THREAD_QUADS", "vec4s of target columns that a thread computes"),

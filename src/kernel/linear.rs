@@ -61,7 +61,8 @@ impl LinearShader {
             LinearWay::Tiled { .. } => "linear",
             LinearWay::Direct { .. } => "linear_direct",
         };
-        let parts = Parts::with_workgroup(label, tile.threads)
+        let parts = Parts::new(label)
+            .workgroup(tile.threads)
             .varying(Varying::Batch)
             .constant("THREAD_TOKENS", tile.thread_tokens)
             .constant("THREAD_QUADS", tile.thread_quads)

@@ -1,12 +1,16 @@
 //! Tiles, slices and grid of the fused kernels, forward and `backward_input`.
 
-use super::cost::filled;
-use super::quirks::Quirks;
+use super::cost::Traffic;
+use super::quirks::{Costs, Quirks, filled};
+use super::tile::{check_threads, ways_to_thread};
 use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGROUP, halvings};
 use crate::error::{Error, Limit};
 
-/// The most columns of a shrink that one thread keeps in registers, four tokens each.
-const MOST_COLUMNS: u32 = 16;
+/// The most columns of a shrink that a thread may keep in registers, four tokens each.
+const COLUMNS: [u32; 3] = [16, 8, 4];
+
+/// The groups of lanes that may sum columns of a shrink side by side.
+const GROUPS: [u32; 3] = [1, 2, 4];
 
 /// The most quads of tokens of an expand that one thread keeps in registers, a vec4 for each token.
 const MOST_EXPAND_QUADS: u32 = 4;
@@ -22,11 +26,21 @@ const MOST_QUADS: u32 = 8;
 const MOST_SHRINK_SPLITS: u32 = 16;
 
 /// The choices of a plan of a fused kernel: `forward` or `backward_input`.
+///
+/// The default is a tile of four tokens with one slice and no separate shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FusedChoice {
+    /// Threads of a workgroup: 64, or on GPUs also 128 or 256.
+    pub threads: u32,
     /// Tokens of a workgroup, in quads of four: 1, 2, 4 or 8.
     pub quads: u32,
+    /// The most columns of a shrink that a thread keeps in registers, four tokens each: 16, or on GPUs also 8
+    /// or 4.
+    pub columns: u32,
+    /// Groups of lanes that sum other columns side by side, so that what they all read is read once: 1, or
+    /// with subgroups also 2 or 4.
+    pub groups: u32,
     /// Quads of tokens that a thread expands at a time: 1, 2 or 4.
     pub expand_quads: u32,
     /// Columns whose sums are complete at a time: a divisor of the columns in registers if sums go through
@@ -43,6 +57,22 @@ pub struct FusedChoice {
     pub broadcast: bool,
 }
 
+impl Default for FusedChoice {
+    fn default() -> Self {
+        Self {
+            threads: WORKGROUP,
+            quads: 1,
+            columns: COLUMNS[0],
+            groups: 1,
+            expand_quads: 1,
+            summed_columns: 1,
+            slices: 1,
+            shrink_splits: 0,
+            broadcast: false,
+        }
+    }
+}
+
 /// Refuses a grid that is too wide in its first dimension, which does not fold.
 fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(), Error> {
     Error::check_limit(
@@ -57,7 +87,7 @@ fn check_grid(kernel: &str, workgroups: u32, device: &DeviceProfile) -> Result<(
 /// vec4s of workgroup memory in which lanes add their sums. It is free afterwards.
 fn scratch_of_sums(summed_columns: u32, quads: u32, lanes: u32, shuffled_lanes: u32) -> u32 {
     match (shuffled_lanes, lanes / shuffled_lanes) {
-        (1, _) => summed_columns.saturating_mul(WORKGROUP),
+        (1, _) => summed_columns.saturating_mul(quads * lanes),
         (_, 1) => 1,
         (_, parts) => summed_columns.saturating_mul(quads * parts),
     }
@@ -83,6 +113,7 @@ pub(crate) struct FusedProblem {
     pub(crate) expand_rows: u32,
     /// Whether the coefficients of those rows take the place of the lanes' sums. Otherwise they are resident.
     pub(crate) staged: bool,
+    pub(crate) traffic: Traffic,
 }
 
 /// The placement of a separate shrink.
@@ -112,14 +143,14 @@ pub(crate) struct FusedPlacement {
 }
 
 impl FusedProblem {
-    /// Columns of a shrink that a thread sums in one pass.
-    fn pass_columns(&self) -> u32 {
-        self.columns.div_ceil(self.columns.div_ceil(MOST_COLUMNS))
+    /// Columns of a shrink that a thread sums in one pass, of at most `most`, side by side with other groups.
+    fn pass_columns(&self, most: u32, groups: u32) -> u32 {
+        self.columns.div_ceil(groups * self.columns.div_ceil(groups * most))
     }
 
     fn tile(&self, choice: &FusedChoice, device: &DeviceProfile) -> Tile {
-        let FusedChoice { quads, expand_quads, summed_columns, broadcast, .. } = *choice;
-        let (rows, lanes) = (self.expand_rows, WORKGROUP / quads);
+        let FusedChoice { threads, quads, groups, expand_quads, summed_columns, broadcast, .. } = *choice;
+        let (rows, lanes) = (self.expand_rows, threads / (groups * quads));
         let shuffled_lanes = lanes.min(device.shuffled_lanes());
         let sums = if choice.shrink_splits > 0 {
             1
@@ -140,8 +171,9 @@ impl FusedProblem {
         let scratch = if self.staged { sums.max(staged_rows * quads) } else { sums };
         Tile {
             quads,
+            groups,
             lanes,
-            pass_columns: self.pass_columns(),
+            pass_columns: self.pass_columns(choice.columns, groups),
             summed_columns,
             shuffled_lanes,
             scratch,
@@ -159,14 +191,25 @@ impl FusedProblem {
         16 * (u64::from(tile.scratch) + u64::from(tile.quads) * resident)
     }
 
+    /// The possible values of `columns` and `groups`: all of `groups` have columns to sum.
+    fn ways_to_pass(&self, device: &DeviceProfile) -> impl Iterator<Item = [u32; 2]> {
+        let shuffles = device.shuffled_lanes() > 1;
+        let passes = Quirks::of(device).passes.iter().copied();
+        passes.enumerate().filter_map(move |(at, [columns, groups])| {
+            let useful = self.columns > groups * columns / 2 && (groups == 1 || shuffles);
+            (at == 0 || useful).then_some([columns, groups])
+        })
+    }
+
     /// The possible values of `summed_columns`.
-    fn ways_to_sum(&self, device: &DeviceProfile) -> Vec<u32> {
-        let pass_columns = self.pass_columns();
+    fn ways_to_sum(&self, columns: u32, groups: u32, device: &DeviceProfile) -> Vec<u32> {
+        let pass_columns = self.pass_columns(columns, groups);
         if device.shuffled_lanes() > 1 {
+            let round = groups * pass_columns;
             // More columns would not fit, if they take memory at all.
             let most = device.limits.max_compute_workgroup_storage_size / 16;
-            let passes = self.columns.div_ceil(pass_columns).min((most / pass_columns).max(1));
-            return (1..=passes).map(|passes| passes * pass_columns).collect();
+            let rounds = self.columns.div_ceil(round).min((most / round).max(1));
+            return (1..=rounds).map(|rounds| rounds * round).collect();
         }
         (1..=pass_columns).filter(|&summed_columns| pass_columns.is_multiple_of(summed_columns)).collect()
     }
@@ -176,13 +219,14 @@ impl FusedProblem {
     /// time.
     fn ways_to_shrink(
         &self,
+        threads: u32,
         quads: u32,
         summed_columns: u32,
         device: &DeviceProfile,
     ) -> impl Iterator<Item = u32> {
         let few = self.tokens.div_ceil(4 * quads) <= device.busy_workgroups;
         let most = match (few, summed_columns < self.columns) {
-            (true, _) => self.most_shrink_splits(),
+            (true, _) => self.most_shrink_splits(threads),
             (false, true) => 1,
             (false, false) => 0,
         };
@@ -205,8 +249,8 @@ impl FusedProblem {
         if self.target_vecs > 0 { device.ways_to_coefficients(expand_quads) } else { &[false] }
     }
 
-    fn most_shrink_splits(&self) -> u32 {
-        self.source_vecs.div_ceil(WORKGROUP).min(MOST_SHRINK_SPLITS)
+    fn most_shrink_splits(&self, threads: u32) -> u32 {
+        self.source_vecs.div_ceil(threads).min(MOST_SHRINK_SPLITS)
     }
 
     /// Places a separate shrink.
@@ -216,11 +260,18 @@ impl FusedProblem {
         tile: Tile,
         device: &DeviceProfile,
     ) -> Result<ShrinkPlacement, Error> {
-        let FusedChoice { quads, shrink_splits, .. } = choice;
+        let FusedChoice { threads, quads, columns, shrink_splits, .. } = choice;
         // A workgroup sums a single pass of columns, and expands nothing.
-        let summed_columns = if tile.shuffled_lanes > 1 { tile.pass_columns } else { tile.summed_columns };
-        let scratch = scratch_of_sums(summed_columns, quads, tile.lanes, tile.shuffled_lanes);
+        let lanes = threads / quads;
+        let shuffled_lanes = lanes.min(device.shuffled_lanes());
+        let pass_columns = self.pass_columns(columns, 1);
+        let summed_columns = if shuffled_lanes > 1 { pass_columns } else { tile.summed_columns };
+        let scratch = scratch_of_sums(summed_columns, quads, lanes, shuffled_lanes);
         let tile = Tile {
+            groups: 1,
+            lanes,
+            shuffled_lanes,
+            pass_columns,
             summed_columns,
             scratch,
             expand_quads: 1,
@@ -255,8 +306,8 @@ impl FusedProblem {
         Ok(ShrinkPlacement { tile, splits, split_vecs, grid, sums })
     }
 
-    fn most_slices(&self) -> u32 {
-        self.target_vecs.div_ceil(WORKGROUP)
+    fn most_slices(&self, threads: u32) -> u32 {
+        self.target_vecs.div_ceil(threads)
     }
 
     /// The choices of all candidates: at least one, the best predicted one first.
@@ -268,52 +319,58 @@ impl FusedProblem {
     pub(crate) fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         let placed = choice.fused(self.kernel).and_then(|choice| self.place(choice, device));
         let Ok(FusedPlacement { tile, shrink, slice_vecs, .. }) = placed else { return u64::MAX };
-        let passes = self.columns.div_ceil(tile.pass_columns);
+        let passes = self.columns.div_ceil(tile.groups * tile.pass_columns);
         let along = if shrink.is_some() { 0 } else { self.source_vecs.div_ceil(tile.lanes) };
-        let expands = slice_vecs.div_ceil(WORKGROUP) * (tile.quads / tile.expand_quads);
+        let expands = slice_vecs.div_ceil(tile.threads()) * (tile.quads / tile.expand_quads);
         let rows = self.expand_rows.div_ceil(tile.step);
         u64::from(passes) * u64::from(along) + u64::from(expands) * u64::from(rows)
+    }
+
+    /// A choice of the tile and its sums, with all ways to go on from there.
+    fn ways_to_finish(
+        &self,
+        choice: FusedChoice,
+        device: &DeviceProfile,
+    ) -> impl Iterator<Item = FusedChoice> {
+        let FusedChoice { threads, quads, summed_columns, .. } = choice;
+        self.ways_to_expand(quads).flat_map(move |expand_quads| {
+            halvings(self.most_slices(threads)).flat_map(move |slices| {
+                self.ways_to_shrink(threads, quads, summed_columns, device).flat_map(move |shrink_splits| {
+                    self.ways_to_coefficients(expand_quads, device).iter().map(move |&broadcast| {
+                        FusedChoice { expand_quads, slices, shrink_splits, broadcast, ..choice }
+                    })
+                })
+            })
+        })
     }
 
     /// All candidate placements that fit the device's limits: at least one, the best predicted one first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<FusedPlacement>, Error> {
         let allowed = u64::from(device.limits.max_compute_workgroup_storage_size);
-        let ways_to_sum = self.ways_to_sum(device);
         let mut candidates = Vec::new();
         let mut refused = None;
         let mut least_memory = u64::MAX;
-        for quads in halvings(MOST_QUADS).filter(|&quads| self.fills(quads)) {
-            let memory_of = |summed_columns: u32| {
-                let (expand_quads, slices, shrink_splits, broadcast) = (1, 1, 0, false);
-                let choice =
-                    FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast };
-                self.memory(&self.tile(&choice, device))
-            };
-            least_memory = least_memory.min(memory_of(ways_to_sum[0]));
-            // The most columns at a time that fit in the memory, in half of it and in a quarter of it.
-            let mut most_summed = u32::MAX;
-            for memory in [allowed, allowed / 2, allowed / 4] {
-                let fits = |&&summed_columns: &&u32| {
-                    summed_columns < most_summed && memory_of(summed_columns) <= memory
-                };
-                let Some(&summed_columns) = ways_to_sum.iter().rev().find(fits) else { continue };
-                most_summed = summed_columns;
-                for expand_quads in self.ways_to_expand(quads) {
-                    for slices in halvings(self.most_slices()) {
-                        for shrink_splits in self.ways_to_shrink(quads, summed_columns, device) {
-                            for &broadcast in self.ways_to_coefficients(expand_quads, device) {
-                                let choice = FusedChoice {
-                                    quads,
-                                    expand_quads,
-                                    summed_columns,
-                                    slices,
-                                    shrink_splits,
-                                    broadcast,
-                                };
-                                match self.place(choice, device) {
-                                    Ok(plan) => candidates.push(plan),
-                                    Err(error) => refused = refused.or(Some(error)),
-                                }
+        for &threads in ways_to_thread(device) {
+            for quads in halvings(MOST_QUADS).filter(|&quads| self.fills(quads)) {
+                for [columns, groups] in self.ways_to_pass(device) {
+                    let choice = FusedChoice { threads, quads, columns, groups, ..FusedChoice::default() };
+                    let memory_of = |summed_columns: u32| {
+                        self.memory(&self.tile(&FusedChoice { summed_columns, ..choice }, device))
+                    };
+                    let ways_to_sum = self.ways_to_sum(columns, groups, device);
+                    least_memory = least_memory.min(memory_of(ways_to_sum[0]));
+                    // The most columns at a time that fit in the memory, in half of it and in a quarter of it.
+                    let mut most_summed = u32::MAX;
+                    for memory in [allowed, allowed / 2, allowed / 4] {
+                        let fits = |&&summed_columns: &&u32| {
+                            summed_columns < most_summed && memory_of(summed_columns) <= memory
+                        };
+                        let Some(&summed_columns) = ways_to_sum.iter().rev().find(fits) else { continue };
+                        most_summed = summed_columns;
+                        for choice in self.ways_to_finish(FusedChoice { summed_columns, ..choice }, device) {
+                            match self.place(choice, device) {
+                                Ok(plan) => candidates.push(plan),
+                                Err(error) => refused = refused.or(Some(error)),
                             }
                         }
                     }
@@ -334,7 +391,21 @@ impl FusedProblem {
 
     /// Places the kernel by a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: FusedChoice, device: &DeviceProfile) -> Result<FusedPlacement, Error> {
-        let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast } = choice;
+        let FusedChoice {
+            threads,
+            quads,
+            columns,
+            groups,
+            expand_quads,
+            summed_columns,
+            slices,
+            shrink_splits,
+            broadcast,
+        } = choice;
+        check_threads(threads, device)?;
+        super::check_choice("columns", columns, COLUMNS.contains(&columns))?;
+        let shuffles = device.shuffled_lanes() > 1;
+        super::check_choice("groups", groups, GROUPS.contains(&groups) && (groups == 1 || shuffles))?;
         let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
         super::check_choice("quads", quads, divides(quads, MOST_QUADS) && self.fills(quads))?;
         let expands = self.ways_to_expand(quads).any(|possible| possible == expand_quads);
@@ -342,10 +413,10 @@ impl FusedProblem {
         super::check_choice(
             "summed_columns",
             summed_columns,
-            self.ways_to_sum(device).contains(&summed_columns),
+            self.ways_to_sum(columns, groups, device).contains(&summed_columns),
         )?;
         super::check_choice("slices", slices, slices > 0)?;
-        let most_splits = self.ways_to_shrink(quads, summed_columns, device).max().unwrap_or(0);
+        let most_splits = self.ways_to_shrink(threads, quads, summed_columns, device).max().unwrap_or(0);
         super::check_choice("shrink_splits", shrink_splits, shrink_splits <= most_splits)?;
         let ways = self.ways_to_coefficients(expand_quads, device);
         super::check_choice("broadcast", u32::from(broadcast), ways.contains(&broadcast))?;
@@ -358,7 +429,7 @@ impl FusedProblem {
             u64::from(device.limits.max_compute_workgroup_storage_size),
             "use a smaller rank or fewer experts, or request a device with the adapter's limit",
         )?;
-        let slice_vecs = self.target_vecs.div_ceil(slices).max(1).next_multiple_of(WORKGROUP);
+        let slice_vecs = self.target_vecs.div_ceil(slices).max(1).next_multiple_of(threads);
         let slices = self.target_vecs.div_ceil(slice_vecs).max(1);
         check_grid(self.kernel, slices, device)?;
         let limits = &device.limits;
@@ -369,20 +440,29 @@ impl FusedProblem {
         Ok(FusedPlacement { choice, shrink, tile, slice_vecs, grid, memory })
     }
 
-    /// The predicted time in the units of `cost`: that of a thread, times the number of times that the
+    /// What plans are ranked by: on a GPU the predicted seconds.
+    fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`: that of a thread, times the number of times that the
     /// workgroups fill the device.
-    pub(crate) fn cost(&self, plan: &FusedPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Quirks::of(device).costs;
+    fn software_cost(&self, plan: &FusedPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
         let FusedPlacement { tile, slice_vecs, choice, .. } = plan;
         let [quads, lanes, pass_columns, expand_quads] =
             [tile.quads, tile.lanes, tile.pass_columns, tile.expand_quads].map(f64::from);
-        let passes = f64::from(self.columns.div_ceil(tile.pass_columns));
+        let threads = tile.threads();
+        let wide = f64::from(threads) / f64::from(WORKGROUP);
+        let passes = f64::from(self.columns.div_ceil(tile.groups * tile.pass_columns));
         let pass = |vecs: u32| {
             let steps = f64::from(vecs.div_ceil(tile.lanes));
             let sums = if tile.shuffled_lanes > 1 {
                 pass_columns * lanes.log2() * costs.shared
             } else {
-                f64::from((tile.pass_columns * tile.quads).div_ceil(WORKGROUP)) * lanes * costs.shared
+                f64::from((tile.pass_columns * tile.quads).div_ceil(threads)) * lanes * costs.shared
             };
             steps * ((4.0 + pass_columns) * costs.load + 4.0 * pass_columns * costs.multiply_add) + sums
         };
@@ -395,13 +475,13 @@ impl FusedProblem {
             }
             Some(shrink) => {
                 let splits = f64::from(shrink.splits);
-                let workgroups = filled(tiles * passes * splits, device);
-                let items = f64::from((self.columns * tile.quads).div_ceil(WORKGROUP));
+                let workgroups = filled(tiles * passes * splits * wide, device);
+                let items = f64::from((self.columns * tile.quads).div_ceil(threads));
                 let before = costs.dispatch + workgroups * (costs.workgroup + pass(shrink.split_vecs));
                 (items * splits * costs.load, before)
             }
         };
-        let rounds = f64::from(slice_vecs.div_ceil(WORKGROUP));
+        let rounds = f64::from(slice_vecs.div_ceil(threads));
         let rows = f64::from(self.expand_rows);
         let coefficients = if choice.broadcast {
             costs.shared / f64::from(tile.step) + expand_quads * costs.broadcast
@@ -409,7 +489,7 @@ impl FusedProblem {
             expand_quads * costs.shared
         };
         let row = costs.load + coefficients + 4.0 * expand_quads * costs.multiply_add;
-        let stage = f64::from((tile.staged_rows * tile.quads).div_ceil(WORKGROUP)) * 3.0 * costs.shared;
+        let stage = f64::from((tile.staged_rows * tile.quads).div_ceil(threads)) * 3.0 * costs.shared;
         let stages = match (self.staged, tile.all_staged) {
             (false, _) => 0.0,
             (true, true) => stage,
@@ -419,14 +499,14 @@ impl FusedProblem {
             }
         };
         let expand = rounds * (quads / expand_quads * rows * row + 4.0 * quads * costs.store) + stages;
-        before + filled(tiles * f64::from(choice.slices), device) * (costs.workgroup + shrink + expand)
+        before + filled(tiles * f64::from(choice.slices) * wide, device) * (costs.workgroup + shrink + expand)
     }
 
     /// The multiply-adds of a plan, counted as two operations each, including those that padding and slices
     /// repeat.
     pub(crate) fn flops(&self, plan: &FusedPlacement) -> u64 {
         let tokens = u64::from(self.tokens.div_ceil(plan.tile.tokens())) * u64::from(plan.tile.tokens());
-        let columns = u64::from(self.columns.next_multiple_of(plan.tile.pass_columns));
+        let columns = u64::from(self.columns.next_multiple_of(plan.tile.groups * plan.tile.pass_columns));
         let rows = u64::from(self.expand_rows);
         let repeated = if plan.shrink.is_some() { 1 } else { plan.choice.slices };
         let shrink = (4 * u64::from(self.source_vecs) * columns).saturating_mul(repeated.into());
@@ -439,6 +519,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
     use crate::layer::{Config, Router};
 
     /// Shapes and devices, small and large.
@@ -463,6 +544,12 @@ mod tests {
                     target_vecs: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
                     staged: !backward,
+                    traffic: Traffic {
+                        source: Element::F32,
+                        matrix: Element::F32,
+                        target: Element::F16,
+                        accumulate: backward,
+                    },
                 };
                 let (memory, busy, software, subgroup_lanes) = device;
                 let limits =
@@ -484,7 +571,7 @@ mod tests {
         prop_assert_eq!(slices, choice.slices);
         prop_assert!((slices - 1) * slice_vecs < problem.target_vecs);
         prop_assert!(slices * slice_vecs >= problem.target_vecs);
-        prop_assert_eq!(slice_vecs % WORKGROUP, 0);
+        prop_assert_eq!(slice_vecs % choice.threads, 0);
         // No tile is missing from the folded grid, and fewer spare ones than its second dimension are
         // skipped.
         let tiles = problem.tokens.div_ceil(tile.tokens());
@@ -492,7 +579,7 @@ mod tests {
         // Whole passes cover the shrink's columns. A pass is a multiple of the summed columns, or with
         // shuffles a divisor of them.
         let whole = if tile.shuffled_lanes > 1 {
-            tile.summed_columns % tile.pass_columns
+            tile.summed_columns % (tile.groups * tile.pass_columns)
         } else {
             tile.pass_columns % tile.summed_columns
         };
@@ -500,7 +587,8 @@ mod tests {
         prop_assert_eq!(tile.shuffled_lanes, tile.lanes.min(device.shuffled_lanes()));
         prop_assert_eq!(tile.lanes % tile.shuffled_lanes, 0);
         prop_assert!(problem.columns.div_ceil(tile.pass_columns) * tile.pass_columns >= problem.columns);
-        prop_assert_eq!(tile.quads * tile.lanes, WORKGROUP);
+        prop_assert_eq!(tile.threads(), choice.threads);
+        prop_assert!(ways_to_thread(device).contains(&choice.threads));
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
         // Whole steps cover the expand's rows, and the staged coefficients fit in the place of the sums.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
@@ -531,15 +619,13 @@ mod tests {
             prop_assert!(splits * split_vecs >= problem.source_vecs);
             prop_assert!((splits - 1) * split_vecs < problem.source_vecs);
             let grid = grid.at(problem.tokens);
-            prop_assert_eq!(grid, [problem.columns.div_ceil(tile.pass_columns) * splits, y, z]);
+            prop_assert_eq!(grid, [problem.columns.div_ceil(own.pass_columns) * splits, y, z]);
             prop_assert!(grid[0] <= most);
             let expected = [splits, tiles, problem.columns, 4 * tile.quads].map(u64::from);
             prop_assert_eq!(sums, 4 * expected.iter().product::<u64>());
-            prop_assert_eq!(
-                [own.quads, own.lanes, own.pass_columns],
-                [tile.quads, tile.lanes, tile.pass_columns]
-            );
+            prop_assert_eq!([own.quads, own.groups, own.threads()], [tile.quads, 1, tile.threads()]);
             prop_assert!(16 * own.scratch <= device.limits.max_compute_workgroup_storage_size);
+            let parts = own.lanes / own.shuffled_lanes;
             let through_memory = parts > 1 || own.shuffled_lanes == 1;
             prop_assert!(!through_memory || own.scratch >= own.summed_columns * own.quads * parts);
         }
@@ -550,7 +636,7 @@ mod tests {
         let least = 2 * tokens * (source * columns + target * rows);
         let repeated_tokens = u64::from(tiles * tile.tokens());
         let shrinks = if shrink.is_some() { 1 } else { slices };
-        let padded = 2 * repeated_tokens * (source * (columns + 15) * u64::from(shrinks) + target * rows);
+        let padded = 2 * repeated_tokens * (source * (columns + 31) * u64::from(shrinks) + target * rows);
         prop_assert!((least..=padded).contains(&problem.flops(plan)));
         prop_assert!(
             repeated_tokens < 2 * tokens.max(2) + 2,
@@ -572,6 +658,7 @@ mod tests {
             // A candidate's choice gives the same placement, and an impossible choice is refused.
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(*plan));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = FusedChoice { quads: 3, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());

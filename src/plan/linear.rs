@@ -1,8 +1,7 @@
 //! Tiles, splits and grid of the frozen layer.
 
-use super::cost::filled;
-use super::quirks::Quirks;
-use super::{DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, WORKGROUP, check_choice, halvings};
+use super::quirks::{Costs, Quirks, filled};
+use super::{DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Traffic, WORKGROUP, check_choice, halvings};
 use crate::error::{Error, Limit};
 use crate::layer::LinearDirection;
 
@@ -13,7 +12,7 @@ const MOST_TILED_TOKENS: u32 = 8;
 /// The most tokens of a thread without tiles: compilers unroll no longer loops.
 const MOST_DIRECT_TOKENS: u32 = 32;
 /// Tokens whose sums are in one array (`GROUP` in `linear_direct.wgsl`).
-const GROUP: u32 = 8;
+pub(crate) const GROUP: u32 = 8;
 /// The most products with a vec4 of the source that are unrolled together: compilers give up on more.
 const MOST_UNROLLED: u32 = 16;
 /// The most vec4s of target columns of a thread.
@@ -91,6 +90,8 @@ pub(crate) struct LinearProblem {
     pub(crate) source_vecs: u32,
     /// vec4s in a row of the target.
     pub(crate) target_vecs: u32,
+    pub(crate) bias: bool,
+    pub(crate) traffic: Traffic,
 }
 
 /// The placement of `linear`: tile, splits and grids.
@@ -138,7 +139,7 @@ impl LinearTile {
     }
 
     /// vec4s of the inner dimension that a workgroup adds up at a time.
-    fn depth(&self) -> u32 {
+    pub(crate) fn depth(&self) -> u32 {
         match self.way {
             LinearWay::Tiled { depth } => depth,
             LinearWay::Direct { lanes, step, .. } => lanes * step,
@@ -318,10 +319,17 @@ impl LinearProblem {
         Ok(LinearPlacement { choice, tile, split_vecs, grid, reduce })
     }
 
-    /// The predicted time in the units of `cost`: that of a thread, times the number of times that the
-    /// workgroups fill the device.
+    /// What plans are ranked by: on a GPU the predicted seconds.
     fn cost(&self, plan: &LinearPlacement, device: &DeviceProfile) -> f64 {
-        let costs = Quirks::of(device).costs;
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`: that of a thread, times the number of times that the
+    /// workgroups fill the device.
+    fn software_cost(&self, plan: &LinearPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
         let LinearPlacement { choice, tile, split_vecs, .. } = plan;
         let [tokens, quads, threads] = [tile.thread_tokens, tile.thread_quads, tile.threads].map(f64::from);
         let rounds = f64::from(split_vecs.div_ceil(tile.depth()));
@@ -386,6 +394,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
+
+    const TRAFFIC: Traffic =
+        Traffic { source: Element::F32, matrix: Element::F16, target: Element::F32, accumulate: true };
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
@@ -400,10 +412,11 @@ mod tests {
             most_threads in prop::sample::select(&[64u32, 128, 256][..]),
         ) {
             let direction = if backward { LinearDirection::Backward } else { LinearDirection::Forward };
-            let problem = LinearProblem { direction, tokens, source_vecs, target_vecs };
+            let (bias, traffic) = (false, TRAFFIC);
+            let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, traffic };
             let limits =
                 wgpu::Limits { max_compute_invocations_per_workgroup: most_threads, ..wgpu::Limits::default() };
-            let device = DeviceProfile { software, subgroup_lanes, ..DeviceProfile::new(limits, busy) };
+            let device = DeviceProfile { subgroup_lanes, software, ..DeviceProfile::new(limits, busy) };
             let choices = problem.choices(&device).expect("it fits");
             prop_assert!(choices.len() <= MOST_CHOICES);
             // One order of sums for any number of tokens takes a plan without splits.
@@ -443,7 +456,9 @@ mod tests {
                 LinearWay::Direct { lanes: a, step: b, broadcast }
             };
             let direction = LinearDirection::Forward;
-            let problem = LinearProblem { direction, tokens: 3, source_vecs: 100, target_vecs: 100 };
+            let (bias, traffic) = (false, TRAFFIC);
+            let [source_vecs, target_vecs] = [100; 2];
+            let problem = LinearProblem { direction, tokens: 3, source_vecs, target_vecs, bias, traffic };
             let device = DeviceProfile::new(wgpu::Limits::default(), 8);
             let choice = LinearChoice { threads, thread_tokens, thread_quads, splits, way };
             // Hardly any of these is possible, and none panics.

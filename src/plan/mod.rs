@@ -4,6 +4,7 @@
 mod capacity;
 mod choice;
 mod cost;
+mod device;
 pub(crate) mod fused;
 mod grid;
 pub(crate) mod linear;
@@ -15,6 +16,8 @@ mod tuning;
 
 pub use capacity::{Capacity, Plans};
 pub use choice::Choice;
+pub(crate) use cost::Traffic;
+pub use device::DeviceNumbers;
 pub use fused::FusedChoice;
 pub use grid::Grid;
 pub(crate) use grid::fold;

@@ -1,7 +1,8 @@
 //! Blocks and token splits of `backward_params`.
 
-use super::cost::filled;
-use super::quirks::Quirks;
+use super::cost::Traffic;
+use super::quirks::{Costs, Quirks, filled};
+use super::tile::{check_threads, ways_to_thread};
 use super::{DeviceProfile, WORKGROUP, check_choice, fold, halvings};
 use crate::error::Error;
 use crate::layer::{Config, Layout};
@@ -16,9 +17,13 @@ const LEAST_SPLIT_TOKENS: u32 = 64;
 const MOST_FILLS: u32 = 4;
 
 /// The choices of a plan of `backward_params`.
+///
+/// The default is one workgroup of 64 threads for each four rows, without splits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OuterChoice {
+    /// Threads of a workgroup: 64, or on GPUs also 128 or 256.
+    pub threads: u32,
     /// The most rows of gradients of a workgroup: a multiple of four, up to 16, or up to 32 on software
     /// drivers.
     pub rows: u32,
@@ -32,12 +37,19 @@ pub struct OuterChoice {
     pub separate: bool,
 }
 
+impl Default for OuterChoice {
+    fn default() -> Self {
+        Self { threads: WORKGROUP, rows: 4, splits: 1, broadcast: false, separate: false }
+    }
+}
+
 /// The inputs of a plan of `backward_params`.
 #[derive(Debug, Clone)]
 pub(crate) struct OuterProblem {
     pub(crate) config: Config,
     pub(crate) layout: Layout,
     pub(crate) tokens: u32,
+    pub(crate) traffic: Traffic,
 }
 
 /// The division of one of the three blocks of the layout: the shrink block, the expand block or the latent
@@ -62,6 +74,8 @@ pub(crate) struct OuterDispatch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OuterPlacement {
     pub(crate) choice: OuterChoice,
+    /// Tokens whose loads a thread issues together.
+    pub(crate) tokens_at_once: u32,
     /// Tokens of a split at capacity.
     pub(crate) split_tokens: u32,
     /// Lanes that broadcast one coefficient each; 1 if every lane reads all of them.
@@ -70,12 +84,13 @@ pub(crate) struct OuterPlacement {
 }
 
 impl OuterProblem {
-    /// Divides the three blocks into workgroups of at most `most_rows` rows, as evenly as possible.
-    fn blocks(&self, most_rows: u32) -> [OuterBlock; 3] {
+    /// Divides the three blocks into workgroups of `threads` columns and at most `most_rows` rows, as evenly as
+    /// possible.
+    fn blocks(&self, threads: u32, most_rows: u32) -> [OuterBlock; 3] {
         let Config { d_in, d_out, rank, experts, .. } = self.config;
         let block = |rows: u32, width: u32| {
             let along_rows = rows.div_ceil(most_rows);
-            let workgroups = along_rows * width.div_ceil(4).div_ceil(WORKGROUP);
+            let workgroups = along_rows * width.div_ceil(4).div_ceil(threads);
             OuterBlock { rows: rows.div_ceil(along_rows.max(1)).next_multiple_of(4), workgroups }
         };
         let latent = self.config.gate().latent_rows(experts);
@@ -84,22 +99,14 @@ impl OuterProblem {
 
     /// All candidate placements that fit the device's limits: at least one, the best predicted one first.
     pub(crate) fn candidates(&self, device: &DeviceProfile) -> Result<Vec<OuterPlacement>, Error> {
-        let most_splits = self.most_splits(device);
-        let possible_splits = || halvings(self.copies(device)).filter(|&splits| splits <= most_splits);
         let mut candidates: Vec<OuterPlacement> = Vec::new();
         let mut refused = None;
-        for rows in ROW_CHOICES.into_iter().filter(|&rows| rows <= Quirks::of(device).most_rows) {
-            for splits in possible_splits() {
-                for &broadcast in device.ways_to_coefficients(rows / 4) {
-                    for separate in [false, true] {
-                        match self.place(OuterChoice { rows, splits, broadcast, separate }, device) {
-                            // A block with few rows is divided the same way under several bounds on rows.
-                            Ok(plan) if candidates.contains(&plan) => {}
-                            Ok(plan) => candidates.push(plan),
-                            Err(error) => refused = refused.or(Some(error)),
-                        }
-                    }
-                }
+        for choice in ways_to_thread(device).iter().flat_map(|&threads| self.ways(threads, device)) {
+            match self.place(choice, device) {
+                // A block with few rows is divided the same way under several bounds on rows.
+                Ok(plan) if candidates.contains(&plan) => {}
+                Ok(plan) => candidates.push(plan),
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
         if let (Some(error), true) = (refused, candidates.is_empty()) {
@@ -108,12 +115,26 @@ impl OuterProblem {
         Ok(super::cheapest_first(candidates, |plan| self.cost(plan, device)))
     }
 
+    /// The choices with workgroups of this size.
+    fn ways(&self, threads: u32, device: &DeviceProfile) -> impl Iterator<Item = OuterChoice> {
+        let most_rows = Quirks::of(device).most_rows;
+        let most_splits = self.most_splits(threads, device);
+        let copies = self.copies(device);
+        ROW_CHOICES.into_iter().filter(move |&rows| rows <= most_rows).flat_map(move |rows| {
+            halvings(copies).filter(move |&splits| splits <= most_splits).flat_map(move |splits| {
+                device.ways_to_coefficients(rows / 4).iter().flat_map(move |&broadcast| {
+                    [false, true].map(|separate| OuterChoice { threads, rows, splits, broadcast, separate })
+                })
+            })
+        })
+    }
+
     /// The most splits of any choice: enough to keep the device busy, or to make its threads' loops short
     /// enough. Each split is a copy of the gradients, and one binding must hold all copies.
-    fn most_splits(&self, device: &DeviceProfile) -> u32 {
+    fn most_splits(&self, threads: u32, device: &DeviceProfile) -> u32 {
         // The fewest workgroups of a split.
-        let workgroups: u32 =
-            self.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
+        let blocks = self.blocks(threads, Quirks::of(device).most_rows);
+        let workgroups: u32 = blocks.iter().map(|block| block.workgroups).sum();
         let busy = device.busy_workgroups.saturating_mul(MOST_FILLS).div_ceil(workgroups.max(1));
         // A thread takes one iteration for each token of its split, and less than one more to stage it. This
         // allows twice the splits that are needed for that, because candidates are halvings.
@@ -132,13 +153,14 @@ impl OuterProblem {
 
     /// Places the kernel by a choice, if the choice is possible and fits the device.
     pub(crate) fn place(&self, choice: OuterChoice, device: &DeviceProfile) -> Result<OuterPlacement, Error> {
-        let OuterChoice { rows, splits, broadcast, separate } = choice;
+        let OuterChoice { threads, rows, splits, broadcast, separate } = choice;
+        check_threads(threads, device)?;
         check_choice(
             "rows",
             rows,
             rows > 0 && rows.is_multiple_of(4) && rows <= Quirks::of(device).most_rows,
         )?;
-        check_choice("splits", splits, (1..=self.most_splits(device)).contains(&splits))?;
+        check_choice("splits", splits, (1..=self.most_splits(threads, device)).contains(&splits))?;
         check_choice(
             "broadcast",
             u32::from(broadcast),
@@ -146,7 +168,7 @@ impl OuterProblem {
         )?;
         let split_tokens = self.tokens.div_ceil(splits);
         let splits = self.tokens.div_ceil(split_tokens);
-        let all = self.blocks(rows);
+        let all = self.blocks(threads, rows);
         let dispatch = |blocks: [OuterBlock; 3]| {
             let workgroups = blocks.iter().map(|block| block.workgroups).sum();
             let [x, z] = fold("backward_params", workgroups, &device.limits, "use a narrower layer")?;
@@ -168,17 +190,28 @@ impl OuterProblem {
         let rows = all.map(|block| block.rows).into_iter().max().unwrap_or(rows);
         Ok(OuterPlacement {
             choice: OuterChoice { rows, splits, ..choice },
+            tokens_at_once: Quirks::of(device).tokens_at_once,
             split_tokens,
             broadcast_lanes: if broadcast { device.broadcast_lanes() } else { 1 },
             dispatches,
         })
     }
 
-    /// The predicted time in the units of `cost`. For each dispatch, that of a thread times the number of
-    /// times that the workgroups fill the device; with several splits, also the time to add up their copies.
+    /// What plans are ranked by: on a GPU the predicted seconds.
     fn cost(&self, plan: &OuterPlacement, device: &DeviceProfile) -> f64 {
-        let Quirks { costs, runs_untaken_branches, .. } = Quirks::of(device);
+        match Quirks::of(device).costs {
+            Some(costs) => self.software_cost(plan, costs, device),
+            None => self.seconds(plan, &device.numbers),
+        }
+    }
+
+    /// The predicted time in the units of `costs`. For each dispatch, that of a thread times the number of
+    /// times that the workgroups fill the device; with several splits, also the time to add up their copies.
+    fn software_cost(&self, plan: &OuterPlacement, costs: &Costs, device: &DeviceProfile) -> f64 {
+        let Quirks { runs_untaken_branches, .. } = Quirks::of(device);
         let splits = f64::from(plan.choice.splits);
+        let threads = f64::from(plan.choice.threads);
+        let wide = threads / f64::from(WORKGROUP);
         let store = |block: &OuterBlock| f64::from(block.rows) * costs.store;
         let thread = |block: &OuterBlock| {
             let (rows, quads) = (f64::from(block.rows), f64::from(block.rows / 4));
@@ -189,7 +222,7 @@ impl OuterProblem {
             };
             // Each thread stages its share of the coefficients: vec4s of four, with two loads for each of the
             // four.
-            let staged = quads * 8.0 * costs.load / f64::from(WORKGROUP);
+            let staged = quads * 8.0 * costs.load / threads;
             let token = costs.load + coefficients + staged + rows * costs.multiply_add;
             costs.workgroup + f64::from(plan.split_tokens) * token + store(block)
         };
@@ -199,9 +232,9 @@ impl OuterProblem {
             let all: f64 = blocks.clone().map(workgroups).sum();
             // On some devices, threads run through the branches of the other blocks too.
             let untaken: f64 = if runs_untaken_branches { blocks.clone().map(store).sum() } else { 0.0 };
-            let threads: f64 =
+            let spent: f64 =
                 blocks.map(|block| workgroups(block) * (thread(block) + untaken - store(block))).sum();
-            costs.dispatch + filled(all, device) * threads / all
+            costs.dispatch + filled(all * wide, device) * spent / all
         };
         let outer: f64 = plan.dispatches.iter().map(dispatch).sum();
         if plan.choice.splits == 1 {
@@ -216,7 +249,7 @@ impl OuterProblem {
     /// columns.
     pub(crate) fn flops(&self, plan: &OuterPlacement) -> u64 {
         let elements = |block: &OuterBlock| {
-            u64::from(4 * WORKGROUP) * u64::from(block.rows) * u64::from(block.workgroups)
+            u64::from(4 * plan.choice.threads) * u64::from(block.rows) * u64::from(block.workgroups)
         };
         let blocks = plan.dispatches.iter().flat_map(|dispatch| &dispatch.blocks);
         (2 * u64::from(self.tokens)).saturating_mul(blocks.map(elements).sum::<u64>())
@@ -228,6 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::element::Element;
     use crate::layer::Router;
 
     /// Shapes and devices, small and large.
@@ -242,7 +276,13 @@ mod tests {
                 let layout = config.layout().expect("below the limit on parameters");
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
                 let device = DeviceProfile { subgroup_lanes, software, ..device };
-                (OuterProblem { config, layout, tokens }, device)
+                let traffic = Traffic {
+                    source: Element::F32,
+                    matrix: Element::F32,
+                    target: Element::F32,
+                    accumulate: latent,
+                };
+                (OuterProblem { config, layout, tokens, traffic }, device)
             },
         )
     }
@@ -252,8 +292,8 @@ mod tests {
         plan: &OuterPlacement,
         device: &DeviceProfile,
     ) -> Result<(), TestCaseError> {
-        let OuterPlacement { choice, split_tokens, broadcast_lanes, dispatches } = plan;
-        let OuterChoice { rows, splits, broadcast, separate } = *choice;
+        let OuterPlacement { choice, split_tokens, broadcast_lanes, dispatches, .. } = plan;
+        let OuterChoice { threads, rows, splits, broadcast, separate } = *choice;
         let Config { d_in, d_out, rank, experts, .. } = problem.config;
         // All splits but the last are full, and the last is not empty.
         prop_assert!((splits - 1) * split_tokens < problem.tokens);
@@ -275,10 +315,7 @@ mod tests {
             }
             let [block] = blocks[..] else { return Err(TestCaseError::fail("not in one dispatch")) };
             prop_assert!(block.rows.is_multiple_of(4) && block.rows <= rows);
-            prop_assert_eq!(
-                block.workgroups,
-                matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * WORKGROUP)
-            );
+            prop_assert_eq!(block.workgroups, matrix_rows.div_ceil(block.rows) * width.div_ceil(4 * threads));
             prop_assert!(!broadcast || block.rows <= 4 * broadcast_lanes);
             all += block.workgroups * block.rows;
         }
@@ -294,8 +331,9 @@ mod tests {
             prop_assert!(grid.iter().all(|&workgroups| (1..=most).contains(&workgroups)));
         }
         // There are never more copies than keep the device busy.
-        let workgroups: u32 =
-            problem.blocks(Quirks::of(device).most_rows).iter().map(|block| block.workgroups).sum();
+        prop_assert!(ways_to_thread(device).contains(&threads));
+        let blocks = problem.blocks(threads, Quirks::of(device).most_rows);
+        let workgroups: u32 = blocks.iter().map(|block| block.workgroups).sum();
         prop_assert!(splits == 1 || (splits - 1) * workgroups < MOST_FILLS * device.busy_workgroups);
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);
@@ -303,7 +341,7 @@ mod tests {
         let elements = [d_in * problem.config.shrink_rows(), d_out * rank * experts, rank * latent];
         let least = 2 * u64::from(problem.tokens) * elements.map(u64::from).iter().sum::<u64>();
         prop_assert!(problem.flops(plan) >= least);
-        let planned = 2 * u64::from(problem.tokens) * u64::from(all) * u64::from(4 * WORKGROUP);
+        let planned = 2 * u64::from(problem.tokens) * u64::from(all) * u64::from(4 * threads);
         prop_assert_eq!(problem.flops(plan), planned);
         Ok(())
     }
@@ -319,6 +357,7 @@ mod tests {
             }
             for plan in &plans {
                 prop_assert_eq!(problem.place(plan.choice, &device), Ok(plan.clone()));
+                prop_assert!(problem.cost(plan, &device).is_finite());
             }
             let impossible = OuterChoice { rows: 5, ..plans[0].choice };
             prop_assert!(problem.place(impossible, &device).is_err());

@@ -1,6 +1,6 @@
 //! The properties of a device, for the planner.
 
-use super::quirks;
+use super::{DeviceNumbers, quirks};
 
 /// The properties of a device that plans depend on.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,16 +16,35 @@ pub struct DeviceProfile {
     /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
+    /// What a GPU can do: measured, known, or guessed from its class. Plans on it are ranked by the time that
+    /// these predict. Plans of software drivers do not depend on them.
+    pub numbers: DeviceNumbers,
     /// Whether shaders run on the CPU. There, lanes compute together but access memory one after another, and
     /// a branch that a subgroup does not take costs almost as much as one that it takes.
     pub software: bool,
 }
 
 impl DeviceProfile {
-    /// A device with these limits, without subgroup operations and without a bound on loop iterations.
+    /// A device with these limits, without subgroup operations and without a bound on loop iterations. Its
+    /// numbers are those of a graphics card of this width.
     #[must_use]
     pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
-        Self { limits, busy_workgroups, max_loop_iterations: u64::MAX, subgroup_lanes: 1, software: false }
+        Self {
+            limits,
+            busy_workgroups,
+            max_loop_iterations: u64::MAX,
+            subgroup_lanes: 1,
+            numbers: DeviceNumbers::of_width(busy_workgroups),
+            software: false,
+        }
+    }
+
+    /// The same device with numbers that were measured on it, or are known of it. Plans of software drivers
+    /// stay what they are.
+    #[must_use]
+    pub fn calibrated(self, numbers: DeviceNumbers) -> Self {
+        let busy_workgroups = if self.software { self.busy_workgroups } else { numbers.busy_workgroups() };
+        Self { busy_workgroups, numbers, ..self }
     }
 
     /// The profile of a device.
@@ -33,18 +52,13 @@ impl DeviceProfile {
     pub fn of(device: &wgpu::Device) -> Self {
         let info = device.adapter_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        let busy_workgroups = match info.device_type {
-            wgpu::DeviceType::Cpu => quirks::SOFTWARE_WORKGROUPS,
-            wgpu::DeviceType::IntegratedGpu => 64,
-            _ => 256,
-        };
         let max_loop_iterations = quirks::max_loop_iterations(&info);
         // In a browser, shaders would have to enable subgroups in their text.
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
-        let subgroup_lanes = if subgroups { info.subgroup_min_size } else { 1 };
-        let profile = Self::new(device.limits(), busy_workgroups);
-        Self { max_loop_iterations, subgroup_lanes, software, ..profile }
+        let subgroup_lanes = if subgroups { smallest_subgroup(&info) } else { 1 };
+        let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
+        Self { max_loop_iterations, subgroup_lanes, software, ..profile }.calibrated(DeviceNumbers::of(&info))
     }
 
     /// Lanes of a tile that may add their sums by shuffles: a power of two.
@@ -76,6 +90,13 @@ impl DeviceProfile {
             ..self
         }
     }
+}
+
+/// The least threads of a subgroup. Metal reports 4 for every GPU, since it tells only a pipeline's; on Apple's
+/// own GPUs it is 32 for all of them (Metal Feature Set Tables, SIMD-group width of the Apple families).
+fn smallest_subgroup(info: &wgpu::AdapterInfo) -> u32 {
+    let apple = info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple");
+    if apple { 32 } else { info.subgroup_min_size }
 }
 
 /// The most lanes that broadcast one coefficient each. Compilers unroll the loop over them only while it is

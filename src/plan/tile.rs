@@ -1,8 +1,32 @@
 //! The sizes that are fixed when a kernel is compiled.
 
-/// Threads in a workgroup of every kernel but `gradient_norm_reduce`: the widest subgroup of today's desktop
-/// GPUs.
+use super::quirks::Quirks;
+use super::{DeviceProfile, check_choice};
+use crate::error::Error;
+
+/// Threads in a workgroup, where a plan does not choose: the widest subgroup of today's desktop GPUs.
 pub(crate) const WORKGROUP: u32 = 64;
+
+/// The sizes of workgroups that a plan may choose. More threads in a workgroup share what it reads, and keep
+/// more loads in flight.
+const WORKGROUPS: [u32; 3] = [WORKGROUP, 2 * WORKGROUP, 4 * WORKGROUP];
+
+/// The sizes of workgroups that may pay off on this device: at least one.
+pub(super) fn ways_to_thread(device: &DeviceProfile) -> &'static [u32] {
+    let possible = WORKGROUPS.iter().take_while(|&&threads| fits(threads, device)).count();
+    &WORKGROUPS[..possible.clamp(1, Quirks::of(device).sizes_of_workgroups)]
+}
+
+/// Refuses a size of workgroup that is not among those to choose from, or over the device's limits.
+pub(super) fn check_threads(threads: u32, device: &DeviceProfile) -> Result<(), Error> {
+    let possible = WORKGROUPS.contains(&threads) && (threads == WORKGROUP || fits(threads, device));
+    check_choice("threads", threads, possible)
+}
+
+fn fits(threads: u32, device: &DeviceProfile) -> bool {
+    let limits = &device.limits;
+    threads <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
+}
 
 /// Tile sizes of the fused kernels. `shaders/product/shrink.wgsl`, `shaders/lanes/sums_*.wgsl` and
 /// `shaders/product/expand.wgsl` show the meaning of each.
@@ -10,7 +34,9 @@ pub(crate) const WORKGROUP: u32 = 64;
 pub struct Tile {
     /// Tokens of a workgroup, in quads of four.
     pub quads: u32,
-    /// Lanes along the inner dimension. A workgroup has `quads * lanes` threads.
+    /// Groups of lanes that sum other columns of a shrink side by side.
+    pub groups: u32,
+    /// Lanes along the inner dimension. A workgroup has `groups * quads * lanes` threads.
     pub lanes: u32,
     /// Columns of a shrink that a thread sums in one pass.
     pub pass_columns: u32,
@@ -37,5 +63,11 @@ impl Tile {
     #[must_use]
     pub fn tokens(&self) -> u32 {
         4 * self.quads
+    }
+
+    /// Threads of a workgroup.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        self.groups * self.quads * self.lanes
     }
 }

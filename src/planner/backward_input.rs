@@ -6,9 +6,9 @@ use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BackwardInputShader, BindingKind, Shader};
-use crate::layer::{BackwardInputOptions, Config, Layout};
+use crate::layer::{BackwardInputOptions, Config, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
-use crate::plan::{Choice, DeviceProfile};
+use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Work};
 
 pub(super) struct BackwardInput {
@@ -21,6 +21,7 @@ pub(super) struct BackwardInput {
 impl BackwardInput {
     pub(super) fn new(config: &Config, tokens: u32, options: BackwardInputOptions) -> Result<Self, Error> {
         let layout = check_tokens(config, tokens)?;
+        let (target, write) = options.dx.unwrap_or((Element::F32, WriteMode::Overwrite));
         let problem = FusedProblem {
             kernel: "backward_input",
             tokens,
@@ -34,6 +35,12 @@ impl BackwardInput {
             target_vecs: options.dx.map_or(0, |_| vecs(config.d_in)),
             expand_rows: config.shrink_rows(),
             staged: false,
+            traffic: Traffic {
+                source: options.g,
+                matrix: Element::F32,
+                target,
+                accumulate: write == WriteMode::Accumulate,
+            },
         };
         Ok(Self { config: *config, layout, options, problem })
     }
@@ -63,6 +70,11 @@ impl Problem for BackwardInput {
 
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         self.problem.rounds(choice, device)
+    }
+
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
+        let placed = self.problem.place(choice.fused("backward_input")?, device)?;
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::kernel::{Access, BackwardParamsShader, BindingKind, ReduceShader, Shader};
 use crate::layer::{BackwardParamsOptions, Config, Layout, WriteMode};
 use crate::plan::outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
-use crate::plan::{Choice, DeviceProfile, Grid, WORKGROUP, fold};
+use crate::plan::{Choice, DeviceProfile, Grid, Traffic, WORKGROUP, fold};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
 /// `struct Dims` in `backward_params.wgsl`.
@@ -49,7 +49,15 @@ pub(super) struct BackwardParams {
 impl BackwardParams {
     pub(super) fn new(config: &Config, tokens: u32, options: BackwardParamsOptions) -> Result<Self, Error> {
         let layout = check_tokens(config, tokens)?;
-        let problem = OuterProblem { config: *config, layout, tokens };
+        // x and g may be stored differently; the wider decides.
+        let source = if options.x.bytes() > options.g.bytes() { options.x } else { options.g };
+        let traffic = Traffic {
+            source,
+            matrix: Element::F32,
+            target: Element::F32,
+            accumulate: options.write == WriteMode::Accumulate,
+        };
+        let problem = OuterProblem { config: *config, layout, tokens, traffic };
         Ok(Self { config: *config, layout, options, problem })
     }
 
@@ -101,13 +109,15 @@ impl BackwardParams {
             experts,
             gate: config.gate(),
             rows: blocks.map(|block: OuterBlock| block.rows),
+            threads: placed.choice.threads,
+            tokens_at_once: placed.tokens_at_once,
             broadcast_lanes: placed.broadcast_lanes,
             x: Access::new("x", options.x, d_in)?,
             g: Access::new("g", options.g, d_out)?,
             write,
         });
         let slots = ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
-        let memory = 16 * u64::from(WORKGROUP);
+        let memory = 16 * u64::from(placed.choice.threads);
         Step::new(shader, &dims, Grid::Fixed(grid), slots, memory, problem.tokens, device)
     }
 
@@ -131,6 +141,11 @@ impl Problem for BackwardParams {
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         let placed = choice.outer().and_then(|choice| self.problem.place(choice, device));
         placed.map_or(u64::MAX, |placed| u64::from(placed.split_tokens))
+    }
+
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
+        let placed = self.problem.place(choice.outer()?, device)?;
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

@@ -6,9 +6,9 @@ use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
-use crate::layer::{Config, ForwardOptions, Layout};
+use crate::layer::{Config, ForwardOptions, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
-use crate::plan::{Choice, DeviceProfile};
+use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Work};
 
 pub(super) struct Forward {
@@ -31,6 +31,12 @@ impl Forward {
             target_vecs: vecs(config.d_out),
             expand_rows: config.rank * config.experts,
             staged: true,
+            traffic: Traffic {
+                source: options.x,
+                matrix: options.parameters,
+                target: options.y,
+                accumulate: options.write == WriteMode::Accumulate,
+            },
         };
         Ok(Self { config: *config, layout, options, problem })
     }
@@ -57,6 +63,11 @@ impl Problem for Forward {
 
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         self.problem.rounds(choice, device)
+    }
+
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
+        let placed = self.problem.place(choice.fused("forward")?, device)?;
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

@@ -8,9 +8,9 @@ use super::work::{check_matrix, matrix_bytes, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, LinearReduceShader, LinearShader, LinearTarget, Shader};
-use crate::layer::{Config, LinearDirection, LinearOptions};
+use crate::layer::{Config, LinearDirection, LinearOptions, WriteMode};
 use crate::plan::linear::{LinearPlacement, LinearProblem};
-use crate::plan::{Choice, DeviceProfile};
+use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
 /// `struct Dims` in `uniform/linear.wgsl`.
@@ -54,7 +54,10 @@ impl Linear {
             return Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" });
         }
         let [source_vecs, target_vecs] = widths(config, &options).map(vecs);
-        let problem = LinearProblem { direction: options.direction, tokens, source_vecs, target_vecs };
+        let LinearOptions { direction, bias, write, source, weight, target, .. } = options;
+        let accumulate = write == WriteMode::Accumulate;
+        let traffic = Traffic { source, matrix: weight, target, accumulate };
+        let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, traffic };
         Ok(Self { d_in, d_out, options, problem })
     }
 }
@@ -66,6 +69,11 @@ impl Problem for Linear {
 
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
         choice.linear().map_or(u64::MAX, |choice| self.problem.rounds(choice, device))
+    }
+
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
+        let placed = self.problem.place(choice.linear()?, device)?;
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

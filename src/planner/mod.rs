@@ -10,6 +10,8 @@ mod work;
 
 pub(crate) use adamw::Hyper;
 
+use std::time::Duration;
+
 use crate::error::{Error, Limit};
 use crate::layer::{Config, Operation};
 use crate::plan::{Capacity, Choice, DeviceProfile, Plans, Tuning};
@@ -31,6 +33,9 @@ trait Problem {
 
     /// Roughly proportional to the loop iterations of a thread.
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64;
+
+    /// The predicted seconds of a choice on a GPU, if the choice is possible and fits the device.
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error>;
 
     /// Records the operation by a choice, if the choice is possible and fits the device.
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error>;
@@ -143,6 +148,25 @@ impl Planner {
         tokens: u32,
     ) -> Result<Recording, Error> {
         problem(operation, config, tokens)?.record(choice, &self.profile)
+    }
+
+    /// The time that an operation planned by `choice` is predicted to take, if the device is a GPU. Predictions
+    /// rank plans; what a device takes may be twice or half of one.
+    ///
+    /// # Errors
+    /// Those of [`Planner::plan_as`].
+    pub fn predict(
+        &self,
+        choice: Choice,
+        operation: &Operation,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<Option<Duration>, Error> {
+        if self.profile.software {
+            return Ok(None);
+        }
+        let seconds = problem(operation, config, tokens)?.seconds(choice, &self.profile)?;
+        Ok(Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// All candidate choices that fit the device's limits, the best predicted one first. A driver's bound on

@@ -1,6 +1,6 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
-use super::{Approx, column, dot, inner, row};
+use super::{Approx, column, dot, dot_onto, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};
 
 /// The results of backward with respect to the input.
@@ -61,13 +61,14 @@ pub fn backward_input(
             .collect();
         for c in 0..d_in {
             let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
-            let delta = match config.gate() {
+            let base = base.map(|base| base[token * d_in + c]);
+            output.dx.push(match config.gate() {
                 Gate::Router(Router::Input) => {
-                    dot(through_a.chain(dl.iter().copied().zip(column(&parameters.router, c, d_in))))
+                    let through_router = dl.iter().copied().zip(column(&parameters.router, c, d_in));
+                    dot_onto(base, through_a.chain(through_router))
                 }
-                Gate::One | Gate::Router(Router::Latent) => dot(through_a),
-            };
-            output.dx.push(base.map_or(delta, |base| base[token * d_in + c] + delta));
+                Gate::One | Gate::Router(Router::Latent) => dot_onto(base, through_a),
+            });
         }
         output.dh.extend(dh);
         output.dl.extend(dl);

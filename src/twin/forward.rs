@@ -1,6 +1,6 @@
 //! Twin of `shaders/kernel/forward.wgsl`.
 
-use super::{Approx, dot, inner, row};
+use super::{Approx, dot, dot_onto, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router};
 
 /// The results of forward.
@@ -42,12 +42,15 @@ pub fn forward(
             Gate::Router(_) => softmax(&(0..experts).map(logit).collect::<Vec<_>>()),
         };
         for o in 0..d_out {
-            let delta = dot((0..experts).flat_map(|i| {
-                let factor = scaling * w[i];
-                let b = row(&parameters.b[i], o, rank);
-                h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
-            }));
-            output.y.push(base.map_or(delta, |base| base[token * d_out + o] + delta));
+            let base = base.map(|base| base[token * d_out + o]);
+            output.y.push(dot_onto(
+                base,
+                (0..experts).flat_map(|i| {
+                    let factor = scaling * w[i];
+                    let b = row(&parameters.b[i], o, rank);
+                    h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
+                }),
+            ));
         }
         output.h.extend(h);
         output.w.extend(w);

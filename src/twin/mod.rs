@@ -138,6 +138,11 @@ fn dot(products: impl Iterator<Item = (Approx, Approx)>) -> Approx {
     sum
 }
 
+/// The same, added to `base` if there is one: kernels start the sum with it.
+fn dot_onto(base: Option<Approx>, products: impl Iterator<Item = (Approx, Approx)>) -> Approx {
+    dot(base.map(|base| (base, Approx::exact(1.0))).into_iter().chain(products))
+}
+
 impl From<&Adapter> for Adapter<Approx> {
     fn from(adapter: &Adapter) -> Self {
         Self {

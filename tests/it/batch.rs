@@ -1,5 +1,5 @@
-//! Batches of any number of tokens: each gives what it should, two in one submission do not disturb each other,
-//! and where sums have one order, a token has the same bits in any batch.
+//! Batches of any number of tokens. Each gives the right results, and two in one submission do not disturb
+//! each other. With `Plans::Invariant`, a token has the same bits in any batch.
 
 use hydralora::{
     AdamWHyper, Adapter, BackwardInputOptions, Batch, Bound, Capacity, Config, DeviceProfile, Element, Error,
@@ -9,7 +9,7 @@ use hydralora::{
 
 use crate::common::{CONFIG, GPU, zeroed};
 
-/// Numbers that are all different.
+/// Numbers, all different.
 fn numbers(count: u32) -> Vec<f32> {
     (0..count).map(|at| (at as f32 * 0.37).sin()).collect()
 }
@@ -22,7 +22,7 @@ fn bits(buffer: &wgpu::Buffer) -> Vec<u32> {
     GPU.read_blocking(buffer).expect("the device runs").into_iter().map(f32::to_bits).collect()
 }
 
-/// An operation with its tensors for up to so many tokens, and the one that is looked at.
+/// Binds an operation to tensors with the given capacity. Returns it with the tensor called `looked_at`.
 fn bind(
     kernels: &Kernels,
     operation: Operation,
@@ -56,7 +56,8 @@ fn a_token_has_the_same_bits_in_any_batch() {
         ..Default::default()
     };
     let linear = |direction| Operation::Linear(LinearOptions { direction, ..LinearOptions::default() });
-    // Many narrow devices and a wide one would split the inner dimension of few tokens.
+    let mut varied = false;
+    // For few tokens, other plans split the inner dimension.
     for busy_workgroups in [4, 256] {
         let profile = DeviceProfile { busy_workgroups, ..DeviceProfile::of(&GPU.device) };
         let kernels = &Kernels::with_profile(&GPU.device, &GPU.queue, profile);
@@ -88,8 +89,11 @@ fn a_token_has_the_same_bits_in_any_batch() {
                 let result = run(Plans::Invariant, most, &[most.min(MOST)]).swap_remove(0);
                 assert!(whole.starts_with(&result), "{operation:?} with room for {most} tokens");
             }
+            let other = run(Plans::Several, MOST, &[1]).swap_remove(0);
+            varied |= !whole.starts_with(&other);
         }
     }
+    assert!(varied, "other plans have the same bits, so this shows nothing");
 }
 
 #[test]
@@ -111,15 +115,14 @@ fn two_batches_in_one_submission() {
     })
     .expect("the device runs");
     for ((_, y), tokens) in bound.iter().zip(counts) {
-        assert!(bits(y) == alone(tokens), "{tokens} tokens beside others");
+        assert!(bits(y) == alone(tokens), "{tokens} tokens beside other batches");
     }
-    // What lies behind a batch's tokens stays as it is.
+    // The rows behind a batch's tokens stay as they are.
     let untouched: Vec<u32> = numbers(100 * 28).into_iter().map(f32::to_bits).collect();
     assert!(bits(&bound[0].1)[3 * 28..] == untouched[3 * 28..]);
 }
 
-/// A stack's training step gives what its operations give with buffers of their own, whatever the number of
-/// buffers that its adapters lie in.
+/// A stack's training step gives the same results in however many buffers its adapters lie.
 #[test]
 fn a_stack_is_its_adapters() {
     const TOKENS: u32 = 40;
@@ -139,7 +142,7 @@ fn a_stack_is_its_adapters() {
     let operations = Operation::training_step(Element::F32);
     let [x, g] = ["x", "g"].map(|name| upload(name, TOKENS * 64));
     let hyper = AdamWHyper { max_norm: Some(0.5), ..AdamWHyper::default() };
-    // Buffers of several adapters, and of one each.
+    // Trains with buffers of at most `limit` bytes, which hold several adapters or one each.
     let train = |limit: u64| -> (usize, Vec<f32>, f32) {
         let mut profile = DeviceProfile::of(&GPU.device);
         profile.limits.max_storage_buffer_binding_size = limit;
@@ -181,7 +184,7 @@ fn a_stack_is_its_adapters() {
             })
             .expect("the device runs");
         }
-        // Exactly what is there.
+        // The reported memory is exactly what the stack allocated.
         let memory = stack.memory();
         let bytes = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
         let elements: usize = stack.pack().buffers().iter().sum();
@@ -200,11 +203,11 @@ fn a_stack_is_its_adapters() {
         (stack.parameters().len(), trained.collect(), norm)
     };
     let (one, whole, norm) = train(GPU.device.limits().max_storage_buffer_binding_size);
-    // The moments of two adapters are 16 KiB.
+    // The moments of two adapters take 16 KiB.
     let (several, parted, parted_norm) = train(20 << 10);
     assert_eq!(one, 1);
     assert_eq!(several, 3);
-    assert!(norm > 0.5, "{norm} is clipped");
+    assert!(norm > 0.5, "the norm {norm} should be clipped");
     assert!((norm - parted_norm).abs() <= 4.0 * f32::EPSILON * norm, "{norm} and {parted_norm}");
     assert!(whole.iter().zip(&parted).all(|(a, b)| (a - b).abs() <= 1e-6), "parameters differ");
     assert!(whole.iter().any(|&value| value != 0.0));

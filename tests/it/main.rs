@@ -1,7 +1,8 @@
-//! The library's tests, beside the conformance suite. Without an adapter those that need one fail and say how to
-//! get one.
+//! The library's tests, besides the conformance suite. Tests that need an adapter fail without one, and say
+//! how to get one.
 
 mod batch;
+mod calibration;
 mod common;
 mod errors;
 mod readme;

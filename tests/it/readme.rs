@@ -1,4 +1,4 @@
-//! The README shows `examples/embed.rs` as it is.
+//! The README shows `examples/embed.rs` unchanged.
 
 #[test]
 fn the_embedding_example_is_the_readmes() {

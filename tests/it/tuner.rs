@@ -1,5 +1,5 @@
-//! Measuring which plans are best, and files of what was. That every choice computes the same is the
-//! conformance suite's.
+//! Measuring which plans are best, and files of the results. The conformance suite tests that every choice
+//! computes the same.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -30,13 +30,13 @@ const CONFIG: Config = Config {
 };
 const TOKENS: u32 = 8;
 
-/// An operation of either kind of choice.
+/// An operation of each kind of choice.
 static OPERATIONS: LazyLock<[Operation; 2]> = LazyLock::new(|| {
     let [forward, _, params] = Operation::training_step(Element::F32);
     [forward, params]
 });
 
-/// What measuring them once gave.
+/// The tuner and the results after measuring each operation once.
 static MEASURED: LazyLock<(Tuner, [Measurement; 2])> = LazyLock::new(|| {
     let mut tuner = Tuner::new(&GPU.device);
     let measure = |operation| tuner.measure(&GPU, &CONFIG, TOKENS, operation).expect("it fits");
@@ -44,12 +44,12 @@ static MEASURED: LazyLock<(Tuner, [Measurement; 2])> = LazyLock::new(|| {
     (tuner, measurements)
 });
 
-/// The planner for the device, with a table.
+/// The device's planner, with a tuning table.
 fn planner(tuning: &Tuning) -> Planner {
     Planner { tuning: tuning.clone(), profile: DeviceProfile::of(&GPU.device) }
 }
 
-/// What is planned for either operation under a table.
+/// The plans of the operations with a tuning table.
 fn plans(tuning: &Tuning) -> [Recording; 2] {
     OPERATIONS.map(|operation| planner(tuning).plan(&operation, &CONFIG, TOKENS).expect("it fits"))
 }
@@ -76,7 +76,7 @@ fn what_was_measured_is_what_plans_take() {
         assert_eq!(timed[0], all[0], "the predicted one first");
         assert_eq!(timed.len(), all.len().min(16));
         assert!(timed.iter().all(|choice| all.contains(choice)));
-        // Of every kind at least the one that is predicted to be best.
+        // The timed choices include every kind: at least the best predicted one of each.
         let kinds = |choices: &[Choice]| choices.iter().map(kind).collect::<HashSet<_>>();
         assert_eq!(kinds(&timed), kinds(&all));
         assert!(timed.contains(&measurement.choice));
@@ -88,7 +88,7 @@ fn what_was_measured_is_what_plans_take() {
     assert_eq!(planned, [0, 1].map(|at| Some(measurements[at].choice)));
 }
 
-/// A layer whose tokens are split, and with more choices about everything.
+/// A layer with split tokens and more of every choice.
 const SPLIT: Config = Config {
     d_in: 128,
     d_out: 96,
@@ -114,7 +114,7 @@ fn a_tuned_step_uses_what_was_tuned() {
     for (operation, measured) in step.into_iter().zip(measured) {
         assert_eq!(tuner.tuning().get(&CONFIG, TOKENS, operation), Some(measured.choice));
     }
-    // Choices that nothing but the table would make.
+    // Choices that only a table would make.
     let predicted = planner(&Tuning::default());
     let mut tuning = Tuning::default();
     for operation in step {
@@ -192,7 +192,7 @@ fn what_no_device_has_room_for_is_an_error() {
 
 #[test]
 fn parameters_over_a_limit_are_an_error() {
-    // 320 MiB of parameters where a buffer may have 256.
+    // 320 MiB of parameters, on a device with a limit of 256 MiB for a buffer.
     let request = adapter().request_device(&wgpu::DeviceDescriptor::default());
     let (device, queue) = pollster::block_on(request).expect("every device has WebGPU's default limits");
     let gpu = Gpu { device, queue };
@@ -225,7 +225,7 @@ fn tuned_kernels_share_their_pipelines() {
     assert_eq!((kernels.compiled(), tuned.compiled()), (2, 2));
 }
 
-/// A folder of its own for each test, gone afterwards.
+/// A test's own folder. It is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -235,14 +235,14 @@ impl Folder {
         Self(folder)
     }
 
-    /// A file with these contents.
+    /// Writes a file with these contents, and returns its path.
     fn file(&self, name: &str, contents: &[u8]) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, contents).expect("the folder can be written");
         path
     }
 
-    /// What is in it, in order.
+    /// The names of the files in it, sorted.
     fn names(&self) -> Vec<String> {
         Self::names_in(&self.0)
     }
@@ -263,7 +263,7 @@ impl Drop for Folder {
 }
 
 thread_local! {
-    /// What the library warned of in this thread, which is this test.
+    /// The library's warnings in this thread, which are those of one test.
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -283,7 +283,7 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// What is loaded, and the warnings.
+/// Loads a file. Returns the tuner and the library's warnings.
 fn load(path: &Path) -> (Tuner, Vec<String>) {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
@@ -306,7 +306,7 @@ fn what_was_saved_is_loaded() {
     let folder = &Folder::new("saved");
     let path = folder.file("tuning.json", &saved(folder));
     assert_eq!(load(&path), (MEASURED.0.clone(), Vec::new()));
-    // Over what was there, whatever its length.
+    // It replaces the file, whatever the length of the old one.
     Tuner::new(&GPU.device).save(&path).expect("the folder can be written");
     assert_eq!(load(&path), (Tuner::new(&GPU.device), Vec::new()));
 }
@@ -332,7 +332,7 @@ fn files_that_are_no_use_are_ignored_with_a_warning() {
         ("not-text", vec![0xff; 64], "line 1"),
         ("truncated", saved[..saved.len() / 2].to_vec(), "EOF"),
         ("other-version", edited(|file| file["version"] = json!(1)), "version 1"),
-        // Whatever else another version has.
+        // Nothing else in a file of another version matters.
         ("newer", br#"{ "version": 7, "plans": {} }"#.to_vec(), "version 7"),
         ("other-device", edited(|file| file["device"]["adapter"] = json!("abacus")), "abacus"),
         ("other-driver", edited(|file| file["device"]["driver_info"] = json!("v0.0")), "v0.0"),
@@ -346,7 +346,7 @@ fn files_that_are_no_use_are_ignored_with_a_warning() {
             assert!(warning.contains(mention), "the warning should mention {mention:?}: {warning}");
         }
     }
-    // A folder is there, but no file.
+    // There is a folder in the file's place.
     let (tuner, warnings) = load(&folder.0);
     assert_eq!((tuner, warnings.len()), (Tuner::new(&GPU.device), 1));
 }
@@ -409,7 +409,7 @@ fn whoever_loads_sees_a_whole_file() {
 fn what_cannot_be_replaced_stays_as_it_is() {
     let folder = &Folder::new("stays");
     let tuner = Tuner::new(&GPU.device);
-    // A folder is where the file should be.
+    // A folder is in the file's place.
     let taken = folder.0.join("taken");
     std::fs::create_dir(&taken).expect("the folder can be written");
     let error = tuner.save(&taken).expect_err("it is a folder");
@@ -423,14 +423,14 @@ fn what_cannot_be_replaced_stays_as_it_is() {
         use std::os::unix::fs::PermissionsExt as _;
         let permit = |mode| std::fs::set_permissions(&taken, std::fs::Permissions::from_mode(mode));
         permit(0o555).expect("the folder is ours");
-        // Nobody keeps an administrator from writing.
+        // Permissions do not keep an administrator from writing.
         let writable = std::fs::write(taken.join("anything"), "").is_ok();
         let outcome = tuner.save(taken.join("tuning.json"));
         permit(0o755).expect("the folder is ours");
         assert_eq!(outcome.is_ok(), writable, "{outcome:?}");
         let names = if writable { &["anything", "tuning.json"][..] } else { &[] };
         assert_eq!(Folder::names_in(&taken), names);
-        // A link leads to the file that is replaced.
+        // Saving through a link replaces the file that the link leads to.
         let (link, target) = (folder.0.join("link.json"), folder.file("target.json", b"old"));
         std::os::unix::fs::symlink(&target, &link).expect("the folder can be written");
         tuner.save(&link).expect("the folder can be written");

@@ -1,5 +1,5 @@
-//! The twin's gradients against central differences of its own forward, contracted with a random
-//! cotangent: a constant one would miss everything that softmax cancels. No device is needed.
+//! Checks of the twin's gradients against central differences of its own forward. A random cotangent
+//! contracts them, because a constant one would miss everything that softmax cancels. No device is needed.
 
 use hydralora::twin::{self, Approx};
 use hydralora::{Adapter, Config, Router};
@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 const TOKENS: usize = 5;
 
-/// Step of the differences: their error is about STEP^2, rounding about 1e-16 / STEP.
+/// Step of the differences. Their error is about STEP^2, and their rounding error about 1e-16 / STEP.
 const STEP: f64 = 1e-5;
 
 /// Allowed difference, relative to 1 + |derivative|.
@@ -28,7 +28,7 @@ fn loss(config: &Config, parameters: &Adapter<Approx>, x: &[Approx], g: &[Approx
     values(&output.y).zip(values(g)).map(|(y, g)| y * g).sum()
 }
 
-/// Checks `gradient` against differences of `loss` in each element of the array that `pick` finds.
+/// Checks `gradient` against differences of `loss`, for each element of the array that `pick` finds.
 fn check<S: Clone>(
     name: &str,
     state: &S,
@@ -116,7 +116,7 @@ fn frozen_layer_backward_matches_differences() {
 
 #[test]
 fn bounds_hold_for_f32_sums_and_are_not_slack() {
-    // The same sum in f32, one after the other: within the bound, and within sight of it.
+    // The same sum in f32, one term after the other. Its error is within the bound, and not far below it.
     let rng = &mut StdRng::seed_from_u64(4);
     let mut worst = 0.0f64;
     for n in [1usize, 2, 3, 4, 10, 100, 1000] {

@@ -1,4 +1,4 @@
-//! `cargo xtask bundle`: the suite and the benches as executables to carry to another machine.
+//! `cargo xtask bundle`: builds the suite and the benches as executables for another machine.
 
 use std::env::consts::EXE_EXTENSION;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::cargo_command;
 use crate::conformance::SUITE;
 
-/// The suite with its goldens stays below this.
+/// The largest size of the suite with its goldens.
 const MOST_BYTES: u64 = 40_000_000;
 
 /// The benches' package, and the executable of `kernels`.
 const BENCHES: &str = "hydralora-benches";
 const ROOFLINE: &str = "hydralora-roofline";
 
-/// Builds all, stripped, into `target/bundle`.
+/// Builds all executables, stripped, into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let target = root.join("target");
     let folder = target.join("bundle");
@@ -42,7 +42,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds all at once, so that what they depend on is built once, and gives what cargo says of it.
+/// Builds everything in one command, so that shared dependencies are built once. Returns cargo's messages.
 fn build(target: &Path) -> Result<Vec<Value>, String> {
     let mut command = cargo_command(&["build", "--release", "--package", SUITE, "--bin", SUITE]);
     command.args(["--package", BENCHES, "--bench", "kernels", "--bench", "roofline"]);
@@ -56,7 +56,7 @@ fn build(target: &Path) -> Result<Vec<Value>, String> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// The executable of a bench, which has a hash in its name.
+/// The executable of a bench. Its name has a hash, so it is found in cargo's messages.
 fn bench(messages: &[Value], name: &str) -> Result<PathBuf, String> {
     let found = messages.iter().filter(|message| message["target"]["name"] == name);
     let executable = found.filter_map(|message| message["executable"].as_str()).next_back();

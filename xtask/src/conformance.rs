@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: the suite on this machine's adapters, or on an implementation that is
-//! fetched for it.
+//! `cargo xtask conformance`: runs the suite on this machine's adapters, or on an implementation that it
+//! fetches.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use crate::implementation::{self, Implementation};
 use crate::{Profile, cargo_command, driver};
 
-/// Tries on the adapters that are there.
+/// Runs the suite on this machine's adapters.
 pub(crate) fn on_adapters(options: &[OsString]) -> Result<(), String> {
     driver::ensure(Profile::Dev)?;
     suite(&[], options, None)
 }
 
-/// Tries on every variant of an implementation.
+/// Runs the suite on every variant of an implementation.
 pub(crate) fn on_implementation(root: &Path, name: &str, options: &[OsString]) -> Result<(), String> {
     let directory = root.join("target/implementations");
     if name == "translate" {
@@ -48,12 +48,12 @@ pub(crate) fn on_implementation(root: &Path, name: &str, options: &[OsString]) -
 /// The suite's package, and its executable.
 pub(crate) const SUITE: &str = "hydralora-conformance";
 
-/// The suite, to be given options.
+/// A command that runs the suite. The caller adds the suite's options.
 pub(crate) fn suite_command() -> Command {
     cargo_command(&["run", "--quiet", "--bin", SUITE, "--"])
 }
 
-/// Runs the suite; what it prints is passed on, and kept where `kept` is given.
+/// Runs the suite. If `kept` is given, all output is kept there, and the results are also printed.
 fn suite(
     env: &[(String, String)],
     options: &[OsString],
@@ -66,7 +66,8 @@ fn suite(
         command.stdout(Stdio::piped()).spawn().map_err(|error| format!("cargo could not be run: {error}"))?;
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // What the layer says of its own settings is noise; the rest is judged at the end.
+            // The validation layer's lines about its own settings are noise. Its messages are judged at the
+            // end.
             if line.starts_with("test ") || line.starts_with('|') || line.starts_with("- ") {
                 println!("{line}");
             }
@@ -87,7 +88,7 @@ fn succeed(status: std::io::Result<std::process::ExitStatus>) -> Result<(), Stri
 /// Gives every shader to the compilers of other platforms.
 fn translate(root: &Path, directory: &Path) -> Result<(), String> {
     let shaders = directory.join("shaders");
-    // Shaders of an earlier version are no concern of this one.
+    // Remove the shaders of an earlier version.
     let _ = std::fs::remove_dir_all(&shaders);
     succeed(suite_command().arg("--shaders").arg(&shaders).status())?;
     let report = implementation::translate(directory, &shaders)?;

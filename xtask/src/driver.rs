@@ -1,5 +1,5 @@
-//! Makes sure that there is something to run on: a GPU, or else Mesa's software Vulkan driver, which is
-//! faster than its OpenGL driver.
+//! Makes sure that there is an adapter: a GPU, or else Mesa's software Vulkan driver, which is faster than
+//! its OpenGL driver.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use crate::{Profile, cargo_command, implementation};
 /// The exit code of `examples/adapters.rs` when there is no adapter.
 const NO_ADAPTER: i32 = 2;
 
-/// Variables of wgpu's and of the Vulkan loader's that hide adapters.
+/// Variables of wgpu and of the Vulkan loader that hide adapters.
 const FILTERS: [&str; 6] = [
     "WGPU_BACKEND",
     "WGPU_ADAPTER_NAME",
@@ -53,19 +53,19 @@ impl Adapter {
     }
 }
 
-/// What to do.
+/// What to do about the adapters.
 #[derive(Debug, PartialEq)]
 enum Choice<'a> {
-    /// Run on this.
+    /// Run on this adapter.
     Use(&'a Adapter),
-    /// Nothing: the environment hides all of these.
+    /// Give up: the environment hides all of these adapters.
     Hidden(&'a [Adapter]),
-    /// Install Mesa's software Vulkan driver; where that cannot be done, run on this.
+    /// Install Mesa's software Vulkan driver. If that is not possible, run on this adapter.
     Install(Option<&'a Adapter>),
 }
 
-/// Decides by the adapters that the environment leaves, the best first, and, where it filters, by all that
-/// there would be without.
+/// Decides from the adapters that the environment leaves, the best first. If the environment filters
+/// adapters, `unfiltered` has all that there would be without filters.
 fn choose<'a>(left: &'a [Adapter], unfiltered: Option<&'a [Adapter]>) -> Choice<'a> {
     match (left.first(), unfiltered) {
         (Some(best), None) if best.is_last_resort() => Choice::Install(Some(best)),
@@ -75,14 +75,14 @@ fn choose<'a>(left: &'a [Adapter], unfiltered: Option<&'a [Adapter]>) -> Choice<
     }
 }
 
-/// Says which adapter is used; installs a software driver where nothing better is there, this may be done,
-/// and no filter is what hides the better.
+/// Prints which adapter is used. Installs a software driver if there is nothing better, the process may
+/// install it, and no filter hides a better adapter.
 pub(crate) fn ensure(profile: Profile) -> Result<(), String> {
     eprintln!("Adapter: {}", adapter(profile)?);
     Ok(())
 }
 
-/// The description of the adapter to run on.
+/// Finds the adapter to run on, and returns its description.
 fn adapter(profile: Profile) -> Result<String, String> {
     let found = Found::look(profile)?;
     let (reason, otherwise) = match found.choice() {
@@ -116,13 +116,13 @@ fn all_hidden(hidden: &[Adapter]) -> String {
     let set = set.collect::<Vec<_>>().join(", ");
     let list: Vec<_> = hidden.iter().map(Adapter::describe).collect();
     let list = list.join("\n    ");
-    format!("No adapter is left by {set}. Without, there would be:\n    {list}")
+    format!("No adapter is left with {set}. Without these variables there would be:\n    {list}")
 }
 
 /// The adapters of this machine.
 struct Found {
     left: Vec<Adapter>,
-    /// Where the environment filters.
+    /// The adapters without filters, if the environment has filters.
     unfiltered: Option<Vec<Adapter>>,
 }
 
@@ -139,7 +139,7 @@ impl Found {
     }
 }
 
-/// The adapters in an environment without some variables, the best first.
+/// The adapters without these environment variables, the best first.
 fn list(profile: Profile, without: &[&str]) -> Result<Vec<Adapter>, String> {
     let mut arguments = vec!["run", "--quiet", "--example", "adapters"];
     if matches!(profile, Profile::Release) {
@@ -159,7 +159,7 @@ fn list(profile: Profile, without: &[&str]) -> Result<Vec<Adapter>, String> {
     text.lines().map(parse).collect()
 }
 
-/// Installs Mesa's software Vulkan driver, or says how to.
+/// Installs Mesa's software Vulkan driver, or returns an error that says how to.
 fn install(reason: &str) -> Result<(), String> {
     let installer = INSTALLERS
         .into_iter()
@@ -168,7 +168,7 @@ fn install(reason: &str) -> Result<(), String> {
         return Err(format!("Install a driver for Vulkan, Metal or DX12: {reason}."));
     };
     let by_hand = format!("sudo sh -c '{command}'");
-    // Only Debian's is tried out; the others are left to their users.
+    // Only Debian's installation is tested; on other systems the user installs.
     let root = (program == "apt-get").then(implementation::as_root).flatten();
     let Some(mut root) = root else {
         return Err(format!("Install Mesa's software Vulkan driver, since {reason}:\n    {by_hand}"));
@@ -215,7 +215,7 @@ mod tests {
         let both = [adapter("Cpu", "Vulkan"), adapter("Cpu", "Gl")];
         assert_eq!(choose(&both, None), Choice::Use(&both[0]));
         assert_eq!(choose(&both[..1], Some(&both)), Choice::Use(&both[0]));
-        // Windows' own.
+        // The software adapter of Windows.
         let warp = [adapter("Cpu", "Dx12")];
         assert_eq!(choose(&warp, None), Choice::Use(&warp[0]));
     }
@@ -225,7 +225,7 @@ mod tests {
         let gl = [adapter("Cpu", "Gl")];
         assert_eq!(choose(&gl, None), Choice::Install(Some(&gl[0])));
         assert_eq!(choose(&[], None), Choice::Install(None));
-        // Filters that hide nothing, where nothing is, are no reason not to.
+        // If there is nothing, filters hide nothing, so they do not prevent an installation.
         assert_eq!(choose(&[], Some(&[])), Choice::Install(None));
     }
 
@@ -235,7 +235,7 @@ mod tests {
         {
             assert_eq!(choose(&[], Some(&there)), Choice::Hidden(&there));
         }
-        // Asked for GL by name, one gets it.
+        // A user who asks for GL by name gets it.
         let both = [adapter("Cpu", "Vulkan"), adapter("Cpu", "Gl")];
         assert_eq!(choose(&both[1..], Some(&both)), Choice::Use(&both[1]));
         assert_eq!(choose(&both[1..], Some(&both[1..])), Choice::Use(&both[1]));

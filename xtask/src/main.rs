@@ -1,15 +1,17 @@
 //! The project's commands: `cargo xtask --help`.
 
-// One module is allowed, with its reasons: `isa::radv`.
+// One module may use unsafe code, and says why: `isa::radv`.
 #![deny(unsafe_code)]
 
 mod bundle;
 mod conformance;
+mod document;
 mod driver;
 mod implementation;
 mod isa;
 mod mutants;
 mod peers;
+mod predict;
 mod roofline;
 
 use std::ffi::OsString;
@@ -18,8 +20,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// hydralora's commands. Those that run something make sure first that there is a GPU or a software
-/// driver to run on.
+/// hydralora's commands. Those that run something first make sure that there is a GPU or a software driver.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Arguments {
@@ -45,16 +46,16 @@ enum Task {
     },
     /// Test every kernel on every adapter, and write reports into target/conformance.
     Conformance {
-        /// Fetch and test this one instead of the machine's adapters: lavapipe (with each subgroup size,
-        /// and under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
-        /// translate (gives every shader to the compilers of other platforms). On Debian 12 and later.
+        /// Fetch and test this implementation instead of the machine's adapters: lavapipe (with each subgroup
+        /// size, and under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
+        /// translate (gives every shader to the compilers of other platforms). Needs Debian 12 or later.
         #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
         implementation: Option<String>,
         /// Options of the suite, such as a filter or --replay; `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
-    /// Put defects into the shaders, one at a time, and see the conformance suite notice each.
+    /// Put defects into the shaders, one at a time, and check that the conformance suite notices each.
     Mutants {
         /// Only defects whose name contains this
         #[arg(long, value_name = "TEXT", default_value = "")]
@@ -63,26 +64,30 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
-    /// Write every composed shader, for reading: as WGSL, and as naga translates it for each backend.
+    /// Write every shader for reading: as WGSL, and as naga translates it for each backend.
     Shaders {
-        /// Where to.
+        /// The folder to write to.
         folder: std::path::PathBuf,
     },
-    /// Compile every shader for AMD GPUs without one (Mesa's RADV), and see that none spills registers.
+    /// Compile every shader for AMD GPUs with Mesa's RADV (no GPU is needed), and check that none spills
+    /// registers.
     Isa(isa::Options),
-    /// Measure how near every kernel comes to this device's limits, and how far the alternatives are
-    /// behind; writes docs/benchmarks.md's tables and a plot.
+    /// Measure how close every kernel comes to this device's limits, and how far the alternatives are behind.
+    /// Writes the tables of docs/benchmarks.md and a plot.
     Roofline(roofline::Options),
+    /// Predict how long every kernel takes on known GPUs, by the planner's cost model; writes
+    /// docs/benchmarks.md's table of predictions.
+    Predict,
     /// Measure the layer beside burn's and PyTorch's on this machine, in one table.
     Peers(peers::Options),
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
 
-/// What `--implementation` takes.
+/// The values of `--implementation`.
 const IMPLEMENTATIONS: [&str; 6] = ["lavapipe", "swiftshader", "gl", "dawn", "dawn-null", "translate"];
 
-/// Cargo's build profile: each task looks for the driver in the profile it builds anyway.
+/// Cargo's build profile. Each task looks for the driver in the profile that it builds anyway.
 #[derive(Clone, Copy)]
 enum Profile {
     Dev,
@@ -127,25 +132,26 @@ fn run(task: Task) -> Result<(), String> {
         }
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),
+        Task::Predict => predict::run(root),
         Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
     }
 }
 
-/// Runs cargo; failure is an error.
+/// Runs cargo. A failure is an error.
 fn cargo(arguments: &[&str], more: &[OsString]) -> Result<(), String> {
     let status = cargo_command(arguments).args(more).status();
     let status = status.map_err(|error| format!("cargo could not be run: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", arguments.join(" "))) }
 }
 
-/// Cargo on this project, in whichever of its folders the task is called. Where no package is named, all are
-/// built with the same features, and nothing is built once more for one of them.
+/// A cargo command on this project, whatever the current folder is. Commands that name no package build all
+/// packages with the same features, so that nothing is built twice.
 fn cargo_command(arguments: &[&str]) -> Command {
     cargo_on(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")), arguments)
 }
 
-/// Cargo on the project of a manifest.
+/// A cargo command on the project of a manifest.
 fn cargo_on(manifest: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let (subcommand, options) = arguments.split_at(1);

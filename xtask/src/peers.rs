@@ -1,4 +1,4 @@
-//! `cargo xtask peers`: the layer beside burn's and PyTorch's on this machine, in one table.
+//! `cargo xtask peers`: measures the layer beside burn's and PyTorch's on this machine, in one table.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,13 +9,13 @@ use crate::{Profile, cargo_on, driver};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The Python that has torch
+    /// A Python with torch
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
-    /// What PyTorch runs on: cpu or cuda
+    /// The device that PyTorch runs on: cpu or cuda
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu", "cuda"])]
     device: String,
-    /// What to measure, instead of the default grid; can be repeated
+    /// A shape to measure, instead of the default grid; can be repeated
     #[arg(long = "shape", value_name = "TOKENS,D_IN,D_OUT,RANK,EXPERTS")]
     shapes: Vec<String>,
     /// Measure each shape's forward, and its forward and backward, for at least this long
@@ -23,7 +23,7 @@ pub(crate) struct Options {
     seconds: String,
 }
 
-/// Measures one after the other, and prints every time with its ratio to hydralora's.
+/// Measures each implementation in turn, and prints every time with its ratio to hydralora's.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     driver::ensure(Profile::Dev)?;
     let folder = root.join("target/peers");
@@ -52,7 +52,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     outcome
 }
 
-/// Runs a comparison, its own table going to the standard error, and gives the rows it writes.
+/// Runs a comparison, and returns the rows that it writes. Its own table goes to standard error.
 fn measure(
     mut command: Command,
     options: &Options,
@@ -71,7 +71,7 @@ fn measure(
     rows.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// What ran where, and the joint table.
+/// Prints what ran on which device, and the joint table.
 fn print(rows: &[Value], shapes: &[String]) {
     let of = |shape| rows.iter().filter(move |row| text(row, "shape") == shape);
     for row in shapes.first().into_iter().flat_map(of) {
@@ -86,7 +86,7 @@ fn print(rows: &[Value], shapes: &[String]) {
     for shape in shapes {
         let times =
             |row: &Value| ["forward_ms", "step_ms"].map(|time| row[time].as_f64().unwrap_or(f64::NAN));
-        // hydralora is the first.
+        // The first row is hydralora's.
         let base = of(shape).next().map_or([f64::NAN; 2], times);
         for row in of(shape) {
             let [forward, step] = times(row);

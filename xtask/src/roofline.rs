@@ -1,24 +1,22 @@
-//! `cargo xtask roofline`: measures this device, and puts the tables and the plot into the docs.
+//! `cargo xtask roofline`: measures this device, and puts the tables and the plot into the documentation.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{Profile, cargo, driver};
+use crate::{Profile, cargo, document, driver};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Take the report in this folder, which the bundle's hydralora-roofline wrote on another machine,
-    /// and measure nothing
+    /// Use the report in this folder, which the bundle's hydralora-roofline wrote on another machine, and
+    /// measure nothing
     #[arg(long, value_name = "FOLDER")]
     from: Option<PathBuf>,
-    /// Options of the measurement: --shape, --grid, --element, --rounds, --also; `-- --help` tells more
+    /// Options of the measurement: --shape, --grid, --element, --rounds, --also; `-- --help` describes them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<OsString>,
 }
-
-const DOCUMENT: &str = "docs/benchmarks.md";
 
 pub(crate) fn run(root: &Path, options: Options) -> Result<(), String> {
     let help = options.options.iter().any(|option| option == "--help" || option == "-h");
@@ -37,7 +35,7 @@ pub(crate) fn run(root: &Path, options: Options) -> Result<(), String> {
     if help { Ok(()) } else { publish(root, &folder) }
 }
 
-/// Puts a report into the document, in place of an earlier one of the same device.
+/// Puts a report into the document, and replaces an earlier one of the same device.
 fn publish(root: &Path, folder: &Path) -> Result<(), String> {
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|error| failed(&path, error));
@@ -47,21 +45,13 @@ fn publish(root: &Path, folder: &Path) -> Result<(), String> {
     let name = device.split(" (").next().unwrap_or(device);
     let slug: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let slug = slug.to_lowercase();
-    let (begin, end) = (format!("<!-- begin {slug} -->"), format!("<!-- end {slug} -->"));
     let section = format!(
-        "{begin}\n\n## {name}\n\n{}\n![Roofline of {name}](images/roofline-{slug}.png)\n\n{end}",
+        "## {name}\n\n{}\n![Roofline of {name}](images/roofline-{slug}.png)",
         read(folder.join("report.md"))?
     );
-
-    let document = root.join(DOCUMENT);
-    let text = read(document.clone())?;
-    let text = match (text.find(&begin), text.find(&end)) {
-        (Some(from), Some(to)) => format!("{}{section}{}", &text[..from], &text[to + end.len()..]),
-        _ => format!("{}\n\n{section}\n", text.trim_end()),
-    };
-    std::fs::write(&document, text).map_err(|error| failed(&document, error))?;
+    document::replace(root, &slug, &section)?;
     let picture = root.join(format!("docs/images/roofline-{slug}.png"));
     std::fs::copy(folder.join("roofline.png"), &picture).map_err(|error| failed(&picture, error))?;
-    println!("{name} is now in {} and {}", document.display(), picture.display());
+    println!("{name} is now in {} and {}", document::PATH, picture.display());
     Ok(())
 }

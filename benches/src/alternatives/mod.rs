@@ -1,4 +1,4 @@
-//! What else computes the same.
+//! Alternatives that compute the same as the library.
 
 pub mod chain;
 pub mod concatenated;

@@ -9,7 +9,7 @@ use crate::base::{ADAPTED, WIDTH};
 /// LoRA's alpha: the scaling is alpha / rank.
 const ALPHA: f32 = 32.0;
 
-/// Adapters on the device, all of one configuration.
+/// The adapters on the device. All have the same configuration.
 pub struct Adapters {
     pub config: Config,
     layout: Layout,
@@ -23,8 +23,8 @@ pub fn config(rank: u32, experts: u32) -> Config {
     Config { d_in: WIDTH, d_out: WIDTH, rank, experts, scaling, ..Config::default() }
 }
 
-/// Plain LoRA with about as many trainable parameters: the nearest rank that is a multiple of four,
-/// as LoRA's ranks usually are, the larger of two that are equally near.
+/// Plain LoRA with about as many trainable parameters. Its rank is the nearest multiple of four, as is usual
+/// for LoRA; of two that are equally near, the larger.
 pub fn comparable_lora(config: &Config) -> Config {
     let wanted = config.parameter_count();
     let four_ranks = self::config(4, 1).parameter_count();
@@ -38,7 +38,7 @@ pub fn parameter_count(config: &Config) -> u64 {
 }
 
 impl Adapters {
-    /// Fresh adapters: the model starts as the base.
+    /// Creates fresh adapters, with which the model computes the same as the base.
     pub fn initialise(gpu: &Gpu, config: Config, seed: u64) -> Result<Self> {
         let seed = seed.wrapping_mul(ADAPTED.len() as u64);
         let fresh = |layer| Adapter::initialise(&config, seed.wrapping_add(layer));
@@ -56,7 +56,7 @@ impl Adapters {
         Ok([download(0)?, download(1)?])
     }
 
-    /// Elements of a layer's packed parameters, and of their gradients.
+    /// The number of elements of a layer's packed parameters, and of their gradients.
     pub fn elements(&self) -> usize {
         self.layout.len()
     }

@@ -16,7 +16,7 @@ pub struct Backward {
     /// The adapters' gradients, packed like their parameters.
     pub gradients: [wgpu::Buffer; 2],
     head: Bound,
-    /// fc1 and fc2; they run in the opposite order.
+    /// fc1 and fc2. They run in the opposite order.
     hidden: [Hidden; 2],
 }
 
@@ -40,13 +40,13 @@ impl Backward {
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, capacity.tokens as usize * columns as usize);
         let gradients = || gpu.zeroed("gradients", adapters.elements());
         let gradients = [gradients()?, gradients()?];
-        // Gradients at `Activations::inputs` but the first. gelu's backward works in place, so the one at fc2's
-        // input becomes the one at fc1's output.
+        // The gradients of `Activations::inputs` without the first. gelu's backward works in place, so the
+        // gradient of fc2's input becomes that of fc1's output.
         let dinputs = [buffer("fc2 input", WIDTH)?, buffer("head input", WIDTH)?];
 
         let hidden = |layer: usize| -> Result<Hidden> {
             let g = &dinputs[layer];
-            // Nothing before fc1 learns, so its input's gradient is not wanted.
+            // Nothing before fc1 is trained, so the gradient of its input is not needed.
             let dx = layer.checked_sub(1).map(|before| &dinputs[before]);
             let frozen = dx.map(|dx| base.hidden[layer].backward(kernels, capacity, g, dx)).transpose()?;
             let dstate = buffer("dstate", config.state_len())?;

@@ -12,14 +12,14 @@ use safetensors::{Dtype, SafeTensors};
 use crate::Result;
 use crate::corpus::CONTEXT;
 
-/// Different bytes.
+/// The number of different bytes.
 pub const VOCABULARY: u32 = 256;
 /// Length of a byte's embedding.
 const EMBEDDING: u32 = 32;
 /// Inputs and outputs of fc1 and fc2.
 pub const WIDTH: u32 = CONTEXT as u32 * EMBEDDING;
 
-/// The layers that adapters are put on, in forward order.
+/// The layers that have adapters, in forward order.
 pub const ADAPTED: [&str; 2] = ["fc1", "fc2"];
 
 /// The base's weights on the device.

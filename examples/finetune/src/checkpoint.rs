@@ -76,7 +76,7 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
         router: router(text("router")?)?,
         ..Default::default()
     };
-    // How many elements each tensor must have is checked when the adapters are packed.
+    // Packing the adapters checks how many elements each tensor has.
     let values = |layer: &str, name: &str| -> Result<Vec<f32>> {
         let name = format!("{layer}.{name}.weight");
         let tensor = file.tensor(&name)?;

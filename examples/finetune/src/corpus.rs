@@ -1,4 +1,4 @@
-//! The texts: where they come from, what of them is held out, and which bytes a step sees.
+//! The texts: where they come from, which part is held out, and which bytes a step sees.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ pub const CONTEXT: usize = 16;
 /// The context and the byte to predict.
 pub const WINDOW: usize = CONTEXT + 1;
 
-/// A text, split. The last tenth is held out.
+/// A text, split into a training part and a held-out part, the last tenth.
 pub struct Text {
     pub name: String,
     train: Vec<u8>,
     held_out: Vec<u8>,
-    /// The base's held-out bits per byte that data/README.md gives.
+    /// The base's held-out bits per byte, as data/README.md gives them.
     pub published: Option<f64>,
 }
 
-/// Where a text of the user's is: `NAME=FILE`.
+/// A user's text: `NAME=FILE`.
 #[derive(Debug, Clone)]
 pub struct Source {
     name: String,
@@ -41,7 +41,8 @@ pub fn defaults(corpora: &Path) -> Result<Vec<Text>> {
     ])
 }
 
-/// What the base was trained on: two texts of equal length, each with its own last tenth, joined.
+/// The text that the base was trained on: two texts of equal length, joined. The last tenth of each is held
+/// out.
 pub fn base(corpora: &Path) -> Result<Text> {
     let bytes = read(&corpora.join("base.txt"))?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
@@ -77,7 +78,7 @@ impl std::str::FromStr for Source {
     }
 }
 
-/// A file, or a folder's files in the order of their names, joined.
+/// Reads a file, or all files of a folder, joined in the order of their names.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     if !path.is_dir() {
@@ -105,13 +106,13 @@ impl Text {
         Ok(Self { name: name.to_owned(), train: bytes, held_out, published: None })
     }
 
-    /// Every position of the held-out part with `CONTEXT` bytes before it there, with those bytes.
+    /// A window for every held-out byte that has `CONTEXT` held-out bytes before it.
     pub fn held_out_windows(&self) -> impl Iterator<Item = &[u8]> {
         self.held_out.windows(WINDOW)
     }
 }
 
-/// Draws steps' windows: the same ones for the same seed, whatever is trained on them.
+/// Draws the windows of steps. Equal seeds give equal windows, whatever is trained on them.
 pub struct Sampler<'a> {
     texts: &'a [Text],
     random: StdRng,
@@ -122,7 +123,7 @@ impl<'a> Sampler<'a> {
         Self { texts, random: StdRng::seed_from_u64(seed) }
     }
 
-    /// `count` windows in a row, an equal share from each text, at random places of its training part.
+    /// Draws `count` windows, an equal share from each text, at random places of its training part.
     pub fn draw(&mut self, count: usize) -> Vec<u32> {
         let mut drawn = Vec::with_capacity(count * WINDOW);
         for at in 0..count {

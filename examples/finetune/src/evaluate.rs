@@ -22,7 +22,7 @@ pub struct Score {
     pub gates: [Vec<f64>; 2],
 }
 
-/// Sums over a text's tokens, in f64 and in their order: equal losses give equal bits.
+/// Sums over a text's tokens, in f64 and in the tokens' order, so that equal losses give equal bits.
 #[derive(Clone)]
 struct Sums {
     tokens: u64,
@@ -30,7 +30,7 @@ struct Sums {
     gates: [Vec<f64>; 2],
 }
 
-/// Scores every text. Batches run across the texts' borders.
+/// Scores every text. A batch may have windows of several texts.
 pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) -> Result<Vec<Score>> {
     let mut model = Model::prepare(runtime, adapters, TOKENS)?;
     let experts = adapters.map_or(0, |adapters| adapters.config.experts as usize);
@@ -56,7 +56,7 @@ pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) 
     Ok(sums.iter().map(Sums::score).collect())
 }
 
-/// Runs one batch; `owners` are the texts that its windows belong to.
+/// Runs one batch. `owners` are the texts that its windows belong to.
 fn add_batch(
     gpu: &Gpu,
     model: &mut Model,
@@ -93,7 +93,7 @@ impl Sums {
     }
 }
 
-/// The mean over texts, each counting the same.
+/// The mean over texts, each with the same weight.
 pub fn mean_bits(scores: &[Score]) -> f64 {
     scores.iter().map(|score| score.bits_per_byte).sum::<f64>() / scores.len() as f64
 }

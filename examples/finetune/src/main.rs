@@ -1,5 +1,5 @@
-//! Fine-tunes a small frozen language model with HydraLoRA, and beside it with plain LoRA, on your
-//! GPU: `cargo run --release -p hydralora-finetune -- --help`.
+//! Fine-tunes a small frozen language model on your GPU, with HydraLoRA and with plain LoRA:
+//! `cargo run --release -p hydralora-finetune -- --help`.
 
 mod adapters;
 mod backward;
@@ -31,7 +31,7 @@ use train::Run;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// How far the base's bits per byte may lie from the published ones.
+/// The largest accepted difference between the base's bits per byte and the published ones.
 const TOLERANCE: f64 = 0.01;
 
 /// Fine-tunes a frozen byte-level language model on several texts at once, with HydraLoRA and with
@@ -48,16 +48,16 @@ struct Options {
     /// HydraLoRA's experts: the number of matrices B
     #[arg(long, default_value_t = 4, value_parser = count)]
     experts: u32,
-    /// A text of your own instead of the four that come with the demo; give it several times
+    /// A text of your own instead of the four that come with the demo; can be repeated
     #[arg(long = "text", value_name = "NAME=FILE")]
     texts: Vec<Source>,
-    /// The GPU to use: a part of its name
+    /// The GPU to use, by a part of its name
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Seed of the fresh adapters and of the order of the data
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the pictures and the adapter go [default: the project's target/demo]
+    /// Where to write the pictures and the adapter [default: the project's target/demo]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // The package is examples/finetune.
+    // The package is in examples/finetune.
     let project = package.ancestors().nth(2).unwrap_or(package);
     let out = options.out.clone().unwrap_or_else(|| project.join("target/demo"));
     std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
@@ -128,7 +128,7 @@ fn run(options: &Options) -> Result<()> {
     let lora = entry(&names[0], &lora, &lora_run, &lora_scores);
     let hydra = entry(&names[1], &hydra, &hydra_run, &hydra_scores);
     let verdict = report::verdict(&lora, &hydra);
-    println!("\nheld-out bits per byte (parameters are the trainable ones)");
+    println!("\nheld-out bits per byte (only trainable parameters are counted)");
     print!("{}", report::table(&texts, &[base, lora, hydra]));
     println!("{verdict}");
 
@@ -148,7 +148,7 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Scores the base, and holds it to the published figures where there are some.
+/// Scores the base, and compares the scores with the published ones if there are any.
 fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<Score>> {
     println!("\nthe frozen base ({} parameters), held-out bits per byte", thousands(runtime.base.parameters));
     let own_scores = evaluate(runtime, None, std::slice::from_ref(own))?;
@@ -165,16 +165,16 @@ fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<S
         rows.push(row);
     }
     print!("{}", report::align(&rows));
-    // NaN must not pass.
+    // A NaN must not pass.
     if worst <= TOLERANCE && scores.iter().all(|score| score.bits_per_byte.is_finite()) {
         println!("  published figures reproduced to {TOLERANCE} (largest difference {worst:.4})");
         Ok(scores)
     } else {
-        Err(format!("the base is off its published figures by {worst:.3} bits per byte").into())
+        Err(format!("the base differs from its published figures by {worst:.3} bits per byte").into())
     }
 }
 
-/// Saves adapters, loads them back, and holds the loaded ones to the same scores, bit for bit.
+/// Saves adapters, loads them again, and checks that the loaded ones score the same, bit for bit.
 fn check_reload(
     runtime: &Runtime,
     file: &Path,
@@ -193,7 +193,7 @@ fn check_reload(
     }
 }
 
-/// A path as it looks from the project's folder.
+/// The path relative to the project's folder, if it is in there.
 fn shown(path: &Path, project: &Path) -> String {
     path.strip_prefix(project).unwrap_or(path).display().to_string()
 }

@@ -1,4 +1,4 @@
-//! Forward on the device, from bytes to losses: the base, and adapters where there are some.
+//! Forward on the device, from bytes to losses: the base, and adapters if there are any.
 
 use hydralora::{Batch, Bound, Capacity, Error, ForwardOptions, Operation, Plans, WriteMode, wgpu};
 
@@ -9,13 +9,13 @@ use crate::corpus::WINDOW;
 use crate::runtime::Runtime;
 use crate::shader::Dispatch;
 
-/// Forward for batches of up to its capacity, prepared once.
+/// Forward for batches up to its capacity, prepared once.
 pub struct Model {
-    /// Almost all batches are full, so one plan does for all of them.
+    /// Almost all batches are full, so one plan suffices.
     pub capacity: Capacity,
-    /// The number of tokens, for every operation of the model, [`Backward`](crate::backward::Backward)'s too.
+    /// The number of tokens for every operation of the model, and of [`Backward`](crate::backward::Backward).
     pub batch: Batch,
-    /// tokens x `WINDOW`, u32: what [`Model::load`] fills.
+    /// tokens x `WINDOW`, u32. [`Model::load`] fills it.
     windows: wgpu::Buffer,
     pub activations: Activations,
     embed: Dispatch,
@@ -24,15 +24,15 @@ pub struct Model {
     cross_entropy: Dispatch,
 }
 
-/// What forward leaves behind. Everything but `losses` is there for backward.
+/// The results of forward. Backward uses all of them but `losses`.
 pub struct Activations {
-    /// What each of fc1, fc2 and head reads: tokens x `WIDTH`.
+    /// The inputs of fc1, fc2 and head: tokens x `WIDTH`.
     pub inputs: [wgpu::Buffer; 3],
-    /// What fc1 and fc2 return, before gelu: tokens x `WIDTH`.
+    /// The outputs of fc1 and fc2, before gelu: tokens x `WIDTH`.
     pub outputs: [wgpu::Buffer; 2],
     /// `[h, w]` of the adapters: tokens x state length.
     pub saved: Option<[wgpu::Buffer; 2]>,
-    /// The gradient of the mean loss at the logits, which it has replaced: tokens x `VOCABULARY`.
+    /// The gradient of the mean loss, in place of the logits: tokens x `VOCABULARY`.
     pub dlogits: wgpu::Buffer,
     /// In nats, per token.
     pub losses: wgpu::Buffer,
@@ -73,7 +73,7 @@ impl Model {
             let (x, y) = (&inputs[layer], &outputs[layer]);
             let adapter = match (adapters, saved) {
                 (Some(adapters), Some(saved)) => {
-                    // The same for both layers, so that the second one's is there already.
+                    // Both layers are equal, so the second one's operation is already prepared.
                     let prepared =
                         kernels.prepare(&Operation::Forward(options), &adapters.config, capacity)?;
                     Some(prepared.bind(&[
@@ -103,7 +103,7 @@ impl Model {
         })
     }
 
-    /// Uploads the tokens of a batch: rows of `WINDOW` bytes, widened.
+    /// Uploads the tokens of a batch: rows of `WINDOW` bytes, one in each u32.
     pub fn load(&mut self, queue: &wgpu::Queue, windows: &[u32]) -> Result<()> {
         self.batch.set(queue, (windows.len() / WINDOW) as u32)?;
         queue.write_buffer(&self.windows, 0, bytemuck::cast_slice(windows));

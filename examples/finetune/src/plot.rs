@@ -15,13 +15,13 @@ const FONT: &str = "demo";
 const INK: RGBColor = RGBColor(40, 44, 52);
 const COLOURS: [RGBColor; 2] = [RGBColor(217, 95, 2), RGBColor(31, 99, 170)];
 
-/// Call once before drawing: no font of the system's is used.
+/// Loads the built-in font, so that no font of the system is needed. Call it once before drawing.
 pub fn load_font() -> Result<()> {
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| "the built-in font cannot be read".into())
 }
 
-/// Both runs' training losses: each step thin, their running mean on top.
+/// Plots the training losses of both runs: thin lines for single steps, their running means on top.
 pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
     let root = BitMapBackend::new(path, (1600, 960)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -70,13 +70,13 @@ pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
     Ok(root.present()?)
 }
 
-/// Means over the steps around each, a twentieth of the run at most.
+/// The mean over the steps around each step: at most a twentieth of the run.
 fn running_mean(curve: &[f64]) -> Vec<f64> {
     let reach = curve.len() / 40;
     (0..curve.len())
         .map(|at| {
-            // The loss falls steeply at first: a lopsided mean would start too low. At its flat end
-            // a lopsided mean does no harm, and a short one would end on a single step's noise.
+            // The loss falls steeply at first, so a lopsided mean would start too low. At the flat end a
+            // lopsided mean does no harm, while a symmetric one would shrink to a single step's noise.
             let before = reach.min(at);
             let after = before.min(curve.len() - 1 - at);
             let around = &curve[at - before..=at + after];
@@ -85,7 +85,7 @@ fn running_mean(curve: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// Each layer's mean gates as a heat map: a row per text, a column per expert.
+/// Plots each layer's mean gates as a heat map: a row for each text, a column for each expert.
 pub fn routing(path: &Path, name: &str, texts: &[Text], scores: &[Score]) -> Result<()> {
     let experts = i32::try_from(scores.first().map_or(0, |score| score.gates[0].len()))?;
     let rows = i32::try_from(texts.len())?;
@@ -112,7 +112,7 @@ pub fn routing(path: &Path, name: &str, texts: &[Text], scores: &[Score]) -> Res
         write(layer_name, 36, INK, HPos::Center, (centre, 118))?;
         write("expert", 30, INK, HPos::Center, (centre, height - bottom + 36))?;
         for expert in 0..experts {
-            // Numbers that would touch are left out.
+            // Leave out numbers that would touch each other.
             if cell_width >= 40 || expert % 8 == 0 {
                 let x = x0 + expert * cell_width + cell_width / 2;
                 write(&(expert + 1).to_string(), 28, INK, HPos::Center, (x, top - 22))?;
@@ -140,12 +140,12 @@ pub fn routing(path: &Path, name: &str, texts: &[Text], scores: &[Score]) -> Res
     Ok(root.present()?)
 }
 
-/// The font draws a space after an `A` so narrow that it is lost.
+/// Doubles the spaces: after an `A`, the font's space is too narrow to see.
 fn spaced(name: &str) -> String {
     name.replace(' ', "  ")
 }
 
-/// From nearly white at 0 to dark blue at 1.
+/// A colour from nearly white at 0 to dark blue at 1.
 fn shade(share: f64) -> RGBColor {
     let (from, to) = ([240.0, 244.0, 250.0], [12.0, 58.0, 120.0]);
     let mix = |at: usize| (from[at] + (to[at] - from[at]) * share).round() as u8;

@@ -1,11 +1,11 @@
-//! How a run is going: a bar in a terminal, a line now and then in a file.
+//! The progress of a run: a bar in a terminal, otherwise a line now and then.
 
 use std::cell::Cell;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Steps between lines where there is no terminal.
+/// Steps between lines if there is no terminal.
 const LINE_EVERY: u32 = 50;
 
 pub struct Progress {
@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `tokens` are those of one step.
+    /// `tokens` is the number of tokens of one step.
     pub fn new(name: &str, steps: u32, tokens: u32) -> Self {
         let bar = ProgressBar::new(u64::from(steps));
         if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:20} {pos}/{len}  {wide_msg}") {
@@ -29,7 +29,7 @@ impl Progress {
         Self { name: name.to_owned(), steps, tokens, started, bar, next_line: Cell::new(LINE_EVERY) }
     }
 
-    /// After `step` steps, with the recent loss in bits per byte.
+    /// Shows the state after `step` steps, with the recent loss in bits per byte.
     pub fn show(&self, step: u32, loss: f64) {
         let done = f64::from(step) * f64::from(self.tokens);
         let rate = done / self.started.elapsed().as_secs_f64();
@@ -43,7 +43,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the bar as it stands.
+    /// Leaves the bar on the screen.
     pub fn finish(&self) {
         self.bar.abandon();
     }

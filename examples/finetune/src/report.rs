@@ -1,4 +1,4 @@
-//! What is printed at the end.
+//! The report that is printed at the end.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct Entry<'a> {
     pub scores: &'a [Score],
 }
 
-/// Held-out bits per byte per text, and their mean.
+/// A table of held-out bits per byte for each text, and their mean.
 pub fn table(texts: &[Text], entries: &[Entry<'_>]) -> String {
     let mut rows = vec![vec![String::new(), "parameters".to_owned(), "training".to_owned()]];
     rows[0].extend(texts.iter().map(|text| text.name.clone()));
@@ -29,7 +29,7 @@ pub fn table(texts: &[Text], entries: &[Entry<'_>]) -> String {
     align(&rows)
 }
 
-/// Lines with their cells padded to columns: the first to the left, the others to the right.
+/// Pads the cells of lines to columns: the first column is aligned left, the others right.
 pub fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
@@ -53,7 +53,7 @@ pub fn align(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Which of the two did better, in words.
+/// Says in words which of the two is better.
 pub fn verdict(lora: &Entry<'_>, hydra: &Entry<'_>) -> String {
     let gain = mean_bits(lora.scores) - mean_bits(hydra.scores);
     let (better, worse) = if gain >= 0.0 { (hydra, lora) } else { (lora, hydra) };
@@ -70,7 +70,7 @@ pub fn verdict(lora: &Entry<'_>, hydra: &Entry<'_>) -> String {
     )
 }
 
-/// How far apart the texts' mean gates lie, a line for each layer.
+/// Says how much the texts' mean gates differ, in a line for each layer.
 pub fn routing(texts: &[Text], scores: &[Score]) -> Vec<String> {
     let line = |(layer, name): (usize, &&str)| match widest_gap(texts, scores, layer) {
         Some(gap) => format!("{name}: texts differ most in {gap}"),
@@ -92,7 +92,7 @@ fn widest_gap(texts: &[Text], scores: &[Score], layer: usize) -> Option<String> 
     (0..experts).filter_map(gap).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, words)| words)
 }
 
-/// 45056 as 45,056.
+/// Formats 45056 as 45,056.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

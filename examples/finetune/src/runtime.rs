@@ -1,4 +1,4 @@
-//! What every run shares: the device, the kernels compiled on it, and the frozen base.
+//! What all runs share: the device, the kernels compiled on it, and the frozen base.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A device whose adapter's name contains `adapter`, or the best one, with the base on it.
+    /// Opens the device whose adapter's name contains `adapter`, or the best one, and loads the base.
     pub fn new(adapter: Option<&str>, base: &Path) -> Result<Self> {
         let gpu = pollster::block_on(open(adapter))?;
         let kernels = Kernels::new(&gpu.device, &gpu.queue);

@@ -1,4 +1,4 @@
-//! The example's own small shaders: what stands between the adapters and the loss.
+//! The example's own small shaders: everything between the adapters and the loss.
 
 use hydralora::{Batch, wgpu};
 
@@ -17,7 +17,7 @@ pub struct Dispatch {
     workgroups_per_token: u32,
 }
 
-/// All of them; each file in `shaders/` says what it computes.
+/// All shaders. Each file in `shaders/` says what it computes.
 pub struct Shaders {
     pub embed: Shader,
     pub gelu: Shader,
@@ -42,7 +42,7 @@ impl Shaders {
             });
             Shader { pipeline, workgroups_per_token }
         };
-        // 64 threads with a vec4 each.
+        // 64 threads, each with a vec4.
         let gelu = WIDTH / 256;
         Self {
             embed: compile("embed", include_str!("shaders/embed.wgsl"), 1),

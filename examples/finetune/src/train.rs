@@ -13,9 +13,9 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::runtime::Runtime;
 
-/// Predictions in a step.
+/// The number of predictions in a step.
 pub const TOKENS: u32 = 256;
-/// Steps between looks at the loss; looking waits for the device.
+/// The number of steps between looks at the loss. Each look waits for the device.
 const LOOK_EVERY: u32 = 10;
 const PEAK_LEARNING_RATE: f64 = 3e-3;
 const WARM_UP_STEPS: u32 = 20;
@@ -28,7 +28,7 @@ pub struct Run {
     pub time: Duration,
 }
 
-/// Trains fresh adapters. Everything random follows from `seed`.
+/// Trains fresh adapters. `seed` determines everything random.
 pub fn train(
     runtime: &Runtime,
     name: &str,
@@ -59,7 +59,7 @@ pub fn train(
             ..Default::default()
         },
     )?;
-    // The losses of the steps since the last look.
+    // The losses of all steps since the last look.
     let history = gpu.zeroed("loss history", (LOOK_EVERY * TOKENS) as usize)?;
 
     let mut sampler = Sampler::new(texts, seed);
@@ -97,7 +97,7 @@ pub fn train(
     let status: AdamWStatus = bytemuck::cast_slice(&gpu.read_blocking(&status)?)[0];
     if status.skipped > 0 {
         return Err(format!(
-            "{name}: {} steps were skipped, as their gradients are not finite",
+            "{name}: {} steps were skipped, because their gradients were not finite",
             status.skipped
         )
         .into());
@@ -105,7 +105,7 @@ pub fn train(
     Ok(Run { adapters, curve, time: started.elapsed() })
 }
 
-/// Linear warm-up, then a half cosine down to zero.
+/// A linear warm-up, then a half cosine down to zero.
 fn learning_rate(step: u32, steps: u32) -> f32 {
     let warm_up = WARM_UP_STEPS.min(steps);
     let factor = if step <= warm_up {

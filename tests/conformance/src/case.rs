@@ -54,7 +54,7 @@ pub struct Shape {
 pub enum Planning {
     /// The truth.
     Device,
-    /// That it is wide: output slices and token splits also on devices that would have none.
+    /// That it is a wide GPU: slices, splits and large workgroups also on devices that would have none.
     Wide,
     /// That it is software: lanes hold coefficients where there are subgroups, and kinds of blocks are apart.
     Software,
@@ -67,6 +67,8 @@ pub enum Planning {
     Chosen(Option<FusedChoice>, Option<OuterChoice>),
     /// The frozen layer exactly so.
     Linear(LinearChoice),
+    /// The fused kernels exactly so, with subgroup operations. Devices without them plan by themselves.
+    Shuffled(FusedChoice),
 }
 
 impl Planning {
@@ -75,6 +77,7 @@ impl Planning {
         match self {
             Self::Device | Self::Wide | Self::Software | Self::Narrow => None,
             Self::Candidate(number) => Some(choices[number as usize % choices.len()]),
+            Self::Shuffled(choice) => matches!(choices[0], Choice::Fused(_)).then_some(Choice::Fused(choice)),
             Self::Chosen(fused, outer) => match choices[0] {
                 Choice::Fused(_) => fused.map(Choice::Fused),
                 Choice::Outer(_) => outer.map(Choice::Outer),
@@ -430,23 +433,14 @@ impl Display for Case {
             Planning::Wide => f.write_str("/wide"),
             Planning::Software => f.write_str("/software"),
             Planning::Narrow => f.write_str("/narrow"),
+            Planning::Shuffled(choice) => write_fused(f, choice),
             Planning::Candidate(number) => write!(f, "/candidate-{number}"),
             Planning::Chosen(fused, outer) => {
-                if let Some(FusedChoice {
-                    quads,
-                    expand_quads,
-                    summed_columns,
-                    slices,
-                    shrink_splits,
-                    broadcast,
-                }) = fused
-                {
-                    write!(f, "/quads{quads}_expand{expand_quads}_summed{summed_columns}_slices{slices}")?;
-                    write!(f, "_shrink{shrink_splits}")?;
-                    f.write_str(if broadcast { "_broadcast" } else { "" })?;
+                if let Some(choice) = fused {
+                    write_fused(f, choice)?;
                 }
-                if let Some(OuterChoice { rows, splits, broadcast, separate }) = outer {
-                    write!(f, "/rows{rows}_splits{splits}")?;
+                if let Some(OuterChoice { threads, rows, splits, broadcast, separate }) = outer {
+                    write!(f, "/threads{threads}_rows{rows}_splits{splits}")?;
                     f.write_str(if broadcast { "_broadcast" } else { "" })?;
                     f.write_str(if separate { "_separate" } else { "" })?;
                 }
@@ -463,4 +457,12 @@ impl Display for Case {
             }
         }
     }
+}
+
+fn write_fused(f: &mut fmt::Formatter<'_>, choice: FusedChoice) -> fmt::Result {
+    let FusedChoice { threads, quads, columns, groups, expand_quads, .. } = choice;
+    let FusedChoice { summed_columns, slices, shrink_splits, broadcast, .. } = choice;
+    write!(f, "/threads{threads}_quads{quads}_columns{columns}_groups{groups}_expand{expand_quads}")?;
+    write!(f, "_summed{summed_columns}_slices{slices}_shrink{shrink_splits}")?;
+    f.write_str(if broadcast { "_broadcast" } else { "" })
 }

@@ -94,18 +94,11 @@ fn long_loops(cases: &mut Vec<Case>) {
     };
     cases.extend([params(70_000, [4, 5]), params(39_000, [4, 4])]);
     for (rows, tokens, ranks) in [(4, 56_000, [1, 2]), (16, 47_500, [14, 2])] {
-        let choice = OuterChoice { rows, splits: 1, broadcast: false, separate: true };
+        let choice = OuterChoice { rows, separate: true, ..OuterChoice::default() };
         let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(tokens, [4, 4], ranks));
         cases.push(case.planned_for(Planning::Chosen(None, Some(choice))));
     }
-    let choice = FusedChoice {
-        quads: 4,
-        expand_quads: 4,
-        summed_columns: 4,
-        slices: 1,
-        shrink_splits: 0,
-        broadcast: false,
-    };
+    let choice = FusedChoice { quads: 4, expand_quads: 4, summed_columns: 4, ..FusedChoice::default() };
     let case = Case::new(Operation::Forward(Router::Latent), Shape::new(40, [8, 8], [200, 226]));
     let case = case.planned_for(Planning::Chosen(Some(choice), None));
     cases.push(Case { beyond_defaults: true, ..case });
@@ -276,11 +269,13 @@ fn room(cases: &mut Vec<Case>) {
 
 /// What no device may choose by itself, but a tuner may: every value of every knob.
 fn choices(cases: &mut Vec<Case>) {
-    let broadcast = false;
     let fused = |[quads, expand_quads, summed_columns, slices, shrink_splits]: [u32; 5]| {
-        Some(FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, broadcast })
+        let choice = FusedChoice::default();
+        Some(FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, ..choice })
     };
-    let outer = |[rows, splits]: [u32; 2], separate| Some(OuterChoice { rows, splits, broadcast, separate });
+    let outer = |[rows, splits]: [u32; 2], separate| {
+        Some(OuterChoice { rows, splits, separate, ..OuterChoice::default() })
+    };
     // Rows of 129 and 130 groups: three slices or splits. Where tiles are long, the last has one token.
     let wide = Shape::new(33, [520, 516], [8, 2]);
     for (tile, block) in [
@@ -305,6 +300,42 @@ fn choices(cases: &mut Vec<Case>) {
     ] {
         let case = Case::new(Operation::BackwardParams(router), Shape::new(333, [36, 28], ranks));
         cases.push(case.accumulating().planned_for(Planning::Chosen(None, outer(block, separate))));
+    }
+    // Larger workgroups, fewer columns at a time, and groups of lanes that sum columns side by side: 27 columns
+    // of backward's shrink, and 12 of forward's, are no whole rounds.
+    for (threads, columns, [quads, expand_quads, summed_columns, slices, shrink_splits]) in
+        [(128, 16, [4, 2, 2, 2, 0]), (256, 8, [2, 1, 1, 2, 0]), (256, 8, [8, 4, 1, 1, 2])]
+    {
+        let choice = FusedChoice { threads, columns, ..FusedChoice::default() };
+        let choice = FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, ..choice };
+        for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
+            let case = Case::new(operation, Shape::new(33, [1540, 1100], [9, 3]));
+            cases.push(case.accumulating().planned_for(Planning::Chosen(Some(choice), None)));
+        }
+        let outer = OuterChoice { threads, rows: 12, splits: 2, ..OuterChoice::default() };
+        let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(133, [516, 260], [9, 3]));
+        cases.push(case.planned_for(Planning::Chosen(None, Some(outer))));
+    }
+    for (threads, quads, columns, groups, rounds) in [
+        (64, 2, 16, 2, 1),
+        (64, 8, 8, 4, 1),
+        (128, 1, 8, 2, 2),
+        (256, 4, 16, 2, 1),
+        (256, 4, 8, 4, 1),
+        (128, 2, 4, 4, 2),
+        (256, 2, 8, 2, 1),
+    ] {
+        for (operation, columns_of_all) in
+            [(Operation::Forward(Router::Input), 12u32), (Operation::BackwardInput(Router::Input), 27)]
+        {
+            let pass_columns = columns_of_all.div_ceil(groups * columns_of_all.div_ceil(groups * columns));
+            let round = groups * pass_columns;
+            let summed_columns = round * columns_of_all.div_ceil(round).min(rounds);
+            let choice =
+                FusedChoice { threads, quads, columns, groups, summed_columns, ..FusedChoice::default() };
+            let case = Case::new(operation, Shape::new(33, [1540, 1100], [9, 3]));
+            cases.push(case.planned_for(Planning::Shuffled(choice)));
+        }
     }
     // 192 coefficients a token in chunks of 8, of 48, and of 128 but for the last; and a prime number.
     for (router, ranks, tile) in [

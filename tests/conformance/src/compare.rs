@@ -2,7 +2,7 @@
 
 use hydralora::twin::Approx;
 
-/// The ratios error / bound of everything compared in a case.
+/// The ratio error / bound of every element that a case compares.
 #[derive(Debug, Default)]
 pub struct Ratios {
     seen: Vec<f64>,
@@ -17,16 +17,17 @@ pub struct Distribution {
     pub elements: usize,
     pub median: f64,
     pub worst: f64,
-    /// Tensor and element of the worst.
+    /// The tensor and the element with the worst ratio.
     pub worst_at: String,
 }
 
 impl Ratios {
-    /// Holds a tensor to the twin: finite, and within the bound. Outputs start as NaN, so an element
-    /// that nobody wrote is not finite. Where the twin is sure of infinity or NaN, it is held to that.
+    /// Compares a tensor with the twin: every element must be finite and within the bound. Outputs start as
+    /// NaN, so an element that no thread wrote is not finite. Where the twin is certain of infinity or NaN,
+    /// the element must be just that.
     ///
     /// # Errors
-    /// The first element that is not.
+    /// The first element that fails.
     pub fn compare(&mut self, name: &str, actual: &[f32], expected: &[Approx]) -> Result<(), String> {
         if actual.is_empty() || actual.len() != expected.len() {
             return Err(format!("{name}: {} elements, {} expected", actual.len(), expected.len()));
@@ -61,7 +62,7 @@ impl Ratios {
         Ok(())
     }
 
-    /// The distribution.
+    /// The distribution of all ratios so far.
     ///
     /// # Errors
     /// Nothing was compared.

@@ -1,13 +1,13 @@
-// Runs or only validates shaders on Dawn, Chromium's WebGPU, for the conformance tests.
+// Runs shaders on Dawn, Chromium's WebGPU, for the conformance suite, or only validates them.
 //
-// HYDRALORA_DAWN is the node_modules folder that holds the npm package `webgpu`, and
-// HYDRALORA_DAWN_BACKEND is `vulkan` or `null`, which validates and executes nothing. The first line
-// printed describes the device. Then every line read is a request, answered by one line,
+// HYDRALORA_DAWN is the node_modules folder that contains the npm package `webgpu`.
+// HYDRALORA_DAWN_BACKEND is `vulkan`, or `null`, which validates and runs nothing. The first printed
+// line describes the device. Then each line of input is a request, and the answer is one line,
 // {"ok": true} or {"error": message}:
 //   {"run": {"directory", "buffers": [{"file", "read"}], "times",
 //            "runs": [{"recording", "tensors": {name: {"buffer", "offset", "size"}}, "tokens", "varying"}]}}
 //   {"validate": {"label", "wgsl", "bindings": ["read" | "write"], "varying"}}
-// Files of `run` lie in its directory. A `recording` is hydralora's own, as its feature `serde` writes it.
+// Files of `run` are in its directory. A `recording` is hydralora's, serialised by its feature `serde`.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -17,7 +17,7 @@ import { pathToFileURL } from "node:url";
 const backend = process.env.HYDRALORA_DAWN_BACKEND ?? "vulkan";
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 
-// A device opened again after a loss starts without pipelines.
+// A device that is opened again after a loss has no pipelines yet.
 let gpu, version, globals, device, lost, pipelines;
 
 async function load() {
@@ -33,7 +33,7 @@ async function load() {
 async function open() {
   const adapter = await gpu.requestAdapter();
   if (!adapter) throw new Error(`Dawn accepts no adapter of backend ${backend}`);
-  // The limits are getters of the prototype, so no spread copies them.
+  // Limits are getters of the prototype, so a spread would not copy them.
   const requiredLimits = {};
   for (const name in adapter.limits) {
     if (typeof adapter.limits[name] === "number") requiredLimits[name] = adapter.limits[name];
@@ -227,5 +227,5 @@ try {
 for await (const line of createInterface({ input: process.stdin })) {
   if (line.trim() !== "") print(await answer(line));
 }
-// Dawn keeps the event loop alive for as long as its objects exist.
+// Dawn's objects would keep the event loop alive.
 process.exit(0);

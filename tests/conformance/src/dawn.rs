@@ -1,5 +1,5 @@
-//! Dawn, Chromium's WebGPU, as a device of the suite: the library's own shaders and plans, run by a
-//! Node process (`dawn.mjs`) that is fed with requests and files of numbers.
+//! Dawn, Chromium's WebGPU, as a device of the suite. A Node process (`dawn.mjs`) runs the library's own
+//! shaders and plans. It receives requests, and reads and writes numbers in files.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -34,8 +34,7 @@ struct Process {
     answers: BufReader<ChildStdout>,
 }
 
-/// Dawn instead of wgpu's adapters, where `HYDRALORA_DAWN` names the folder with the npm package
-/// `webgpu`.
+/// Dawn instead of wgpu's adapters, if `HYDRALORA_DAWN` names the folder of the npm package `webgpu`.
 pub fn from_env(implementation: Option<&str>) -> Result<Option<DawnDevice>, String> {
     if std::env::var_os("HYDRALORA_DAWN").is_none() {
         return Ok(None);
@@ -74,7 +73,7 @@ pub fn from_env(implementation: Option<&str>) -> Result<Option<DawnDevice>, Stri
     Ok(Some(DawnDevice { identity, profile, runs, folder, process: Mutex::new(process) }))
 }
 
-/// WebGPU's names for the limits that plans depend on.
+/// The limits that plans depend on, from an object with WebGPU's names for them.
 fn limits(given: &Value) -> wgpu::Limits {
     let defaults = wgpu::Limits::default();
     let number = |name: &str, default: u64| given[name].as_f64().map_or(default, |number| number as u64);
@@ -108,7 +107,7 @@ fn limits(given: &Value) -> wgpu::Limits {
 impl Process {
     fn ask(&mut self, request: &Value) -> Result<(), Failure> {
         let send = writeln!(self.requests, "{request}").and_then(|()| self.requests.flush());
-        send.map_err(|error| Failure::Failed(format!("node does not listen: {error}")))?;
+        send.map_err(|error| Failure::Failed(format!("node does not take requests: {error}")))?;
         let answer = self.answer()?;
         match answer["error"].as_str() {
             None => Ok(()),
@@ -133,7 +132,7 @@ impl Drop for DawnDevice {
 }
 
 impl DawnDevice {
-    /// Writes the memory to files; the request that runs the recordings on it.
+    /// Writes the memory to files, and returns the request that runs the recordings on it.
     fn request(&self, planned: &[Planned], memory: &Memory, times: u32) -> Result<Value, String> {
         let mut buffers = Vec::new();
         for (index, contents) in memory.buffers.iter().enumerate() {
@@ -173,7 +172,7 @@ impl Device for DawnDevice {
         times: u32,
     ) -> Result<Vec<Vec<u32>>, Failure> {
         if memory.is_pooled() {
-            return Err(Failure::Unsupported("pools are for wgpu's devices".to_owned()));
+            return Err(Failure::Unsupported("only wgpu's devices run pooled cases".to_owned()));
         }
         let planner = planner(&self.profile, planning, job);
         let mut memory = memory.clone();
@@ -182,7 +181,7 @@ impl Device for DawnDevice {
         for op in &job.ops {
             planned.extend(op.plan(&planner)?);
         }
-        // What the library would allocate.
+        // The scratch memory, which the library would allocate on a device of wgpu's.
         let unknown = |name: &&String| job.tensors.iter().all(|tensor| tensor.name != **name);
         let mut scratch: Vec<(String, usize)> = Vec::new();
         for Planned { recording, names, .. } in &planned {
@@ -204,7 +203,7 @@ impl Device for DawnDevice {
             let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             after.push(bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect());
         }
-        // The caller does not know of the scratch memory; its guard bands count all the same.
+        // The caller does not know the scratch memory, so its guard bands are checked here.
         memory.results(job, &after)?;
         after.truncate(given);
         Ok(after)

@@ -108,14 +108,17 @@ pub fn planner(profile: &DeviceProfile, planning: Planning, job: &Job) -> Planne
 fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
     let mut profile = profile.clone();
     match planning {
-        Planning::Device | Planning::Candidate(_) => {}
+        Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => {}
         Planning::Chosen(..) => {
             profile.subgroup_lanes = 1;
             // In software there is the most to choose.
             profile.software = true;
             profile.limits.max_compute_workgroups_per_dimension = 8;
         }
-        Planning::Wide | Planning::Linear(_) => profile.busy_workgroups = 64,
+        Planning::Wide | Planning::Linear(_) => {
+            profile.busy_workgroups = 64;
+            profile.software = false;
+        }
         Planning::Software => profile.software = true,
         Planning::Narrow => {
             profile.busy_workgroups = 1;
@@ -238,7 +241,7 @@ impl WgpuDevice {
     /// The library's kernels for a way of planning, without what a job is to choose.
     fn kernels(&self, planning: Planning) -> &Kernels {
         match planning {
-            Planning::Device | Planning::Candidate(_) => &self.kernels[0],
+            Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => &self.kernels[0],
             Planning::Wide | Planning::Linear(_) => &self.kernels[1],
             Planning::Software => &self.kernels[2],
             Planning::Narrow => &self.kernels[3],

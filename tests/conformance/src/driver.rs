@@ -1,25 +1,25 @@
-//! Devices whose driver can be told to fail: Vulkan's functions with the driver's own behind them.
+//! Devices whose driver can be told to fail: Vulkan functions are replaced, and the replacements call the
+//! driver's own.
 //!
-//! What a driver returns when it loses a device cannot be had from a healthy one, and what it returns without
-//! memory only by using all of it up.
+//! A healthy driver never loses a device, and lacks memory only after all of it has been used up.
 
 use hydralora::device::Gpu;
 use hydralora::wgpu;
 
 use crate::device::Failure;
 
-/// What the driver of this thread's devices says.
+/// The behaviour of the driver of this thread's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// What it has to say.
+    /// It works as usual.
     Healthy,
-    /// That the device is lost.
+    /// It reports that the device is lost.
     Lost,
-    /// That there is no memory for another buffer.
+    /// It reports that there is no memory for another buffer.
     OutOfMemory,
 }
 
-/// Whether devices on this adapter can be broken; if not, why not.
+/// Checks that devices on this adapter can be made to fail. The error says why they cannot.
 fn check(adapter: &wgpu::Adapter) -> Result<(), Failure> {
     if adapter.get_info().backend == wgpu::Backend::Vulkan && cfg!(not(target_vendor = "apple")) {
         return Ok(());
@@ -58,12 +58,12 @@ mod vulkan {
         static DRIVER: Cell<Driver> = const { Cell::new(Driver::Healthy) };
     }
 
-    /// From now on, for the devices that this thread uses.
+    /// Sets the driver's behaviour from now on, for the devices that this thread uses.
     pub fn set_driver(driver: Driver) {
         DRIVER.set(driver);
     }
 
-    /// A replacement that fails when it is told to, and else calls what it replaces.
+    /// A replacement that fails when it is told to, and otherwise calls the function that it replaces.
     macro_rules! replacement {
         ($name:ident: $function:ty, ($($argument:ident: $kind:ty),*), $($when:ident => $result:ident),*) => {
             mod $name {
@@ -81,7 +81,7 @@ mod vulkan {
                     }
                 }
 
-                /// The replacement of `function`.
+                /// Makes the replacement of `function`.
                 ///
                 /// # Safety
                 /// `function` must be of this type.
@@ -122,7 +122,7 @@ mod vulkan {
         OutOfMemory => ERROR_OUT_OF_DEVICE_MEMORY
     );
 
-    /// A device that does what [`set_driver`] says, with a healthy driver to begin with.
+    /// A device whose driver behaves as [`set_driver`] says, and is healthy at first.
     pub fn breakable_gpu(adapter: &wgpu::Adapter) -> Result<Gpu, Failure> {
         check(adapter)?;
         set_driver(Driver::Healthy);
@@ -132,9 +132,9 @@ mod vulkan {
             required_limits: adapter.limits(),
             ..Default::default()
         };
-        // SAFETY: the device is created as wgpu creates its own, with the extensions and features that
-        // wgpu names, and handed over whole. The functions it is used with are the driver's, or replacements
-        // of the same type that fail in ways Vulkan allows them to.
+        // SAFETY: the device is created as wgpu creates its own, with the extensions and features that wgpu
+        // names, and wgpu takes ownership of it. It is used with the driver's own functions, or with
+        // replacements of the same type that fail in ways Vulkan allows.
         let created = unsafe {
             let hal = adapter.as_hal::<Vulkan>().expect("the backend is Vulkan");
             let instance = hal.shared_instance().raw_instance();

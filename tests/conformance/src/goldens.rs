@@ -1,10 +1,10 @@
-//! What the official HydraLoRA code computes (goldens/README.md): the whole layer, frozen part
-//! and adapter, forward and backward. `HYDRALORA_GOLDENS=DIR` puts another directory of such files in
-//! front of the suite.
+//! Comparison with what the official HydraLoRA code computes (goldens/README.md): the whole layer, frozen
+//! part and adapter, forward and backward. `HYDRALORA_GOLDENS=DIR` reads such files from another directory.
 //!
-//! In half precision too, although no half holds the numbers that the official code was given: what is
-//! stored of them is rounded, and how far it is off is the inputs' bound, from which the twin's rules
-//! derive, to first order, how far the layer's results may be from the official code's.
+//! The goldens also run in half precision, although no half can store the numbers that the official code was
+//! given. The stored numbers are rounded, and their rounding errors become the bounds of the inputs. From
+//! these the twin's rules derive, to first order, how far the layer's results may be from the official
+//! code's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,18 +27,18 @@ use crate::suite::Plan;
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/goldens");
 
-/// How a layer is run.
+/// The precision of a layer, and how much of it runs.
 #[derive(Clone, Copy)]
 struct Form {
     elements: Elements,
-    /// Forward and backward, and not forward alone.
+    /// Whether backward runs too, or forward alone.
     training: bool,
 }
 
 impl Form {
     const F32: Self = Self { elements: Elements::F32, training: true };
 
-    /// In training, adapter and frozen weights stay f32.
+    /// In training, the adapter and the frozen weights stay f32.
     fn in_half(element: Element, training: bool) -> Self {
         let parameters = if training { Element::F32 } else { element };
         Self { elements: Elements { sources: element, parameters, targets: element }, training }
@@ -54,7 +54,7 @@ impl Form {
     }
 }
 
-/// Every golden in f32.
+/// A trial for every golden, in f32.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     files().map_or_else(
         |message| vec![Plan::new("goldens", "goldens", move || Err(Failure::Failed(message)))],
@@ -62,7 +62,8 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     )
 }
 
-/// Those whose rows half precision can hold: each in training and in inference, f16 and bf16 in turn.
+/// Trials for the goldens whose widths suit half precision, in training and in inference. f16 and bf16 take
+/// turns.
 pub fn half_plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     let fits = |(_, bytes): &(String, Vec<u8>)| {
         Golden::parse(bytes).is_ok_and(|Golden { config: Config { d_in, d_out, .. }, .. }| {
@@ -85,7 +86,7 @@ fn plan(device: &Arc<dyn Device>, name: &str, bytes: Vec<u8>, form: Form) -> Pla
     })
 }
 
-/// The goldens' names and contents.
+/// The names and contents of the goldens.
 fn files() -> Result<Vec<(String, Vec<u8>)>, String> {
     match std::env::var_os("HYDRALORA_GOLDENS").map(PathBuf::from) {
         Some(directory) => read(&directory),
@@ -101,10 +102,10 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Every *.safetensors directly in `directory`, in name order.
+/// Every *.safetensors file directly in `directory`, sorted by name.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
+/// There is no such file, or one cannot be read.
 pub fn read(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
     let mut files = Vec::new();
@@ -262,7 +263,8 @@ impl Golden {
         operations.into_iter().map(op).collect()
     }
 
-    /// The layer in a form, and its twin's values of what the official code was given.
+    /// The layer as a job in this form, and the twin's values for the numbers that the official code was
+    /// given.
     fn job(&self, form: Form) -> Result<(Job, Values), String> {
         let given = self.tensors()?;
         let stored = |tensor: &Tensor| match tensor.name.as_str() {
@@ -289,7 +291,7 @@ impl Golden {
         Ok((job, values))
     }
 
-    /// Holds the layer to the golden's values with the twin's bounds, and the twin to the golden.
+    /// Compares the layer with the golden, within the twin's bounds, and the twin with the golden.
     fn check(&self, device: &dyn Device, form: Form) -> Result<Distribution, Failure> {
         let (job, twins) = self.job(form)?;
         let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;

@@ -1,4 +1,4 @@
-//! The numbers that cases are fed with.
+//! The numbers in the tensors of cases.
 
 use std::fmt::{self, Display};
 
@@ -6,7 +6,7 @@ use hydralora::{Adapter, Config, Layout, Router};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-/// What kind of numbers.
+/// A kind of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inputs {
     /// Uniform in -1..1.
@@ -15,7 +15,7 @@ pub enum Inputs {
     Gentle,
     /// Activations all zero.
     Zeros,
-    /// One element of each token's activations is 1, the rest zero.
+    /// One element of each token's activations is 1, all others are zero.
     OneHot,
     /// Activations around 2^24.
     Huge,
@@ -23,9 +23,9 @@ pub enum Inputs {
     Tiny,
     /// Activations below the smallest normal number.
     Denormal,
-    /// Logits in the hundreds, whose exponentials overflow: one expert takes all.
+    /// Logits in the hundreds, whose exponentials overflow, so that one expert gets all the weight.
     Saturated,
-    /// Logits all zero: every expert takes the same.
+    /// All logits zero, so that all experts get the same weight.
     Indifferent,
     /// One NaN in one token.
     Nan,
@@ -34,7 +34,7 @@ pub enum Inputs {
 }
 
 impl Inputs {
-    /// The kinds under which every result is finite.
+    /// The kinds for which every result is finite.
     pub const FINITE: [Self; 9] = [
         Self::Noise,
         Self::Gentle,
@@ -47,7 +47,7 @@ impl Inputs {
         Self::Indifferent,
     ];
 
-    /// The number that one token is poisoned with.
+    /// The number that poisons one token.
     fn poison(self) -> Option<f32> {
         match self {
             Self::Nan => Some(f32::NAN),
@@ -85,13 +85,13 @@ impl Inputs {
             *value *= scale;
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(rows)) {
-            // The first element, which follows the end of the row before.
+            // The first element of the row: a read past the end of the previous row would find it.
             values[(token * width) as usize] = poison;
         }
         values
     }
 
-    /// The packed adapter. The router's scale keeps logits of huge activations within reason.
+    /// The packed adapter. With huge activations the router is scaled down, so that logits stay moderate.
     pub fn parameters(self, rng: &mut StdRng, config: &Config) -> Vec<f32> {
         let router = match self {
             Self::Saturated => 400.0,
@@ -109,7 +109,8 @@ impl Inputs {
         config.layout().and_then(|layout| layout.pack(&adapter)).expect("matching shapes")
     }
 
-    /// `[h, w]` as a forward could have saved them: w is positive and adds up to 1, and one expert has none.
+    /// `[h, w]` as a forward could have saved them: w is positive and sums to 1. With one expert there is no
+    /// w.
     pub fn state(self, rng: &mut StdRng, tokens: u32, config: &Config) -> Vec<f32> {
         let Config { rank, experts, .. } = *config;
         let spread = match self {
@@ -136,7 +137,7 @@ impl Inputs {
     }
 }
 
-/// Noise in the packed layout, padding zero: gradients to accumulate into.
+/// Noise in the packed layout with zero padding: gradients to accumulate into.
 pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
     let mut packed = vec![0.0; layout.len()];
     for block in [Some(layout.shrink()), Some(layout.expand()), layout.latent_router()].into_iter().flatten()
@@ -150,8 +151,8 @@ pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
     packed
 }
 
-/// Gradients of one step after another, whose norm is NaN or infinite, too large for f32, or fits f32
-/// although sums of squares do not; and gradients as usual, in between and at the end.
+/// Gradients of consecutive steps. Their norm is NaN, infinite, too large for f32, or fits f32 although sums
+/// of squares do not. Ordinary gradients come in between and at the end.
 pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
     let last = len as usize - 1;
     let middle = last / 2;
@@ -180,7 +181,7 @@ pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
     };
     let scaled = |rng: &mut StdRng, scale: f32| noise(rng, len).iter().map(|n| n * scale).collect();
     steps.extend([
-        // One fits, two do not.
+        // f32 holds the norm of one such number, but not of two.
         at(&[last], 3e38),
         at(&[0], -3e38),
         at(&[0, last], 3e38),
@@ -188,7 +189,7 @@ pub fn difficult_gradients(rng: &mut StdRng, len: u32) -> Vec<Vec<f32>> {
         vec![1e20; len as usize],
         vec![1e-30; len as usize],
         scaled(rng, 2f32.powi(110)),
-        // Numbers of two classes, of which neither is negligible.
+        // Numbers in two of the ranges that the norm sums separately, neither of them negligible.
         scaled(rng, 2f32.powi(49)),
         scaled(rng, 2f32.powi(-47)),
         at(&[middle], f32::MIN_POSITIVE),

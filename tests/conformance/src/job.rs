@@ -1,5 +1,5 @@
-//! A job: operations over named tensors, the memory they lie in, and the checks of that memory after
-//! the job has run.
+//! A job: operations over named tensors, the memory of these tensors, and the checks of that memory after the
+//! job has run.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ pub struct Tensor {
     pub data: Vec<f32>,
     pub written: bool,
     pub element: Element,
-    /// Elements behind the data that belong to the tensor's range, which nobody may write, and whose contents
-    /// may change no result: room for more tokens.
+    /// Elements behind the data that belong to the tensor's range: room for more tokens. Nothing may write
+    /// them, and their contents may change no result.
     pub spare: usize,
-    /// Elements between one row and the next, of which the same holds.
+    /// Elements between one row and the next. The same rules hold for them.
     pub gap: usize,
 }
 
@@ -39,17 +39,17 @@ impl Tensor {
         }
     }
 
-    /// A tensor that is read and changed.
+    /// A tensor that is read and written.
     pub fn update(name: &str, width: u32, data: Vec<f32>) -> Self {
         Self { written: true, ..Self::input(name, width, data) }
     }
 
-    /// A tensor that is overwritten: NaN everywhere, so that an element nobody writes is seen.
+    /// A tensor that is overwritten. It starts as NaN, so that an element that no thread writes is noticed.
     pub fn poisoned(name: &str, width: u32, len: usize) -> Self {
         Self::update(name, width, vec![f32::NAN; len])
     }
 
-    /// A result: poisoned where it is overwritten, `before` where it is added to.
+    /// A result: poisoned if it is overwritten, or `before` if it is added to.
     pub fn output(name: &str, width: u32, before: Vec<f32>, write: WriteMode) -> Self {
         match write {
             WriteMode::Overwrite => Self::poisoned(name, width, before.len()),
@@ -57,22 +57,23 @@ impl Tensor {
         }
     }
 
-    /// The same in memory as elements of another type, rounded to what these can hold.
+    /// The tensor with elements of another type. Its numbers are rounded to what that type can hold.
     pub fn of(self, element: Element) -> Self {
         Self { data: element.decode(&element.encode(&self.data)), element, ..self }
     }
 
-    /// What lies where nothing of it does. Read by mistake, a NaN shows in every result.
+    /// The word that fills gaps and spare room. In inputs it is NaN, so that a read by mistake shows in every
+    /// result.
     fn filler(&self) -> u32 {
         if self.written { GUARD_WORD } else { f32::NAN.to_bits() }
     }
 
-    /// Elements of each piece that lies in one: all of it, or a row.
+    /// Elements of each contiguous piece: all of them, or a row.
     fn piece(&self) -> usize {
         if self.gap == 0 { self.data.len().max(1) } else { self.width }
     }
 
-    /// Its pieces as 32-bit words.
+    /// The pieces as 32-bit words.
     fn words(&self) -> Vec<Vec<u32>> {
         let words = |piece: &[f32]| {
             let mut bytes = self.element.encode(piece);
@@ -102,7 +103,7 @@ impl Job {
         tensor.unwrap_or_else(|| panic!("the job has no tensor {name}"))
     }
 
-    /// What the twins make of the tensors.
+    /// The values of all tensors after the twins of all operations.
     pub fn expected(&self) -> Values {
         let exact = |tensor: &Tensor| (tensor.name.clone(), twin::exact_in(tensor.element, &tensor.data));
         let mut values: Values = self.tensors.iter().map(exact).collect();
@@ -113,38 +114,38 @@ impl Job {
     }
 }
 
-/// Where tensors lie.
+/// The placement of tensors in buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Each in a buffer of its own.
+    /// Each tensor in its own buffer.
     Separate,
-    /// All that are only read in one buffer, at scattered offsets; written ones far inside their own.
+    /// All inputs in one buffer, at scattered offsets, and each written tensor far inside its own buffer.
     OneAllocation,
-    /// Everything in one buffer, as if it were an allocator's.
+    /// Everything in one buffer, as an allocator would place it.
     Pool,
 }
 
 /// Words in a guard band, and the unit of offsets: 256 bytes, which every device accepts.
 const GUARD: usize = 64;
 
-/// What guard bands hold: a finite number, also as halves, that no kernel computes.
+/// The contents of guard bands: a number that no kernel computes, finite in f32 and as two halves.
 const GUARD_WORD: u32 = 0xabad_cafe;
 
-/// A tensor's place.
+/// The place of a tensor.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub buffer: usize,
     /// In words.
     pub offset: usize,
-    /// Everything from the first element to the last, in words.
+    /// The length from the first element to the last, in words.
     pub len: usize,
-    /// Words of each piece, and of what lies between them.
+    /// Words of each piece, and words between two pieces.
     piece: usize,
     gap: usize,
-    /// Elements, and their type.
+    /// Number of elements, and their type.
     pub elements: usize,
     pub element: Element,
-    /// Words behind those that belong to the range.
+    /// Words behind the last element that belong to the tensor's range.
     spare: usize,
 }
 
@@ -153,20 +154,20 @@ impl Place {
         self.offset..self.offset + self.len
     }
 
-    /// The words of its pieces.
+    /// The word ranges of the pieces.
     fn pieces(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         let end = self.offset + self.len;
         let (piece, stride) = (self.piece, self.piece + self.gap);
         (self.offset..end).step_by(stride.max(1)).map(move |start| start..(start + piece).min(end))
     }
 
-    /// The tensor in a device's copies of the buffers.
+    /// The tensor in a device's buffers.
     pub fn tensor<'a>(&self, buffers: &'a [wgpu::Buffer]) -> hydralora::Tensor<'a> {
         let (offset, size) = self.bytes();
         hydralora::Tensor::new(&buffers[self.buffer], offset, size).of(self.element)
     }
 
-    /// Where the tensor starts in its buffer, and its size, in bytes.
+    /// The tensor's offset in its buffer and its size, in bytes.
     pub fn bytes(&self) -> (u64, u64) {
         let all = if self.spare + self.gap == 0 {
             self.elements as u64 * self.element.bytes()
@@ -210,7 +211,7 @@ impl Memory {
         memory
     }
 
-    /// A tensor that the job itself does not see.
+    /// Adds a tensor that is not part of the job.
     pub fn add_scratch(&mut self, name: &str, len: usize) {
         let buffer = self.add_buffer();
         self.append(buffer, GUARD, &Tensor::poisoned(name, 1, len));
@@ -242,7 +243,7 @@ impl Memory {
         self.places.insert(tensor.name.clone(), place);
     }
 
-    /// The buffers on a device.
+    /// Uploads the buffers to a device.
     pub fn upload(&self, gpu: &Gpu) -> Result<Vec<wgpu::Buffer>, Error> {
         self.buffers
             .iter()
@@ -250,7 +251,7 @@ impl Memory {
             .collect()
     }
 
-    /// Whether inputs and outputs share buffers.
+    /// Whether inputs and outputs share one buffer.
     pub fn is_pooled(&self) -> bool {
         self.placement == Placement::Pool
     }
@@ -259,10 +260,10 @@ impl Memory {
         self.places.get(name).unwrap_or_else(|| panic!("the job has no tensor {name}"))
     }
 
-    /// The tensors that were written, out of the buffers' contents after the job.
+    /// Takes the written tensors from the buffers' contents after the job.
     ///
     /// # Errors
-    /// Something else than a written tensor changed.
+    /// Anything besides the written tensors has changed.
     pub fn results(&self, job: &Job, after: &[Vec<u32>]) -> Result<Results, String> {
         assert_eq!(after.len(), self.buffers.len());
         let mut restored = after.to_vec();
@@ -303,5 +304,5 @@ impl Memory {
     }
 }
 
-/// Contents of the written tensors after a job.
+/// The contents of the written tensors after a job.
 pub type Results = HashMap<String, Vec<f32>>;

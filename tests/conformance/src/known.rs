@@ -4,7 +4,7 @@
 use crate::compare::Distribution;
 use crate::device::{Failure, Identity};
 
-/// A failure that is somebody else's.
+/// A failure whose cause lies outside this project.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     /// Part of the implementation's or the adapter's name.
@@ -15,11 +15,11 @@ pub struct Known {
     pub error: &'static str,
     /// What is wrong there, and with which versions.
     pub reason: &'static str,
-    /// Where it is reported.
+    /// A link to the report, or to the code at fault.
     pub link: &'static str,
 }
 
-/// The list.
+/// All known failures.
 pub const KNOWN: &[Known] = &[Known {
     implementation: "Gl/",
     case: "robustness/out-of-memory",
@@ -28,18 +28,18 @@ pub const KNOWN: &[Known] = &[Known {
     link: "https://github.com/gfx-rs/wgpu/blob/trunk/wgpu-hal/src/gles/device.rs",
 }];
 
-/// What the list says of an outcome.
+/// The list's verdict on an outcome.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// Nothing.
+    /// The list has no entry for it, or it failed for another reason.
     AsUsual,
-    /// It failed as known.
+    /// It failed as the list says.
     Known(String),
-    /// It is known to fail, and did not.
+    /// It passed although the list says that it fails.
     NoLongerFails(String),
 }
 
-/// Looks an outcome up.
+/// Looks up an outcome in the list.
 pub fn judge(
     known: &[Known],
     identity: &Identity,

@@ -1,9 +1,10 @@
-//! Conformance: every kernel on every adapter, held to float64 twins with derived bounds, to what the
-//! official code computes, and to the promises that are not numbers. `cargo test --test conformance`,
-//! `cargo xtask conformance`, or the executable that `cargo xtask bundle` takes along.
+//! The conformance suite. It compares every kernel on every adapter with float64 twins, which derive their
+//! bounds, and with the results of the official code. It also checks the library's promises that are not
+//! about numbers. It runs as `cargo test --test conformance`, as `cargo xtask conformance`, or as the
+//! executable that `cargo xtask bundle` builds.
 //!
-//! Trials are named `[adapter] kernel/options/element/shape/...`. What a device cannot run is counted
-//! apart and says why.
+//! Trials are named `[adapter] kernel/options/element/shape/...`. A case that a device cannot run is counted
+//! separately, with the reason.
 
 mod case;
 mod cases;
@@ -43,7 +44,7 @@ use suite::Suite;
 pub struct Options {
     #[command(flatten)]
     harness: libtest_mimic::Arguments,
-    /// Only adapters whose name contains this (`WGPU_BACKEND` and `WGPU_ADAPTER_NAME` select too)
+    /// Test only adapters whose name contains this (`WGPU_BACKEND` and `WGPU_ADAPTER_NAME` also select)
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Write all results to one file
@@ -52,22 +53,25 @@ pub struct Options {
     /// Write a JSON file and a Markdown report for each adapter into this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Run only the case with this seed, as reports give it, in every mode
+    /// Run only the case with this seed (reports give it), in every mode
     #[arg(long, value_name = "SEED", value_parser = seed)]
     replay: Option<u64>,
-    /// Number of random cases on each adapter; their seeds count from 0
+    /// Number of random cases on each adapter; their seeds start at 0
     #[arg(long, value_name = "COUNT", default_value_t = 24)]
     random: u32,
     /// Stop at the first failure
     #[arg(long)]
     fail_fast: bool,
-    /// Only list which cases each device can run, and what it lacks for the others
+    /// Run the trials whose names contain this before all others
+    #[arg(long, value_name = "TEXT")]
+    first: Option<String>,
+    /// List which cases each device can run and what it lacks for the others, and run nothing
     #[arg(long)]
     support: bool,
-    /// Write every shader, and what other languages make of it, into this folder, and run nothing
+    /// Write every shader and its translations to other languages into this folder, and run nothing
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
-    /// For the out-of-memory trial, which runs this executable again
+    /// For the out-of-memory trial, which starts this executable again
     #[arg(long, hide = true)]
     exhaust_memory: bool,
     /// The implementation under test and its version, for the report
@@ -80,7 +84,7 @@ fn seed(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|error| format!("expected a seed like 0x1f2e, {error}"))
 }
 
-/// Runs what the options say.
+/// Runs the suite, or whatever else the options ask for.
 #[must_use]
 pub fn run(options: Options) -> ExitCode {
     robustness::install_logger();
@@ -112,17 +116,18 @@ fn try_run(mut options: Options) -> Result<ExitCode, String> {
         options.harness.test_threads = Some(1);
     }
     let suite = Arc::new(Suite::new(&devices, options.fail_fast));
-    let trials = suite::trials(&suite, &devices, &options);
+    let mut trials = suite::trials(&suite, &devices, &options);
+    if let Some(first) = &options.first {
+        trials.sort_by_key(|trial| !trial.name().contains(first));
+    }
     let conclusion = libtest_mimic::run(&options.harness, trials);
     if options.harness.list {
         return Ok(ExitCode::SUCCESS);
     }
     if conclusion.num_passed + conclusion.num_failed + conclusion.num_measured == 0 {
-        return Err(
-            "no case was run, so nothing is known: no name or seed matches, or the device can run none \
-                    of those that do"
-                .to_owned(),
-        );
+        return Err("no case was run: no name or seed matches, or the device can run none of the cases \
+                    that match"
+            .to_owned());
     }
     let report = suite.report();
     report.print();
@@ -135,10 +140,10 @@ fn try_run(mut options: Options) -> Result<ExitCode, String> {
     Ok(conclusion.exit_code())
 }
 
-/// Under cargo, results are kept in the project's `target/conformance`.
+/// The project's `target/conformance`, if cargo runs the suite.
 fn beside_the_build() -> Option<PathBuf> {
     let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
-    // Another package's cargo may have started what started this.
+    // The variable may be that of another package, whose program cargo runs and which started this one.
     let project = package.ends_with("tests/conformance").then(|| package.ancestors().nth(2)).flatten()?;
     Some(project.join("target/conformance"))
 }

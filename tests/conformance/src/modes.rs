@@ -1,4 +1,4 @@
-//! What is asked of a case.
+//! The modes of a case: what a trial checks.
 
 use std::fmt::{self, Display};
 
@@ -14,21 +14,21 @@ use crate::inputs::{Inputs, noise, packed_noise};
 use crate::job::{Job, Memory, Placement, Results};
 use crate::op::unpack;
 
-/// What is asked.
+/// What a trial checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Every element is within the twin's bound; nothing else in memory changes.
+    /// Every element is within the twin's bound, and nothing else in memory changes.
     Correctness,
-    /// Two runs, and a run repeated in one submission, give the same bits.
+    /// Two runs give the same bits, and so does a run repeated in one submission.
     Determinism,
     /// The gradient along a random direction is the slope of the float64 forward.
     Gradients,
-    /// A token that is not a number changes no other token.
+    /// A NaN or an infinity in one token changes no other token.
     Isolation,
 }
 
 impl Mode {
-    /// The modes that say something about a case.
+    /// The modes that say something about the case.
     pub fn of(case: &Case) -> Vec<Self> {
         if !Inputs::FINITE.contains(&case.inputs) {
             return vec![Self::Isolation];
@@ -43,7 +43,7 @@ impl Mode {
         modes
     }
 
-    /// Asks it; gives the distribution of error / bound where there is one.
+    /// Runs the case in this mode. Returns the distribution of error / bound if numbers were compared.
     pub fn run(self, device: &dyn Device, case: &Case) -> Result<Option<Distribution>, Failure> {
         match self {
             Self::Correctness => correctness(device, case).map(Some),
@@ -54,7 +54,7 @@ impl Mode {
     }
 }
 
-/// The end of a trial's name: nothing for correctness.
+/// The end of a trial's name; empty for correctness.
 impl Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -71,7 +71,7 @@ pub fn run(device: &dyn Device, case: &Case, job: &Job, times: u32) -> Result<Re
     run_job(device, job, case.placement, case.planning, times)
 }
 
-/// Runs a job that no case stands for, and checks the memory around its results.
+/// Runs a job that belongs to no case, and checks the memory around its results.
 pub fn run_job(
     device: &dyn Device,
     job: &Job,
@@ -84,7 +84,7 @@ pub fn run_job(
     Ok(memory.results(job, &after)?)
 }
 
-/// Holds a job's results to the twin's.
+/// Compares a job's results with the twin's.
 pub fn compare(job: &Job, results: &Results) -> Result<Distribution, String> {
     let expected = job.expected();
     let mut ratios = Ratios::default();
@@ -104,7 +104,7 @@ fn determinism(device: &dyn Device, case: &Case) -> Result<(), Failure> {
     let job = case.job();
     let first = run(device, case, &job, 1)?;
     same_bits(&first, &run(device, case, &job, 1)?, "run again")?;
-    // What only overwrites its results gives them again.
+    // A job that only overwrites its results gives the same ones when it is repeated.
     let overwrites =
         job.tensors.iter().filter(|tensor| tensor.written).all(|t| t.data.iter().all(|v| v.is_nan()));
     if overwrites {
@@ -123,14 +123,14 @@ fn same_bits(first: &Results, second: &Results, how: &str) -> Result<(), String>
     Ok(())
 }
 
-/// Half the distance of the central differences, relative to inputs in -1..1.
+/// Half the distance between the points of the central differences, for inputs in -1..1.
 const DISTANCE: f64 = 1e-3;
 
-/// Compares, along a random direction in x and all parameters, the device's gradient with the slope of
-/// the float64 forward, which knows nothing of any backward. The cotangent g is random too: softmax is
-/// blind to a constant one.
+/// Compares the device's gradient with the slope of the float64 forward, along a random direction in x and
+/// all parameters. The slope uses no backward code. The cotangent g is random too, because softmax is blind
+/// to a constant one.
 ///
-/// Activations are gentle: where logits are large, the derived bounds of softmax grow beyond the slope.
+/// Activations are gentle, because for large logits the derived bounds of softmax grow beyond the slope.
 fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let case = &case.clone().with_inputs(Inputs::Gentle);
     let job = case.job();
@@ -160,7 +160,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
         let y = twin::forward(&config, &there, &moved(&x, &x_direction), None).y;
         y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum()
     };
-    // Richardson: the error of central differences falls with the square of the distance.
+    // Richardson extrapolation: the error of central differences falls with the square of the distance.
     let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);
     let (near, far) = (slope(DISTANCE / 2.0), slope(DISTANCE));
     let slope = (4.0 * near - far) / 3.0;
@@ -175,9 +175,9 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             slopes += expected.value.powi(2) / 3.0;
         }
     }
-    // The device does not know the direction, so the errors' contributions are independent, each within
-    // its bound and zero on average: beyond six times the root of their squares with a probability of
-    // 2 exp(-18) (Hoeffding).
+    // The device does not know the direction. So the errors' contributions are independent, each within its
+    // bound and zero on average. Their sum exceeds six times the root of the summed squares of the bounds
+    // with a probability of at most 2 exp(-18) (Hoeffding).
     let bound = slope_error + 6.0 * f64::sqrt(bounds);
     let typical = f64::sqrt(slopes);
     if typical < 10.0 * bound {
@@ -194,7 +194,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     Ok(ratios.distribution()?)
 }
 
-/// Runs the case with and without its poisoned token.
+/// Runs the case with and without its poisoned token, and compares the other tokens.
 fn isolation(device: &dyn Device, case: &Case) -> Result<(), Failure> {
     let clean_case = Case { seed: Some(case.seed()), ..case.clone() }.with_inputs(Inputs::Noise);
     let (clean_job, job) = (clean_case.job(), case.job());

@@ -1,5 +1,5 @@
-//! What holds whatever the numbers are: micro-batches add up, one expert is plain LoRA, a fresh
-//! adapter changes nothing, halves survive, a gradient that is no number spoils nothing else.
+//! Properties that hold for any numbers: micro-batches add up, one expert is plain LoRA, a fresh adapter
+//! changes nothing, halves survive, and a NaN or infinite gradient affects only its own element.
 
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ fn one_expert_is_plain_lora(device: &dyn Device) -> Result<Option<Distribution>,
         &results["y"],
         &twin::linear([rank, d_out], &twin::exact(&adapter.b[0]), None, &scaled, None),
     )?;
-    // A router has no part: only h is kept, and there is nothing else to learn.
+    // There is no router: only h is saved, and the router has no gradient.
     ratios.compare("saved", &results["saved"], &h)?;
     let gradients = config.layout()?.unpack(&results["gradients"])?;
     if !gradients.router.is_empty() {
@@ -132,8 +132,8 @@ fn run_identity(device: &dyn Device, case: &Case, x: &[f32], y: Option<&[f32]>) 
     Ok(results.remove("y").unwrap_or_default())
 }
 
-/// Zero added to each of the 65,536 halves gives that half again: NaN stays NaN, infinities stay, and
-/// only what is smaller than the normal numbers may become zero.
+/// Adding zero to each of the 65,536 halves gives the same half again. NaN stays NaN, infinities stay, and
+/// only numbers below the normal ones may become zero.
 fn every_half_survives(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
     for (element, smallest_normal) in [(Element::F16, 2.0f32.powi(-14)), (Element::Bf16, f32::MIN_POSITIVE)] {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
@@ -152,7 +152,8 @@ fn every_half_survives(device: &dyn Device) -> Result<Option<Distribution>, Fail
     Ok(None)
 }
 
-/// bf16 rounds to nearest, ties to even; f16 to either neighbour, and to infinity where IEEE 754 does.
+/// bf16 stores round to nearest, ties to even. f16 stores round to either neighbour, and to infinity where
+/// IEEE 754 does.
 fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
     let upper = |bits: u32| f32::from_bits(bits);
     let bf16 = [
@@ -170,8 +171,8 @@ fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribut
         (f32::MAX, f32::INFINITY),
     ];
     for (element, pairs) in [(Element::Bf16, bf16), (Element::F16, f16)] {
-        // One number in each token, so that no infinity meets a zero of the weight; its neighbours in
-        // memory are zeros and stay so.
+        // Each token has one number, so that no infinity meets a zero of the weight. The zeros next to it in
+        // memory must stay zero.
         let x: Vec<f32> = pairs.iter().flat_map(|&(number, _)| [number, 0.0, 0.0, 0.0]).collect();
         let y = run_identity(
             device,
@@ -187,7 +188,7 @@ fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribut
             }
         }
     }
-    // Rounded like a number, this NaN would carry into its sign.
+    // If this NaN were rounded like a number, it would carry into the sign.
     let x = [f32::from_bits(0x7fff_ffff), 0.0, 0.0, 0.0];
     for element in [Element::Bf16, Element::F16] {
         let y = run_identity(device, &identity(1, Element::F32, element, WriteMode::Overwrite), &x, None)?;
@@ -198,7 +199,7 @@ fn half_stores_round_as_promised(device: &dyn Device) -> Result<Option<Distribut
     Ok(None)
 }
 
-/// Without clipping the optimiser has no norm, so that no element knows of another.
+/// Without clipping the optimiser computes no norm, so no element depends on another.
 fn a_bad_gradient_stays_in_its_element(device: &dyn Device) -> Result<Option<Distribution>, Failure> {
     let case = Case::new(Operation::AdamW { clip: false }, Shape::new(1, [36, 28], [4, 3]));
     let clean = modes::run(device, &case, &case.job(), 1)?;

@@ -1,4 +1,4 @@
-//! Random cases: each is drawn from a seed, and a failing one is shrunk to the smallest that fails.
+//! Random cases. Each is drawn from a seed, and a failing one is shrunk to the smallest case that fails.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::device::{Device, Failure};
 use crate::modes::{Mode, correctness};
 use crate::suite::Plan;
 
-/// Random cases are numbered; other seeds are those of fixed cases.
+/// The largest seed of a random case. Larger seeds belong to fixed cases.
 pub const LARGEST_SEED: u64 = u32::MAX as u64;
 
-/// Each step of shrinking compiles new shaders.
+/// The most steps of shrinking. Each step compiles new shaders.
 const MOST_SHRINKING: u32 = 40;
 
 /// The random case of a seed, in every mode.

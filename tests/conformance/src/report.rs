@@ -1,4 +1,4 @@
-//! What a run found: a table, a JSON file and a Markdown report for each adapter.
+//! The results of a run: a table, a JSON file and a Markdown report for each adapter.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,9 +14,9 @@ use crate::device::Identity;
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Passed,
-    /// The device cannot run it; the library says why.
+    /// The device cannot run it, for the reason that the library gives.
     Unsupported,
-    /// It failed as `known.rs` says it does there.
+    /// It failed on this device as `known.rs` says.
     Known,
     Failed,
 }
@@ -30,7 +30,7 @@ pub struct Record {
     pub seed: Option<String>,
     pub status: Status,
     pub message: Option<String>,
-    /// Distribution of error / bound, where numbers were compared.
+    /// Distribution of error / bound, if numbers were compared.
     pub distribution: Option<Distribution>,
     pub milliseconds: f64,
 }
@@ -43,7 +43,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Counts and extremes of some records.
+/// Counts and extremes over several records.
 #[derive(Default)]
 struct Summary {
     cases: usize,
@@ -150,7 +150,7 @@ impl Report {
         self.records.iter().filter(move |record| record.device == label)
     }
 
-    /// A report fit for a bug report.
+    /// A report to paste into a bug report.
     fn markdown(&self, adapter: &str) -> String {
         let identities: Vec<&Identity> = self.identities.iter().filter(|i| i.adapter == adapter).collect();
         let Some(first) = identities.first() else { return String::new() };
@@ -165,7 +165,7 @@ impl Report {
             let limits = identity.limits.iter().map(|(name, limit)| format!("{name} {limit}"));
             let _ = writeln!(text, "- {}: {}", identity.limits_of, limits.collect::<Vec<_>>().join(", "));
         }
-        text.push_str("\nmedian and worst are of error / bound: above 1 is a failure.\n\n");
+        text.push_str("\nmedian and worst are ratios error / bound; more than 1 is a failure.\n\n");
 
         let devices = identities.iter().map(|i| Summary::of(self.records_of(i)).row(i.limits_of));
         text.push_str(&table(&devices.collect::<Vec<_>>()));
@@ -191,7 +191,7 @@ impl Report {
                 .push(&record.case);
         }
         if !reasons.is_empty() {
-            text.push_str("\n## Not run to a result\n\n");
+            text.push_str("\n## Unsupported and known failures\n\n");
             for (reason, cases) in reasons {
                 let _ = writeln!(text, "- {} cases, such as {}: {reason}", cases.len(), cases[0]);
             }
@@ -235,7 +235,7 @@ impl Report {
     }
 }
 
-/// The part of a refusal that many cases share: without their numbers.
+/// A refusal's message without its numbers, so that many cases share it.
 fn reason(message: &str) -> String {
     let mut reason = String::new();
     for character in message.chars() {

@@ -1,6 +1,6 @@
-//! Misfortune: a lost device, no memory, pipelines that the driver refuses, many lives, many threads.
-//! Each surfaces as an error or not at all; nothing panics, hangs or leaks. Most trials
-//! have a device of their own.
+//! Failures of devices and drivers: a lost device, no memory, pipelines that the driver refuses, many lives,
+//! many threads. Each surfaces as an error or not at all; nothing panics, hangs or leaks. Most trials have
+//! their own device.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -30,7 +30,7 @@ use crate::suite::Plan;
 
 type Misfortune = fn(&WgpuDevice) -> Result<(), Failure>;
 
-/// The trials on a device; only wgpu's can be broken this way.
+/// The trials on a device. Only wgpu's devices can be made to fail in these ways.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     let misfortunes: [(&str, Misfortune); 9] = [
         ("a-device-lost-in-mid-use", a_device_lost_in_mid_use),
@@ -62,7 +62,7 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
 /// Longer than any trial takes on a software driver.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Runs a trial on a thread of its own, so that a hang is a failure.
+/// Runs a trial on its own thread, so that a hang is a failure.
 fn in_time(trial: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -85,12 +85,12 @@ fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), Fai
     if condition { Ok(()) } else { Err(Failure::Failed(otherwise())) }
 }
 
-/// A device beside the shared one.
+/// A new device on the adapter of the shared one.
 fn own_gpu(device: &WgpuDevice) -> Result<Gpu, Failure> {
     Ok(pollster::block_on(Gpu::from_adapter(&device.adapter))?)
 }
 
-/// The device's errors are counted instead of raised.
+/// Counts the device's errors; without a handler, wgpu would panic.
 fn count_errors(gpu: &Gpu) -> Arc<AtomicUsize> {
     let errors = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&errors);
@@ -100,7 +100,7 @@ fn count_errors(gpu: &Gpu) -> Arc<AtomicUsize> {
     errors
 }
 
-/// Buffers of one forward.
+/// The buffers of one forward.
 struct Buffers {
     x: wgpu::Buffer,
     parameters: wgpu::Buffer,
@@ -124,7 +124,7 @@ impl Buffers {
     }
 }
 
-/// A parameter backward, and its tensors: x, g, `[h, w]`, `[dh, dl]` and the gradients.
+/// A `backward_params` with exactly one plan.
 fn backward_params(kernels: &Kernels, config: &Config, tokens: u32) -> Result<Prepared, Error> {
     let operation = Operation::BackwardParams(BackwardParamsOptions::default());
     kernels.prepare(&operation, config, Capacity { tokens, plans: Plans::One })
@@ -135,7 +135,7 @@ fn backward_params_tensors(buffers: [&wgpu::Buffer; 5]) -> Vec<(&'static str, Te
     names.into_iter().zip(buffers.map(Tensor::from)).collect()
 }
 
-/// A device in use.
+/// A device with a bound forward.
 struct Use {
     gpu: Gpu,
     kernels: Kernels,
@@ -160,13 +160,13 @@ impl Use {
     }
 }
 
-/// Something to ask of a device.
+/// A call that uses a device.
 #[derive(Clone, Copy)]
 struct Call {
     name: &'static str,
     /// Whether it needs memory for a buffer.
     creates: bool,
-    /// Whether the driver has a part in it that may lose the device.
+    /// Whether it calls the driver in a way that may lose the device.
     submits: bool,
     ask: fn(&Use) -> Result<(), Error>,
 }
@@ -210,7 +210,7 @@ const CALLS: [Call; 14] = {
     ]
 };
 
-/// Asks for everything, on a device of its own each time, which is lost while it works.
+/// Makes every call twice on a lost device. Each call has its own device, which is lost while it works.
 fn ask_lost(
     new: impl Fn() -> Result<Gpu, Failure>,
     lose: impl Fn(&Use, Call) -> Result<(), Failure>,
@@ -223,7 +223,7 @@ fn ask_lost(
             let outcome = (call.ask)(&used);
             let told = matches!(&outcome, Err(Error::Device { message, .. }) if message.contains("lost"));
             ensure(told, || {
-                format!("{}, asked for the {time} time of a lost device, gave {outcome:?}", call.name)
+                format!("{} on a lost device gave {outcome:?} at the {time} attempt", call.name)
             })?;
         }
     }
@@ -235,7 +235,7 @@ fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
         used.gpu.device.destroy();
         Ok(())
     };
-    // Whether or not the application handles errors.
+    // With and without an error handler of the application's.
     ask_lost(|| own_gpu(device), destroy)?;
     let errors = RefCell::new(Vec::new());
     let handling = || {
@@ -246,7 +246,7 @@ fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
     ask_lost(handling, destroy)?;
     let reached: usize = errors.take().iter().map(|errors| errors.load(Ordering::Relaxed)).sum();
     ensure(reached == 0, || format!("{reached} errors also reached the application's handler"))?;
-    // The loss itself is the application's to hear of.
+    // The application's callback for lost devices is told of the loss.
     let gpu = own_gpu(device)?;
     let losses = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&losses);
@@ -263,7 +263,7 @@ fn a_device_lost_in_mid_use(device: &WgpuDevice) -> Result<(), Failure> {
     ensure(losses.load(Ordering::Relaxed) == 1, || "the application was not told of the loss".to_owned())
 }
 
-/// wgpu learns of this loss from what it asks the driver for.
+/// wgpu learns of this loss from its own calls to the driver.
 fn a_device_lost_by_its_driver(device: &WgpuDevice) -> Result<(), Failure> {
     let lose = |used: &Use, call: Call| {
         set_driver(Driver::Lost);
@@ -276,7 +276,7 @@ fn a_device_lost_by_its_driver(device: &WgpuDevice) -> Result<(), Failure> {
     ask_lost(|| breakable_gpu(&device.adapter), lose)
 }
 
-/// Whatever needs a buffer says that there is no memory, which is the cause, and not what came of it.
+/// Every call that needs a buffer reports that there is no memory: the cause, and not its consequences.
 fn a_driver_without_memory(device: &WgpuDevice) -> Result<(), Failure> {
     for call in CALLS.into_iter().filter(|call| call.creates) {
         let used = Use::new(breakable_gpu(&device.adapter)?)?;
@@ -291,11 +291,11 @@ fn a_driver_without_memory(device: &WgpuDevice) -> Result<(), Failure> {
     Ok(())
 }
 
-/// KiB of address space that a process in the out-of-memory trial may have: a software driver and its
-/// compiler fit.
+/// KiB of address space of the process in the out-of-memory trial: enough for a software driver and its
+/// compiler.
 const ADDRESS_SPACE: &str = "6291456";
 
-/// Runs this executable again with little memory, which is a software driver's device memory too.
+/// Runs this executable again with little memory, which also limits a software driver's device memory.
 fn out_of_memory(device: &WgpuDevice) -> Result<(), Failure> {
     let info = device.adapter.get_info();
     if !cfg!(unix) || info.device_type != wgpu::DeviceType::Cpu {
@@ -316,7 +316,7 @@ fn out_of_memory(device: &WgpuDevice) -> Result<(), Failure> {
     })
 }
 
-/// What the process without memory says when all went well.
+/// The output of the process without memory if all went well.
 const EXHAUSTED: &str = "out of memory was an error, and nothing else happened";
 
 /// The other half of the out-of-memory trial: uses up the device's memory, prepares an operation that
@@ -329,7 +329,7 @@ pub fn exhaust_memory() -> Result<(), String> {
         &gpu.queue,
         DeviceProfile { busy_workgroups: 4096, ..DeviceProfile::of(&gpu.device) },
     );
-    // Splits of the tokens need about the largest binding of scratch memory.
+    // With split tokens, this operation needs about as much scratch memory as one binding can hold.
     let config = Config { d_in: 16384, d_out: 16384, rank: 8, experts: 4, ..CONFIG };
     let tokens = 1024;
     let prepared = backward_params(&kernels, &config, tokens).map_err(|error| error.to_string())?;
@@ -344,7 +344,7 @@ pub fn exhaust_memory() -> Result<(), String> {
     let tensors = backward_params_tensors([&x, &g, &saved, &dstate, &gradients]);
     let mut hoard = Vec::new();
     let mut size = LARGEST;
-    // Down to half of what the scratch memory needs.
+    // Stop when no block of half the scratch memory's size is left.
     while size > scratch / 2 {
         let guard = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -373,7 +373,7 @@ pub fn exhaust_memory() -> Result<(), String> {
 }
 
 fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
-    // A device whose workgroups may not be as long as forward's: a limit that plans do not look at.
+    // This device allows shorter workgroups than forward's, a limit that plans do not look at.
     let limits = wgpu::Limits { max_compute_workgroup_size_x: 32, ..wgpu::Limits::downlevel_defaults() };
     let request = device.adapter.request_device(&wgpu::DeviceDescriptor {
         required_limits: limits.or_worse_values_from(&device.adapter.limits()),
@@ -399,7 +399,7 @@ fn a_refused_pipeline(device: &WgpuDevice) -> Result<(), Failure> {
     ensure(errors.load(Ordering::Relaxed) == 0, || {
         "the error also reached the application's handler".to_owned()
     })?;
-    // The device goes on.
+    // The device still works.
     let y = gpu.read_blocking(&buffers.y)?;
     ensure(y.iter().all(|&y| y == 0.0), || format!("y is {y:?}"))
 }
@@ -409,8 +409,8 @@ thread_local! {
     static PANIC: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Passes on what `RUST_LOG` asks for, and panics in the middle of a compilation where a trial wants it:
-/// the library's one log line is written there, with the pipeline's place in the cache locked.
+/// Passes on the messages that `RUST_LOG` asks for, and panics in the middle of a compilation if a trial
+/// wants it. The library writes its one log line there, while the pipeline's place in the cache is locked.
 struct Logger(env_logger::Logger);
 
 impl log::Log for Logger {
@@ -421,7 +421,7 @@ impl log::Log for Logger {
     fn log(&self, record: &log::Record<'_>) {
         if PANIC.get() && record.target().starts_with("hydralora") {
             PANIC.set(false);
-            // A panic that runs no hook, so that a passing run prints none.
+            // This panic runs no hook, so that a passing run prints no panic.
             resume_unwind(Box::new("this panic is part of a trial"));
         }
         let level = if is_search_of_mesa(record) { log::Level::Debug } else { record.level() };
@@ -435,8 +435,8 @@ impl log::Log for Logger {
     }
 }
 
-/// Whether this is Mesa's word, with validation, that one of its drivers does not load, where it goes on to
-/// the next. That none does shows by the missing adapter.
+/// Whether this is a message of Mesa, with validation on, that one of its drivers does not load. Mesa then
+/// tries the next one. If none loads, the adapter is missing.
 fn is_search_of_mesa(record: &log::Record<'_>) -> bool {
     let message = record.args().to_string();
     record.target() == "wgpu_hal::gles::egl"
@@ -459,13 +459,13 @@ fn a_panic_while_compiling(device: &WgpuDevice) -> Result<(), Failure> {
     let prepared = catch_unwind(AssertUnwindSafe(|| buffers.forward(&kernels, CONFIG).map(drop)));
     PANIC.set(false);
     ensure(prepared.is_err(), || format!("nothing was compiled: {prepared:?}"))?;
-    ensure(kernels.compiled() == 0, || "what panicked counts as compiled".to_owned())?;
-    // The lock was poisoned; the cache is whole, and goes on.
+    ensure(kernels.compiled() == 0, || "a compilation that panicked was counted".to_owned())?;
+    // The panic poisoned the lock. The cache itself is intact, and is used again.
     buffers.forward(&kernels, CONFIG)?;
     ensure(kernels.compiled() == 1, || format!("{} pipelines are compiled", kernels.compiled()))
 }
 
-/// Scratch memory of the caller's gives the same bits as the library's own.
+/// Scratch memory from the caller gives the same bits as the library's own.
 fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let gpu = own_gpu(device)?;
     let profile = DeviceProfile { busy_workgroups: 64, ..DeviceProfile::of(&gpu.device) };
@@ -474,7 +474,7 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     let prepared = backward_params(&kernels, &CONFIG, tokens)?;
     let bytes = prepared.scratch_bytes();
     let batch = Batch::new(&kernels, tokens)?;
-    ensure(bytes > 0, || "nothing is split".to_owned())?;
+    ensure(bytes > 0, || "the plan has no splits".to_owned())?;
     let rng = &mut StdRng::seed_from_u64(1);
     let mut random = |name: &str, len: u32| gpu.upload(name, &noise(rng, len));
     let (x, g) = (random("x", tokens * CONFIG.d_in)?, random("g", tokens * CONFIG.d_out)?);
@@ -493,12 +493,12 @@ fn scratch_of_the_caller(device: &WgpuDevice) -> Result<(), Failure> {
     };
     let (own, given) = (run(None)?, run(Some((&scratch).into()))?);
     ensure(own.iter().all(|value| value.is_finite()) && own == given, || {
-        format!("{own:?} with scratch memory of the library's, {given:?} with the caller's")
+        format!("{own:?} with the library's scratch memory, {given:?} with the caller's")
     })?;
     ensure(run(Some(short)).is_err(), || "scratch memory that is too short was accepted".to_owned())
 }
 
-/// wgpu's counts of what could leak.
+/// wgpu's counts of the resources that could leak.
 fn resources(instance: &wgpu::Instance) -> Option<[(&'static str, usize); 8]> {
     let hub = instance.generate_report()?.hub;
     Some(
@@ -581,7 +581,7 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
         seed: Some(thread),
         ..Case::new(CaseOperation::Step(Router::Latent), Shape::new(21, [36, 28], [4, 3]))
     });
-    // All prepare at once on one set of kernels, which have compiled nothing yet.
+    // All threads prepare at once on the same kernels, which have compiled nothing yet.
     let gpu = device.gpu.clone();
     let kernels = &Kernels::new(&gpu.device, &gpu.queue);
     let gpu = &gpu;

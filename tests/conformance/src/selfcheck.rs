@@ -95,13 +95,14 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     let device = DeviceProfile::new(wgpu::Limits::default(), 8);
     let mut reached = HashSet::new();
     for case in cases::all() {
-        let (fused, outer, linear) = match case.planning {
-            Planning::Chosen(fused, outer) => (fused, outer, None),
-            Planning::Linear(linear) => (None, None, Some(linear)),
+        let (fused, outer, linear, subgroup_lanes) = match case.planning {
+            Planning::Chosen(fused, outer) => (fused, outer, None, 1),
+            Planning::Shuffled(fused) => (Some(fused), None, None, 8),
+            Planning::Linear(linear) => (None, None, Some(linear), 1),
             _ => continue,
         };
         let job = case.job();
-        let mut device = device.clone();
+        let mut device = DeviceProfile { subgroup_lanes, ..device.clone() };
         if case.beyond_defaults {
             device.limits.max_compute_workgroup_storage_size *= 2;
         }
@@ -111,19 +112,22 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
             let [Planned { recording, .. }] = &planned[..] else { return Err("no single recording".into()) };
             match recording.choice {
                 Some(Choice::Fused(choice)) if fused == Some(choice) => {
-                    let FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, .. } =
-                        choice;
-                    reached.extend([("quads", quads), ("expand_quads", expand_quads)]);
+                    let FusedChoice { threads, quads, columns, groups, expand_quads, .. } = choice;
+                    let FusedChoice { summed_columns, slices, shrink_splits, .. } = choice;
+                    reached.extend([("threads", threads), ("quads", quads), ("expand_quads", expand_quads)]);
+                    reached.extend([("columns", columns), ("groups", groups)]);
                     reached.extend([("summed_columns", summed_columns), ("slices", slices)]);
                     reached.insert(("shrink_splits", shrink_splits));
                 }
                 Some(Choice::Outer(choice)) if outer == Some(choice) => {
                     reached.extend([("rows", choice.rows), ("splits", choice.splits)]);
+                    reached.insert(("outer threads", choice.threads));
                     reached.insert(("separate", u32::from(choice.separate)));
                 }
                 Some(Choice::Linear(choice)) if linear == Some(choice) => {
-                    reached.extend([("threads", choice.threads), ("thread_tokens", choice.thread_tokens)]);
-                    reached.extend([("thread_quads", choice.thread_quads)]);
+                    reached.insert(("threads of linear", choice.threads));
+                    reached.insert(("thread_tokens", choice.thread_tokens));
+                    reached.insert(("thread_quads", choice.thread_quads));
                     reached.insert(("splits of linear", choice.splits));
                     reached.extend(match choice.way {
                         LinearWay::Tiled { depth } => vec![("depth", depth)],
@@ -138,7 +142,11 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         }
     }
     for (knob, values) in [
-        ("quads", &[1, 2, 4, 8][..]),
+        ("threads", &[64, 128, 256][..]),
+        ("quads", &[1, 2, 4, 8]),
+        ("columns", &[4, 8, 16]),
+        ("groups", &[1, 2, 4]),
+        ("outer threads", &[64, 128, 256]),
         ("expand_quads", &[1, 2, 4]),
         ("summed_columns", &[1, 2, 4, 8]),
         ("slices", &[1, 2, 3]),
@@ -147,7 +155,7 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         ("separate", &[0, 1]),
         ("splits", &[1, 2, 3, 5]),
         ("staged in several", &[0, 1]),
-        ("threads", &[64, 128, 256]),
+        ("threads of linear", &[64, 128, 256]),
         ("thread_tokens", &[1, 2, 4, 8, 16, 32]),
         ("thread_quads", &[1, 2]),
         ("splits of linear", &[1, 2, 3, 4, 5]),

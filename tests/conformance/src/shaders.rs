@@ -1,5 +1,5 @@
-//! Every shader by itself: compiled by devices that run nothing, and written to files, as wgpu gives it
-//! to each driver, for the compilers of other platforms.
+//! Every shader separately: compiled by devices that run nothing, and written to files for the compilers of
+//! other platforms, in the translations that wgpu gives to each driver.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::permutations::translate::{translate, validate};
 use crate::permutations::{permutations, with_subgroups};
 use crate::suite::Plan;
 
-/// Shaders with names, in an order that does not change.
+/// Shaders with names, in a fixed order.
 fn named(shaders: Vec<Shader>, suffix: &str) -> Vec<(String, Shader)> {
     let mut shaders: Vec<_> = shaders.into_iter().map(|shader| (shader.source(), shader)).collect();
     shaders.sort_by(|(a, _), (b, _)| (a.label, &a.wgsl).cmp(&(b.label, &b.wgsl)));
@@ -32,8 +32,8 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader; the names of those with
-/// subgroup operations, which not every compiler knows, have `_subgroups_` in them.
+/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader. The names of shaders
+/// with subgroup operations, which not every compiler knows, contain `_subgroups_`.
 pub fn write(folder: &Path) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let save = |name: &str, extension: &str, contents: &[u8]| {

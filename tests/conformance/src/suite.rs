@@ -1,4 +1,4 @@
-//! The trials, and the records they leave.
+//! The trials, and the records of their results.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,7 @@ use crate::{Options, cases, goldens, job, properties, random, robustness, selfch
 /// What a trial does.
 pub type Run = Box<dyn FnOnce() -> Result<Option<Distribution>, Failure> + Send>;
 
-/// A trial before it is given to the harness: name, seed to replay it, and what it does.
+/// A trial before the harness gets it: its name, its seed for a replay, and what it does.
 pub struct Plan {
     pub name: String,
     pub kernel: &'static str,
@@ -44,8 +44,8 @@ impl Plan {
 pub struct Suite {
     identities: Vec<Identity>,
     records: Mutex<Vec<Record>>,
-    /// Held while a trial runs on GL: wgpu panics where a thread waits a second for the one GL context, which
-    /// another may need longer to compile.
+    /// Locked while a trial runs on GL. wgpu panics if a thread waits for the one GL context longer than a
+    /// second, and another thread may need longer to compile.
     gl: Mutex<()>,
     begin: Instant,
     fail_fast: bool,
@@ -76,7 +76,7 @@ impl Suite {
             Err(Failure::Failed(format!("panic: {text}")))
         });
         let outcome = match outcome {
-            // A refusal must not hide what every WebGPU device can do.
+            // A refusal must not hide a failure on what every WebGPU device can do.
             Err(Failure::Unsupported(reason)) if must_run => Err(Failure::Failed(format!(
                 "refused, although the device has WebGPU's default limits, and these suffice: {reason}"
             ))),
@@ -144,9 +144,9 @@ pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options
     trials
 }
 
-/// Takes one trial of each list in turn, from every second list backwards. Software drivers compile
-/// in one thread for each device, and keep what they compiled: so two devices share the work and meet
-/// in the middle.
+/// Takes one trial of each list in turn, from every second list backwards. Software drivers compile in one
+/// thread for each device, and cache what they compiled. So two devices share the work and meet in the
+/// middle.
 fn interleave(lists: Vec<Vec<Trial>>) -> Vec<Trial> {
     let mut lists: Vec<_> = lists.into_iter().map(VecDeque::from).collect();
     let mut trials = Vec::new();
@@ -165,7 +165,7 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     }
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
-    // Other limits change what is planned: nothing where it is chosen.
+    // Other limits change the device's plans, but not chosen ones.
     if device.identity().limits_of != ADAPTER_LIMITS {
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
     }
@@ -179,7 +179,7 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     let mut plans: Vec<Plan> = fixed.iter().flat_map(|case| case_plans(device, case)).collect();
     plans.extend(goldens::plans(device));
     plans.extend(properties::plans(device));
-    // Other limits change plans, not arithmetic: random shapes are for the adapter itself.
+    // Other limits change plans, but no arithmetic. So these run only with the adapter's own limits.
     if device.identity().limits_of == ADAPTER_LIMITS {
         plans.extend((0..u64::from(options.random)).map(|seed| random::plan(device, seed)));
         plans.extend(goldens::half_plans(device));
@@ -200,10 +200,10 @@ fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
         .collect()
 }
 
-/// Runs of a job that a speed trial times.
+/// The number of runs of a job that a speed trial times.
 const TIMED_RUNS: u32 = 10;
 
-/// The speed mode: wall-clock time of a submission, of cases that are planned as the device is.
+/// The speed mode: wall-clock time of a submission, for the cases with the device's own plans.
 fn speed(device: &Arc<dyn Device>) -> Vec<Trial> {
     let timed = |case: &Case| case.inputs == Inputs::Noise && case.planning == Planning::Device;
     cases::all()
@@ -221,7 +221,7 @@ fn speed(device: &Arc<dyn Device>) -> Vec<Trial> {
                         let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;
                         let variance = nanoseconds.iter().map(|ns| (ns - mean).powi(2)).sum::<f64>()
                             / nanoseconds.len() as f64;
-                        // The harness prints it as what the mean may be off.
+                        // The harness prints `variance` as the deviation from the mean.
                         Ok(Some(Measurement { avg: mean as u64, variance: variance.sqrt() as u64 }))
                     }
                     Err(Failure::Unsupported(_)) => Ok(None),

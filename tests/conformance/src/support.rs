@@ -1,11 +1,11 @@
-//! The support listing: which cases each device can run, without running any.
+//! The support listing: the cases that each device can run, found without running any.
 
 use std::sync::Arc;
 
 use crate::cases;
 use crate::device::{Device, planner};
 
-/// Prints, for each device, every fixed case with what the device lacks for it.
+/// Prints every fixed case for each device, with what the device lacks for it.
 pub fn print(devices: &[Arc<dyn Device>]) {
     for device in devices {
         let cases = cases::all();

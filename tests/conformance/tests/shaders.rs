@@ -1,6 +1,6 @@
-//! Every kind of shader the library generates, through naga and without a device: it validates,
-//! translates to every backend's language, keeps to WebGPU's default limits, binds what the host
-//! says it binds, and has only loops that end.
+//! Every kind of shader that the library generates, through naga and without a device. Each shader validates,
+//! translates to every backend's language, keeps to WebGPU's default limits, has the bindings that the host
+//! binds, and has only loops that end.
 
 use std::collections::HashMap;
 
@@ -21,9 +21,8 @@ fn valid(shader: &Shader) -> (Module, ModuleInfo) {
     validate(&shader.source().wgsl).unwrap_or_else(|error| panic!("{shader:?}: {error}"))
 }
 
-/// The shaders of every plan that a tuner may choose, at some ranks and numbers of experts, and what the
-/// plan says of their workgroup memory. Apart from `permutations`, whose shaders all tools compile: these
-/// differ from them in constants.
+/// The shaders of every plan that a tuner may choose, at some ranks and numbers of experts, and the plan's
+/// workgroup memory. They differ in constants from `permutations`, the shaders that all tools compile.
 fn candidates() -> HashMap<Shader, u64> {
     let write = WriteMode::Overwrite;
     let [x, parameters, y] = [Element::F32; 3];
@@ -59,7 +58,7 @@ fn candidates() -> HashMap<Shader, u64> {
     shaders
 }
 
-/// Every shader that is checked here.
+/// Every shader that these tests check.
 fn all() -> Vec<Shader> {
     let mut shaders = permutations();
     shaders.extend(with_subgroups());
@@ -75,12 +74,12 @@ fn every_shader_translates_to_every_backend() {
     for shader in plain.into_iter().chain(subgroups) {
         let translations = translate(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?} to {error}"));
         for (extension, contents) in translations {
-            assert!(!contents.is_empty(), "{shader:?} is nothing in .{extension}");
+            assert!(!contents.is_empty(), "{shader:?} has an empty .{extension}");
         }
     }
 }
 
-/// naga's HLSL overlooks the others, and DX12 then refuses the shader.
+/// naga's HLSL overlooks built-ins in structs, and DX12 then refuses the shader.
 #[test]
 fn subgroup_built_ins_are_arguments_by_themselves() {
     let is_subgroups = |binding: &Option<naga::Binding>| {
@@ -97,7 +96,7 @@ fn subgroup_built_ins_are_arguments_by_themselves() {
         let (module, _) = valid(&shader);
         let arguments = &module.entry_points[0].function.arguments;
         let mut found = arguments.iter().filter(|argument| is_subgroups(&argument.binding));
-        assert!(found.next().is_some(), "{shader:?} does not know its subgroup");
+        assert!(found.next().is_some(), "{shader:?} has no subgroup built-in");
         for argument in arguments {
             if let TypeInner::Struct { members, .. } = &module.types[argument.ty].inner {
                 let hidden = members.iter().find(|member| is_subgroups(&member.binding));
@@ -179,8 +178,8 @@ fn plans_know_their_workgroup_memory() {
     }
 }
 
-/// The condition under which wgpu's loop countdown may be off: every loop counts an unsigned local
-/// up by a positive constant, below a bound that the loop does not change.
+/// The condition under which wgpu's loop countdown may be off: every loop counts a local unsigned variable up
+/// by a positive constant, to a bound that the loop does not change.
 #[test]
 fn every_loop_ends() {
     let mut loops = 0;
@@ -204,7 +203,7 @@ fn check_loops(module: &Module, function: &Function, block: &Block, loops: &mut 
         let name = function.name.as_deref().unwrap_or("main");
         let fail = |why: &str| -> ! { panic!("a loop of {name} in {shader:?} {why}") };
         assert!(break_if.is_none());
-        // for (..; counter < bound; ..) begins with: if counter < bound {} else { break }
+        // `for (..; counter < bound; ..)` begins with `if counter < bound {} else { break }`.
         let Some(Statement::If { condition, accept, reject }) =
             body.iter().find(|statement| !matches!(statement, Statement::Emit(_)))
         else {
@@ -273,7 +272,7 @@ fn stores(block: &Block, found: &mut Vec<(Handle<Expression>, Handle<Expression>
     }
 }
 
-/// The pointers to variables that an expression loads, following what bounds are made of.
+/// The variables that an expression loads. It follows the kinds of expressions that bounds consist of.
 fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expression>> {
     match function.expressions[expression] {
         Expression::Load { pointer } => vec![pointer],
@@ -284,7 +283,7 @@ fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expr
         Expression::Math { arg, arg1, arg2: None, .. } => {
             [Some(arg), arg1].into_iter().flatten().flat_map(|arg| loads(function, arg)).collect()
         }
-        // Fixed before the loop starts.
+        // These are fixed before the loop starts.
         Expression::Literal(_)
         | Expression::Constant(_)
         | Expression::FunctionArgument(_)

@@ -1,5 +1,5 @@
-// result = OPERATION, one thread per element: `at` is the element, `gate` its row's entry in column
-// `expert` of a rows x experts matrix.
+// result = OPERATION, one thread per element. `at` is the index of the element, `gate` that of its row's
+// entry in column `expert` of a rows x experts matrix.
 // Grid: x = columns / 64, y and z = rows (folded).
 struct Dims { rows: u32, columns: u32, inner: u32, expert: u32, experts: u32, factor: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;

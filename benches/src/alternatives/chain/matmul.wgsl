@@ -1,4 +1,4 @@
-// C (+)= op(A) op(B), one thread per element of C, as a first version would be written.
+// C (+)= op(A) op(B), one thread per element of C, as one would write a first version.
 // TRANSPOSE_A: A is stored inner x rows; TRANSPOSE_B: B is stored columns x inner.
 // Grid: x = columns / 64, y and z = rows (folded).
 struct Dims { rows: u32, columns: u32, inner: u32, expert: u32, experts: u32, factor: f32 }

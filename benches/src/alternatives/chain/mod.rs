@@ -1,6 +1,6 @@
-//! The obvious alternative: the operations of the released HydraLoRA code, one after the other, each
-//! a simple dispatch with one thread per output. Every expert applies A anew, as that code does, and
-//! keeps what autograd would keep.
+//! The obvious alternative: the operations of the released HydraLoRA code, one after the other, each as a
+//! simple dispatch with one thread per output. Like that code, it applies A anew for every expert, and keeps
+//! what autograd would keep.
 
 use bytemuck::{Pod, Zeroable};
 use hydralora::device::Gpu;
@@ -21,7 +21,7 @@ struct Dims {
     factor: f32,
 }
 
-/// How a matrix product takes its factors, and whether it adds to its result.
+/// The transposed factors of a matrix product, and whether it adds to its result.
 #[derive(Clone, Copy, PartialEq)]
 enum Product {
     /// A B^T
@@ -36,7 +36,7 @@ enum Product {
 struct Operations<'a>(Recorder<'a>);
 
 impl<'a> Operations<'a> {
-    /// With wgpu's own checks, as an application would.
+    /// With wgpu's own checks, as in an application.
     fn new(gpu: &'a Gpu) -> Self {
         Self(Recorder::new(gpu, Checks::ALL))
     }
@@ -47,13 +47,13 @@ impl<'a> Operations<'a> {
         self.0.dispatch(wgsl, &[bytemuck::bytes_of(&dims)], &bindings, grid);
     }
 
-    /// A thread for each element of a rows x columns matrix.
+    /// Dispatches a thread for each element of a rows x columns matrix.
     fn dispatch_matrix(&mut self, wgsl: String, dims: Dims, buffers: [&wgpu::Buffer; 3]) {
         let [y, z] = fold(dims.rows);
         self.dispatch(wgsl, dims, buffers, [dims.columns.div_ceil(64), y, z]);
     }
 
-    /// A product of `[rows, columns, inner]`; `buffers` are A, B and the result.
+    /// A product of shape `[rows, columns, inner]`. `buffers` are A, B and the result.
     fn matmul(&mut self, product: Product, [rows, columns, inner]: [u32; 3], buffers: [&wgpu::Buffer; 3]) {
         let transpose_a = matches!(product, Product::TransposedBy { .. });
         let transpose_b = product == Product::ByTransposed;
@@ -70,13 +70,13 @@ impl<'a> Operations<'a> {
         self.dispatch_matrix(wgsl, dims, buffers);
     }
 
-    /// `buffers` are `left`, `right` and `result` of the operation's text.
+    /// `buffers` are `left`, `right` and `result` in the operation's text.
     fn elementwise(&mut self, operation: &str, dims: Dims, buffers: [&wgpu::Buffer; 3]) {
         let wgsl = include_str!("elementwise.wgsl").replace("OPERATION", operation);
         self.dispatch_matrix(wgsl, dims, buffers);
     }
 
-    /// `operation` is a function of rows.wgsl.
+    /// `operation` is the name of a function in rows.wgsl.
     fn rows(&mut self, operation: &str, dims: Dims, buffers: [&wgpu::Buffer; 3]) {
         let wgsl = include_str!("rows.wgsl").replace("OPERATION", operation);
         self.dispatch(wgsl, dims, buffers, [dims.rows.div_ceil(64), 1, 1]);
@@ -87,7 +87,7 @@ impl<'a> Operations<'a> {
     }
 }
 
-/// The input router of the chain, if its layer has one.
+/// The chain's router, if its layer has one, and its results.
 struct Gate {
     /// experts x `d_in`
     router: wgpu::Buffer,
@@ -108,7 +108,7 @@ pub struct LayerChain {
     pub dx: wgpu::Buffer,
     /// rank x `d_in`
     pub da: wgpu::Buffer,
-    /// experts x `d_in`, where the layer has a router
+    /// experts x `d_in`, if the layer has a router
     pub drouter: Option<wgpu::Buffer>,
     /// `d_out` x rank, per expert
     pub db: Vec<wgpu::Buffer>,
@@ -205,14 +205,14 @@ impl LayerChain {
         Ok(Self { forward, backward: record.finish(), y, dx, da, drouter, db })
     }
 
-    /// The most iterations that a thread of the chain loops for.
+    /// The most iterations of a thread's loop in the chain.
     pub fn loop_iterations(config: &Config, tokens: u32) -> u64 {
         let Config { d_in, d_out, rank, experts, .. } = *config;
         u64::from(d_in.max(d_out).max(tokens).max(rank)).max(3 * u64::from(experts))
     }
 }
 
-/// AdamW as PyTorch's plain loop does it: a dispatch for each operation on a parameter.
+/// AdamW like PyTorch's plain loop: a dispatch for each operation on a parameter.
 pub fn adamw(gpu: &Gpu, elements: u32, hyper: &AdamWHyper, learning_rate: f32) -> Result<Dispatches, Error> {
     let columns = 4096;
     assert_eq!(elements % columns, 0, "the bench's shapes are multiples of {columns}");

@@ -1,5 +1,5 @@
-// One thread per row of short rows: softmax, its backward, and the inner products behind a gate's
-// gradient.
+// One thread for each of many short rows: softmax, its backward, and the inner products for the gradient of a
+// gate.
 // Grid: x = rows / 64.
 struct Dims { rows: u32, columns: u32, inner: u32, expert: u32, experts: u32, factor: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -18,7 +18,7 @@ fn softmax(row: u32) {
     }
 }
 
-// result = left * (right - sum(left * right)), left being the softmax
+// result = left * (right - sum(left * right)), where left is the softmax
 fn softmax_backward(row: u32) {
     var mean = 0.0;
     for (var i = 0u; i < dims.columns; i++) { mean += left[row * dims.columns + i] * right[row * dims.columns + i]; }

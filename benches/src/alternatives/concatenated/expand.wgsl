@@ -7,7 +7,7 @@ struct Dims { width: u32, matrix: u32, slice_vecs: u32, rows: u32 }
 @group(0) @binding(2) var<storage, read> parameters: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
 
-// [row of those staged][quad], each a vec4 over four tokens.
+// [staged row][quad]: each vec4 has the coefficients of four tokens.
 var<workgroup> tile: array<vec4<f32>, STAGED_ROWS * QUADS>;
 var<private> first_token: u32;
 

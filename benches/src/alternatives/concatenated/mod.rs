@@ -194,6 +194,7 @@ impl Form {
         let parts = lanes / shuffled;
         let consts = [
             ("QUADS", quads),
+            ("GROUPS", 1),
             ("LANES", lanes),
             ("PASS_COLUMNS", pass_columns),
             ("SUMMED_COLUMNS", pass_columns),
@@ -288,7 +289,7 @@ impl Form {
         ] {
             let rows = z_rows.div_ceil(z_rows.div_ceil(most_rows)).next_multiple_of(4);
             let wgsl = text(
-                &[("ROWS_x", rows)],
+                &[("ROWS_x", rows), ("TOKENS_AT_ONCE", 1)],
                 &[
                     "const ACCUMULATE = false;",
                     &access("x", width, Read),

@@ -1,4 +1,4 @@
-// G = Z^T X for one block of the gradients, with the library's own outer.
+// G = Z^T X for one block of the gradients, with the library's own outer product.
 // Bindings: 0 dims, 1 x (tokens x width), 2 z (tokens x rows), 3 gradients (copies of the layout);
 // group 1 has the batch.
 // Grid: x = blocks, y = token splits.

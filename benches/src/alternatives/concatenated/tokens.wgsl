@@ -1,5 +1,5 @@
-// What lies between the concatenated form's products, each a dispatch of its own.
-// Bindings: 0 dims, 1 and 2 what is read, 3 what is written; group 1 has the batch.
+// The operations between the concatenated form's products, each a separate dispatch.
+// Bindings: 0 dims, 1 and 2 inputs, 3 the result; group 1 has the batch.
 // Grid: x and y = rows of the result / 64 (folded).
 struct Dims { scaling: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -7,10 +7,10 @@ struct Dims { scaling: f32 }
 @group(0) @binding(2) var<storage, read> right: array<f32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
 
-// ROUTED is EXPERTS, or 0 where a layer has no router.
+// ROUTED is EXPERTS, or 0 if the layer has no router.
 const STATE = RANK + ROUTED;
 
-// right = [h, w], of which `row` is a token's.
+// right = [h, w], starting at `row` for a token.
 fn weight(row: u32, expert: u32) -> f32 {
     if (ROUTED == 0u) { return 1.0; }
     return right[row + RANK + expert];

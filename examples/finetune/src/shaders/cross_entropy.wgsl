@@ -1,4 +1,4 @@
-// cross_entropy: each token's loss, and the gradient of their mean in place of the logits.
+// cross_entropy: the loss of each token. The gradient of the mean loss replaces the logits.
 //
 //   losses[t] = log(sum_c exp(logits[t][c])) - logits[t][byte[t]]
 //   logits[t][c] := (softmax(logits[t])[c] - (c == byte[t])) / tokens
@@ -8,7 +8,7 @@
 //   1  logits   tokens x 256 f32; replaced by the gradient
 //   2  losses   tokens f32, in nats; written
 // Grid: x = tokens. Workgroup: 64 threads, a vec4 of the token's row each.
-// Workgroup memory: `lanes`. Sums are trees of fixed shape, so that equal input gives equal bits.
+// Workgroup memory: `lanes`. Sums are trees of a fixed shape, so that equal inputs give equal bits.
 
 @group(0) @binding(0) var<storage, read> windows: array<u32>;
 @group(0) @binding(1) var<storage, read_write> logits: array<vec4<f32>>;

@@ -14,7 +14,7 @@
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let value = y[id.x];
     let u = 0.7978845608 * (value + 0.044715 * value * value * value);
-    // tanh is 1 in f32 from 10 on, and some drivers give NaN for large arguments.
+    // In f32 tanh is 1 from 10 on, and some drivers return NaN for large arguments.
     let t = tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0)));
     a[id.x] = 0.5 * value * (1.0 + t);
 }

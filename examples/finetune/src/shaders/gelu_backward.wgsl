@@ -1,4 +1,4 @@
-// gelu_backward: the gradient at gelu's output becomes the gradient at its input, in place.
+// gelu_backward: turns the gradient at gelu's output into that at its input, in place.
 //
 //   g *= (1 + t) / 2 + y / 2 * (1 - t^2) * du/dy
 //   t = tanh(u),  u = sqrt(2 / pi) * (y + 0.044715 y^3)
@@ -17,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let square = value * value;
     let u = 0.7978845608 * value * (1.0 + 0.044715 * square);
     let slope = 0.7978845608 * (1.0 + 0.134145 * square);
-    // tanh is 1 in f32 from 10 on, and some drivers give NaN for large arguments.
+    // In f32 tanh is 1 from 10 on, and some drivers return NaN for large arguments.
     let t = tanh(clamp(u, vec4<f32>(-10.0), vec4<f32>(10.0)));
     g[id.x] *= 0.5 * (1.0 + t) + 0.5 * value * (1.0 - t * t) * slope;
 }

@@ -15,18 +15,18 @@ pub struct AdamWStep {
     pub learning_rate: f32,
 }
 
-/// The name of a tensor of the buffer with this number: of the first, as operations call it.
+/// The name of a tensor of the buffer with this number. The first buffer has the operation's own names.
 pub fn of_buffer(name: &str, buffer: usize) -> String {
     if buffer == 0 { name.to_owned() } else { format!("{name} {buffer}") }
 }
 
 impl AdamWStep {
-    /// The tensor of this step's gradients.
+    /// The name of the tensor with this step's gradients.
     pub fn gradients(&self, buffer: usize) -> String {
         of_buffer(&format!("gradients of step {}", self.step), buffer)
     }
 
-    /// The tensor of what it leaves when it clips.
+    /// The name of the tensor with this step's status, which it writes if it clips.
     pub fn status(&self) -> String {
         format!("status of step {}", self.step)
     }

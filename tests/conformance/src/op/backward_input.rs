@@ -1,4 +1,4 @@
-//! `backward_input`: dx, where wanted, and `[dh, dl]`.
+//! `backward_input`: dx, if wanted, and `[dh, dl]`.
 
 use hydralora::{BackwardInputOptions, Config, twin};
 

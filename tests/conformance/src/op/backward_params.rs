@@ -1,4 +1,4 @@
-//! `backward_params`: the gradients of every parameter, packed.
+//! `backward_params`: the packed gradients of all parameters.
 
 use hydralora::twin::{self, Activations};
 use hydralora::{BackwardParamsOptions, Config};

@@ -1,5 +1,5 @@
-//! The library's operations as the suite runs them: prepared on a device through the public API,
-//! recorded for a device that is not wgpu's, and computed by their twins.
+//! The library's operations as the suite runs them: prepared on a device through the public API, recorded for
+//! a device that is not wgpu's, and computed by their twins.
 
 mod adamw;
 mod backward_input;
@@ -18,7 +18,7 @@ use hydralora::{
 
 use crate::job::Values;
 
-/// How an operation's tensors are stored; what belongs to training is f32.
+/// The element types of an operation's tensors. The state of training is always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elements {
     /// x and g.
@@ -41,30 +41,31 @@ pub type Prepared = Box<dyn Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>>
 
 /// One operation of a job.
 pub trait Op: Send + Sync {
-    /// Prepares it through the library's API.
+    /// Prepares the operation through the library's API.
     fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error>;
 
-    /// The same as data.
+    /// Plans the operation, and returns it as data.
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error>;
 
-    /// What a tuning table knows it by: layer, tokens and operation, where there is something to choose.
+    /// The operation's key in a tuning table: layer, tokens and operation. None if there is nothing to
+    /// choose.
     fn tuned(&self) -> Option<(Config, u32, Operation)> {
         None
     }
 
-    /// Computes what it reads and writes among `values`.
+    /// Reads the operation's inputs from `values`, and writes its results there.
     fn twin(&self, values: &mut Values);
 }
 
-/// A recording, and what a job has for it.
+/// A recording, and how to run it with a job's tensors.
 #[derive(Debug)]
 pub struct Planned {
     pub recording: Recording,
-    /// The job's names for the recording's tensors, in their order.
+    /// The job's names for the recording's tensors, in the recording's order.
     pub names: Vec<String>,
-    /// The tokens that it is run for.
+    /// The number of tokens to run it for.
     pub tokens: u32,
-    /// What the uniform of group 1 holds.
+    /// The contents of the uniform in group 1.
     pub varying: Vec<u8>,
 }
 
@@ -74,7 +75,7 @@ pub struct LayerOp {
     pub operation: Operation,
     pub config: Config,
     pub tokens: u32,
-    /// For how many tokens more it is prepared.
+    /// The capacity beyond `tokens` that it is prepared for.
     pub room: u32,
 }
 
@@ -83,7 +84,7 @@ impl LayerOp {
         Self { operation, config, tokens, room: 0 }
     }
 
-    /// Exactly one plan where there is no room: the one that is under test.
+    /// Without room there is exactly one plan: the one under test.
     fn capacity(&self) -> Capacity {
         let plans = if self.room == 0 { Plans::One } else { Plans::Several };
         Capacity { tokens: self.tokens + self.room, plans }
@@ -93,11 +94,9 @@ impl LayerOp {
 impl Op for LayerOp {
     fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
         let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
-        let operands = prepared.recordings().flat_map(|recording| &recording.tensors);
-        let mut tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
-        // Several plans bind the same ones.
-        tensors.sort_by_key(|(name, _)| *name);
-        tensors.dedup_by_key(|(name, _)| *name);
+        // All recordings of an operation take the same tensors.
+        let operands = prepared.recordings().last().into_iter().flat_map(|recording| &recording.tensors);
+        let tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
         let bound = prepared.bind(&tensors)?;
         let batch = Batch::new(kernels, self.tokens)?;
         Ok(Box::new(move |pass| bound.encode(pass, &batch)))
@@ -129,12 +128,12 @@ fn read<'a>(values: &'a Values, name: &str) -> &'a [Approx] {
     values.get(name).unwrap_or_else(|| panic!("the twin needs {name}"))
 }
 
-/// What a written tensor held before, if it is added to.
+/// The contents of a written tensor before the operation, if the operation adds to it.
 fn before<'a>(values: &'a Values, name: &str, write: WriteMode) -> Option<&'a [Approx]> {
     (write == WriteMode::Accumulate).then(|| read(values, name))
 }
 
-/// Rows `[first, second]`, as kernels keep per-token state; for one expert the first alone.
+/// Rows `[first, second]`, the layout of per-token state; with one expert, only `first`.
 fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Approx> {
     if config.experts == 1 {
         return first.to_vec();
@@ -143,7 +142,7 @@ fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Appro
     first.chunks(rank).zip(second.chunks(experts)).flat_map(|(a, b)| [a, b].concat()).collect()
 }
 
-/// The two parts of rows `[first, second]`; one expert's second is `only`.
+/// The two parts of rows `[first, second]`. With one expert, every element of the second part is `only`.
 fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Vec<Approx>) {
     let rank = config.rank as usize;
     if config.experts == 1 {
@@ -157,13 +156,13 @@ fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Ve
     })
 }
 
-/// The matrices in a packed buffer of the job's.
+/// Unpacks the matrices in one of the job's packed buffers.
 pub fn unpack(config: &Config, packed: &[Approx]) -> Adapter<Approx> {
     let layout = config.layout().expect("a valid configuration");
     layout.unpack(packed).expect("a packed buffer of the layout's length")
 }
 
-/// The packed form of matrices; padding is exactly zero.
+/// Packs matrices. Padding is exactly zero.
 pub fn pack(config: &Config, matrices: &Adapter<Approx>) -> Vec<Approx> {
     let layout = config.layout().expect("a valid configuration");
     layout.pack(matrices).expect("matrices of the configuration's shapes")

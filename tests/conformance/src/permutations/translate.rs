@@ -64,8 +64,8 @@ fn hlsl(module: &Module, info: &ModuleInfo) -> Result<String, hlsl::Error> {
         // naga writes these shaders no differently for model 6.0, which DXC is given.
         shader_model: hlsl::ShaderModel::V5_1,
         restrict_indexing: true,
-        // Where wgpu puts the size of the grid, for which HLSL has no word.
-        special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
+        // The size of the grid, for which HLSL has no word, comes after the groups, as wgpu puts it.
+        special_constants_binding: Some(hlsl::BindTarget { space: groups(module), ..Default::default() }),
         zero_initialize_workgroup_memory: false,
         force_loop_bounding: false,
         ..Default::default()
@@ -73,6 +73,12 @@ fn hlsl(module: &Module, info: &ModuleInfo) -> Result<String, hlsl::Error> {
     let mut text = String::new();
     hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions::default()).write(module, info, None)?;
     Ok(text)
+}
+
+/// How many bind groups a shader has.
+fn groups(module: &Module) -> u8 {
+    let groups = module.global_variables.iter().filter_map(|(_, global)| Some(global.binding?.group + 1));
+    groups.max().unwrap_or(0).try_into().unwrap_or(u8::MAX)
 }
 
 /// naga checks no bounds in GLSL but those of images.
