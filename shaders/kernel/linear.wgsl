@@ -43,6 +43,20 @@ var<workgroup> source_tile: array<vec4<f32>, TILE_TOKENS * DEPTH>;
 // [element of the four at k][k][quad], vec4s along the target columns.
 var<workgroup> weight_tile: array<vec4<f32>, 4u * DEPTH * PITCH>;
 
+alias Sums = array<vec4<f32>, THREAD_TOKENS * THREAD_QUADS>;
+
+// Stores the sums of one of a thread's tokens, of which the first is at `first_row`, from the vec4 `first_c` of
+// target columns on.
+fn store_token(token: u32, split: u32, first_row: u32, first_c: u32, sums: ptr<function, Sums>) {
+    let row = first_row + ROW_THREADS * token;
+    for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+        let c = first_c + COLUMN_THREADS * quad;
+        if (row < batch_tokens() && c < target_vecs()) {
+            finish(split, row, c, (*sums)[token * THREAD_QUADS + quad]);
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -59,7 +73,7 @@ fn main(
     let row = local / COLUMN_THREADS;
     let column = local % COLUMN_THREADS;
 
-    var sums: array<vec4<f32>, THREAD_TOKENS * THREAD_QUADS>;
+    var sums: Sums;
     for (var item = 0u; item < THREAD_TOKENS * THREAD_QUADS; item++) {
         sums[item] = vec4<f32>(0.0);
     }
@@ -107,13 +121,21 @@ fn main(
         }
         workgroupBarrier();
     }
-    for (var token = 0u; token < THREAD_TOKENS; token++) {
-        let target_row = first_token + row + ROW_THREADS * token;
-        for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-            let c = first_quad + column + COLUMN_THREADS * quad;
-            if (target_row < batch_tokens() && c < target_vecs()) {
-                finish(split, target_row, c, sums[token * THREAD_QUADS + quad]);
-            }
-        }
+    // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the loop, and
+    // then sums are no registers.
+    let c = first_quad + column;
+    store_token(0u, split, first_token + row, c, &sums);
+    if (THREAD_TOKENS > 1u) {
+        store_token(1u, split, first_token + row, c, &sums);
+    }
+    if (THREAD_TOKENS > 2u) {
+        store_token(2u, split, first_token + row, c, &sums);
+        store_token(3u, split, first_token + row, c, &sums);
+    }
+    if (THREAD_TOKENS > 4u) {
+        store_token(4u, split, first_token + row, c, &sums);
+        store_token(5u, split, first_token + row, c, &sums);
+        store_token(6u, split, first_token + row, c, &sums);
+        store_token(7u, split, first_token + row, c, &sums);
     }
 }

@@ -48,6 +48,11 @@ fn coefficient(index: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), load_source(token, min(k, end_k - 1u)), k < end_k);
 }
 
+// Loads a block of W0 for the vec4 `c + quad` of target columns.
+fn load_weights(step: u32, quad: u32, c: u32, k: u32, end: u32, weights: ptr<function, Weights>) {
+    (*weights)[step][quad] = weight_block(min(c + quad, target_vecs() - 1u), k, end);
+}
+
 // Adds the products with GROUP tokens of the source, which begin at `index` of coefficient().
 fn multiply(index: u32, local: u32, weights: Weights, sums: ptr<function, Sums>) {
     var held: array<vec4<f32>, HELD>;
@@ -74,19 +79,37 @@ fn multiply(index: u32, local: u32, weights: Weights, sums: ptr<function, Sums>)
     }
 }
 
+// Stores the sums of a token whose row is `row`, from the vec4 `c` of target columns on.
+fn store_token(token: u32, split: u32, row: u32, c: u32, sums: ptr<function, Sums>) {
+    for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+        if (row < batch_tokens() && c + quad < target_vecs()) {
+            finish(split, row, c + quad, (*sums)[token][quad]);
+        }
+    }
+}
+
 // Stores the sums of GROUP tokens from `token_begin` of the tile on.
 fn store(token_begin: u32, split: u32, first_quad: u32, local: u32, sums: ptr<function, Sums>) {
     let column = local / LANES;
     let lane = local % LANES;
     let first_row = first_token + token_begin;
     if (LANES == 1u) {
-        for (var token = 0u; token < GROUP; token++) {
-            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                let c = first_quad + column * THREAD_QUADS + quad;
-                if (first_row + token < batch_tokens() && c < target_vecs()) {
-                    finish(split, first_row + token, c, (*sums)[token][quad]);
-                }
-            }
+        // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the loop,
+        // and then sums are no registers.
+        let c = first_quad + column * THREAD_QUADS;
+        store_token(0u, split, first_row, c, sums);
+        if (GROUP > 1u) {
+            store_token(1u, split, first_row + 1u, c, sums);
+        }
+        if (GROUP > 2u) {
+            store_token(2u, split, first_row + 2u, c, sums);
+            store_token(3u, split, first_row + 3u, c, sums);
+        }
+        if (GROUP > 4u) {
+            store_token(4u, split, first_row + 4u, c, sums);
+            store_token(5u, split, first_row + 5u, c, sums);
+            store_token(6u, split, first_row + 6u, c, sums);
+            store_token(7u, split, first_row + 7u, c, sums);
         }
     } else {
         workgroupBarrier();
@@ -138,9 +161,12 @@ fn main(
     for (var first_k = split_begin(split); first_k < end; first_k += STEP * LANES) {
         var weights: Weights;
         for (var step = 0u; step < STEP; step++) {
-            for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                let c = min(first_quad + column * THREAD_QUADS + quad, target_vecs() - 1u);
-                weights[step][quad] = weight_block(c, first_k + step * LANES + lane, end);
+            let c = first_quad + column * THREAD_QUADS;
+            let k = first_k + step * LANES + lane;
+            // Not a loop, as in store().
+            load_weights(step, 0u, c, k, end, &weights);
+            if (THREAD_QUADS > 1u) {
+                load_weights(step, 1u, c, k, end, &weights);
             }
         }
         let index = (first_k + lane) * THREAD_TOKENS;

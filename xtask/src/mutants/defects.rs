@@ -789,8 +789,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "linear_direct without the lanes' vec4s",
         "kernel/linear_direct.wgsl",
-        "weight_block(c, first_k + step * LANES + lane, end)",
-        "weight_block(c, first_k + step * LANES, end)",
+        "let k = first_k + step * LANES + lane;",
+        "let k = first_k + step * LANES;",
     ),
     defect(
         "linear_direct step repeated",
@@ -809,6 +809,30 @@ pub(super) const DEFECTS: &[Defect] = &[
         "kernel/linear_direct.wgsl",
         "multiply(index + 8u,",
         "multiply(index,",
+    ),
+    defect(
+        "linear_direct last token of eight stored in another's place",
+        "kernel/linear_direct.wgsl",
+        "store_token(7u, split, first_row + 7u,",
+        "store_token(7u, split, first_row + 6u,",
+    ),
+    defect(
+        "linear_direct second vec4 of a token stored in the first's place",
+        "kernel/linear_direct.wgsl",
+        "finish(split, row, c + quad, (*sums)[token][quad])",
+        "finish(split, row, c, (*sums)[token][quad])",
+    ),
+    defect(
+        "linear_direct weights of the first vec4 repeated",
+        "kernel/linear_direct.wgsl",
+        "load_weights(step, 1u, c,",
+        "load_weights(step, 1u, c - 1u,",
+    ),
+    defect(
+        "linear's last token of eight stored in another's place",
+        "kernel/linear.wgsl",
+        "let row = first_row + ROW_THREADS * token;",
+        "let row = first_row + ROW_THREADS * min(token, 6u);",
     ),
     defect(
         "linear_direct fourth array of tokens not stored",
