@@ -312,6 +312,8 @@ fn choices(cases: &mut Vec<Case>) {
             let case = Case::new(operation, Shape::new(33, [1540, 1100], [9, 3]));
             cases.push(case.accumulating().planned_for(Planning::Chosen(Some(choice), None)));
         }
+    }
+    for threads in [128, 256] {
         let outer = OuterChoice { threads, rows: 12, splits: 2, ..OuterChoice::default() };
         let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(133, [516, 260], [9, 3]));
         cases.push(case.planned_for(Planning::Chosen(None, Some(outer))));

@@ -283,6 +283,7 @@ fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expr
         Expression::Math { arg, arg1, arg2: None, .. } => {
             [Some(arg), arg1].into_iter().flatten().flat_map(|arg| loads(function, arg)).collect()
         }
+        Expression::AccessIndex { base, .. } => loads(function, base),
         // These are fixed before the loop starts.
         Expression::Literal(_)
         | Expression::Constant(_)
