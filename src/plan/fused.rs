@@ -166,7 +166,14 @@ impl FusedProblem {
         let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
         let broadcast_lanes = if broadcast { device.broadcast_lanes() } else { 1 };
         let most_step = if broadcast { (broadcast_lanes / expand_quads).max(1) } else { MOST_STEP };
-        let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let whole = |most: u32| (1..=most).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let step = match whole(most_step.min(room)) {
+            // A loop of one step is none to a compiler, and it would keep all coefficients in registers.
+            step if step == rows && 4 * expand_quads * rows > Quirks::of(device).kept_coefficients => {
+                whole(step / 2)
+            }
+            step => step,
+        };
         let staged_rows = room / step * step;
         let scratch = if self.staged { sums.max(staged_rows * quads) } else { sums };
         Tile {

@@ -79,6 +79,9 @@ pub(super) struct Quirks {
     /// Tokens whose loads `backward_params` issues together. A software driver has nothing in flight, and its
     /// loops run once more than they should.
     pub(super) tokens_at_once: u32,
+    /// Coefficients of an expand that a compiler may keep in a thread's registers, if they are the same for all
+    /// of its columns. NVIDIA's does so with any number of them, and with 256 spills 7 KiB.
+    pub(super) kept_coefficients: u32,
 }
 
 impl Quirks {
@@ -91,6 +94,7 @@ impl Quirks {
                 sizes_of_workgroups: 1,
                 passes: &[[16, 1]],
                 tokens_at_once: 1,
+                kept_coefficients: u32::MAX,
             }
         } else {
             Self {
@@ -104,6 +108,7 @@ impl Quirks {
                     &[[16, 1], [16, 2], [8, 1], [8, 2], [8, 4]]
                 },
                 tokens_at_once: 4,
+                kept_coefficients: 64,
             }
         }
     }
