@@ -1,16 +1,18 @@
 //! Measures forward, forward and backward, and a whole step, each beside two alternatives on the same inputs:
-//! a chain of simple dispatches, and the concatenated form. Run it with `cargo bench --bench kernels`.
-//! `HYDRALORA_GRID=full` measures every shape; `-- --test` runs everything once, at small shapes.
+//! a chain of simple dispatches, and the concatenated form; and the frozen layer by itself. Run it with
+//! `cargo bench --bench kernels`. `HYDRALORA_GRID=full` measures every shape; `-- --test` runs everything once,
+//! at small shapes.
 
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
-use hydralora::Kernels;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
+use hydralora::{Element, Kernels, LinearDirection};
 use hydralora_benches::contest::{Contest, Ours, Setting, Task};
+use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
 
 /// A small shape of each kind, for tests.
@@ -56,8 +58,43 @@ fn main() -> ExitCode {
             }
         }
     }
+    let frozen_shapes = if testing {
+        [LinearDirection::Forward, LinearDirection::Backward]
+            .map(|direction| frozen::Shape {
+                tokens: 3,
+                d_in: 260,
+                d_out: 68,
+                direction,
+                element: Element::F16,
+            })
+            .to_vec()
+    } else {
+        frozen::shapes()
+    };
+    for shape in &frozen_shapes {
+        match Frozen::new(&gpu, &kernels, shape) {
+            Ok(frozen) => bench_frozen(&mut criterion, &stopwatch, shape, &frozen),
+            Err(failure) => {
+                eprintln!("{shape}: {failure}");
+                wrong |= testing || !failure.is_refusal();
+            }
+        }
+    }
     criterion.final_summary();
     if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn bench_frozen(criterion: &mut Criterion, stopwatch: &Stopwatch, shape: &frozen::Shape, frozen: &Frozen) {
+    let mut group = criterion.benchmark_group(format!("linear ({})", stopwatch.clock()));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
+    let name = format!("{}, {}", shape.kernel(), shape.element);
+    group.bench_function(BenchmarkId::new(name, shape), |bencher| {
+        bencher.iter_custom(|rounds| {
+            let seconds = (0..rounds).map(|_| frozen.time(stopwatch).expect("the device runs"));
+            Duration::from_secs_f64(seconds.sum())
+        });
+    });
 }
 
 fn bench(criterion: &mut Criterion, stopwatch: &Stopwatch, shape: &Shape, contest: &Rc<Contest>) {

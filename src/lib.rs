@@ -33,8 +33,8 @@ pub use layer::{
 };
 pub use memory::Memory;
 pub use plan::{
-    Capacity, Choice, DeviceNumbers, DeviceProfile, FusedChoice, Grid, LinearChoice, OuterChoice, Plans,
-    Tile, Tuning,
+    Capacity, Choice, DeviceNumbers, DeviceProfile, FusedChoice, Grid, LinearChoice, LinearWay, OuterChoice,
+    Plans, Tile, Tuning,
 };
 pub use planner::Planner;
 pub use recording::{Operand, Recording, Slot, Step, Work};

@@ -334,7 +334,7 @@ fn check_loops(
         device.max_loop_iterations,
         match shader {
             Shader::BackwardParams(_) => "process fewer tokens at a time, or use another driver",
-            Shader::Linear(_) => "use a narrower layer, or another driver",
+            Shader::Linear(_) | Shader::LinearReduce(_) => "use a narrower layer, or another driver",
             Shader::Shrink(_) | Shader::Forward(_) | Shader::BackwardInput(_) => {
                 "use a narrower layer, a smaller rank or fewer experts, or another driver"
             }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use gpus::{GPUS, Gpu};
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions, Operation,
-    Planner, Router, WriteMode,
+    BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
+    LinearDirection, LinearOptions, Operation, Planner, Router, WriteMode,
 };
 
 /// Predict how long every kernel takes on known GPUs, and what part of the device's limit that is.
@@ -48,14 +48,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The operations of a training step that add to their results, as a layer's do.
-fn operations(element: Element) -> [Operation; 3] {
+/// The operations of a training step with their names: the adapter's add to their results, and the frozen
+/// layer's begin them.
+fn operations(element: Element) -> [(&'static str, Operation); 5] {
     let write = WriteMode::Accumulate;
     let (x, y, g) = (element, element, element);
+    let (source, weight, target) = (element, element, element);
+    let linear = |direction| LinearOptions { direction, source, weight, target, ..Default::default() };
+    let dx = Some((x, write));
     [
-        Operation::Forward(ForwardOptions { write, save: true, x, y, ..Default::default() }),
-        Operation::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)), ..Default::default() }),
-        Operation::BackwardParams(BackwardParamsOptions { write, x, g, ..Default::default() }),
+        ("forward", Operation::Forward(ForwardOptions { write, save: true, x, y, ..Default::default() })),
+        ("backward_input", Operation::BackwardInput(BackwardInputOptions { g, dx, ..Default::default() })),
+        (
+            "backward_params",
+            Operation::BackwardParams(BackwardParamsOptions { write, x, g, ..Default::default() }),
+        ),
+        ("linear", Operation::Linear(linear(LinearDirection::Forward))),
+        ("linear, backward", Operation::Linear(linear(LinearDirection::Backward))),
     ]
 }
 
@@ -97,7 +106,7 @@ fn markdown() -> Result<String, Box<dyn Error>> {
     let [d_in, d_out, rank, experts] = LAYER;
     writeln!(
         text,
-        "**{d_in}x{d_out}, r={rank}, N={experts}**, results added to. Microseconds, and in brackets the part of the limit: \
+        "**{d_in}x{d_out}, r={rank}, N={experts}**, results added to, but for the frozen layer's. Microseconds, and in brackets the part of the limit: \
          first of the plan that knows only the class of the adapter, then, where another plan is better, of the plan \
          that knows the device's numbers.\n"
     )?;
@@ -105,8 +114,8 @@ fn markdown() -> Result<String, Box<dyn Error>> {
     writeln!(text, "|---|---|---|---:|---:|---:|---:|---:|")?;
     for gpu in &GPUS {
         for element in [Element::F32, Element::F16] {
-            for operation in operations(element) {
-                write!(text, "| {} | {} | {element} |", gpu.name, operation.name())?;
+            for (name, operation) in operations(element) {
+                write!(text, "| {} | {name} | {element} |", gpu.name)?;
                 for tokens in TOKENS {
                     write!(text, " {} |", cell(gpu, &operation, &config(LAYER), tokens)?)?;
                 }
@@ -117,8 +126,8 @@ fn markdown() -> Result<String, Box<dyn Error>> {
     let tokens = FEWER_TOKENS.map(|tokens| format!("{tokens}"));
     writeln!(
         text,
-        "\n**Other layers**, f32, results added to: percent of the limit with the device's numbers known, for forward / \
-         backward_input / backward_params.\n"
+        "\n**Other layers**, f32: percent of the limit with the device's numbers known, for forward / backward_input / \
+         backward_params / linear / linear, backward.\n"
     )?;
     writeln!(text, "| GPU | layer | T={} |\n|---|---|{}", tokens.join(" | "), "---:|".repeat(tokens.len()))?;
     for gpu in &GPUS {
@@ -126,7 +135,7 @@ fn markdown() -> Result<String, Box<dyn Error>> {
             write!(text, "| {} | {d_in}x{d_out} r={rank} N={experts} |", gpu.name)?;
             for tokens in FEWER_TOKENS {
                 let profile = gpu.calibrated();
-                let percents = operations(Element::F32).map(|operation| {
+                let percents = operations(Element::F32).map(|(_, operation)| {
                     Prediction::new(&profile, &profile, &operation, &config(layer), tokens)
                         .map(|prediction| format!("{:.0}", prediction.percent()))
                 });
@@ -160,16 +169,11 @@ fn cell(gpu: &Gpu, operation: &Operation, config: &Config, tokens: u32) -> Resul
 fn print_plans() -> Result<(), hydralora::Error> {
     for gpu in &GPUS {
         for profile in [gpu.uncalibrated(), gpu.calibrated()] {
-            for operation in operations(Element::F32) {
+            for (name, operation) in operations(Element::F32) {
                 for tokens in TOKENS {
                     let recording = Planner::new(profile.clone()).plan(&operation, &config(LAYER), tokens)?;
                     let grids: Vec<_> = recording.steps.iter().map(|step| step.grid.at(tokens)).collect();
-                    println!(
-                        "{} {} T={tokens}: {:?} {grids:?}",
-                        gpu.name,
-                        operation.name(),
-                        recording.choice
-                    );
+                    println!("{} {} T={tokens}: {:?} {grids:?}", gpu.name, name, recording.choice);
                 }
             }
         }

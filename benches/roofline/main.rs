@@ -18,8 +18,11 @@ use hydralora::calibration::Calibration;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
-use hydralora::{Choice, DeviceProfile, Element, Kernels, Operation, WriteMode};
+use hydralora::{
+    Choice, Config, DeviceProfile, Element, Kernels, LinearChoice, LinearWay, Operation, Work, WriteMode,
+};
 use hydralora_benches::contest::{self, Contest, Failure, Ours, Setting, Task};
+use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
 use hydralora_benches::step::{self, StepCost};
 use kernel::Kernel;
@@ -44,7 +47,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: NonZeroUsize,
     /// What to measure besides the kernels
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "step"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "linear", "step"])]
     also: Vec<Also>,
     /// Where to write report.json, report.md and roofline.png
     #[arg(long, value_name = "FOLDER", default_value = "target/roofline")]
@@ -68,6 +71,8 @@ enum Also {
     Alternatives,
     /// How far the planner's own choice is from the best
     Tuning,
+    /// The frozen layer
+    Linear,
     /// What wgpu's checks in shaders cost
     Safety,
     /// The host's time for a training step of a whole model
@@ -150,6 +155,15 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    if also(Also::Linear) {
+        for shape in frozen::shapes() {
+            if let Err(failure) = measure.frozen(&shape, &mut copier, &mut report) {
+                eprintln!("{shape} {}: {failure}", shape.element);
+                report.refused.push(format!("{shape} {}: {failure}", shape.element));
+                wrong |= !failure.is_refusal();
+            }
+        }
+    }
     if report.kernels.is_empty() {
         return Err("no shape was measured".into());
     }
@@ -167,6 +181,17 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     plot::roofline(&options.out.join("roofline.png"), &report)?;
     println!("\n{}\nwritten to {}", report.markdown(), options.out.display());
     if wrong { Err("not everything was measured (see above)".into()) } else { Ok(()) }
+}
+
+/// What is known of a kernel before it runs.
+struct Measured {
+    shape: String,
+    kernel: String,
+    element: Element,
+    tokens: u32,
+    work: Work,
+    working_set: u64,
+    predicted: Option<f64>,
 }
 
 /// What every measurement needs.
@@ -232,6 +257,29 @@ impl Measure<'_> {
         Ok(())
     }
 
+    /// The frozen layer.
+    fn frozen(
+        &self,
+        shape: &frozen::Shape,
+        copier: &mut Copier<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let frozen = Frozen::new(self.gpu, self.kernels, shape)?;
+        let measured = Measured {
+            shape: shape.to_string(),
+            kernel: shape.kernel().to_owned(),
+            element: shape.element,
+            tokens: shape.tokens,
+            work: shape.operation().least_work(&shape.config(), shape.tokens)?,
+            working_set: frozen.working_set,
+            predicted: self.predicted(&shape.operation(), &shape.config(), shape.tokens)?,
+        };
+        let row = self.row(measured, copier, || frozen.time(self.stopwatch))?;
+        println!("{shape} {} {}: {:.3} ms", shape.element, shape.kernel(), 1e3 * row.seconds);
+        report.kernels.push(row);
+        Ok(())
+    }
+
     fn kernel(
         &self,
         shape: &Shape,
@@ -239,34 +287,63 @@ impl Measure<'_> {
         kernel: Kernel,
         copier: &mut Copier<'_>,
     ) -> Result<KernelRow, hydralora::Error> {
-        let run = || self.stopwatch.time(|pass| kernel.encode(ours, pass));
+        let adds = ours.setting.write == WriteMode::Accumulate;
+        let predicted = match kernel.operation(ours) {
+            Some(operation) => self.predicted(&operation, &ours.config, shape.tokens)?,
+            None => None,
+        };
+        let measured = Measured {
+            shape: shape.to_string(),
+            kernel: format!("{}{}", kernel.name(), if adds { ", adding" } else { "" }),
+            element: ours.setting.element,
+            tokens: shape.tokens,
+            work: kernel.least_work(ours)?,
+            working_set: kernel.working_set(ours)?,
+            predicted,
+        };
+        self.row(measured, copier, || {
+            let time = self.stopwatch.time(|pass| kernel.encode(ours, pass))?;
+            Ok(time.as_secs_f64() / f64::from(ours.sets()))
+        })
+    }
+
+    /// The row of something of which `run` returns the seconds.
+    fn row(
+        &self,
+        measured: Measured,
+        copier: &mut Copier<'_>,
+        run: impl Fn() -> Result<f64, hydralora::Error>,
+    ) -> Result<KernelRow, hydralora::Error> {
         // Some drivers compile a pipeline when it first runs.
         run()?;
         let mut times = Vec::new();
         for _ in 0..self.options.rounds.get() {
-            times.push(run()?.as_secs_f64() / f64::from(ours.sets()));
+            times.push(run()?);
         }
-        let work = kernel.least_work(ours)?;
-        let adds = ours.setting.write == WriteMode::Accumulate;
+        let Measured { shape, kernel, element, tokens, work, working_set, predicted } = measured;
         Ok(KernelRow {
-            shape: shape.to_string(),
-            element: ours.setting.element.to_string(),
-            kernel: format!("{}{}", kernel.name(), if adds { ", adding" } else { "" }),
+            shape,
+            element: element.to_string(),
+            kernel,
             seconds: median(times),
             bytes: work.bytes,
             flops: work.flops,
-            working_set: kernel.working_set(ours)?,
-            copied: (shape.tokens <= MOST_COPIED_TOKENS).then(|| copier.seconds(work.bytes)).transpose()?,
-            predicted: self.predicted(ours, kernel)?,
+            working_set,
+            copied: (tokens <= MOST_COPIED_TOKENS).then(|| copier.seconds(work.bytes)).transpose()?,
+            predicted,
         })
     }
 
     /// The seconds that the planner predicts for its plan, where it predicts any.
-    fn predicted(&self, ours: &Ours, kernel: Kernel) -> Result<Option<f64>, hydralora::Error> {
-        let (planner, config, tokens) = (self.kernels.planner(), &ours.config, ours.batch.tokens());
-        let Some(operation) = kernel.operation(ours) else { return Ok(None) };
-        let Some(choice) = planner.plan(&operation, config, tokens)?.choice else { return Ok(None) };
-        let predicted = planner.predict(choice, &operation, config, tokens)?;
+    fn predicted(
+        &self,
+        operation: &Operation,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<Option<f64>, hydralora::Error> {
+        let planner = self.kernels.planner();
+        let Some(choice) = planner.plan(operation, config, tokens)?.choice else { return Ok(None) };
+        let predicted = planner.predict(choice, operation, config, tokens)?;
         Ok(predicted.map(|time| time.as_secs_f64()))
     }
 
@@ -326,6 +403,17 @@ fn describe(choice: &Choice) -> String {
             if choice.broadcast { ", held" } else { "" },
             if choice.separate { ", apart" } else { "" }
         ),
-        Choice::Linear(choice) => format!("{} tokens a thread", choice.thread_tokens),
+        Choice::Linear(choice) => {
+            let LinearChoice { threads, thread_tokens, thread_quads, splits, way } = choice;
+            let way = match way {
+                LinearWay::Tiled { depth } => format!("tiles of depth {depth}"),
+                LinearWay::Direct { lanes, step, broadcast } => {
+                    format!("{lanes} lanes, steps of {step}{}", if *broadcast { ", held" } else { "" })
+                }
+            };
+            format!(
+                "{threads} threads of {thread_tokens} tokens and {thread_quads} quads, {splits} splits, {way}"
+            )
+        }
     }
 }

@@ -11,8 +11,14 @@ use crate::report::{KernelRow, Report};
 const FONT: &str = "roofline";
 const INK: RGBColor = RGBColor(40, 44, 52);
 /// forward, `backward_input`, `backward_params`, adamw
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(31, 99, 170), RGBColor(217, 95, 2), RGBColor(27, 138, 90), RGBColor(140, 86, 160)];
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(31, 99, 170),
+    RGBColor(217, 95, 2),
+    RGBColor(27, 138, 90),
+    RGBColor(140, 86, 160),
+    RGBColor(120, 94, 64),
+    RGBColor(198, 60, 110),
+];
 
 pub fn roofline(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
     // No font of the system's is used.
@@ -56,7 +62,7 @@ pub fn roofline(path: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
         .draw_series(LineSeries::new(line, INK.stroke_width(3)))?
         .label("limit of the device")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 30, y)], INK.stroke_width(3)));
-    let kernels = ["forward", "backward_input", "backward_params", "adamw"];
+    let kernels = ["forward", "backward_input", "backward_params", "adamw", "linear", "linear, backward"];
     for (kernel, colour) in kernels.into_iter().zip(COLOURS) {
         let rows = report.kernels.iter().filter(|row| row.kernel.starts_with(kernel));
         chart

@@ -25,6 +25,16 @@ const ROTATED_BYTES_IN_SOFTWARE: u64 = 64 << 20;
 const MOST_SETS: u64 = 64;
 const MOST_SETS_IN_SOFTWARE: u64 = 16;
 
+/// The number of sets of inputs that are used in turn, if each has this many bytes.
+pub(crate) fn sets_of(bytes: u64, kernels: &Kernels) -> u64 {
+    let (rotated, most_sets) = if kernels.profile().software {
+        (ROTATED_BYTES_IN_SOFTWARE, MOST_SETS_IN_SOFTWARE)
+    } else {
+        (ROTATED_BYTES, MOST_SETS)
+    };
+    rotated.div_ceil(bytes).clamp(1, most_sets)
+}
+
 /// Elements of two results are this part of the largest apart at most.
 const TOLERANCE: f32 = 1e-4;
 
@@ -128,7 +138,7 @@ pub fn config(shape: &Shape) -> Config {
 }
 
 /// Refuses a tensor that no binding holds, before the host fills it.
-fn check_room(gpu: &Gpu, what: &'static str, bytes: u64) -> Result<(), Failure> {
+pub(crate) fn check_room(gpu: &Gpu, what: &'static str, bytes: u64) -> Result<(), Failure> {
     let limits = gpu.device.limits();
     let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     Failure::check_limit(what, bytes, most)
@@ -157,14 +167,9 @@ impl Ours {
         let [x_len, y_len] = [d_in, d_out].map(|width| tokens as usize * width);
         let packed = layout.pack(&adapter)?;
         let bytes = (x_len + y_len) as u64 * element.bytes() + layout.bytes();
-        let (rotated, most_sets) = if kernels.profile().software {
-            (ROTATED_BYTES_IN_SOFTWARE, MOST_SETS_IN_SOFTWARE)
-        } else {
-            (ROTATED_BYTES, MOST_SETS)
-        };
         let outputs = || Ok((gpu.zeroed_as("y", y_len, element)?, gpu.zeroed_as("dx", x_len, element)?));
         let shared = outputs()?;
-        let sets: Vec<_> = (0..rotated.div_ceil(bytes).clamp(1, most_sets))
+        let sets: Vec<_> = (0..sets_of(bytes, kernels))
             .map(|_| {
                 let (y, dx) = if own_outputs { outputs()? } else { shared.clone() };
                 Ok(Set {

@@ -7,6 +7,7 @@
 
 pub mod alternatives;
 pub mod contest;
+pub mod frozen;
 pub mod grid;
 pub mod layer;
 pub mod recorder;

@@ -1,49 +1,61 @@
-// linear: the frozen layer, as a tiled matrix product over workgroup memory.
+// linear: the frozen layer, as a tiled matrix product over workgroup memory, for many tokens on a GPU.
 //
 //   forward         y (+)= x W0^T + bias     source = x, targets = y, inner dimension d_in
 //   input backward  dx (+)= g W0             source = g, targets = dx, inner dimension d_out
 //
-// Both directions store tiles as vec4s along the inner dimension, so the inner loop is one dot product. They
-// differ only in how they read a 4 x 4 block of W0 (product/linear_forward.wgsl and
+// The directions differ only in how they read a 4 x 4 block of W0 (product/linear_forward.wgsl and
 // product/linear_backward.wgsl).
 //
 // Bindings (matrices row-major):
-//   0  dims    uniform
+//   0  dims    uniform (uniform/linear.wgsl)
 //   1  source  tokens x source_width
 //   2  weight  W0, d_out x d_in
-//   3  targets tokens x target_width; added to when ACCUMULATE
+//   3  targets tokens x target_width; added to when ACCUMULATE (sink/target.wgsl). With several splits
+//      linear_sums instead (sink/sums.wgsl)
 //   4  bias    d_out; only where there is one (epilogue/bias.wgsl)
 //   group 1, 0 batch, uniform (uniform/batch.wgsl)
-// Grid: x = blocks of SIDE * THREAD_QUADS * 4 target columns, y and z = blocks of SIDE * THREAD_TOKENS
-// tokens (folded). Workgroup: SIDE x SIDE threads, each with THREAD_TOKENS x (4 * THREAD_QUADS) outputs.
-// Workgroup memory: `source_tile` and `weight_tile`, (SIDE * THREAD_TOKENS + 4 * SIDE * THREAD_QUADS) *
-// DEPTH * 16 bytes.
-//@ import access: load_source, load_targets, source_element, store_targets, targets_element, weight_element
-//@ import epilogue: epilogue
-//@ import product: weight_block, weight_item
+// Grid: x = blocks of TILE_QUADS * 4 target columns for each split of the inner dimension, y and z = blocks
+// of TILE_TOKENS tokens (folded). Workgroup: COLUMN_THREADS threads along the columns and the others along
+// the tokens, each with THREAD_TOKENS x (4 * THREAD_QUADS) outputs.
+// Workgroup memory: `source_tile` and `weight_tile`, (TILE_TOKENS + 4 * PITCH) * DEPTH * 16 bytes.
+//@ import access: load_source, source_element, weight_element
+//@ import product: weight_block
+//@ import sink: finish
 //@ import uniform/batch: batch_tokens
-//@ host: ACCUMULATE, DEPTH, SIDE, THREAD_QUADS, THREAD_TOKENS, WORKGROUP
+//@ import uniform/linear: split_begin, split_end, target_vecs
+//@ host: COLUMN_THREADS, DEPTH, INNER_ROWS, THREAD_QUADS, THREAD_TOKENS, TILE_QUADS, WORKGROUP
 
-struct Dims {
-    source_width: u32,
-    target_width: u32,
-    // elements from the start of a row to the start of the next
-    source_stride: u32,
-    target_stride: u32,
-}
-
-@group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> source: array<source_element>;
 @group(0) @binding(2) var<storage, read> weight: array<weight_element>;
-@group(0) @binding(3) var<storage, read_write> targets: array<targets_element>;
 
-const TILE_TOKENS = SIDE * THREAD_TOKENS;
-const TILE_QUADS = SIDE * THREAD_QUADS;
+const_assert COLUMN_THREADS >= 8u && 8u % DEPTH == 0u;
+const_assert TILE_QUADS == COLUMN_THREADS * THREAD_QUADS;
+
+const ROW_THREADS = WORKGROUP / COLUMN_THREADS;
+const TILE_TOKENS = ROW_THREADS * THREAD_TOKENS;
+// A GPU's memory serves eight lanes' vec4s at a time if they lie in different eighths of 128 bytes. When
+// tiles are read, eight lanes want successive quads of one row; when forward writes them, DEPTH rows of
+// 8 / DEPTH quads each.
+const PITCH = TILE_QUADS + 8u / DEPTH;
 
 // [token][k], vec4s along the inner dimension.
 var<workgroup> source_tile: array<vec4<f32>, TILE_TOKENS * DEPTH>;
-// [target column][k], vec4s along the inner dimension.
-var<workgroup> weight_tile: array<vec4<f32>, 4u * TILE_QUADS * DEPTH>;
+// [element of the four at k][k][quad], vec4s along the target columns.
+var<workgroup> weight_tile: array<vec4<f32>, 4u * DEPTH * PITCH>;
+
+alias Sums = array<vec4<f32>, THREAD_TOKENS * THREAD_QUADS>;
+
+// Stores the sums of one of a thread's tokens, of which the first is at `first_row`, from the vec4 `first_c` of
+// target columns on.
+fn store_token(token: u32, split: u32, first_row: u32, first_c: u32, sums: ptr<function, Sums>) {
+    let row = first_row + ROW_THREADS * token;
+    for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+        let c = first_c + COLUMN_THREADS * quad;
+        if (row < batch_tokens() && c < target_vecs()) {
+            finish(split, row, c, (*sums)[token * THREAD_QUADS + quad]);
+        }
+    }
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -55,70 +67,75 @@ fn main(
     if (first_token >= batch_tokens()) {
         return;
     }
-    let first_quad = workgroup_id.x * TILE_QUADS;
-    let inner_vecs = (dims.source_width + 3u) / 4u;
-    let target_vecs = (dims.target_width + 3u) / 4u;
-    let row = local / SIDE;
-    let column = local % SIDE;
+    let column_blocks = (target_vecs() + TILE_QUADS - 1u) / TILE_QUADS;
+    let first_quad = workgroup_id.x % column_blocks * TILE_QUADS;
+    let split = workgroup_id.x / column_blocks;
+    let row = local / COLUMN_THREADS;
+    let column = local % COLUMN_THREADS;
 
-    var sums: array<vec4<f32>, THREAD_TOKENS * THREAD_QUADS>;
+    var sums: Sums;
     for (var item = 0u; item < THREAD_TOKENS * THREAD_QUADS; item++) {
         sums[item] = vec4<f32>(0.0);
     }
-    for (var first_k = 0u; first_k < inner_vecs; first_k += DEPTH) {
+    let end = split_end(split);
+    for (var first_k = split_begin(split); first_k < end; first_k += DEPTH) {
         for (var item = local; item < TILE_TOKENS * DEPTH; item += WORKGROUP) {
             let token = min(first_token + item / DEPTH, batch_tokens() - 1u);
             let k = first_k + item % DEPTH;
-            var value = vec4<f32>(0.0);
-            if (k < inner_vecs) {
-                value = load_source(token, k);
-            }
-            source_tile[item] = value;
+            source_tile[item] = select(vec4<f32>(0.0), load_source(token, min(k, end - 1u)), k < end);
         }
         for (var item = local; item < TILE_QUADS * DEPTH; item += WORKGROUP) {
-            let at = weight_item(item);
-            let k = first_k + at.y;
-            var block = mat4x4<f32>();
-            if (k < inner_vecs) {
-                block = weight_block(min(first_quad + at.x, target_vecs - 1u), k);
-            }
-            for (var n = 0u; n < 4u; n++) {
-                weight_tile[(4u * at.x + n) * DEPTH + at.y] = block[n];
-            }
+            // Neighbouring threads read along W0's rows.
+            let quad = select(item % TILE_QUADS, item / DEPTH, INNER_ROWS);
+            let k = select(item / TILE_QUADS, item % DEPTH, INNER_ROWS);
+            let block = weight_block(min(first_quad + quad, target_vecs() - 1u), first_k + k, end);
+            let place = k * PITCH + quad;
+            weight_tile[place] = block[0];
+            weight_tile[place + DEPTH * PITCH] = block[1];
+            weight_tile[place + 2u * DEPTH * PITCH] = block[2];
+            weight_tile[place + 3u * DEPTH * PITCH] = block[3];
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
             var values: array<vec4<f32>, THREAD_TOKENS>;
             for (var token = 0u; token < THREAD_TOKENS; token++) {
-                values[token] = source_tile[(row + SIDE * token) * DEPTH + k];
+                values[token] = source_tile[(row + ROW_THREADS * token) * DEPTH + k];
             }
             for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-                let first = 4u * (column + SIDE * quad) * DEPTH + k;
-                let w0 = weight_tile[first];
-                let w1 = weight_tile[first + DEPTH];
-                let w2 = weight_tile[first + 2u * DEPTH];
-                let w3 = weight_tile[first + 3u * DEPTH];
+                let at = k * PITCH + column + COLUMN_THREADS * quad;
+                let w0 = weight_tile[at];
+                let w1 = weight_tile[at + DEPTH * PITCH];
+                let w2 = weight_tile[at + 2u * DEPTH * PITCH];
+                let w3 = weight_tile[at + 3u * DEPTH * PITCH];
                 for (var token = 0u; token < THREAD_TOKENS; token++) {
                     let value = values[token];
-                    sums[token * THREAD_QUADS + quad] +=
-                        vec4<f32>(dot(value, w0), dot(value, w1), dot(value, w2), dot(value, w3));
+                    // Chains of multiply-adds, which a dot product and its addition are not.
+                    var sum = sums[token * THREAD_QUADS + quad];
+                    sum += value.x * w0;
+                    sum += value.y * w1;
+                    sum += value.z * w2;
+                    sum += value.w * w3;
+                    sums[token * THREAD_QUADS + quad] = sum;
                 }
             }
         }
         workgroupBarrier();
     }
-    for (var token = 0u; token < THREAD_TOKENS; token++) {
-        let target_row = first_token + row + SIDE * token;
-        for (var quad = 0u; quad < THREAD_QUADS; quad++) {
-            let c = first_quad + column + SIDE * quad;
-            if (target_row < batch_tokens() && c < target_vecs) {
-                let value = epilogue(target_row, c, sums[token * THREAD_QUADS + quad]);
-                if (ACCUMULATE) {
-                    store_targets(target_row, c, load_targets(target_row, c) + value);
-                } else {
-                    store_targets(target_row, c, value);
-                }
-            }
-        }
+    // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the loop, and
+    // then sums are no registers.
+    let c = first_quad + column;
+    store_token(0u, split, first_token + row, c, &sums);
+    if (THREAD_TOKENS > 1u) {
+        store_token(1u, split, first_token + row, c, &sums);
+    }
+    if (THREAD_TOKENS > 2u) {
+        store_token(2u, split, first_token + row, c, &sums);
+        store_token(3u, split, first_token + row, c, &sums);
+    }
+    if (THREAD_TOKENS > 4u) {
+        store_token(4u, split, first_token + row, c, &sums);
+        store_token(5u, split, first_token + row, c, &sums);
+        store_token(6u, split, first_token + row, c, &sums);
+        store_token(7u, split, first_token + row, c, &sums);
     }
 }

@@ -1,20 +1,20 @@
 // W0 as forward reads it: its rows are target columns, and the inner dimension runs along them.
 //@ import access: load_weight
-//@ kernel: dims
-//@ host: DEPTH
+//@ import uniform/linear: dims
 
-// The (quad of target columns, k) that a thread fetches: k varies fastest, along W0's rows.
-fn weight_item(item: u32) -> vec2<u32> {
-    return vec2<u32>(item / DEPTH, item % DEPTH);
+// Elements 4k .. 4k + 3 of row `o` of W0, or zeros from `end` on. The source is zero there too, but zero times
+// an element that is not finite is not zero.
+fn weight_vec(o: u32, k: u32, end: u32) -> vec4<f32> {
+    let value = load_weight(min(o, dims.target_width - 1u), min(k, end - 1u));
+    return select(vec4<f32>(0.0), value, k < end);
 }
 
-// Column n of the result: elements 4k .. 4k + 3 of row 4 * quad + n of W0.
-fn weight_block(quad: u32, k: u32) -> mat4x4<f32> {
-    let last = dims.target_width - 1u;
-    return mat4x4<f32>(
-        load_weight(4u * quad, k),
-        load_weight(min(4u * quad + 1u, last), k),
-        load_weight(min(4u * quad + 2u, last), k),
-        load_weight(min(4u * quad + 3u, last), k),
-    );
+// Column n of the result: element 4k + n of rows 4 * quad .. 4 * quad + 3 of W0.
+fn weight_block(quad: u32, k: u32, end: u32) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(
+        weight_vec(4u * quad, k, end),
+        weight_vec(4u * quad + 1u, k, end),
+        weight_vec(4u * quad + 2u, k, end),
+        weight_vec(4u * quad + 3u, k, end),
+    ));
 }

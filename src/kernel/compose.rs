@@ -66,7 +66,7 @@ struct Thread {
 }
 
 impl Parts {
-    /// Starts with the uniform `dims` at binding 0.
+    /// Starts with the uniform `dims` at binding 0, for workgroups of [`WORKGROUP`] threads.
     pub(crate) fn new(label: &'static str) -> Self {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
         let (constants, files) = (Vec::new(), Vec::new());

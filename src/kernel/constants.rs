@@ -13,7 +13,10 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("QUADS", "tokens of a tile, in fours"),
     ("TILE_TOKENS", "tokens of a tile"),
     ("GROUPS", "groups of lanes that sum other columns of the shrink side by side"),
-    ("LANES", "threads along the inner dimension: those of all groups and quads are a workgroup"),
+    (
+        "LANES",
+        "threads along the inner dimension: those of all groups and quads, or of all columns, are a workgroup",
+    ),
     ("PASS_COLUMNS", "columns of the shrink that a thread sums at a time"),
     (
         "SUMMED_COLUMNS",
@@ -24,7 +27,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("SPLITS", "splits of the inner dimension in the shrink that came before"),
     ("SCRATCH", "vec4s of workgroup memory for the lanes' sums, then for coefficients"),
     ("EXPAND_QUADS", "tokens that a thread expands at a time, in fours: 1, 2 or 4; divides QUADS"),
-    ("STEP", "rows of the expand whose loads may overlap"),
+    ("STEP", "rows of the expand, or vec4s of the inner dimension, whose loads may overlap"),
     (
         "STAGED_ROWS",
         "rows of the expand whose coefficients are in workgroup memory at a time: a multiple of STEP",
@@ -39,8 +42,11 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("ROWS_TENSOR", "rows of gradients that a thread keeps: a multiple of four, at most 4 * WORKGROUP"),
     ("THREAD_TOKENS", "tokens that a thread computes"),
     ("THREAD_QUADS", "vec4s of target columns that a thread computes"),
+    ("COLUMN_THREADS", "threads of a workgroup along the target columns"),
+    ("TILE_QUADS", "COLUMN_THREADS * THREAD_QUADS: vec4s of target columns of a workgroup"),
     ("DEPTH", "vec4s of the inner dimension in a tile"),
-    ("SIDE", "threads along each side of a workgroup"),
+    ("INNER_ROWS", "whether W0's rows run along the inner dimension: forward"),
+    ("TARGET_BINDING", "the binding of what is written"),
 ];
 
 /// A constant's place in the block, and its meaning.

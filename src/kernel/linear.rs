@@ -1,46 +1,108 @@
-//! The parts of `shaders/kernel/linear.wgsl`.
+//! The parts of `shaders/kernel/linear.wgsl`, `linear_direct.wgsl` and `linear_reduce.wgsl`.
 
 use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
 use crate::layer::{LinearDirection, WriteMode};
-use crate::plan::linear::{DEPTH, SIDE, THREAD_QUADS};
+use crate::plan::LinearWay;
+use crate::plan::linear::LinearTile;
 
 /// Compile-time options of linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinearShader {
     pub(crate) direction: LinearDirection,
-    pub(crate) thread_tokens: u32,
+    pub(crate) tile: LinearTile,
     pub(crate) source: Access,
     pub(crate) weight: Access,
-    pub(crate) target: Access,
+    /// Where sums go; `None` for the sums of a split.
+    pub(crate) target: Option<LinearTarget>,
+}
+
+/// What becomes of complete sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearTarget {
+    pub(crate) access: Access,
     pub(crate) bias: bool,
     pub(crate) write: WriteMode,
 }
 
-impl LinearShader {
-    pub(super) fn parts(&self) -> Parts {
-        let Self { direction, thread_tokens, source, weight, target, bias, write } = *self;
-        let (weight_width, direction) = match direction {
-            LinearDirection::Forward => ("dims.source_width", wgsl!("product/linear_forward.wgsl")),
-            LinearDirection::Backward => ("dims.target_width", wgsl!("product/linear_backward.wgsl")),
-        };
-        let parts = Parts::new("linear")
-            .varying(Varying::Batch)
-            .constant("THREAD_TOKENS", thread_tokens)
-            .constant("SIDE", SIDE)
-            .constant("THREAD_QUADS", THREAD_QUADS)
-            .constant("DEPTH", DEPTH)
+/// Compile-time options of the dispatch that adds up the splits of linear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinearReduceShader {
+    pub(crate) target: LinearTarget,
+}
+
+impl LinearTarget {
+    /// Adds the bindings from the target's on, and what becomes of sums.
+    fn add_to(self, parts: Parts) -> Parts {
+        let Self { access, bias, write } = self;
+        let binding = parts.bindings.len() as u32;
+        let parts = parts
             .write_mode(write)
-            .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
-            .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
+            .constant("TARGET_BINDING", binding)
             // `target` is a reserved word in WGSL.
-            .matrix("targets", ["dims.target_width", "dims.target_stride"], target, BindingKind::Write)
-            .file(wgsl!("kernel/linear.wgsl"))
-            .file(direction);
+            .matrix("targets", ["dims.target_width", "dims.target_stride"], access, BindingKind::Write)
+            .file(wgsl!("sink/target.wgsl"));
         if bias {
             parts.buffer("bias", BindingKind::Read).file(wgsl!("epilogue/bias.wgsl"))
         } else {
             parts.file(wgsl!("epilogue/none.wgsl"))
         }
+    }
+}
+
+impl LinearShader {
+    pub(super) fn parts(&self) -> Parts {
+        let Self { direction, tile, source, weight, target } = *self;
+        let (weight_width, product) = match direction {
+            LinearDirection::Forward => ("dims.source_width", wgsl!("product/linear_forward.wgsl")),
+            LinearDirection::Backward => ("dims.target_width", wgsl!("product/linear_backward.wgsl")),
+        };
+        let label = match tile.way {
+            LinearWay::Tiled { .. } => "linear",
+            LinearWay::Direct { .. } => "linear_direct",
+        };
+        let parts = Parts::new(label)
+            .workgroup(tile.threads)
+            .varying(Varying::Batch)
+            .constant("THREAD_TOKENS", tile.thread_tokens)
+            .constant("THREAD_QUADS", tile.thread_quads)
+            .constant("COLUMN_THREADS", tile.column_threads)
+            .constant("TILE_QUADS", tile.quads)
+            .file(wgsl!("uniform/linear.wgsl"))
+            .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
+            .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
+            .file(product);
+        let parts = match tile.way {
+            LinearWay::Tiled { depth } => parts
+                .constant("DEPTH", depth)
+                .flag("INNER_ROWS", direction == LinearDirection::Forward)
+                .file(wgsl!("kernel/linear.wgsl")),
+            LinearWay::Direct { lanes, step, .. } => parts
+                .constant("LANES", lanes)
+                .constant("STEP", step)
+                .constant("SCRATCH", tile.scratch)
+                .threads(tile.broadcast_lanes > 1)
+                .coefficients(tile.broadcast_lanes)
+                .file(wgsl!("kernel/linear_direct.wgsl")),
+        };
+        if let Some(target) = target {
+            return target.add_to(parts);
+        }
+        let binding = parts.bindings.len() as u32;
+        parts
+            .constant("TARGET_BINDING", binding)
+            .buffer("linear_sums", BindingKind::Write)
+            .file(wgsl!("sink/sums.wgsl"))
+    }
+}
+
+impl LinearReduceShader {
+    pub(super) fn parts(&self) -> Parts {
+        let parts = Parts::new("linear_reduce")
+            .varying(Varying::Batch)
+            .file(wgsl!("uniform/linear.wgsl"))
+            .buffer("linear_sums", BindingKind::Read)
+            .file(wgsl!("kernel/linear_reduce.wgsl"));
+        self.target.add_to(parts)
     }
 }

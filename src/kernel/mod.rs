@@ -22,7 +22,8 @@ pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use binding::{Binding, BindingKind, Source, Varying};
 pub(crate) use compose::{Parts, ShrinkFrom};
 pub use forward::ForwardShader;
-pub use linear::LinearShader;
+pub(crate) use linear::LinearTarget;
+pub use linear::{LinearReduceShader, LinearShader};
 pub use shrink::ShrinkShader;
 
 /// One of the library's shaders with all its compile-time options: the key of the pipeline cache.
@@ -35,6 +36,7 @@ pub enum Shader {
     BackwardParams(BackwardParamsShader),
     BackwardParamsReduce(ReduceShader),
     Linear(LinearShader),
+    LinearReduce(LinearReduceShader),
     GradientNorm,
     GradientNormReduce,
     AdamW(AdamWShader),
@@ -57,6 +59,7 @@ impl Shader {
             Self::BackwardParams(shader) => shader.parts(),
             Self::BackwardParamsReduce(shader) => shader.parts(),
             Self::Linear(shader) => shader.parts(),
+            Self::LinearReduce(shader) => shader.parts(),
             Self::GradientNorm => adamw::gradient_norm_parts(),
             Self::GradientNormReduce => adamw::gradient_norm_reduce_parts(),
             Self::AdamW(shader) => shader.parts(),

@@ -1,5 +1,7 @@
 //! The choices of a plan.
 
+#[cfg(feature = "tuner")]
+use super::LinearWay;
 use super::{FusedChoice, LinearChoice, OuterChoice};
 use crate::error::Error;
 
@@ -31,13 +33,14 @@ impl Choice {
     }
 
     /// The two choices that the cost model predicts less well than sizes: broadcast or read coefficients, and
-    /// separate dispatches.
+    /// separate dispatches, or tiles.
     #[cfg(feature = "tuner")]
     pub(crate) fn kind(&self) -> [bool; 2] {
         match *self {
             Self::Fused(FusedChoice { broadcast, shrink_splits, .. }) => [broadcast, shrink_splits > 0],
             Self::Outer(OuterChoice { broadcast, separate, .. }) => [broadcast, separate],
-            Self::Linear(_) => [false; 2],
+            Self::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => [false, true],
+            Self::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => [broadcast, false],
         }
     }
 }

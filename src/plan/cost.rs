@@ -7,6 +7,7 @@
 //! memory. The phase takes as long as the longest of them, a little more where two are about equal.
 
 mod fused;
+mod linear;
 mod outer;
 
 use super::DeviceNumbers;

@@ -21,7 +21,7 @@ pub use device::DeviceNumbers;
 pub use fused::FusedChoice;
 pub use grid::Grid;
 pub(crate) use grid::fold;
-pub use linear::LinearChoice;
+pub use linear::{LinearChoice, LinearWay};
 pub use outer::OuterChoice;
 pub use profile::DeviceProfile;
 pub use tile::Tile;

@@ -39,6 +39,8 @@ pub(super) struct Costs {
     /// Slowdown of a shrink that adds sums by shuffles with barriers inside its loops, where compilers may
     /// spill the sums to memory.
     pub(super) interrupted: f64,
+    /// Slowdown of loads that go down a matrix, one vec4 of each row: every one of them misses the caches.
+    pub(super) downwards: f64,
 }
 
 /// The number of times that `workgroups` fill the device: at least 1.
@@ -57,6 +59,7 @@ const SOFTWARE: Costs = Costs {
     workgroup: 500.0,
     dispatch: 2000.0,
     interrupted: 2.0,
+    downwards: 4.0,
 };
 
 /// The properties in which software drivers differ from GPUs.

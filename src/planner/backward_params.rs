@@ -143,9 +143,9 @@ impl Problem for BackwardParams {
         placed.map_or(u64::MAX, |placed| u64::from(placed.split_tokens))
     }
 
-    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<Option<f64>, Error> {
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
         let placed = self.problem.place(choice.outer()?, device)?;
-        Ok(Some(self.problem.seconds(&placed, &device.numbers)))
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

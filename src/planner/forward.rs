@@ -65,9 +65,9 @@ impl Problem for Forward {
         self.problem.rounds(choice, device)
     }
 
-    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<Option<f64>, Error> {
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
         let placed = self.problem.place(choice.fused("forward")?, device)?;
-        Ok(Some(self.problem.seconds(&placed, &device.numbers)))
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {

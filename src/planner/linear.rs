@@ -1,4 +1,5 @@
-//! The frozen linear layer, `y = W0 x + bias` or `dx = W0^T g`: a tiled matrix product.
+//! The frozen linear layer, `y = W0 x + bias` or `dx = W0^T g`, in one step, or in two with splits of the inner
+//! dimension.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -6,20 +7,22 @@ use super::Problem;
 use super::work::{check_matrix, matrix_bytes, vecs};
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Access, BindingKind, LinearShader, Shader};
-use crate::layer::{Config, LinearDirection, LinearOptions};
-use crate::plan::linear::LinearProblem;
-use crate::plan::{Choice, DeviceProfile};
+use crate::kernel::{Access, BindingKind, LinearReduceShader, LinearShader, LinearTarget, Shader};
+use crate::layer::{Config, LinearDirection, LinearOptions, WriteMode};
+use crate::plan::linear::{LinearPlacement, LinearProblem};
+use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
-/// `struct Dims` in `linear.wgsl`.
+/// `struct Dims` in `uniform/linear.wgsl`.
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Dims {
     pub(super) source_width: u32,
     pub(super) target_width: u32,
     pub(super) source_stride: u32,
     pub(super) target_stride: u32,
+    pub(super) split_vecs: u32,
+    pub(super) splits: u32,
 }
 
 /// Advice if the weight does not fit one binding.
@@ -50,50 +53,38 @@ impl Linear {
         if options.bias && options.direction == LinearDirection::Backward {
             return Err(Error::UnusedTensor { tensor: "bias", reason: "W0^T g has no bias" });
         }
-        let [_, target_width] = widths(config, &options);
-        let problem = LinearProblem { tokens, target_vecs: vecs(target_width) };
+        let [source_vecs, target_vecs] = widths(config, &options).map(vecs);
+        let LinearOptions { direction, bias, write, source, weight, target, .. } = options;
+        let accumulate = write == WriteMode::Accumulate;
+        let traffic = Traffic { source, matrix: weight, target, accumulate };
+        let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, traffic };
         Ok(Self { d_in, d_out, options, problem })
     }
 }
 
 impl Problem for Linear {
     fn choices(&self, device: &DeviceProfile) -> Result<Vec<Choice>, Error> {
-        let mut refused = None;
-        let fits = |choice: &_| {
-            let placed = self.problem.place(*choice, device);
-            placed.map_err(|error| refused.get_or_insert(error).clone()).is_ok()
-        };
-        let choices: Vec<_> = self.problem.choices().filter(fits).map(Choice::Linear).collect();
-        match refused {
-            Some(error) if choices.is_empty() => Err(error),
-            _ => Ok(choices),
-        }
+        Ok(self.problem.choices(device)?.into_iter().map(Choice::Linear).collect())
     }
 
-    /// The choices differ in the loops that compilers unroll, which is not known here.
-    fn rounds(&self, _: Choice, _: &DeviceProfile) -> u64 {
-        1
+    fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64 {
+        choice.linear().map_or(u64::MAX, |choice| self.problem.rounds(choice, device))
+    }
+
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error> {
+        let placed = self.problem.place(choice.linear()?, device)?;
+        Ok(self.problem.seconds(&placed, &device.numbers))
     }
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
         let Self { d_in, d_out, options, ref problem } = *self;
         let LinearOptions { direction, bias, write, source, weight, target, .. } = options;
-        let choice = choice.linear()?;
-        let grid = problem.place(choice, device)?;
+        let placed = problem.place(choice.linear()?, device)?;
+        let LinearPlacement { choice, tile, split_vecs, grid, reduce } = placed;
         let tokens = problem.tokens;
         let config = Config { d_in, d_out, ..Config::default() };
         let [source_width, target_width] = widths(&config, &options);
         let [source_name, target_name] = direction.names();
-        let thread_tokens = choice.thread_tokens;
-        let shader = Shader::Linear(LinearShader {
-            direction,
-            thread_tokens,
-            source: Access::new(source_name, source, source_width)?,
-            weight: Access::new("weight", weight, d_in)?,
-            target: Access::new(target_name, target, target_width)?,
-            bias,
-            write,
-        });
         let read = BindingKind::Read;
         let mut tensors = vec![
             Operand::matrix(source_name, read, source, tokens, source_width)
@@ -105,21 +96,37 @@ impl Problem for Linear {
         if bias {
             tensors.push(Operand::vector("bias", read, Element::F32, u64::from(d_out)));
         }
-        let slots = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
-        let memory = LinearProblem::memory(choice);
         let [source_stride, _, target_stride] = [0, 1, 2].map(|at| tensors[at].stride as u32);
-        let dims = Dims { source_width, target_width, source_stride, target_stride };
-        let step = Step::new(shader, &dims, grid, slots, memory, tokens, device)?;
-        let work = least_work(&config, tokens, &options)?;
-        Ok(Recording {
-            operation: "linear",
-            capacity: tokens,
-            tensors,
-            scratch: Vec::new(),
-            steps: vec![step],
-            choice: Some(Choice::Linear(choice)),
-            work,
-        })
+        let splits = choice.splits;
+        let dims = Dims { source_width, target_width, source_stride, target_stride, split_vecs, splits };
+        let target = LinearTarget { access: Access::new(target_name, target, target_width)?, bias, write };
+        let shader = |target| {
+            let (source, weight) =
+                (Access::new(source_name, source, source_width)?, Access::new("weight", weight, d_in)?);
+            Ok::<_, Error>(Shader::Linear(LinearShader { direction, tile, source, weight, target }))
+        };
+        let slots: Vec<_> = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
+        let step =
+            |shader, grid, slots, memory| Step::new(shader, &dims, grid, slots, memory, tokens, device);
+        let mut scratch = Vec::new();
+        let steps = match reduce {
+            None => vec![step(shader(Some(target))?, grid, slots, tile.memory())?],
+            Some((reduce, sums)) => {
+                scratch.push(sums);
+                let (of_products, of_targets) = slots.split_at(2);
+                let sums = [Slot::Scratch(0)];
+                let reducer = Shader::LinearReduce(LinearReduceShader { target });
+                vec![
+                    step(shader(None)?, grid, [of_products, &sums].concat(), tile.memory())?,
+                    step(reducer, reduce, [&sums, of_targets].concat(), 0)?,
+                ]
+            }
+        };
+        let least = least_work(&config, tokens, &options)?;
+        // The sums are written and read.
+        let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();
+        let (choice, work) = (Some(Choice::Linear(choice)), Work { bytes, ..least });
+        Ok(Recording { operation: "linear", capacity: tokens, tensors, scratch, steps, choice, work })
     }
 }
 

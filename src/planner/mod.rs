@@ -34,10 +34,8 @@ trait Problem {
     /// Roughly proportional to the loop iterations of a thread.
     fn rounds(&self, choice: Choice, device: &DeviceProfile) -> u64;
 
-    /// The predicted seconds of a choice on a GPU, if time is predicted for this operation.
-    fn seconds(&self, _: Choice, _: &DeviceProfile) -> Result<Option<f64>, Error> {
-        Ok(None)
-    }
+    /// The predicted seconds of a choice on a GPU, if the choice is possible and fits the device.
+    fn seconds(&self, choice: Choice, device: &DeviceProfile) -> Result<f64, Error>;
 
     /// Records the operation by a choice, if the choice is possible and fits the device.
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error>;
@@ -116,8 +114,8 @@ impl Planner {
     }
 
     /// Records an operation for up to `tokens` tokens, with an order of sums that does not depend on their
-    /// number. The choice is the best for [`INVARIANT_TOKENS`] tokens without a separate shrink, whose splits
-    /// might not fit many tokens.
+    /// number. The choice is the best for [`INVARIANT_TOKENS`] tokens without partial sums in scratch memory,
+    /// which might not fit many tokens.
     fn plan_invariant(
         &self,
         operation: &Operation,
@@ -127,7 +125,11 @@ impl Planner {
         Error::check_dimension("tokens", tokens)?;
         let device = &self.profile;
         let mut choices = problem(operation, config, INVARIANT_TOKENS)?.choices(device)?;
-        choices.retain(|choice| !matches!(choice, Choice::Fused(fused) if fused.shrink_splits > 0));
+        choices.retain(|choice| match choice {
+            Choice::Fused(choice) => choice.shrink_splits == 0,
+            Choice::Linear(choice) => choice.splits == 1,
+            Choice::Outer(_) => true,
+        });
         let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
         let recording = first_that_runs(&*problem, &choices, device)?;
         Ok(recording.with_capacity(tokens))
@@ -148,9 +150,8 @@ impl Planner {
         problem(operation, config, tokens)?.record(choice, &self.profile)
     }
 
-    /// The time that an operation planned by `choice` is predicted to take, if the device is a GPU and the
-    /// operation one whose time is predicted. Predictions rank plans; what a device takes may be twice or half
-    /// of one.
+    /// The time that an operation planned by `choice` is predicted to take, if the device is a GPU. Predictions
+    /// rank plans; what a device takes may be twice or half of one.
     ///
     /// # Errors
     /// Those of [`Planner::plan_as`].
@@ -165,7 +166,7 @@ impl Planner {
             return Ok(None);
         }
         let seconds = problem(operation, config, tokens)?.seconds(choice, &self.profile)?;
-        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+        Ok(Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// All candidate choices that fit the device's limits, the best predicted one first. A driver's bound on

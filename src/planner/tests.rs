@@ -9,6 +9,7 @@ use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
+use crate::plan::{LinearChoice, LinearWay};
 
 const CONFIG: Config = Config {
     d_in: 512,
@@ -67,12 +68,24 @@ fn uniforms_match() {
             }
         }
     }
+    let apart = Choice::Linear(LinearChoice {
+        threads: 64,
+        thread_tokens: 1,
+        thread_quads: 1,
+        splits: 2,
+        way: LinearWay::Direct { lanes: 8, step: 1, broadcast: false },
+    });
+    let linear = planner.plan_as(apart, &Operation::Linear(LinearOptions::default()), &CONFIG, 1);
+    for step in linear.expect("it fits").steps {
+        seen.insert(step.shader.clone());
+        check(&step.shader);
+    }
     for recording in planner.adamw(&[64, 128], true).expect("it fits") {
         seen.insert(recording.steps[0].shader.clone());
         check(&recording.steps[0].shader);
     }
     let kernels = |shader: &Shader| shader.source().label;
-    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 9, "kernels");
+    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 11, "kernels");
 }
 
 fn check(shader: &Shader) {
@@ -117,8 +130,18 @@ fn check(shader: &Shader) {
             );
         }
         Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, vecs, splits),
-        Shader::Linear(_) => {
-            assert_uniform!(shader, 0, LinearDims, source_width, target_width, source_stride, target_stride);
+        Shader::Linear(_) | Shader::LinearReduce(_) => {
+            assert_uniform!(
+                shader,
+                0,
+                LinearDims,
+                source_width,
+                target_width,
+                source_stride,
+                target_stride,
+                split_vecs,
+                splits
+            );
         }
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, vecs);

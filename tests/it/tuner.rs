@@ -11,8 +11,8 @@ use hydralora::device::Gpu;
 use hydralora::kernel::Shader;
 use hydralora::tuner::{Measurement, Tuner};
 use hydralora::{
-    Capacity, Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Limit, Memory, Operation,
-    OuterChoice, Planner, Plans, Recording, Router, Tuning, wgpu,
+    Capacity, Choice, Config, DeviceProfile, Element, Error, FusedChoice, Kernels, Limit, LinearChoice,
+    LinearWay, Memory, Operation, OuterChoice, Planner, Plans, Recording, Router, Tuning, wgpu,
 };
 use serde_json::{Value, json};
 
@@ -62,7 +62,8 @@ fn kind(choice: &Choice) -> (bool, bool) {
     match *choice {
         Choice::Fused(FusedChoice { broadcast, shrink_splits, .. }) => (broadcast, shrink_splits > 0),
         Choice::Outer(OuterChoice { broadcast, separate, .. }) => (broadcast, separate),
-        Choice::Linear(_) => (false, false),
+        Choice::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => (false, true),
+        Choice::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => (broadcast, false),
     }
 }
 

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::layer::{
-    BackwardInputOptions, BackwardParamsOptions, Config, ForwardOptions, Operation, WriteMode,
+    BackwardInputOptions, BackwardParamsOptions, Config, ForwardOptions, LinearDirection, LinearOptions,
+    Operation, WriteMode,
 };
 use crate::plan::{Choice, DeviceProfile};
 use crate::planner::Planner;
@@ -34,13 +35,18 @@ fn planner(numbers: DeviceNumbers) -> Planner {
     Planner::new(DeviceProfile { subgroup_lanes: 32, ..profile })
 }
 
-/// The operations of a training step that add to their results.
-fn operations(element: Element) -> [Operation; 3] {
+/// The operations of a training step, of which all but the frozen layer's forward add to their results.
+fn operations(element: Element) -> [Operation; 5] {
     let (write, x, y, g) = (WriteMode::Accumulate, element, element, element);
+    let (source, weight, target) = (element, element, element);
+    let forward = LinearOptions { bias: true, source, weight, target, ..Default::default() };
+    let backward = LinearOptions { direction: LinearDirection::Backward, bias: false, write, ..forward };
     [
         Operation::Forward(ForwardOptions { write, save: true, x, y, ..Default::default() }),
         Operation::BackwardInput(BackwardInputOptions { g, dx: Some((x, write)), ..Default::default() }),
         Operation::BackwardParams(BackwardParamsOptions { write, x, g, ..Default::default() }),
+        Operation::Linear(forward),
+        Operation::Linear(backward),
     ]
 }
 
@@ -179,7 +185,7 @@ fn a_wide_device_gets_threads_enough_to_fill_it() {
 
 #[test]
 fn spilled_registers_cost() {
-    let [_, backward, _] = operations(Element::F32);
+    let [_, backward, ..] = operations(Element::F32);
     let few = DeviceNumbers { registers: 64, ..WIDE };
     let [few, many] = [few, WIDE].map(|numbers| seconds(&planner(numbers), &backward, &CONFIG, 4096)[0]);
     assert!(few > many);

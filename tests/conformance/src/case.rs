@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
-    FusedChoice, LinearDirection, LinearOptions, OuterChoice, Router, WriteMode,
+    FusedChoice, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -65,6 +65,8 @@ pub enum Planning {
     /// The fused kernels and `backward_params` exactly so, in narrow grids, and without subgroup operations,
     /// with which a fused choice means something else.
     Chosen(Option<FusedChoice>, Option<OuterChoice>),
+    /// The frozen layer exactly so.
+    Linear(LinearChoice),
     /// The fused kernels exactly so, with subgroup operations. Devices without them plan by themselves.
     Shuffled(FusedChoice),
 }
@@ -81,6 +83,7 @@ impl Planning {
                 Choice::Outer(_) => outer.map(Choice::Outer),
                 Choice::Linear(_) => None,
             },
+            Self::Linear(choice) => matches!(choices[0], Choice::Linear(_)).then_some(Choice::Linear(choice)),
         }
     }
 }
@@ -442,6 +445,15 @@ impl Display for Case {
                     f.write_str(if separate { "_separate" } else { "" })?;
                 }
                 Ok(())
+            }
+            Planning::Linear(LinearChoice { threads, thread_tokens, thread_quads, splits, way }) => {
+                write!(f, "/threads{threads}_tokens{thread_tokens}_quads{thread_quads}_splits{splits}")?;
+                match way {
+                    LinearWay::Tiled { depth } => write!(f, "_depth{depth}"),
+                    LinearWay::Direct { lanes, step, broadcast } => {
+                        write!(f, "_lanes{lanes}_step{step}{}", if broadcast { "_broadcast" } else { "" })
+                    }
+                }
             }
         }
     }

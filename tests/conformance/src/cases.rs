@@ -1,6 +1,9 @@
 //! The suite's cases.
 
-use hydralora::{DeviceProfile, Element, FusedChoice, LinearDirection, OuterChoice, Planner, Router};
+use hydralora::{
+    DeviceProfile, Element, FusedChoice, LinearChoice, LinearDirection, LinearWay, OuterChoice, Planner,
+    Router,
+};
 use proptest::prelude::*;
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -46,6 +49,8 @@ pub fn all() -> Vec<Case> {
     room(&mut cases);
     gaps(&mut cases);
     choices(&mut cases);
+    linear_choices(&mut cases);
+    linear_plans(&mut cases);
     half_precision(&mut cases);
     optimiser(&mut cases);
     cases
@@ -307,6 +312,8 @@ fn choices(cases: &mut Vec<Case>) {
             let case = Case::new(operation, Shape::new(33, [1540, 1100], [9, 3]));
             cases.push(case.accumulating().planned_for(Planning::Chosen(Some(choice), None)));
         }
+    }
+    for threads in [128, 256] {
         let outer = OuterChoice { threads, rows: 12, splits: 2, ..OuterChoice::default() };
         let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(133, [516, 260], [9, 3]));
         cases.push(case.planned_for(Planning::Chosen(None, Some(outer))));
@@ -341,6 +348,78 @@ fn choices(cases: &mut Vec<Case>) {
     ] {
         let case = Case::new(Operation::Forward(router), Shape::new(45, [36, 44], ranks));
         cases.push(case.accumulating().planned_for(Planning::Chosen(fused(tile), None)));
+    }
+}
+
+/// The frozen layer in every way: tiles and none, one lane and several, splits, tokens in several arrays.
+fn linear_choices(cases: &mut Vec<Case>) {
+    let choice = |[threads, thread_tokens, thread_quads, splits]: [u32; 4], way| {
+        Planning::Linear(LinearChoice { threads, thread_tokens, thread_quads, splits, way })
+    };
+    let tiled = |sizes, depth| choice(sizes, LinearWay::Tiled { depth });
+    let direct = |sizes, [lanes, step]: [u32; 2], broadcast| {
+        choice(sizes, LinearWay::Direct { lanes, step, broadcast })
+    };
+    // Rows of 130 and 17 groups in the inner dimension and in the target, or the other way round, and rows that
+    // are no groups. 33 tokens are one more than the longest tile of a thread.
+    let long = Shape::new(33, [520, 68], [1, 1]);
+    let odd = Shape::new(33, [519, 67], [1, 1]);
+    for planning in [
+        tiled([64, 8, 2, 1], 4),
+        tiled([64, 4, 1, 3], 4),
+        tiled([128, 2, 2, 1], 2),
+        tiled([128, 1, 1, 2], 1),
+        tiled([256, 2, 1, 1], 4),
+        tiled([256, 8, 2, 5], 2),
+        tiled([64, 1, 2, 2], 8),
+        direct([64, 32, 2, 1], [1, 1], false),
+        direct([64, 32, 1, 1], [1, 1], false),
+        direct([64, 16, 2, 4], [1, 1], false),
+        direct([64, 8, 2, 2], [1, 1], false),
+        direct([128, 4, 1, 2], [1, 4], false),
+        direct([256, 2, 2, 1], [1, 4], false),
+        direct([64, 1, 1, 1], [1, 8], false),
+        direct([64, 4, 2, 2], [8, 2], false),
+        direct([64, 16, 1, 1], [8, 1], false),
+        direct([128, 2, 1, 1], [16, 2], false),
+        direct([64, 8, 1, 1], [64, 1], false),
+    ] {
+        for Shape { tokens, d_in, d_out, .. } in [long, odd] {
+            let around = Shape::new(tokens, [d_out, d_in], [1, 1]);
+            cases.push(Case::new(LINEAR[0], Shape::new(tokens, [d_in, d_out], [1, 1])).planned_for(planning));
+            cases.push(Case::new(LINEAR[2], around).accumulating().planned_for(planning));
+        }
+    }
+    // Splits and lanes with everything else that a case can have.
+    for planning in
+        [tiled([64, 4, 1, 3], 4), direct([64, 8, 2, 2], [1, 1], false), direct([64, 4, 2, 2], [8, 2], false)]
+    {
+        for operation in [LINEAR[0], LINEAR[2]] {
+            let widths = if operation == LINEAR[0] { [520, 68] } else { [68, 520] };
+            let case =
+                |tokens| Case::new(operation, Shape::new(tokens, widths, [1, 1])).planned_for(planning);
+            for element in [Element::F16, Element::Bf16] {
+                cases.push(case(33).accumulating().in_half(element));
+            }
+            cases.push(Case { gap: 12, ..case(33).accumulating() });
+            cases.push(Case { room: 45, ..case(9) });
+            cases.push(Case { placement: Placement::Pool, ..case(9) });
+            cases.push(case(9).with_inputs(Inputs::Nan));
+            cases.push(case(9).with_inputs(Inputs::Infinity));
+        }
+    }
+}
+
+/// Few tokens on a wide device, which splits, and any number in software, with subgroups where there are some.
+fn linear_plans(cases: &mut Vec<Case>) {
+    for tokens in [1, 2, 4, 7, 8, 15, 33] {
+        for planning in [Planning::Wide, Planning::Software] {
+            for (operation, widths) in
+                [(LINEAR[0], [1036, 132]), (LINEAR[2], [132, 1036]), (LINEAR[2], [35, 515])]
+            {
+                cases.push(Case::new(operation, Shape::new(tokens, widths, [1, 1])).planned_for(planning));
+            }
+        }
     }
 }
 

@@ -115,7 +115,7 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
             profile.software = true;
             profile.limits.max_compute_workgroups_per_dimension = 8;
         }
-        Planning::Wide => {
+        Planning::Wide | Planning::Linear(_) => {
             profile.busy_workgroups = 64;
             profile.software = false;
         }
@@ -242,7 +242,7 @@ impl WgpuDevice {
     fn kernels(&self, planning: Planning) -> &Kernels {
         match planning {
             Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => &self.kernels[0],
-            Planning::Wide => &self.kernels[1],
+            Planning::Wide | Planning::Linear(_) => &self.kernels[1],
             Planning::Software => &self.kernels[2],
             Planning::Narrow => &self.kernels[3],
             Planning::Chosen(..) => &self.kernels[4],

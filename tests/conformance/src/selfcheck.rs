@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use hydralora::twin::Approx;
-use hydralora::{Choice, DeviceProfile, FusedChoice, Router, wgpu};
+use hydralora::{Choice, DeviceProfile, FusedChoice, LinearWay, Router, wgpu};
 use libtest_mimic::{Failed, Trial};
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -95,9 +95,10 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
     let device = DeviceProfile::new(wgpu::Limits::default(), 8);
     let mut reached = HashSet::new();
     for case in cases::all() {
-        let (fused, outer, subgroup_lanes) = match case.planning {
-            Planning::Chosen(fused, outer) => (fused, outer, 1),
-            Planning::Shuffled(fused) => (Some(fused), None, 8),
+        let (fused, outer, linear, subgroup_lanes) = match case.planning {
+            Planning::Chosen(fused, outer) => (fused, outer, None, 1),
+            Planning::Shuffled(fused) => (Some(fused), None, None, 8),
+            Planning::Linear(linear) => (None, None, Some(linear), 1),
             _ => continue,
         };
         let job = case.job();
@@ -123,6 +124,16 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
                     reached.insert(("outer threads", choice.threads));
                     reached.insert(("separate", u32::from(choice.separate)));
                 }
+                Some(Choice::Linear(choice)) if linear == Some(choice) => {
+                    reached.insert(("threads of linear", choice.threads));
+                    reached.insert(("thread_tokens", choice.thread_tokens));
+                    reached.insert(("thread_quads", choice.thread_quads));
+                    reached.insert(("splits of linear", choice.splits));
+                    reached.extend(match choice.way {
+                        LinearWay::Tiled { depth } => vec![("depth", depth)],
+                        LinearWay::Direct { lanes, step, .. } => vec![("lanes", lanes), ("step", step)],
+                    });
+                }
                 other => return Err(format!("{case} takes {other:?}").into()),
             }
             let last = recording.steps.last().expect("a recording has steps");
@@ -144,6 +155,13 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         ("separate", &[0, 1]),
         ("splits", &[1, 2, 3, 5]),
         ("staged in several", &[0, 1]),
+        ("threads of linear", &[64, 128, 256]),
+        ("thread_tokens", &[1, 2, 4, 8, 16, 32]),
+        ("thread_quads", &[1, 2]),
+        ("splits of linear", &[1, 2, 3, 4, 5]),
+        ("depth", &[1, 2, 4, 8]),
+        ("lanes", &[1, 8, 16, 64]),
+        ("step", &[1, 2, 4, 8]),
     ] {
         for &value in values {
             ensure(reached.contains(&(knob, value)), &format!("{knob} {value} is in no case"))?;

@@ -167,7 +167,7 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     fixed.extend(cases::largest(device.profile()));
     // Other limits change the device's plans, but not chosen ones.
     if device.identity().limits_of != ADAPTER_LIMITS {
-        fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..)));
+        fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
     }
     if let Some(seed) = options.replay {
         return match fixed.into_iter().find(|case| case.seed() == seed) {

@@ -277,9 +277,13 @@ fn loads(function: &Function, expression: Handle<Expression>) -> Vec<Handle<Expr
     match function.expressions[expression] {
         Expression::Load { pointer } => vec![pointer],
         Expression::Binary { left, right, .. } => [loads(function, left), loads(function, right)].concat(),
+        Expression::Select { condition, accept, reject } => {
+            [condition, accept, reject].into_iter().flat_map(|part| loads(function, part)).collect()
+        }
         Expression::Math { arg, arg1, arg2: None, .. } => {
             [Some(arg), arg1].into_iter().flatten().flat_map(|arg| loads(function, arg)).collect()
         }
+        Expression::AccessIndex { base, .. } => loads(function, base),
         // These are fixed before the loop starts.
         Expression::Literal(_)
         | Expression::Constant(_)

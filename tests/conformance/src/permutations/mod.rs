@@ -75,7 +75,7 @@ pub fn permutations() -> Vec<Shader> {
             }
         }
         for [d_in, d_out] in WIDTHS {
-            for tokens in [1, 9, 17, 100] {
+            for tokens in [1, 2, 9, 17, 100] {
                 for write in WRITES {
                     shaders.extend(linear([d_in, d_out, tokens], F32, write, planner));
                 }
@@ -84,6 +84,8 @@ pub fn permutations() -> Vec<Shader> {
         for elements in HALF {
             for write in WRITES {
                 shaders.extend(linear([8, 8, 100], elements, write, planner));
+                // Without tiles, and with splits on the wide device.
+                shaders.extend(linear([512, 512, 2], elements, write, planner));
             }
         }
         shaders.extend(with_shrink_apart(&Planner::new(DeviceProfile::new(wgpu::Limits::default(), 8))));
@@ -156,6 +158,14 @@ pub fn with_subgroups() -> Vec<Shader> {
         }
     }
     shaders.extend(with_shrink_apart(planner));
+    for software in [false, true] {
+        let planner = &Planner::new(DeviceProfile { software, ..planner.profile.clone() });
+        for tokens in [1, 16, 100] {
+            for elements in [F32, HALF[0]] {
+                shaders.extend(linear([64, 64, tokens], elements, WriteMode::Accumulate, planner));
+            }
+        }
+    }
     shaders.retain(|shader| shader.source().wgsl.contains("subgroupShuffle"));
     shaders.into_iter().collect()
 }
