@@ -757,12 +757,16 @@ pub(super) const DEFECTS: &[Defect] = &[
         "        workgroupBarrier();\n    }\n    // Unrolled",
         "    }\n    // Unrolled",
     ),
-    defect(
-        "linear source read past its end",
-        "kernel/linear.wgsl",
-        "select(vec4<f32>(0.0), load_source(token, min(k, end - 1u)), k < end)",
-        "load_source(token, min(k, end - 1u))",
-    ),
+    Defect {
+        name: "linear source read past its end",
+        file: "kernel/linear.wgsl",
+        find: "select(vec4<f32>(0.0), load_source(token, min(k, end - 1u)), k < end)",
+        replace: "load_source(token, min(k, end - 1u))",
+        survives: Some(
+            "the weights are zero there: only an infinite source would show, by a NaN where its token's results are \
+             infinite",
+        ),
+    },
     defect(
         "linear tile without its pitch",
         "kernel/linear.wgsl",
@@ -781,12 +785,16 @@ pub(super) const DEFECTS: &[Defect] = &[
         "select(item % TILE_QUADS, item / DEPTH, INNER_ROWS)",
         "item / DEPTH",
     ),
-    defect(
-        "linear_direct source read past its end",
-        "kernel/linear_direct.wgsl",
-        "select(vec4<f32>(0.0), load_source(token, min(k, end_k - 1u)), k < end_k)",
-        "load_source(token, min(k, end_k - 1u))",
-    ),
+    Defect {
+        name: "linear_direct source read past its end",
+        file: "kernel/linear_direct.wgsl",
+        find: "select(vec4<f32>(0.0), load_source(token, min(k, end_k - 1u)), k < end_k)",
+        replace: "load_source(token, min(k, end_k - 1u))",
+        survives: Some(
+            "the weights are zero there: only an infinite source would show, by a NaN where its token's results are \
+             infinite",
+        ),
+    },
     defect(
         "linear_direct without the lanes' vec4s",
         "kernel/linear_direct.wgsl",
@@ -876,14 +884,18 @@ pub(super) const DEFECTS: &[Defect] = &[
         file: "product/linear_backward.wgsl",
         find: "return select(vec4<f32>(0.0), value, i < end);",
         replace: "return value;",
-        survives: Some("the source is zero there: only a weight that is not finite would show"),
+        survives: Some(
+            "the source is zero there: only an infinite weight would show, by a NaN where its column is infinite",
+        ),
     },
     Defect {
         name: "linear forward weights past their end",
         file: "product/linear_forward.wgsl",
         find: "return select(vec4<f32>(0.0), value, k < end);",
         replace: "return value;",
-        survives: Some("the source is zero there: only a weight that is not finite would show"),
+        survives: Some(
+            "the source is zero there: only an infinite weight would show, by a NaN where its column is infinite",
+        ),
     },
     // adamw
     defect("adamw decay dropped", "kernel/adamw.wgsl", "hyper.decay * parameters[at]", "parameters[at]"),
