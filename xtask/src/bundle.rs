@@ -16,6 +16,9 @@ const MOST_BYTES: u64 = 40_000_000;
 const BENCHES: &str = "hydralora-benches";
 const ROOFLINE: &str = "hydralora-roofline";
 
+/// What runs the executables and PyTorch one after the other, of `peers`.
+const SCRIPTS: [&str; 2] = ["gpu.sh", "pytorch.py"];
+
 /// Builds all executables, stripped, into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let target = root.join("target");
@@ -35,8 +38,14 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             return Err(format!("{name} has {bytes} bytes, more than {MOST_BYTES}"));
         }
     }
+    for name in SCRIPTS {
+        let file = folder.join(name);
+        std::fs::copy(root.join("peers").join(name), &file)
+            .map_err(|error| format!("peers/{name} to {}: {error}", file.display()))?;
+        println!("{}", file.display());
+    }
     println!(
-        "On the other machine: {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench; \
+        "On the other machine: ./gpu.sh FOLDER for all of it; or {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench; \
          {ROOFLINE} --out FOLDER, and here `cargo xtask roofline --from FOLDER`"
     );
     Ok(())
