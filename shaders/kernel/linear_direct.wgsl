@@ -139,10 +139,12 @@ fn main(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     THREAD_ARGUMENTS,
 ) {
-    first_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * THREAD_TOKENS;
-    if (first_token >= batch_tokens()) {
+    // Tested before it is in a private variable, which browsers take to differ between threads.
+    let tile_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * THREAD_TOKENS;
+    if (tile_token >= batch_tokens()) {
         return;
     }
+    first_token = tile_token;
     let local = local_index(THREAD_NAMES);
     let column_blocks = (target_vecs() + TILE_QUADS - 1u) / TILE_QUADS;
     let first_quad = workgroup_id.x % column_blocks * TILE_QUADS;

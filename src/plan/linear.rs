@@ -21,6 +21,8 @@ const MOST_QUADS: u32 = 2;
 const MOST_DEPTH: u32 = 8;
 /// The most vec4s of the inner dimension that a thread loads at a time.
 const MOST_STEP: u32 = 8;
+/// Those that it usually loads, so that enough loads are in flight.
+const STEP: u32 = 4;
 /// The most splits of the inner dimension.
 const MOST_SPLITS: u32 = 64;
 /// Candidates beyond these are not worth measuring.
@@ -203,8 +205,13 @@ impl LinearProblem {
                 for &lanes in self.ways_to_lanes(device) {
                     let ways: &[bool] = if lanes == 1 { device.ways_to_coefficients(1) } else { &[false] };
                     for &broadcast in ways {
-                        // Several lanes of a software driver are several loads already.
-                        let most = if lanes > 1 && device.software { 1 } else { 4 };
+                        let most = match device.software {
+                            // Several lanes of a software driver are several loads already.
+                            true if lanes > 1 => 1,
+                            true => STEP,
+                            // More weights than 16 vec4s at a time spill registers on AMD's RDNA 3.
+                            false => STEP / thread_quads,
+                        };
                         let step = (GROUP / thread_tokens).clamp(1, most);
                         let way = LinearWay::Direct { lanes, step, broadcast };
                         add(WORKGROUP, thread_tokens, thread_quads, way);

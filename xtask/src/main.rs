@@ -47,7 +47,7 @@ enum Task {
     /// Test every kernel on every adapter, and write reports into target/conformance.
     Conformance {
         /// Fetch and test this implementation instead of the machine's adapters: lavapipe (with each subgroup
-        /// size, and under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
+        /// size, one of them under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
         /// translate (gives every shader to the compilers of other platforms). Needs Debian 12 or later.
         #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
         implementation: Option<String>,

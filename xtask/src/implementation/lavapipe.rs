@@ -1,5 +1,5 @@
-//! Mesa's software Vulkan driver, with every subgroup size it can have, and once more under the
-//! validation layer.
+//! Mesa's software Vulkan driver, with every subgroup size it can have, of which one is under the validation
+//! layer.
 
 use std::path::Path;
 
@@ -12,25 +12,21 @@ pub(super) fn provide(directory: &Path) -> Result<Vec<Implementation>, String> {
     if !Path::new(ICD).exists() {
         return Err(format!("mesa-vulkan-drivers is installed without {ICD}, lavapipe's manifest."));
     }
-    let mut env = swiftshader::env(Path::new(ICD));
-    let mut implementations: Vec<_> = [(4, 128), (8, 256), (16, 512)]
-        .map(|(subgroup, bits)| {
-            let name = format!("lavapipe-subgroup{subgroup}");
-            let width = variable("LP_NATIVE_VECTOR_WIDTH", bits.to_string());
-            // A shader from a shared cache would be one compiled for another vector width.
-            let cache = variable("MESA_SHADER_CACHE_DIR", directory.join("shader-cache").join(&name));
-            // The adapter's name has the width, so that a driver with another is not taken for this one.
-            let adapter = variable("WGPU_ADAPTER_NAME", format!("{bits} bits"));
-            let env = env.iter().cloned().chain([width, cache, adapter]).collect();
-            Implementation { name, version: version.clone(), env }
-        })
-        .into();
-    let layer = validation::provide(directory)?;
-    env.extend(layer.env);
-    implementations.push(Implementation {
-        name: "lavapipe-validation".to_owned(),
-        version: format!("{version}, {}", layer.version),
-        env,
+    let env = swiftshader::env(Path::new(ICD));
+    let mut implementations = [(4, 128), (8, 256), (16, 512)].map(|(subgroup, bits)| {
+        let name = format!("lavapipe-subgroup{subgroup}");
+        let width = variable("LP_NATIVE_VECTOR_WIDTH", bits.to_string());
+        // A shader from a shared cache would be one compiled for another vector width.
+        let cache = variable("MESA_SHADER_CACHE_DIR", directory.join("shader-cache").join(&name));
+        // The adapter's name has the width, so that a driver with another is not taken for this one.
+        let adapter = variable("WGPU_ADAPTER_NAME", format!("{bits} bits"));
+        let env = env.iter().cloned().chain([width, cache, adapter]).collect();
+        Implementation { name, version: version.clone(), env }
     });
-    Ok(implementations)
+    let layer = validation::provide(directory)?;
+    let [_, validated, _] = &mut implementations;
+    validated.name += "-validation";
+    validated.version += &format!(", {}", layer.version);
+    validated.env.extend(layer.env);
+    Ok(implementations.into())
 }

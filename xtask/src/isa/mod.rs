@@ -174,6 +174,7 @@ struct Gpu {
 /// Prints the tables, writes them into `target/isa`, and fails if a shader spills or waits too often.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     let folder = root.join("target/isa");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let shaders = match &options.shaders {
         Some(shaders) if options.child => return amd::child(shaders),
         Some(shaders) => Shaders { folder: shaders.clone(), own: false },
