@@ -26,7 +26,7 @@ pub(super) fn provide(directory: &Path) -> Result<Vec<Implementation>, String> {
     let layer = validation::provide(directory)?;
     let [_, validated, _] = &mut implementations;
     validated.name += "-validation";
-    validated.version += &format!(", {}", layer.version);
+    validated.version = format!("{version}, {}", layer.version);
     validated.env.extend(layer.env);
     Ok(implementations.into())
 }
