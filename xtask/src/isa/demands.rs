@@ -18,7 +18,7 @@ struct Demand {
     spilled: u64,
 }
 
-const DEMANDS: [Demand; 15] = [
+const DEMANDS: [Demand; 18] = [
     //                               in flight, waits, added to, spilled
     demand("forward", Amd, [4, 4, 4, 0]),
     demand("forward", Nvidia, [2, 12, 4, 0]),
@@ -34,8 +34,11 @@ const DEMANDS: [Demand; 15] = [
     demand("backward_params", Intel, [1, 4, 0, 512]),
     // It loads in loops of their own, into workgroup memory.
     demand("linear", Amd, [0, 0, 0, 0]),
-    demand("linear", Nvidia, [0, 0, 0, 12]),
-    demand("linear", Intel, [0, 0, 0, 448]),
+    demand("linear", Nvidia, [0, 0, 0, 60]),
+    demand("linear", Intel, [0, 0, 0, 384]),
+    demand("linear_direct", Amd, [5, 2, 4, 0]),
+    demand("linear_direct", Nvidia, [2, 15, 4, 4]),
+    demand("linear_direct", Intel, [3, 10, 2, 384]),
 ];
 
 const fn demand(
