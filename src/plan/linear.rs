@@ -242,8 +242,8 @@ impl LinearProblem {
     fn most_splits(&self, tile: &LinearTile, device: &DeviceProfile) -> u32 {
         let workgroups =
             self.target_vecs.div_ceil(tile.quads).saturating_mul(self.tokens.div_ceil(tile.tokens));
-        let wanted = device.busy_workgroups.div_ceil(workgroups).next_power_of_two();
-        wanted.min(MOST_SPLITS).min(self.source_vecs.div_ceil(4 * tile.depth()).next_power_of_two())
+        let wanted = device.busy_workgroups.div_ceil(workgroups);
+        wanted.min(self.source_vecs.div_ceil(4 * tile.depth())).min(MOST_SPLITS).next_power_of_two()
     }
 
     /// The placement of a choice, if the choice is possible and fits the device.
