@@ -15,8 +15,9 @@ const GROUPS: [u32; 3] = [1, 2, 4];
 /// The most quads of tokens of an expand that one thread keeps in registers, a vec4 for each token.
 const MOST_EXPAND_QUADS: u32 = 4;
 
-/// The most rows of an expand that are unrolled: enough for their loads to overlap.
-const MOST_STEP: u32 = 16;
+/// The most rows of an expand that are unrolled: enough for their loads to overlap. With twice as many, FXC takes
+/// twice as long.
+const MOST_STEP: u32 = 8;
 
 /// The longest tile, in quads.
 const MOST_QUADS: u32 = 8;
@@ -165,7 +166,8 @@ impl FusedProblem {
         let staged = free.clamp(u64::from(sums), u64::from(u32::MAX)) as u32;
         let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
         let broadcast_lanes = if broadcast { device.broadcast_lanes() } else { 1 };
-        let most_step = if broadcast { (broadcast_lanes / expand_quads).max(1) } else { MOST_STEP };
+        let most_step =
+            if broadcast { (broadcast_lanes / expand_quads).clamp(1, MOST_STEP) } else { MOST_STEP };
         let whole = |most: u32| (1..=most).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let step = match whole(most_step.min(room)) {
             // A loop of one step is none to a compiler, and it would keep all coefficients in registers.
