@@ -1,11 +1,10 @@
 //! Intel's compiler: naga's Metal, which is C++, as C++ for OpenCL, by clang to SPIR-V. Its back end is also
 //! that of Intel's drivers for Windows; Mesa has another.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::msl::{Parameter, Shader};
+use super::msl::{Dialect, Shader};
 use super::{
     Column, Compiled, Gpu, Statistics, column, folder_with, in_parallel, loops, number_after, stem, threads,
     xe,
@@ -119,33 +118,21 @@ fn in_family(compilers: &OpenCl, base: &Path, spirv: &Path, family: &str) -> Res
     Ok(Compiled::new(statistics.collect::<Statistics>(), loops::loops(&program)))
 }
 
+const OPENCL: Dialect = Dialect {
+    builtin,
+    workgroup: "__local ",
+    global: "__global ",
+    restrict: "__restrict",
+    uniform: "__constant ",
+    uniform_address: "*",
+};
+
 /// A shader as an OpenCL kernel for workgroups of some threads.
 fn opencl(metal: &str, threads: u32) -> Result<String, String> {
     let shader = Shader::new(metal)?;
-    let (mut parameters, mut variables, mut arguments) = (Vec::new(), String::new(), Vec::new());
-    for (index, parameter) in shader.parameters.iter().enumerate() {
-        arguments.push(match parameter {
-            Parameter::Builtin(name) => builtin(name)?.to_owned(),
-            Parameter::Workgroup { kind } => {
-                let _ = writeln!(variables, "    __local shader::{kind} p{index};");
-                format!("p{index}")
-            }
-            Parameter::Uniform { kind } => {
-                parameters.push(format!("__constant shader::{kind}* p{index}"));
-                format!("*p{index}")
-            }
-            // The library refuses buffers that overlap, and drivers assume as much.
-            Parameter::Buffer { kind, read_only } => {
-                let constant = if *read_only { "const " } else { "" };
-                parameters.push(format!("__global {constant}shader::{kind}* __restrict p{index}"));
-                format!("*p{index}")
-            }
-        });
-    }
-    let (parameters, arguments) = (parameters.join(", "), arguments.join(", "));
+    let entry = shader.entry(&OPENCL)?;
     Ok(format!(
-        "#include \"metal.clh\"\n{}\n__attribute__((reqd_work_group_size({threads}, 1, 1))) __kernel void \
-         entry({parameters}) {{\n{variables}    shader::main_({arguments});\n}}\n",
+        "#include \"metal.clh\"\n{}\n__attribute__((reqd_work_group_size({threads}, 1, 1))) __kernel void {entry}",
         shader.text
     ))
 }

@@ -136,6 +136,7 @@ const LOOP_COLUMNS: [Column; 3] = [
     Column { heading: "added to", statistic: ADDED_IN_FLIGHT, small_is_bad: true },
 ];
 
+/// What a compiler says of a shader, by the names it has for it.
 type Statistics = BTreeMap<String, u64>;
 
 /// What a shader became on a GPU.

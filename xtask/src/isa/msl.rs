@@ -1,6 +1,8 @@
 //! Shaders as naga writes them in the Metal Shading Language, which is C++: a few edits and a header of
 //! Metal's names make them another dialect of it.
 
+use std::fmt::Write as _;
+
 /// A shader for a header to be put before and an entry point behind. Whatever the dialect, its functions'
 /// names are in the namespace `shader`, and its kernel is a function like the others, `main_`.
 pub(super) struct Shader {
@@ -40,6 +42,49 @@ impl Shader {
         );
         Ok(Self { text, parameters })
     }
+
+    /// An entry point behind its attributes: its name, its parameters, and a body that calls `main_`.
+    pub(super) fn entry(&self, dialect: &Dialect) -> Result<String, String> {
+        let Dialect { workgroup, global, restrict, uniform, uniform_address, .. } = dialect;
+        let (mut parameters, mut variables, mut arguments) = (Vec::new(), String::new(), Vec::new());
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            arguments.push(match parameter {
+                Parameter::Builtin(name) => (dialect.builtin)(name)?.to_owned(),
+                Parameter::Workgroup { kind } => {
+                    let _ = writeln!(variables, "    {workgroup}shader::{kind} p{index};");
+                    format!("p{index}")
+                }
+                Parameter::Uniform { kind } => {
+                    parameters.push(format!("{uniform}shader::{kind}{uniform_address} p{index}"));
+                    format!("{uniform_address}p{index}")
+                }
+                // The library refuses buffers that overlap, and drivers assume as much.
+                Parameter::Buffer { kind, read_only } => {
+                    let constant = if *read_only { "const " } else { "" };
+                    parameters.push(format!("{global}{constant}shader::{kind}* {restrict} p{index}"));
+                    format!("*p{index}")
+                }
+            });
+        }
+        let (parameters, arguments) = (parameters.join(", "), arguments.join(", "));
+        Ok(format!("entry({parameters}) {{\n{variables}    shader::main_({arguments});\n}}\n"))
+    }
+}
+
+/// The words in which a dialect declares what an entry point takes.
+pub(super) struct Dialect {
+    /// What a built-in value is, by Metal's name of it.
+    pub builtin: fn(&str) -> Result<&'static str, String>,
+    /// Before a variable in workgroup memory.
+    pub workgroup: &'static str,
+    /// Before a buffer's type.
+    pub global: &'static str,
+    /// Before the name of a buffer that overlaps no other.
+    pub restrict: &'static str,
+    /// Before a uniform's type.
+    pub uniform: &'static str,
+    /// `*` where a uniform is given by its address.
+    pub uniform_address: &'static str,
 }
 
 /// `constant Dims& dims [[user(fake0)]]`, `uint local [[thread_index_in_threadgroup]]`.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::msl::{Parameter, Shader, with_float_literals};
+use super::msl::{Dialect, Shader, with_float_literals};
 use super::{
     Column, Compiled, Gpu, column, folder_with, in_parallel, loops, number_before, sass, stem, threads,
 };
@@ -97,6 +97,15 @@ fn said_of(text: &str) -> Option<BTreeMap<String, u64>> {
     Some(statistics.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
+const CUDA: Dialect = Dialect {
+    builtin,
+    workgroup: "__shared__ ",
+    global: "",
+    restrict: "__restrict__",
+    uniform: "const ",
+    uniform_address: "",
+};
+
 /// A shader as a CUDA kernel for workgroups of some threads.
 fn cuda(metal: &str, threads: u32) -> Result<String, String> {
     let shader = Shader::new(metal)?;
@@ -106,32 +115,8 @@ fn cuda(metal: &str, threads: u32) -> Result<String, String> {
         text += &cuda_line(line);
         text.push('\n');
     }
-    let (mut parameters, mut variables, mut arguments) = (Vec::new(), String::new(), Vec::new());
-    for (index, parameter) in shader.parameters.iter().enumerate() {
-        arguments.push(match parameter {
-            Parameter::Builtin(name) => builtin(name)?.to_owned(),
-            Parameter::Workgroup { kind } => {
-                let _ = writeln!(variables, "    __shared__ shader::{kind} p{index};");
-                format!("p{index}")
-            }
-            Parameter::Uniform { kind } => {
-                parameters.push(format!("const shader::{kind} p{index}"));
-                format!("p{index}")
-            }
-            // The library refuses buffers that overlap, and drivers assume as much.
-            Parameter::Buffer { kind, read_only } => {
-                let constant = if *read_only { "const " } else { "" };
-                parameters.push(format!("{constant}shader::{kind}* __restrict__ p{index}"));
-                format!("*p{index}")
-            }
-        });
-    }
-    let (parameters, arguments) = (parameters.join(", "), arguments.join(", "));
-    let _ = write!(
-        text,
-        "\nextern \"C\" __global__ void __launch_bounds__({threads}) entry({parameters}) {{\n{variables}    \
-         shader::main_({arguments});\n}}\n"
-    );
+    let entry = shader.entry(&CUDA)?;
+    let _ = write!(text, "\nextern \"C\" __global__ void __launch_bounds__({threads}) {entry}");
     Ok(text)
 }
 

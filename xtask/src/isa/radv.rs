@@ -8,8 +8,7 @@ use std::ffi::CStr;
 
 use ash::{Device, Entry, ext, khr, vk};
 
-/// What the driver says about a compiled shader, by the names it has for it.
-pub(super) type Statistics = BTreeMap<String, u64>;
+use super::Statistics;
 
 /// A device that only compiles; meant for a process that does nothing else.
 pub(super) struct Compiler {
