@@ -21,7 +21,8 @@ use crate::plan::{Choice, DeviceProfile, Grid};
 ///    the number of tokens as a u32; if it is `Hyper`, one that holds
 ///    [`AdamWHyper::uniform`](crate::AdamWHyper::uniform);
 /// 5. dispatches the steps in order, each with the workgroups of its `grid`. `Fixed` lists them. `Tiles`
-///    gives `x`, `ceil(n / z)` and `z`, where `n` is `ceil(tokens / tile)` and `z` is `ceil(n / most)`.
+///    gives `x`, `ceil(n / z)` and `z`, where `n` is the lesser of `ceil(tokens / tile) - first` and `count`,
+///    and `z` is `ceil(n / most)`. A step whose `n` is not above 0 is left out.
 ///
 /// The results of a step are correct only on devices whose subgroups have at least `subgroup_lanes` lanes.
 #[derive(Debug, Clone, PartialEq)]

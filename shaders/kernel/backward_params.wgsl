@@ -34,9 +34,11 @@ struct Dims {
     g_stride: u32,
     // splits of the tokens: all of equal length, but the last ones may be shorter, or empty in a small batch
     splits: u32,
-    // workgroup indices: where the expand block starts, where the latent router starts, and the end
+    // workgroup indices: where the expand block starts, where the latent router starts, and the first one of
+    // this dispatch and its end
     expand_start: u32,
     latent_start: u32,
+    first: u32,
     end: u32,
     // where the expand block and the latent router start in the packed layout, and its length, in vec4s
     expand_block: u32,
@@ -94,7 +96,7 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     let local = local_index(THREAD_NAMES);
-    let block = workgroup_id.x + workgroup_id.z * num_workgroups.x;
+    let block = dims.first + workgroup_id.x + workgroup_id.z * num_workgroups.x;
     if (block >= dims.end) {
         return;
     }

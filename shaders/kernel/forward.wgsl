@@ -54,7 +54,7 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     let local = local_index(THREAD_NAMES);
-    let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
+    let tile = dims.first_tile + workgroup_id.y + workgroup_id.z * num_workgroups.y;
     let first_token = tile * TILE_TOKENS;
     if (first_token >= batch_tokens()) {
         return;

@@ -22,7 +22,7 @@
 //@ import product: weight_block
 //@ import sink: finish
 //@ import uniform/batch: batch_tokens
-//@ import uniform/linear: split_begin, split_end, target_vecs
+//@ import uniform/linear: dims, split_begin, split_end, target_vecs
 //@ host: COLUMN_THREADS, DEPTH, INNER_ROWS, THREAD_QUADS, THREAD_TOKENS, TILE_QUADS, WORKGROUP
 
 @group(0) @binding(1) var<storage, read> source: array<source_element>;
@@ -63,7 +63,8 @@ fn main(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let first_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * TILE_TOKENS;
+    let tile = dims.first_tile + workgroup_id.y + workgroup_id.z * num_workgroups.y;
+    let first_token = tile * TILE_TOKENS;
     if (first_token >= batch_tokens()) {
         return;
     }

@@ -18,7 +18,7 @@
 //@ import product: weight_block
 //@ import sink: finish
 //@ import uniform/batch: batch_tokens
-//@ import uniform/linear: split_begin, split_end, target_vecs
+//@ import uniform/linear: dims, split_begin, split_end, target_vecs
 //@ host: BROADCAST_LANES, COLUMN_THREADS, LANES, SCRATCH, STEP, THREAD_ARGUMENTS, THREAD_NAMES, THREAD_QUADS, THREAD_TOKENS, TILE_QUADS, WORKGROUP
 
 @group(0) @binding(1) var<storage, read> source: array<source_element>;
@@ -140,7 +140,8 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     // Tested before it is in a private variable, which browsers take to differ between threads.
-    let tile_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * THREAD_TOKENS;
+    let tile = dims.first_tile + workgroup_id.y + workgroup_id.z * num_workgroups.y;
+    let tile_token = tile * THREAD_TOKENS;
     if (tile_token >= batch_tokens()) {
         return;
     }

@@ -24,6 +24,8 @@ struct Dims {
     matrix: u32,
     // vec4s of a source row in one split
     split_vecs: u32,
+    // the first tile of tokens of this dispatch
+    first_tile: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -50,7 +52,7 @@ fn main(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     THREAD_ARGUMENTS,
 ) {
-    let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;
+    let tile = dims.first_tile + workgroup_id.y + workgroup_id.z * num_workgroups.y;
     if (tile * TILE_TOKENS >= batch_tokens()) {
         return;
     }

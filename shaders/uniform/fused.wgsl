@@ -16,6 +16,8 @@ struct Dims {
     // rows and keep every coefficient in a register.
     experts: u32,
     shrink_rows: u32,
+    // the first tile of tokens of this dispatch
+    first_tile: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

@@ -10,6 +10,8 @@ struct Dims {
     // vec4s of the inner dimension in one split
     split_vecs: u32,
     splits: u32,
+    // the first block of tokens of this dispatch
+    first_tile: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

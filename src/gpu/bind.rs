@@ -244,12 +244,15 @@ impl Bound {
 impl BoundVariant {
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32, varying: &wgpu::BindGroup) {
         for dispatch in &self.dispatches {
+            let [x, y, z] = dispatch.grid.at(tokens);
+            if x == 0 {
+                continue;
+            }
             pass.set_pipeline(&dispatch.pipeline.compute);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
             if dispatch.pipeline.varying != Varying::Nothing {
                 pass.set_bind_group(1, varying, &[]);
             }
-            let [x, y, z] = dispatch.grid.at(tokens);
             pass.dispatch_workgroups(x, y, z);
         }
     }

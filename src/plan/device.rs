@@ -166,6 +166,12 @@ impl DeviceNumbers {
         self.cores.saturating_mul((self.resident_threads / WORKGROUP).max(1))
     }
 
+    /// The floating-point operations of a twentieth of a second at the full rate: one second if a dispatch
+    /// reaches a twentieth of it.
+    pub(super) fn dispatch_flops(&self) -> u64 {
+        (self.multiply_adds / 10.0) as u64
+    }
+
     /// Seconds from a read to its value while memory is busy.
     pub(super) fn loaded_latency(&self) -> f64 {
         self.memory_latency.max(KNEE * self.bytes_in_flight / self.memory_bandwidth)

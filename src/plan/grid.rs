@@ -16,6 +16,10 @@ pub enum Grid {
         tile: u32,
         /// The most tiles along y. More tiles are folded over z.
         most: u32,
+        /// The first tile: not 0 where the work is more than one dispatch may do.
+        first: u32,
+        /// The most tiles from the first one on.
+        count: u32,
     },
 }
 
@@ -30,20 +34,44 @@ impl Grid {
         fix: &'static str,
     ) -> Result<Self, Error> {
         fold(kernel, tokens.div_ceil(tile), limits, fix)?;
-        Ok(Self::Tiles { x, tile, most: limits.max_compute_workgroups_per_dimension.max(1) })
+        let most = limits.max_compute_workgroups_per_dimension.max(1);
+        Ok(Self::Tiles { x, tile, most, first: 0, count: u32::MAX })
     }
 
-    /// The workgroups for `tokens` tokens: at least one token, and no more than were planned for.
+    /// Divides the tiles of up to `tokens` tokens into at least `parts` grids, as far as there are as many tiles:
+    /// each with its first tile. No grid of several is folded, so none reaches into the next.
+    pub(crate) fn divided(self, tokens: u32, parts: u64) -> Vec<(u32, Self)> {
+        let Self::Tiles { x, tile, most, .. } = self else { return vec![(0, self)] };
+        if parts <= 1 {
+            return vec![(0, self)];
+        }
+        let tiles = tokens.div_ceil(tile);
+        let count = share(tiles, parts).min(most);
+        let firsts = (0..tiles).step_by(count as usize);
+        firsts.map(|first| (first, Self::Tiles { x, tile, most, first, count })).collect()
+    }
+
+    /// The workgroups for `tokens` tokens: at least one token, and no more than were planned for. None if the
+    /// first tile is past the last token.
     #[must_use]
     pub fn at(&self, tokens: u32) -> [u32; 3] {
         match *self {
             Self::Fixed(grid) => grid,
-            Self::Tiles { x, tile, most } => {
-                let [y, z] = folded(tokens.div_ceil(tile), most);
+            Self::Tiles { x, tile, most, first, count } => {
+                let tiles = tokens.div_ceil(tile);
+                if tiles <= first {
+                    return [0; 3];
+                }
+                let [y, z] = folded((tiles - first).min(count), most);
                 [x, y, z]
             }
         }
     }
+}
+
+/// The most of `count` things that one of `parts` parts has.
+pub(crate) fn share(count: u32, parts: u64) -> u32 {
+    u64::from(count).div_ceil(parts.max(1)).max(1) as u32
 }
 
 /// Folds `count` workgroups over two dimensions of the grid. The product may exceed `count` by less than the

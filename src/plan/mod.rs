@@ -20,7 +20,7 @@ pub(crate) use cost::Traffic;
 pub use device::DeviceNumbers;
 pub use fused::FusedChoice;
 pub use grid::Grid;
-pub(crate) use grid::fold;
+pub(crate) use grid::{fold, share};
 pub use linear::{LinearChoice, LinearWay};
 pub use outer::OuterChoice;
 pub use profile::DeviceProfile;

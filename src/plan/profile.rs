@@ -13,6 +13,10 @@ pub struct DeviceProfile {
     /// The most loop iterations of a thread, over all loops of a shader together: some drivers end all loops
     /// after this many. They are counted from the shader's text, in the way of such a driver.
     pub max_loop_iterations: u64,
+    /// The most floating-point operations of one dispatch. More are divided among several, since operating
+    /// systems end dispatches that take seconds, and draw nothing meanwhile. By default what a GPU of the
+    /// device's class does in a twentieth of a second at its full rate; without a bound in software.
+    pub max_dispatch_flops: u64,
     /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
@@ -29,12 +33,14 @@ impl DeviceProfile {
     /// numbers are those of a graphics card of this width.
     #[must_use]
     pub fn new(limits: wgpu::Limits, busy_workgroups: u32) -> Self {
+        let numbers = DeviceNumbers::of_width(busy_workgroups);
         Self {
             limits,
             busy_workgroups,
             max_loop_iterations: u64::MAX,
+            max_dispatch_flops: numbers.dispatch_flops(),
             subgroup_lanes: 1,
-            numbers: DeviceNumbers::of_width(busy_workgroups),
+            numbers,
             software: false,
         }
     }
@@ -43,8 +49,11 @@ impl DeviceProfile {
     /// stay what they are.
     #[must_use]
     pub fn calibrated(self, numbers: DeviceNumbers) -> Self {
-        let busy_workgroups = if self.software { self.busy_workgroups } else { numbers.busy_workgroups() };
-        Self { busy_workgroups, numbers, ..self }
+        if self.software {
+            return Self { numbers, ..self };
+        }
+        let (busy_workgroups, max_dispatch_flops) = (numbers.busy_workgroups(), numbers.dispatch_flops());
+        Self { busy_workgroups, max_dispatch_flops, numbers, ..self }
     }
 
     /// The profile of a device.
@@ -57,8 +66,10 @@ impl DeviceProfile {
         let subgroups =
             cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
         let subgroup_lanes = if subgroups { smallest_subgroup(&info) } else { 1 };
+        let max_dispatch_flops = u64::MAX;
         let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
-        Self { max_loop_iterations, subgroup_lanes, software, ..profile }.calibrated(DeviceNumbers::of(&info))
+        Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, software, ..profile }
+            .calibrated(DeviceNumbers::of(&info))
     }
 
     /// Lanes of a tile that may add their sums by shuffles: a power of two.
@@ -86,6 +97,7 @@ impl DeviceProfile {
         Self {
             limits: self.limits.or_worse_values_from(&device.limits),
             max_loop_iterations: self.max_loop_iterations.min(device.max_loop_iterations),
+            max_dispatch_flops: self.max_dispatch_flops.min(device.max_dispatch_flops),
             subgroup_lanes: self.subgroup_lanes.min(device.subgroup_lanes),
             ..self
         }

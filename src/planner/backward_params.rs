@@ -4,13 +4,13 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Problem;
-use super::work::{check_tokens, matrix_bytes, product_flops};
+use super::work::{check_tokens, dispatches, matrix_bytes, product_flops};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BackwardParamsShader, BindingKind, ReduceShader, Shader};
 use crate::layer::{BackwardParamsOptions, Config, Layout, WriteMode};
 use crate::plan::outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
-use crate::plan::{Choice, DeviceProfile, Grid, Traffic, WORKGROUP, fold};
+use crate::plan::{Choice, DeviceProfile, Grid, Traffic, WORKGROUP, fold, share};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
 /// `struct Dims` in `backward_params.wgsl`.
@@ -24,6 +24,7 @@ pub(super) struct Dims {
     pub(super) splits: u32,
     pub(super) expand_start: u32,
     pub(super) latent_start: u32,
+    pub(super) first: u32,
     pub(super) end: u32,
     pub(super) expand_block: u32,
     pub(super) latent_block: u32,
@@ -74,7 +75,8 @@ impl BackwardParams {
         ])
     }
 
-    /// One step of the products, which writes gradients to `output`.
+    /// The steps of one dispatch of the products, which write gradients to `output`: several if it is more work
+    /// than a dispatch may do.
     fn outer(
         &self,
         placed: &OuterPlacement,
@@ -82,7 +84,7 @@ impl BackwardParams {
         output: Slot,
         write: WriteMode,
         device: &DeviceProfile,
-    ) -> Result<Step, Error> {
+    ) -> Result<Vec<Step>, Error> {
         let Self { config, options, ref problem, .. } = *self;
         let [shrink, expand, latent] = blocks.map(|block| block.workgroups);
         let Config { d_in, d_out, rank, experts, scaling, .. } = config;
@@ -98,6 +100,7 @@ impl BackwardParams {
             splits,
             expand_start,
             latent_start,
+            first: 0,
             end,
             expand_block,
             latent_block,
@@ -116,9 +119,23 @@ impl BackwardParams {
             g: Access::new("g", options.g, d_out)?,
             write,
         });
-        let slots = ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
+        let slots: Vec<_> =
+            ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
         let memory = 16 * u64::from(placed.choice.threads);
-        Step::new(shader, &dims, Grid::Fixed(grid), slots, memory, problem.tokens, device)
+        let step = |dims: Dims, grid| {
+            Step::new(shader.clone(), &dims, Grid::Fixed(grid), slots.clone(), memory, problem.tokens, device)
+        };
+        let parts = dispatches(problem.flops(placed), device);
+        if parts == 1 {
+            return Ok(vec![step(dims, grid)?]);
+        }
+        let count = share(end, parts).min(device.limits.max_compute_workgroups_per_dimension);
+        let firsts = (0..end).step_by(count as usize);
+        let part = |first: u32| {
+            let end = end.min(first.saturating_add(count));
+            step(Dims { first, end, ..dims }, [end - first, grid[1], 1])
+        };
+        firsts.map(part).collect()
     }
 
     /// The step that adds up the copies of the splits.
@@ -159,7 +176,7 @@ impl Problem for BackwardParams {
         };
         let outers = placed.dispatches.iter();
         let outers = outers.map(|&dispatch| self.outer(&placed, dispatch, output, write, device));
-        let mut steps = outers.collect::<Result<Vec<_>, _>>()?;
+        let mut steps = outers.collect::<Result<Vec<_>, _>>()?.concat();
         if splits > 1 {
             steps.push(self.reduce(splits, device)?);
         }

@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::work::dispatches;
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
@@ -25,6 +26,7 @@ pub(super) struct FusedDims {
     pub(super) scaling: f32,
     pub(super) experts: u32,
     pub(super) shrink_rows: u32,
+    pub(super) first_tile: u32,
 }
 
 /// `struct Dims` in `shrink.wgsl`.
@@ -35,6 +37,7 @@ pub(super) struct ShrinkDims {
     pub(super) source_stride: u32,
     pub(super) matrix: u32,
     pub(super) split_vecs: u32,
+    pub(super) first_tile: u32,
 }
 
 /// A fused kernel on a layer.
@@ -68,16 +71,21 @@ impl Fused<'_> {
             |name| tensors.iter().find(|operand| operand.name == name).map_or(0, |o| o.stride as u32);
         let (source_stride, target_stride) = (tensors[0].stride as u32, stride_of(target));
         let mut slots: Vec<Slot> = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
+        let dispatches = dispatches(problem.flops(placed), device);
         let mut steps = Vec::new();
         let mut scratch = Vec::new();
         let mut from = ShrinkFrom::Rows(source);
         if let Some(ShrinkPlacement { tile, splits, split_vecs, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
             let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
-            let dims = ShrinkDims { source_width, source_stride, matrix: shrink_matrix, split_vecs };
-            let bound = vec![slots[0], slots[1], Slot::Scratch(0)];
+            let bound = [slots[0], slots[1], Slot::Scratch(0)];
             let memory = 16 * u64::from(tile.scratch);
-            steps.push(Step::new(Shader::Shrink(shader), &dims, grid, bound, memory, tokens, device)?);
+            for (first_tile, grid) in grid.divided(tokens, dispatches) {
+                let matrix = shrink_matrix;
+                let dims = ShrinkDims { source_width, source_stride, matrix, split_vecs, first_tile };
+                let shader = Shader::Shrink(shader.clone());
+                steps.push(Step::new(shader, &dims, grid, bound.to_vec(), memory, tokens, device)?);
+            }
             scratch.push(sums);
             slots[0] = Slot::Scratch(0);
             from = ShrinkFrom::Sums(splits);
@@ -86,19 +94,23 @@ impl Fused<'_> {
         let slice_vecs = placed.slice_vecs;
         let shrink_rows = config.shrink_rows();
         let [expand_block, latent_block, _] = config.layout()?.vecs();
-        let dims = FusedDims {
-            d_in,
-            d_out,
-            slice_vecs,
-            source_stride,
-            target_stride,
-            expand_block,
-            latent_block,
-            scaling,
-            experts,
-            shrink_rows,
-        };
-        steps.push(Step::new(shader(from), &dims, placed.grid, slots, placed.memory, tokens, device)?);
+        let shader = shader(from);
+        for (first_tile, grid) in placed.grid.divided(tokens, dispatches) {
+            let dims = FusedDims {
+                d_in,
+                d_out,
+                slice_vecs,
+                source_stride,
+                target_stride,
+                expand_block,
+                latent_block,
+                scaling,
+                experts,
+                shrink_rows,
+                first_tile,
+            };
+            steps.push(Step::new(shader.clone(), &dims, grid, slots.clone(), placed.memory, tokens, device)?);
+        }
         // The sums are written and read.
         let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();
         let work = Work { bytes, flops: problem.flops(placed) };

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Problem;
-use super::work::{check_matrix, matrix_bytes, vecs};
+use super::work::{check_matrix, dispatches, matrix_bytes, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, LinearReduceShader, LinearShader, LinearTarget, Shader};
@@ -23,6 +23,7 @@ pub(super) struct Dims {
     pub(super) target_stride: u32,
     pub(super) split_vecs: u32,
     pub(super) splits: u32,
+    pub(super) first_tile: u32,
 }
 
 /// Advice if the weight does not fit one binding.
@@ -98,7 +99,15 @@ impl Problem for Linear {
         }
         let [source_stride, _, target_stride] = [0, 1, 2].map(|at| tensors[at].stride as u32);
         let splits = choice.splits;
-        let dims = Dims { source_width, target_width, source_stride, target_stride, split_vecs, splits };
+        let dims = Dims {
+            source_width,
+            target_width,
+            source_stride,
+            target_stride,
+            split_vecs,
+            splits,
+            first_tile: 0,
+        };
         let target = LinearTarget { access: Access::new(target_name, target, target_width)?, bias, write };
         let shader = |target| {
             let (source, weight) =
@@ -106,23 +115,29 @@ impl Problem for Linear {
             Ok::<_, Error>(Shader::Linear(LinearShader { direction, tile, source, weight, target }))
         };
         let slots: Vec<_> = tensors.iter().map(|operand| Slot::Tensor(operand.name)).collect();
-        let step =
-            |shader, grid, slots, memory| Step::new(shader, &dims, grid, slots, memory, tokens, device);
+        let least = least_work(&config, tokens, &options)?;
+        let products = |shader: Shader, slots: &[Slot]| {
+            let step = |(first_tile, grid)| {
+                let (dims, slots) = (Dims { first_tile, ..dims }, slots.to_vec());
+                Step::new(shader.clone(), &dims, grid, slots, tile.memory(), tokens, device)
+            };
+            let grids = grid.divided(tokens, dispatches(least.flops, device));
+            grids.into_iter().map(step).collect::<Result<Vec<_>, _>>()
+        };
         let mut scratch = Vec::new();
         let steps = match reduce {
-            None => vec![step(shader(Some(target))?, grid, slots, tile.memory())?],
+            None => products(shader(Some(target))?, &slots)?,
             Some((reduce, sums)) => {
                 scratch.push(sums);
                 let (of_products, of_targets) = slots.split_at(2);
                 let sums = [Slot::Scratch(0)];
+                let mut steps = products(shader(None)?, &[of_products, &sums].concat())?;
                 let reducer = Shader::LinearReduce(LinearReduceShader { target });
-                vec![
-                    step(shader(None)?, grid, [of_products, &sums].concat(), tile.memory())?,
-                    step(reducer, reduce, [&sums, of_targets].concat(), 0)?,
-                ]
+                let slots = [&sums, of_targets].concat();
+                steps.push(Step::new(reducer, &dims, reduce, slots, 0, tokens, device)?);
+                steps
             }
         };
-        let least = least_work(&config, tokens, &options)?;
         // The sums are written and read.
         let bytes = least.bytes + 2 * scratch.iter().sum::<u64>();
         let (choice, work) = (Some(Choice::Linear(choice)), Work { bytes, ..least });

@@ -9,7 +9,8 @@ use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
-use crate::plan::{LinearChoice, LinearWay};
+use crate::plan::{Grid, LinearChoice, LinearWay};
+use crate::recording::Step;
 
 const CONFIG: Config = Config {
     d_in: 512,
@@ -104,11 +105,21 @@ fn check(shader: &Shader) {
                 latent_block,
                 scaling,
                 experts,
-                shrink_rows
+                shrink_rows,
+                first_tile
             );
         }
         Shader::Shrink(_) => {
-            assert_uniform!(shader, 0, ShrinkDims, source_width, source_stride, matrix, split_vecs);
+            assert_uniform!(
+                shader,
+                0,
+                ShrinkDims,
+                source_width,
+                source_stride,
+                matrix,
+                split_vecs,
+                first_tile
+            );
         }
         Shader::BackwardParams(_) => {
             assert_uniform!(
@@ -122,6 +133,7 @@ fn check(shader: &Shader) {
                 splits,
                 expand_start,
                 latent_start,
+                first,
                 end,
                 expand_block,
                 latent_block,
@@ -140,7 +152,8 @@ fn check(shader: &Shader) {
                 source_stride,
                 target_stride,
                 split_vecs,
-                splits
+                splits,
+                first_tile
             );
         }
         Shader::AdamW(_) => {
@@ -173,5 +186,71 @@ fn check(shader: &Shader) {
     if shader.source().varying == crate::kernel::Varying::Batch {
         let (members, size) = uniform(shader, 1);
         assert_eq!((members, size <= 16), (vec![("tokens".to_owned(), 0)], true), "{shader:?}");
+    }
+}
+
+/// The dispatches of a kernel, with what its uniform says of the first tile or block.
+fn firsts(recording: &Recording, kernel: &str, at: usize) -> Vec<(u32, Grid)> {
+    let steps = recording.steps.iter().filter(|step| step.shader.source().label == kernel);
+    let first = |step: &Step| u32::from_le_bytes(step.uniform[at..at + 4].try_into().expect("four bytes"));
+    steps.map(|step| (first(step), step.grid)).collect()
+}
+
+/// More work than a dispatch may do is divided among several, whose tiles follow each other without a gap, at
+/// any number of tokens up to the capacity.
+#[test]
+fn dispatches_are_bounded() {
+    let device = DeviceProfile::new(wgpu::Limits::default(), 64);
+    let free = Planner::new(DeviceProfile { max_dispatch_flops: u64::MAX, ..device.clone() });
+    let [of_fused, of_linear] = [offset_of!(FusedDims, first_tile), offset_of!(LinearDims, first_tile)];
+    for (operation, at) in [
+        (Operation::Forward(ForwardOptions::default()), of_fused),
+        (Operation::BackwardInput(BackwardInputOptions::default()), of_fused),
+        (Operation::Linear(LinearOptions::default()), of_linear),
+    ] {
+        let whole = free.plan(&operation, &CONFIG, 1000).expect("it fits");
+        let kernel = whole.steps.last().expect("it has steps").shader.source().label;
+        let flops = whole.work.flops;
+        for parts in [1, 2, 3, 7, 50, u64::MAX] {
+            let max_dispatch_flops = flops / parts;
+            let planner = Planner::new(DeviceProfile { max_dispatch_flops, ..device.clone() });
+            let choice = whole.choice.expect("it has choices");
+            let recording = planner.plan_as(choice, &operation, &CONFIG, 1000).expect("it fits");
+            let dispatches = firsts(&recording, kernel, at);
+            let Grid::Tiles { tile, .. } = dispatches[0].1 else { panic!("{kernel} has no tiles") };
+            assert!(
+                dispatches.len() as u64 >= parts.min(1000_u32.div_ceil(tile).into()),
+                "{kernel}, {parts}"
+            );
+            for tokens in [1, 2, 31, 32, 33, 500, 999, 1000] {
+                let mut next = 0;
+                for &(first, grid) in &dispatches {
+                    let [_, y, z] = grid.at(tokens);
+                    assert!(y * z == 0 || first == next, "{kernel}, {parts}, {tokens}");
+                    next += y * z;
+                }
+                assert_eq!(next, tokens.div_ceil(tile), "{kernel}, {parts}, {tokens}");
+            }
+        }
+    }
+    let operation = Operation::BackwardParams(BackwardParamsOptions::default());
+    let whole = free.plan(&operation, &CONFIG, 1000).expect("it fits");
+    let blocks = firsts(&whole, "backward_params", offset_of!(OuterDims, end))[0].0;
+    for parts in [1, 2, 3, 50, u64::MAX] {
+        let max_dispatch_flops = whole.work.flops / parts;
+        let planner = Planner::new(DeviceProfile { max_dispatch_flops, ..device.clone() });
+        let recording = planner
+            .plan_as(whole.choice.expect("it has choices"), &operation, &CONFIG, 1000)
+            .expect("it fits");
+        let first = firsts(&recording, "backward_params", offset_of!(OuterDims, first));
+        let end = firsts(&recording, "backward_params", offset_of!(OuterDims, end));
+        assert!(first.len() as u64 >= parts.min(blocks.into()));
+        let mut next = 0;
+        for ((first, grid), (end, _)) in first.into_iter().zip(end) {
+            let [x, _, z] = grid.at(1000);
+            assert!(first == next && end - first == x * z);
+            next = end;
+        }
+        assert_eq!(next, blocks);
     }
 }

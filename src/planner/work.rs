@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::layer::{Config, Layout};
-use crate::plan::{FEWER_TOKENS, MOST_BYTES};
+use crate::plan::{DeviceProfile, FEWER_TOKENS, MOST_BYTES};
 
 /// vec4s in a row of `width` elements.
 pub(super) fn vecs(width: u32) -> u32 {
@@ -39,4 +39,9 @@ pub(super) fn check_matrix(tokens: u32, widest: u32) -> Result<(), Error> {
         MOST_BYTES / 2,
         if tokens > 1 { FEWER_TOKENS } else { "use a narrower layer" },
     )
+}
+
+/// The dispatches among which the device divides this many floating-point operations.
+pub(super) fn dispatches(flops: u64, device: &DeviceProfile) -> u64 {
+    flops.div_ceil(device.max_dispatch_flops.max(1)).max(1)
 }

@@ -60,6 +60,8 @@ pub enum Planning {
     Software,
     /// That a grid has at most 8 workgroups in a dimension: folded grids without millions of tokens.
     Narrow,
+    /// That it is a wide GPU whose dispatches may do little: several where one would do.
+    Divided,
     /// Each operation as the candidate with this number, counted around.
     Candidate(u32),
     /// The fused kernels and `backward_params` exactly so, in narrow grids, and without subgroup operations,
@@ -75,7 +77,7 @@ impl Planning {
     /// What a tuning table is to hold for an operation with these choices, if anything.
     pub fn choose(self, choices: &[Choice]) -> Option<Choice> {
         match self {
-            Self::Device | Self::Wide | Self::Software | Self::Narrow => None,
+            Self::Device | Self::Wide | Self::Software | Self::Narrow | Self::Divided => None,
             Self::Candidate(number) => Some(choices[number as usize % choices.len()]),
             Self::Shuffled(choice) => matches!(choices[0], Choice::Fused(_)).then_some(Choice::Fused(choice)),
             Self::Chosen(fused, outer) => match choices[0] {
@@ -433,6 +435,7 @@ impl Display for Case {
             Planning::Wide => f.write_str("/wide"),
             Planning::Software => f.write_str("/software"),
             Planning::Narrow => f.write_str("/narrow"),
+            Planning::Divided => f.write_str("/divided"),
             Planning::Shuffled(choice) => write_fused(f, choice),
             Planning::Candidate(number) => write!(f, "/candidate-{number}"),
             Planning::Chosen(fused, outer) => {

@@ -205,6 +205,7 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         Case::new(Operation::AdamW { clip: true }, Shape::new(1, [300, 400], [4, 3]))
             .planned_for(Planning::Narrow),
     );
+    divided(cases);
     let shape = Shape::new(21, [36, 28], [4, 3]);
     for operation in [Operation::Step(Router::Input), Operation::Step(Router::Latent), LINEAR[0]] {
         for placement in [Placement::OneAllocation, Placement::Pool] {
@@ -217,6 +218,29 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         cases.push(Case { placement: Placement::Pool, ..case });
     }
     cases.push(Case { placement: Placement::Pool, ..Case::new(Operation::AdamW { clip: true }, shape) });
+}
+
+/// More work than a dispatch may do: by tiles of tokens, and by blocks of gradients. Also with a shrink apart,
+/// splits of the inner dimension, and a batch that leaves the last dispatches empty.
+fn divided(cases: &mut Vec<Case>) {
+    for (shape, router) in [
+        (Shape::new(70, [132, 68], [8, 4]), Router::Input),
+        (Shape::new(333, [37, 29], [5, 3]), Router::Latent),
+        (Shape::new(9, [2052, 1028], [8, 4]), Router::Input),
+    ] {
+        let case = Case::new(Operation::Step(router), shape).planned_for(Planning::Divided);
+        cases.extend([case.clone().accumulating(), Case { room: 200, ..case }]);
+    }
+    for (shape, room) in [
+        (Shape::new(150, [132, 68], [2, 2]), 0),
+        (Shape::new(20, [516, 36], [2, 2]), 0),
+        (Shape::new(20, [132, 68], [2, 2]), 130),
+    ] {
+        for linear in LINEAR {
+            let case = Case::new(linear, shape).planned_for(Planning::Divided).accumulating();
+            cases.push(Case { room, ..case });
+        }
+    }
 }
 
 /// Rows that start further apart than they are long: some columns of a wider matrix.
@@ -534,6 +558,7 @@ pub fn random() -> impl Strategy<Value = Case> {
             1 => Just(Planning::Device),
             1 => Just(Planning::Wide),
             1 => Just(Planning::Software),
+            1 => Just(Planning::Divided),
             2 => any::<u32>().prop_map(Planning::Candidate)
         ],
         prop::sample::select(&[Element::F32, Element::F16, Element::Bf16][..]),

@@ -110,8 +110,9 @@ async function validate({ label, wgsl, bindings, varying }) {
 /** The workgroups of a step for so many tokens. */
 function gridAt(grid, tokens) {
   if (grid.Fixed) return grid.Fixed;
-  const { x, tile, most } = grid.Tiles;
-  const tiles = Math.ceil(tokens / tile);
+  const { x, tile, most, first, count } = grid.Tiles;
+  const tiles = Math.min(Math.ceil(tokens / tile) - first, count);
+  if (tiles <= 0) return [0, 0, 0];
   const z = Math.max(1, Math.ceil(tiles / most));
   return [x, Math.max(1, Math.ceil(tiles / z)), z];
 }

@@ -120,6 +120,11 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
             profile.software = false;
         }
         Planning::Software => profile.software = true,
+        Planning::Divided => {
+            profile.busy_workgroups = 64;
+            profile.software = false;
+            profile.max_dispatch_flops = 1 << 16;
+        }
         Planning::Narrow => {
             profile.busy_workgroups = 1;
             profile.limits.max_compute_workgroups_per_dimension = 8;
@@ -146,7 +151,7 @@ pub struct WgpuDevice {
     pub gpu: Gpu,
     pub adapter: wgpu::Adapter,
     identity: Identity,
-    kernels: [Kernels; 5],
+    kernels: [Kernels; 6],
 }
 
 pub const ADAPTER_LIMITS: &str = "adapter-limits";
@@ -233,7 +238,8 @@ impl WgpuDevice {
         };
         let profile = DeviceProfile::of(&device);
         let chosen = Planning::Chosen(None, None);
-        let kernels = [Planning::Device, Planning::Wide, Planning::Software, Planning::Narrow, chosen]
+        let [device_itself, wide, software] = [Planning::Device, Planning::Wide, Planning::Software];
+        let kernels = [device_itself, wide, software, Planning::Narrow, Planning::Divided, chosen]
             .map(|planning| Kernels::with_profile(&device, &queue, told_profile(&profile, planning)));
         Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
     }
@@ -245,7 +251,8 @@ impl WgpuDevice {
             Planning::Wide | Planning::Linear(_) => &self.kernels[1],
             Planning::Software => &self.kernels[2],
             Planning::Narrow => &self.kernels[3],
-            Planning::Chosen(..) => &self.kernels[4],
+            Planning::Divided => &self.kernels[4],
+            Planning::Chosen(..) => &self.kernels[5],
         }
     }
 

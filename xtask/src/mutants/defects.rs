@@ -92,9 +92,10 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "forward folded grid ignored",
         "kernel/forward.wgsl",
-        "let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;",
-        "let tile = workgroup_id.y;",
+        "workgroup_id.y + workgroup_id.z * num_workgroups.y;",
+        "workgroup_id.y;",
     ),
+    defect("forward starts at the first tile", "kernel/forward.wgsl", "dims.first_tile + ", ""),
     // part/save_state
     defect("saved tokens rotated", "state/save.wgsl", "[token % 4u];", "[(token + 1u) % 4u];"),
     defect(
@@ -170,9 +171,10 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "shrink folded grid ignored",
         "kernel/shrink.wgsl",
-        "let tile = workgroup_id.y + workgroup_id.z * num_workgroups.y;",
-        "let tile = workgroup_id.y;",
+        "workgroup_id.y + workgroup_id.z * num_workgroups.y;",
+        "workgroup_id.y;",
     ),
+    defect("shrink starts at the first tile", "kernel/shrink.wgsl", "dims.first_tile + ", ""),
     // part/source_sums
     defect("sums of the last split lost", "source/sums.wgsl", "split < SPLITS;", "split < SPLITS - 1u;"),
     defect(
@@ -479,8 +481,20 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "f16 stores lose infinities",
         "access/write_f16.wgsl",
-        "let high = select(special.y, packed >> 16u, finite.y);",
-        "let high = packed >> 16u;",
+        "let beyond = infinite + nan;",
+        "let beyond = nan;",
+    ),
+    defect(
+        "f16 stores make NaN infinite",
+        "access/write_f16.wgsl",
+        "let beyond = infinite + nan;",
+        "let beyond = infinite;",
+    ),
+    defect(
+        "f16 stores lose signs",
+        "access/write_f16.wgsl",
+        "(bits & vec4<u32>(0x80000000u))",
+        "vec4<u32>(0u)",
     ),
     defect(
         "f16 stores saturate late",
@@ -737,6 +751,16 @@ pub(super) const DEFECTS: &[Defect] = &[
         "uniform/linear.wgsl",
         "min(split_begin(split) + dims.split_vecs, inner_vecs())",
         "inner_vecs()",
+    ),
+    defect("linear starts at the first tile", "kernel/linear.wgsl", "dims.first_tile + ", ""),
+    defect("linear_direct starts at the first tile", "kernel/linear_direct.wgsl", "dims.first_tile + ", ""),
+    defect("backward_input starts at the first tile", "kernel/backward_input.wgsl", "dims.first_tile + ", ""),
+    defect("backward_params starts at the first block", "kernel/backward_params.wgsl", "dims.first + ", ""),
+    defect(
+        "backward_params runs into the next dispatch",
+        "kernel/backward_params.wgsl",
+        "block >= dims.end",
+        "block > dims.end",
     ),
     defect("linear reduce skips a split", "kernel/linear_reduce.wgsl", "var split = 1u;", "var split = 2u;"),
     defect(
