@@ -85,12 +85,12 @@ fn succeed(status: std::io::Result<std::process::ExitStatus>) -> Result<(), Stri
     }
 }
 
-/// Gives every shader to the compilers of other platforms.
+/// Gives every kind of shader to the compilers of other platforms.
 fn translate(root: &Path, directory: &Path) -> Result<(), String> {
     let shaders = directory.join("shaders");
     // Remove the shaders of an earlier version.
     let _ = std::fs::remove_dir_all(&shaders);
-    succeed(suite_command().arg("--shaders").arg(&shaders).status())?;
+    succeed(suite_command().arg("--kinds-of-shaders").arg(&shaders).status())?;
     let report = implementation::translate(directory, &shaders)?;
     print!("{report}");
     let folder = root.join("target/conformance");

@@ -48,7 +48,7 @@ enum Task {
     Conformance {
         /// Fetch and test this implementation instead of the machine's adapters: lavapipe (with each subgroup
         /// size, one of them under the Khronos validation layer), swiftshader, gl, dawn, dawn-null (only compiles) or
-        /// translate (gives every shader to the compilers of other platforms). Needs Debian 12 or later.
+        /// translate (gives every kind of shader to the compilers of other platforms). Needs Debian 12 or later.
         #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
         implementation: Option<String>,
         /// Options of the suite, such as a filter or --replay; `-- --help` lists them.

@@ -71,6 +71,9 @@ pub struct Options {
     /// Write every shader and its translations to other languages into this folder, and run nothing
     #[arg(long, value_name = "FOLDER")]
     shaders: Option<PathBuf>,
+    /// Write the shader with the largest numbers of those that differ in nothing else, likewise
+    #[arg(long, value_name = "FOLDER")]
+    kinds_of_shaders: Option<PathBuf>,
     /// Write the shaders that GPUs get for layers of real models into this folder, likewise
     #[arg(long, value_name = "FOLDER")]
     planned_shaders: Option<PathBuf>,
@@ -102,8 +105,9 @@ pub fn run(options: Options) -> ExitCode {
 
 fn try_run(mut options: Options) -> Result<ExitCode, String> {
     let every = options.shaders.as_deref().map(shaders::write_every);
+    let kinds = options.kinds_of_shaders.as_deref().map(shaders::write_kinds);
     let planned = options.planned_shaders.as_deref().map(shaders::write_planned);
-    let written: Vec<_> = every.into_iter().chain(planned).collect::<Result<_, _>>()?;
+    let written: Vec<_> = every.into_iter().chain(kinds).chain(planned).collect::<Result<_, _>>()?;
     if !written.is_empty() {
         println!("{} shaders written", written.iter().sum::<usize>());
         return Ok(ExitCode::SUCCESS);

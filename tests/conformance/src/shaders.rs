@@ -1,6 +1,7 @@
 //! Every shader separately: compiled by devices that run nothing, and written to files for the compilers of
 //! other platforms, in the translations that wgpu gives to each driver.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,10 +33,45 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes every kind of shader. The names of those with subgroup operations, which not every compiler knows,
-/// contain `_subgroups_`.
+/// Writes every shader. The names of those with subgroup operations, which not every compiler knows, contain
+/// `_subgroups_`.
 pub fn write_every(folder: &Path) -> Result<usize, String> {
-    write(folder, &[named(permutations(), ""), named(with_subgroups(), "_subgroups")].concat())
+    write(folder, &every())
+}
+
+/// Writes the shader with the largest numbers of those that differ in nothing else, by the same names: for
+/// compilers that take seconds.
+pub fn write_kinds(folder: &Path) -> Result<usize, String> {
+    let mut kinds: BTreeMap<_, (u32, (String, Shader))> = BTreeMap::new();
+    for (name, shader) in every() {
+        let (kind, size) = kind_and_size(&shader.source());
+        let largest = kinds.get(&kind).is_none_or(|&(so_far, _)| so_far < size);
+        if largest {
+            kinds.insert(kind, (size, (name, shader)));
+        }
+    }
+    write(folder, &kinds.into_values().map(|(_, shader)| shader).collect::<Vec<_>>())
+}
+
+fn every() -> Vec<(String, Shader)> {
+    [named(permutations(), ""), named(with_subgroups(), "_subgroups")].concat()
+}
+
+/// What a shader consists of: its files and flags, and whether it has one expert. And how large its numbers are:
+/// the logarithm of their product, in whole bits.
+fn kind_and_size(source: &Source) -> (String, u32) {
+    let (mut kind, mut size) = (source.label.to_owned(), 0);
+    for line in source.wgsl.lines() {
+        let constant = line.strip_prefix("const ").and_then(|line| line.split_once(';'));
+        let number = constant.and_then(|(line, _)| line.strip_suffix('u')?.split_once(" = "));
+        match number.and_then(|(name, value)| Some((name, value.parse::<u32>().ok()?))) {
+            Some(("EXPERTS", 1)) => kind += "one expert",
+            Some((_, value)) => size += value.max(1).ilog2(),
+            None if constant.is_some() || line.starts_with("// ----") => kind += line,
+            None => {}
+        }
+    }
+    (kind, size)
 }
 
 /// Writes the shaders of plans for layers of real models; their names have `_planned_` in them.

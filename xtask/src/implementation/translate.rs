@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::hlsl::{self, Hlsl};
 use super::{command, debian, spirv};
@@ -30,6 +31,7 @@ pub(crate) struct Checked {
     /// Files with nothing but a known fault.
     pub known: usize,
     pub failures: Vec<Failure>,
+    pub time: Duration,
 }
 
 /// A file that a tool refuses.
@@ -83,8 +85,9 @@ impl Display for TranslateReport {
         for Tool { name, result, .. } in &self.tools {
             match result {
                 Err(reason) => writeln!(formatter, "{name}: not available: {reason}")?,
-                Ok(Checked { version, files, known, failures }) => {
-                    write!(formatter, "{name} {version}: {files} files, {} refused", failures.len())?;
+                Ok(Checked { version, files, known, failures, time }) => {
+                    let (refused, seconds) = (failures.len(), time.as_secs());
+                    write!(formatter, "{name} {version}: {files} files in {seconds} s, {refused} refused")?;
                     if *known > 0 {
                         write!(formatter, ", {known} with a known fault alone")?;
                     }
@@ -124,8 +127,9 @@ fn check(compiler: &Compiler, files: &[PathBuf], canary: PathBuf) -> Result<Chec
     if !matches!(check(&[canary])?[..], [Verdict::Refused(_)]) {
         let message = "the tool accepts a file that is no shader".to_owned();
         let failures = vec![Failure { file: "the canary".to_owned(), message }];
-        return Ok(Checked { version: version.clone(), files: 1, known: 0, failures });
+        return Ok(Checked { version: version.clone(), files: 1, known: 0, failures, time: Duration::ZERO });
     }
+    let begin = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // Neighbours are alike and take alike long, so they are dealt out like cards.
     let hands: Vec<Vec<PathBuf>> =
@@ -145,7 +149,7 @@ fn check(compiler: &Compiler, files: &[PathBuf], canary: PathBuf) -> Result<Chec
         }
     }
     failures.sort_by(|one, other| one.file.cmp(&other.file));
-    Ok(Checked { version: version.clone(), files: files.len(), known, failures })
+    Ok(Checked { version: version.clone(), files: files.len(), known, failures, time: begin.elapsed() })
 }
 
 fn glslang(directory: &Path) -> Result<Compiler<'static>, String> {
