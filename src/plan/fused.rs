@@ -166,8 +166,11 @@ impl FusedProblem {
         let staged = free.clamp(u64::from(sums), u64::from(u32::MAX)) as u32;
         let room = if self.staged { (staged / quads).clamp(1, rows) } else { rows };
         let broadcast_lanes = if broadcast { device.broadcast_lanes() } else { 1 };
+        // With 16 tokens in registers, four more rows of M make NVIDIA's compiler take more than 128, and with 256
+        // threads a core then holds one workgroup instead of two.
+        let most_step = if device.software { MOST_STEP } else { MOST_STEP.min(16 / expand_quads) };
         let most_step =
-            if broadcast { (broadcast_lanes / expand_quads).clamp(1, MOST_STEP) } else { MOST_STEP };
+            if broadcast { (broadcast_lanes / expand_quads).clamp(1, MOST_STEP) } else { most_step };
         let whole = |most: u32| (1..=most).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
         let step = match whole(most_step.min(room)) {
             // A loop of one step is none to a compiler, and it would keep all coefficients in registers.

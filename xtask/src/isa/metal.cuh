@@ -123,6 +123,7 @@ DEVICE float abs(float a) { return fabsf(a); }
 DEVICE float sqrt(float a) { return sqrtf(a); }
 DEVICE float exp(float a) { return __expf(a); }
 DEVICE float fma(float a, float b, float c) { return fmaf(a, b, c); }
+ALL(uint4, min, uint4, min)
 ALL(uint4, max, uint4, max)
 ALL(float4, min, float4, fminf)
 ALL(float4, max, float4, fmaxf)
