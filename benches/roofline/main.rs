@@ -406,6 +406,7 @@ fn describe(choice: &Choice) -> String {
         Choice::Linear(choice) => {
             let LinearChoice { threads, thread_tokens, thread_quads, splits, way } = choice;
             let way = match way {
+                LinearWay::Matrices { size } => format!("{size} x {size} matrices"),
                 LinearWay::Tiled { depth } => format!("tiles of depth {depth}"),
                 LinearWay::Direct { lanes, step, broadcast } => {
                     format!("{lanes} lanes, steps of {step}{}", if *broadcast { ", held" } else { "" })

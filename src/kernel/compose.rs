@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     constants: Vec<(String, String)>,
     files: Vec<File>,
     thread: Thread,
+    /// What the text begins with: the extensions of WGSL that it uses.
+    enables: &'static str,
 }
 
 /// The arguments of the entry point that number a thread (`THREAD_ARGUMENTS`), and their names
@@ -71,7 +73,8 @@ impl Parts {
         let bindings = vec![Binding { name: "dims", kind: BindingKind::Uniform }];
         let (constants, files) = (Vec::new(), Vec::new());
         let (thread, varying) = (Thread::default(), Varying::Nothing);
-        Self { label, bindings, varying, threads: WORKGROUP, subgroup_lanes: 1, constants, files, thread }
+        let (threads, subgroup_lanes, enables) = (WORKGROUP, 1, "");
+        Self { label, bindings, varying, threads, subgroup_lanes, constants, files, thread, enables }
     }
 
     /// Sets the number of threads of a workgroup.
@@ -110,9 +113,20 @@ impl Parts {
             .files
             .iter()
             .map(|File { path, text }| format!("\n// ---- {path}\n{}", without_imports(text)));
+        let heading = format!("{}{heading}", self.enables);
         let text: String = [heading].into_iter().chain(constants).chain(files).collect();
         let Thread { arguments, names } = self.thread;
         text.replace("THREAD_ARGUMENTS", arguments).replace("THREAD_NAMES", names)
+    }
+
+    /// Adds files that use cooperative matrices with this many rows and columns.
+    pub(super) fn matrices(self, size: u32, files: impl IntoIterator<Item = File>) -> Self {
+        let named = |file: File| {
+            let text = file.text.replace("coop_matSIZE", &format!("coop_mat{size}x{size}")).into();
+            File { text, ..file }
+        };
+        let parts = Self { enables: "enable f16;\nenable wgpu_cooperative_matrix;\n", ..self };
+        files.into_iter().map(named).fold(parts.constant("SIZE", size), Self::file)
     }
 
     /// Assumes that this many lanes are in one subgroup.

@@ -45,6 +45,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("COLUMN_THREADS", "threads of a workgroup along the target columns"),
     ("TILE_QUADS", "COLUMN_THREADS * THREAD_QUADS: vec4s of target columns of a workgroup"),
     ("DEPTH", "vec4s of the inner dimension in a tile"),
+    ("SIZE", "rows and columns of a cooperative matrix"),
     ("INNER_ROWS", "whether W0's rows run along the inner dimension: forward"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];

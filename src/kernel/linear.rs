@@ -53,47 +53,66 @@ impl LinearTarget {
 impl LinearShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { direction, tile, source, weight, target } = *self;
-        let (weight_width, product) = match direction {
-            LinearDirection::Forward => ("dims.source_width", wgsl!("product/linear_forward.wgsl")),
-            LinearDirection::Backward => ("dims.target_width", wgsl!("product/linear_backward.wgsl")),
+        let (weight_width, product, matrix_product) = match direction {
+            LinearDirection::Forward => (
+                "dims.source_width",
+                wgsl!("product/linear_forward.wgsl"),
+                wgsl!("product/matrix_forward.wgsl"),
+            ),
+            LinearDirection::Backward => (
+                "dims.target_width",
+                wgsl!("product/linear_backward.wgsl"),
+                wgsl!("product/matrix_backward.wgsl"),
+            ),
         };
-        let label = match tile.way {
-            LinearWay::Tiled { .. } => "linear",
-            LinearWay::Direct { .. } => "linear_direct",
+        // All ways bind the same tensors, but cooperative matrices read them as they are.
+        let parts = |label| {
+            Parts::new(label)
+                .workgroup(tile.threads)
+                .varying(Varying::Batch)
+                .file(wgsl!("uniform/linear.wgsl"))
         };
-        let parts = Parts::new(label)
-            .workgroup(tile.threads)
-            .varying(Varying::Batch)
-            .constant("THREAD_TOKENS", tile.thread_tokens)
-            .constant("THREAD_QUADS", tile.thread_quads)
-            .constant("COLUMN_THREADS", tile.column_threads)
-            .constant("TILE_QUADS", tile.quads)
-            .file(wgsl!("uniform/linear.wgsl"))
-            .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
-            .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
-            .file(product);
+        let in_threads = |label| {
+            parts(label)
+                .constant("THREAD_TOKENS", tile.thread_tokens)
+                .constant("THREAD_QUADS", tile.thread_quads)
+                .constant("COLUMN_THREADS", tile.column_threads)
+                .constant("TILE_QUADS", tile.quads)
+                .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
+                .matrix("weight", [weight_width; 2], weight, BindingKind::Read)
+                .file(product)
+        };
         let parts = match tile.way {
-            LinearWay::Tiled { depth } => parts
+            LinearWay::Tiled { depth } => in_threads("linear")
                 .constant("DEPTH", depth)
                 .flag("INNER_ROWS", direction == LinearDirection::Forward)
                 .file(wgsl!("kernel/linear.wgsl")),
-            LinearWay::Direct { lanes, step, .. } => parts
+            LinearWay::Direct { lanes, step, .. } => in_threads("linear_direct")
                 .constant("LANES", lanes)
                 .constant("STEP", step)
                 .constant("SCRATCH", tile.scratch)
                 .threads(tile.broadcast_lanes > 1)
                 .coefficients(tile.broadcast_lanes)
                 .file(wgsl!("kernel/linear_direct.wgsl")),
+            LinearWay::Matrices { size } => parts("linear_matrix")
+                .buffer("source", BindingKind::Read)
+                .buffer("weight", BindingKind::Read)
+                .matrices(size, [wgsl!("kernel/linear_matrix.wgsl"), matrix_product]),
         };
-        if let Some(target) = target {
-            return target.add_to(parts);
-        }
-        let binding = parts.bindings.len() as u32;
-        parts
-            .constant("TARGET_BINDING", binding)
-            .buffer("linear_sums", BindingKind::Write)
-            .file(wgsl!("sink/sums.wgsl"))
+        sink(parts, target)
     }
+}
+
+/// Adds what becomes of sums: complete ones go to the target, and those of a split to scratch memory.
+fn sink(parts: Parts, target: Option<LinearTarget>) -> Parts {
+    if let Some(target) = target {
+        return target.add_to(parts);
+    }
+    let binding = parts.bindings.len() as u32;
+    parts
+        .constant("TARGET_BINDING", binding)
+        .buffer("linear_sums", BindingKind::Write)
+        .file(wgsl!("sink/sums.wgsl"))
 }
 
 impl LinearReduceShader {

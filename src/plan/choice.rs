@@ -40,6 +40,7 @@ impl Choice {
             Self::Fused(FusedChoice { broadcast, shrink_splits, .. }) => [broadcast, shrink_splits > 0],
             Self::Outer(OuterChoice { broadcast, separate, .. }) => [broadcast, separate],
             Self::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => [false, true],
+            Self::Linear(LinearChoice { way: LinearWay::Matrices { .. }, .. }) => [true, true],
             Self::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => [broadcast, false],
         }
     }

@@ -2,6 +2,7 @@
 
 use super::quirks::{Costs, Quirks, filled};
 use super::{DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Traffic, WORKGROUP, check_choice, halvings};
+use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::layer::LinearDirection;
 
@@ -62,6 +63,12 @@ pub enum LinearWay {
         /// Whether lanes of a subgroup broadcast the source to each other, or each lane reads all of it.
         broadcast: bool,
     },
+    /// From the tensors, as cooperative matrices, which the threads of a subgroup multiply together: f16 with sums
+    /// in f32. A workgroup has 64 threads; `thread_tokens` and `thread_quads` are 1.
+    Matrices {
+        /// Rows and columns of a matrix: those of the device ([`DeviceProfile::matrices`]).
+        size: u32,
+    },
 }
 
 /// The sizes that are fixed when a kernel of `linear` is compiled.
@@ -93,6 +100,8 @@ pub(crate) struct LinearProblem {
     /// vec4s in a row of the target.
     pub(crate) target_vecs: u32,
     pub(crate) bias: bool,
+    /// Whether rows of the source start at multiples of 16 bytes.
+    pub(crate) aligned: bool,
     pub(crate) traffic: Traffic,
 }
 
@@ -115,9 +124,12 @@ impl LinearTile {
             // About as many along the tokens.
             LinearWay::Tiled { .. } => 1 << threads.ilog2().div_ceil(2),
             LinearWay::Direct { lanes, .. } => threads / lanes,
+            // 4 x 4 matrices.
+            LinearWay::Matrices { size } => size,
         };
         let quads = column_threads * thread_quads;
         let (tokens, scratch) = match way {
+            LinearWay::Matrices { size } => (4 * size, size * size),
             LinearWay::Tiled { depth } => {
                 let tokens = threads / column_threads * thread_tokens;
                 (tokens, depth * (tokens + 4 * (quads + 8 / depth)))
@@ -145,6 +157,7 @@ impl LinearTile {
         match self.way {
             LinearWay::Tiled { depth } => depth,
             LinearWay::Direct { lanes, step, .. } => lanes * step,
+            LinearWay::Matrices { size } => size / 4,
         }
     }
 
@@ -191,6 +204,9 @@ impl LinearProblem {
                 candidates.push(LinearChoice { splits, ..choice });
             }
         };
+        if self.has_matrices(device.matrices) {
+            add(WORKGROUP, 1, 1, LinearWay::Matrices { size: device.matrices });
+        }
         for thread_quads in (1..=MOST_QUADS).rev() {
             for threads in [64, 128, 256] {
                 for thread_tokens in halvings(MOST_TILED_TOKENS) {
@@ -232,6 +248,19 @@ impl LinearProblem {
         }
     }
 
+    /// Whether matrices of this size divide the layer. There have to be as many tokens, too: what is read of the
+    /// source begins no later than at the last `size` of them.
+    fn has_matrices(&self, size: u32) -> bool {
+        let Traffic { source, matrix, .. } = self.traffic;
+        let divides = |vecs: u32| vecs.is_multiple_of(size / 4);
+        [8, 16].contains(&size)
+            && [source, matrix] == [Element::F16; 2]
+            && divides(self.source_vecs)
+            && divides(self.target_vecs)
+            && self.tokens >= size
+            && self.aligned
+    }
+
     /// A tile is less than twice as long as all tokens.
     fn most_thread_tokens(&self) -> u32 {
         self.tokens.min(MOST_DIRECT_TOKENS).next_power_of_two()
@@ -258,6 +287,11 @@ impl LinearProblem {
         check_choice("threads", threads, power(threads, WORKGROUP, MOST_THREADS))?;
         check_choice("thread_quads", thread_quads, power(thread_quads, 1, MOST_QUADS))?;
         let most_tokens = match way {
+            LinearWay::Matrices { size } => {
+                let possible = size == device.matrices && self.has_matrices(size);
+                check_choice("size", size, possible && threads == WORKGROUP && thread_quads == 1)?;
+                1
+            }
             LinearWay::Tiled { depth } => {
                 check_choice("depth", depth, power(depth, 1, MOST_DEPTH))?;
                 MOST_TILED_TOKENS
@@ -362,6 +396,8 @@ impl LinearProblem {
                 let weight = costs.load * if down { (costs.downwards / quads).max(1.0) } else { 1.0 };
                 source + step * (4.0 * quads * weight + products)
             }
+            // No processor that a software driver runs on has any.
+            LinearWay::Matrices { .. } => f64::INFINITY,
         };
         let lanes = match tile.way {
             LinearWay::Direct { lanes, .. } if lanes > 1 => {
@@ -372,7 +408,9 @@ impl LinearProblem {
         let columns = match tile.way {
             LinearWay::Tiled { .. } => f64::from(self.target_vecs.div_ceil(tile.quads)),
             // Threads past the last column end at once.
-            LinearWay::Direct { .. } => f64::from(self.target_vecs) / f64::from(tile.quads),
+            LinearWay::Direct { .. } | LinearWay::Matrices { .. } => {
+                f64::from(self.target_vecs) / f64::from(tile.quads)
+            }
         };
         let workgroups = columns * f64::from(self.tokens.div_ceil(tile.tokens));
         let splits = f64::from(choice.splits);
@@ -401,7 +439,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::element::Element;
 
     const TRAFFIC: Traffic =
         Traffic { source: Element::F32, matrix: Element::F16, target: Element::F32, accumulate: true };
@@ -419,8 +456,8 @@ mod tests {
             most_threads in prop::sample::select(&[64u32, 128, 256][..]),
         ) {
             let direction = if backward { LinearDirection::Backward } else { LinearDirection::Forward };
-            let (bias, traffic) = (false, TRAFFIC);
-            let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, traffic };
+            let (bias, aligned, traffic) = (false, true, TRAFFIC);
+            let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, aligned, traffic };
             let limits =
                 wgpu::Limits { max_compute_invocations_per_workgroup: most_threads, ..wgpu::Limits::default() };
             let device = DeviceProfile { subgroup_lanes, software, ..DeviceProfile::new(limits, busy) };
@@ -463,9 +500,9 @@ mod tests {
                 LinearWay::Direct { lanes: a, step: b, broadcast }
             };
             let direction = LinearDirection::Forward;
-            let (bias, traffic) = (false, TRAFFIC);
+            let (bias, aligned, traffic) = (false, true, TRAFFIC);
             let [source_vecs, target_vecs] = [100; 2];
-            let problem = LinearProblem { direction, tokens: 3, source_vecs, target_vecs, bias, traffic };
+            let problem = LinearProblem { direction, tokens: 3, source_vecs, target_vecs, bias, aligned, traffic };
             let device = DeviceProfile::new(wgpu::Limits::default(), 8);
             let choice = LinearChoice { threads, thread_tokens, thread_quads, splits, way };
             // Hardly any of these is possible, and none panics.

@@ -20,6 +20,9 @@ pub struct DeviceProfile {
     /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
+    /// Rows and columns of the cooperative matrices of f16 with sums in f32 that shaders may use: 8, 16, or 0 for
+    /// none ([`DeviceProfile::with_matrices`]).
+    pub matrices: u32,
     /// What a GPU can do: measured, known, or guessed from its class. Plans on it are ranked by the time that
     /// these predict. Plans of software drivers do not depend on them.
     pub numbers: DeviceNumbers,
@@ -40,6 +43,7 @@ impl DeviceProfile {
             max_loop_iterations: u64::MAX,
             max_dispatch_flops: numbers.dispatch_flops(),
             subgroup_lanes: 1,
+            matrices: 0,
             numbers,
             software: false,
         }
@@ -70,6 +74,22 @@ impl DeviceProfile {
         let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
         Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, software, ..profile }
             .calibrated(DeviceNumbers::of(&info))
+    }
+
+    /// The same device with the cooperative matrices of its adapter, if the device was requested with the features
+    /// that they take: `EXPERIMENTAL_COOPERATIVE_MATRIX`, `SHADER_F16` and `SUBGROUP`. The frozen layer in f16 may
+    /// then be planned with them. wgpu calls them experimental, so [`DeviceProfile::of`] leaves them out.
+    #[must_use]
+    pub fn with_matrices(self, device: &wgpu::Device, adapter: &wgpu::Adapter) -> Self {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let usable = device.features().contains(MATRIX_FEATURES);
+        let sizes = adapter.cooperative_matrix_properties().into_iter().filter_map(|matrices| {
+            let size = matrices.m_size;
+            let square = [matrices.n_size, matrices.k_size] == [size; 2];
+            let types = (matrices.ab_type, matrices.cr_type) == (F16, F32);
+            (square && types && [8, 16].contains(&size)).then_some(size)
+        });
+        Self { matrices: if usable { sizes.max().unwrap_or(0) } else { 0 }, ..self }
     }
 
     /// Lanes of a tile that may add their sums by shuffles: a power of two.
@@ -103,6 +123,11 @@ impl DeviceProfile {
         }
     }
 }
+
+/// What a device has to be requested with for cooperative matrices.
+const MATRIX_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
 
 /// The least threads of a subgroup. Metal reports 4 for every GPU, since it tells only a pipeline's; on Apple's
 /// own GPUs it is 32 for all of them (Metal Feature Set Tables, SIMD-group width of the Apple families).

@@ -57,8 +57,10 @@ impl Linear {
         let [source_vecs, target_vecs] = widths(config, &options).map(vecs);
         let LinearOptions { direction, bias, write, source, weight, target, .. } = options;
         let accumulate = write == WriteMode::Accumulate;
+        let stride = options.source_stride.unwrap_or(4 * source_vecs);
+        let aligned = (source.bytes() * u64::from(stride)).is_multiple_of(16);
         let traffic = Traffic { source, matrix: weight, target, accumulate };
-        let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, traffic };
+        let problem = LinearProblem { direction, tokens, source_vecs, target_vecs, bias, aligned, traffic };
         Ok(Self { d_in, d_out, options, problem })
     }
 }

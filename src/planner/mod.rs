@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Limit};
 use crate::layer::{Config, Operation};
-use crate::plan::{Capacity, Choice, DeviceProfile, Plans, Tuning};
+use crate::plan::{Capacity, Choice, DeviceProfile, LinearWay, Plans, Tuning};
 use crate::recording::{Recording, Work};
 
 /// Plans operations for one device.
@@ -127,7 +127,8 @@ impl Planner {
         let mut choices = problem(operation, config, INVARIANT_TOKENS)?.choices(device)?;
         choices.retain(|choice| match choice {
             Choice::Fused(choice) => choice.shrink_splits == 0,
-            Choice::Linear(choice) => choice.splits == 1,
+            // Matrices take a least number of tokens.
+            Choice::Linear(choice) => choice.splits == 1 && !matches!(choice.way, LinearWay::Matrices { .. }),
             Choice::Outer(_) => true,
         });
         let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;

@@ -9,7 +9,7 @@ use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
-use crate::plan::{Grid, LinearChoice, LinearWay};
+use crate::plan::{Grid, LinearChoice};
 use crate::recording::Step;
 
 const CONFIG: Config = Config {

@@ -63,6 +63,7 @@ fn kind(choice: &Choice) -> (bool, bool) {
         Choice::Fused(FusedChoice { broadcast, shrink_splits, .. }) => (broadcast, shrink_splits > 0),
         Choice::Outer(OuterChoice { broadcast, separate, .. }) => (broadcast, separate),
         Choice::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => (false, true),
+        Choice::Linear(LinearChoice { way: LinearWay::Matrices { .. }, .. }) => (true, true),
         Choice::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => (broadcast, false),
     }
 }

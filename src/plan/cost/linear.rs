@@ -10,6 +10,10 @@ const INDICES: f64 = 24.0;
 /// Instructions of a thread that find, clamp and select a vec4 of a matrix.
 const FETCH: f64 = 10.0;
 
+/// How many times as fast as lanes a GPU with cooperative matrices multiplies, at least: 4 on AMD's RDNA 3, 8 to 16
+/// on NVIDIA's (their architecture white papers).
+const MATRIX_RATE: f64 = 4.0;
+
 /// The part of the last cache that what is read twice may fill.
 const REUSED: f64 = 0.8;
 
@@ -30,6 +34,7 @@ impl LinearProblem {
         let products = match tile.way {
             LinearWay::Tiled { depth } => self.tiled(phase, plan, depth, gpu),
             LinearWay::Direct { lanes, step, .. } => self.direct(phase, plan, [lanes, step], gpu),
+            LinearWay::Matrices { size } => self.matrices(phase, size, gpu),
         };
         // Workgroups of the same tokens run one after the other. The weights come from memory again for those
         // tokens that are not resident with the first, unless the cache keeps them all.
@@ -101,14 +106,29 @@ impl LinearProblem {
         }
     }
 
+    /// Products of cooperative matrices. How fast a GPU multiplies them is not among its numbers.
+    fn matrices(&self, phase: Phase, size: u32, gpu: &DeviceNumbers) -> Phase {
+        // The elements of a matrix that each of a part's threads holds, for four parts in a workgroup.
+        let held = f64::from(size * size) / (phase.threads / 4.0);
+        let read = 4.0 * 4.0 * f64::from(size * size) * bytes(self.traffic.matrix);
+        Phase {
+            registers: 4.0 * held + 4.0 * held / 2.0 + INDICES,
+            chain: gpu.loaded_latency(),
+            instructions: 4.0 * FETCH + 4.0 * held * f64::from(size) / MATRIX_RATE,
+            loaded: read,
+            shared: read / 2.0,
+            ..phase
+        }
+    }
+
     /// Adding up the lanes' sums, and storing those of all.
     fn store(&self, phase: Phase, plan: &LinearPlacement, gpu: &DeviceNumbers) -> f64 {
         let tile = &plan.tile;
         let lanes = match tile.way {
             LinearWay::Direct { lanes, .. } => f64::from(lanes),
-            LinearWay::Tiled { .. } => 1.0,
+            LinearWay::Tiled { .. } | LinearWay::Matrices { .. } => 1.0,
         };
-        let sums = f64::from(tile.thread_tokens * tile.thread_quads);
+        let sums = f64::from(tile.tokens * tile.quads) / phase.threads * lanes;
         // Every thread adds up what all lanes have of its share.
         let (exchanges, added) = if lanes > 1.0 {
             (f64::from(tile.thread_tokens.div_ceil(GROUP)), 2.0 * sums)

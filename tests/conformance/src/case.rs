@@ -452,6 +452,7 @@ impl Display for Case {
             Planning::Linear(LinearChoice { threads, thread_tokens, thread_quads, splits, way }) => {
                 write!(f, "/threads{threads}_tokens{thread_tokens}_quads{thread_quads}_splits{splits}")?;
                 match way {
+                    LinearWay::Matrices { size } => write!(f, "_matrices{size}"),
                     LinearWay::Tiled { depth } => write!(f, "_depth{depth}"),
                     LinearWay::Direct { lanes, step, broadcast } => {
                         write!(f, "_lanes{lanes}_step{step}{}", if broadcast { "_broadcast" } else { "" })

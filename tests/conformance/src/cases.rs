@@ -50,6 +50,7 @@ pub fn all() -> Vec<Case> {
     gaps(&mut cases);
     choices(&mut cases);
     linear_choices(&mut cases);
+    linear_matrices(&mut cases);
     linear_plans(&mut cases);
     half_precision(&mut cases);
     optimiser(&mut cases);
@@ -430,6 +431,39 @@ fn linear_choices(cases: &mut Vec<Case>) {
             cases.push(Case { placement: Placement::Pool, ..case(9) });
             cases.push(case(9).with_inputs(Inputs::Nan));
             cases.push(case(9).with_inputs(Inputs::Infinity));
+        }
+    }
+}
+
+/// The frozen layer with cooperative matrices, where there are some of this size: all of a tile, one matrix and
+/// less of it, tokens and columns that end in the middle of a tile, splits, and batches that are shorter than a
+/// matrix.
+fn linear_matrices(cases: &mut Vec<Case>) {
+    for size in [8, 16] {
+        for (shape, splits) in [
+            (Shape::new(64, [64, 128], [1, 1]), 1),
+            (Shape::new(16, [16, 16], [1, 1]), 1),
+            (Shape::new(77, [48, 80], [1, 1]), 1),
+            (Shape::new(33, [528, 48], [1, 1]), 4),
+        ] {
+            let way = LinearWay::Matrices { size };
+            let choice = LinearChoice { threads: 64, thread_tokens: 1, thread_quads: 1, splits, way };
+            for operation in LINEAR {
+                // The inner dimension is the first or the second width.
+                let Shape { tokens, d_in, d_out, .. } = shape;
+                let widths = if operation == LINEAR[2] { [d_out, d_in] } else { [d_in, d_out] };
+                let case = Case::new(operation, Shape::new(tokens, widths, [1, 1]));
+                let case = case.planned_for(Planning::Linear(choice)).in_half(Element::F16);
+                let wide = Elements { targets: Element::F32, ..case.elements };
+                cases.extend([case.clone(), case.clone().accumulating().stored_as(wide)]);
+                if splits == 4 {
+                    cases.push(Case { gap: 8, ..case.clone() });
+                    cases.push(Case { room: 31, ..case.clone().accumulating() });
+                    cases.push(case.with_inputs(Inputs::Nan));
+                }
+            }
+            let short = Case::new(LINEAR[0], Shape { tokens: 5, ..shape }).in_half(Element::F16);
+            cases.push(Case { room: shape.tokens - 5, ..short.planned_for(Planning::Linear(choice)) });
         }
     }
 }

@@ -171,6 +171,17 @@ pub fn limits_that_count(limits: &wgpu::Limits) -> Vec<(&'static str, u64)> {
     ]
 }
 
+/// What allows experimental features, if any of these is one.
+fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if features.intersects(wgpu::Features::all_experimental_mask()) {
+        // SAFETY: the only one asked for is cooperative matrices, and kernels read and write through them only
+        // inside of what is bound.
+        unsafe { wgpu::ExperimentalFeatures::enabled() }
+    } else {
+        wgpu::ExperimentalFeatures::disabled()
+    }
+}
+
 impl WgpuDevice {
     /// Every adapter that the environment and `wanted` (a part of the name) leave, each with its own
     /// limits, with WebGPU's defaults and with wgpu's downlevel defaults.
@@ -214,13 +225,20 @@ impl WgpuDevice {
         let info = adapter.get_info();
         // With the sets of limits that any device has, also without what any device need not have.
         let features = match limits_of {
-            ADAPTER_LIMITS => wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP,
+            ADAPTER_LIMITS => {
+                wgpu::Features::TIMESTAMP_QUERY
+                    | wgpu::Features::SUBGROUP
+                    | wgpu::Features::SHADER_F16
+                    | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+            }
             _ => wgpu::Features::TIMESTAMP_QUERY,
         };
+        let features = adapter.features() & features;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("conformance"),
-            required_features: adapter.features() & features,
+            required_features: features,
             required_limits: limits,
+            experimental_features: experimental(features),
             ..Default::default()
         }))
         .map_err(|error| error.to_string())?;
@@ -236,7 +254,7 @@ impl WgpuDevice {
             features: adapter.features().iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" "),
             limits: limits_that_count(&device.limits()),
         };
-        let profile = DeviceProfile::of(&device);
+        let profile = DeviceProfile::of(&device).with_matrices(&device, adapter);
         let chosen = Planning::Chosen(None, None);
         let [device_itself, wide, software] = [Planning::Device, Planning::Wide, Planning::Software];
         let kernels = [device_itself, wide, software, Planning::Narrow, Planning::Divided, chosen]

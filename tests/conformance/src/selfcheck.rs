@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use hydralora::twin::Approx;
-use hydralora::{Choice, DeviceProfile, FusedChoice, LinearWay, Router, wgpu};
+use hydralora::{Choice, DeviceProfile, FusedChoice, LinearChoice, LinearWay, Router, wgpu};
 use libtest_mimic::{Failed, Trial};
 
 use crate::case::{Case, Operation, Planning, Shape};
@@ -103,6 +103,9 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
         };
         let job = case.job();
         let mut device = DeviceProfile { subgroup_lanes, ..device.clone() };
+        if let Some(LinearChoice { way: LinearWay::Matrices { size }, .. }) = linear {
+            device.matrices = size;
+        }
         if case.beyond_defaults {
             device.limits.max_compute_workgroup_storage_size *= 2;
         }
@@ -130,6 +133,7 @@ fn choices_are_taken_and_reach_every_value() -> Result<(), Failed> {
                     reached.insert(("thread_quads", choice.thread_quads));
                     reached.insert(("splits of linear", choice.splits));
                     reached.extend(match choice.way {
+                        LinearWay::Matrices { size } => vec![("size", size)],
                         LinearWay::Tiled { depth } => vec![("depth", depth)],
                         LinearWay::Direct { lanes, step, .. } => vec![("lanes", lanes), ("step", step)],
                     });
