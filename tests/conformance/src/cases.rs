@@ -462,6 +462,8 @@ fn linear_matrices(cases: &mut Vec<Case>) {
                     cases.push(case.with_inputs(Inputs::Nan));
                 }
             }
+            let divided = Case::new(LINEAR[0], Shape::new(150, [144, 80], [1, 1])).in_half(Element::F16);
+            cases.push(Case { room: size, ..divided.planned_for(Planning::Divided) });
             let short = Case::new(LINEAR[0], Shape { tokens: 5, ..shape }).in_half(Element::F16);
             cases.push(Case { room: shape.tokens - 5, ..short.planned_for(Planning::Linear(choice)) });
         }

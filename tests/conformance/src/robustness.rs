@@ -14,7 +14,8 @@ use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, BackwardParamsOptions, Batch, Bound, Capacity, Config,
-    DeviceProfile, Element, Error, ForwardOptions, Kernels, Operation, Plans, Prepared, Router, Tensor, wgpu,
+    DeviceProfile, Element, Error, ForwardOptions, Kernels, LinearOptions, Operation, Planner, Plans,
+    Prepared, Router, Tensor, wgpu,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -46,8 +47,12 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     if device.wgpu().is_none() {
         return Vec::new();
     }
+    // A plan that is not possible gives way to another without a word.
+    let matrices: Option<(&str, Misfortune)> =
+        (device.profile().matrices > 0).then_some(("matrices-are-planned", matrices_are_planned));
     misfortunes
         .into_iter()
+        .chain(matrices)
         .map(|(name, misfortune)| {
             let device = Arc::clone(device);
             let run = move || {
@@ -57,6 +62,18 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
             Plan { refusable: true, ..Plan::new(format!("robustness/{name}"), "robustness", run) }
         })
         .collect()
+}
+
+/// Whether the frozen layer's plans for a device with cooperative matrices have them among their candidates.
+fn matrices_are_planned(device: &WgpuDevice) -> Result<(), Failure> {
+    let f16 = Element::F16;
+    let options = LinearOptions { source: f16, weight: f16, target: f16, ..Default::default() };
+    let profile = DeviceProfile { software: false, ..device.profile().clone() };
+    let config = Config { d_in: 64, d_out: 128, ..Config::default() };
+    let recordings = Planner::new(profile).candidates(&Operation::Linear(options), &config, 64)?;
+    let found =
+        recordings.iter().any(|recording| recording.steps[0].shader.source().label == "linear_matrix");
+    if found { Ok(()) } else { Err(Failure::Failed("no candidate multiplies matrices".to_owned())) }
 }
 
 /// Longer than any trial takes on a software driver.

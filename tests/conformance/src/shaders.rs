@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hydralora::kernel::{Shader, Source};
+use naga::Module;
+use naga::valid::ModuleInfo;
 
 use crate::device::Device;
-use crate::permutations::translate::{translate, validate};
-use crate::permutations::{permutations, planned, with_subgroups};
+use crate::permutations::translate::{to_spir_v, translate, validate};
+use crate::permutations::{permutations, planned, with_matrices, with_subgroups};
 use crate::suite::Plan;
 
 /// Shaders with names, in a fixed order.
@@ -50,7 +52,8 @@ pub fn write_kinds(folder: &Path) -> Result<usize, String> {
             kinds.insert(kind, (size, (name, shader)));
         }
     }
-    write(folder, &kinds.into_values().map(|(_, shader)| shader).collect::<Vec<_>>())
+    let kinds: Vec<_> = kinds.into_values().map(|(_, shader)| shader).collect();
+    Ok(write(folder, &kinds)? + write_as(folder, &named(with_matrices(), "_matrices"), to_spir_v)?)
 }
 
 fn every() -> Vec<(String, Shader)> {
@@ -81,6 +84,15 @@ pub fn write_planned(folder: &Path) -> Result<usize, String> {
 
 /// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader.
 fn write(folder: &Path, shaders: &[(String, Shader)]) -> Result<usize, String> {
+    write_as(folder, shaders, translate)
+}
+
+/// Writes `NAME.wgsl` and its translations for every shader.
+fn write_as<const N: usize>(
+    folder: &Path,
+    shaders: &[(String, Shader)],
+    translate: impl Fn(&(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); N], String>,
+) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let save = |name: &str, extension: &str, contents: &[u8]| {
         let file = folder.join(format!("{name}.{extension}"));

@@ -9,8 +9,8 @@ use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
     LinearOptions, Operation, Planner, Router, WriteMode, wgpu,
 };
-use hydralora_conformance::permutations::translate::{translate, validate};
-use hydralora_conformance::permutations::{permutations, with_subgroups};
+use hydralora_conformance::permutations::translate::{to_spir_v, translate, validate};
+use hydralora_conformance::permutations::{permutations, with_matrices, with_subgroups};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, BuiltIn, Expression, Function, Handle, Module, Statement,
@@ -62,6 +62,7 @@ fn candidates() -> HashMap<Shader, u64> {
 fn all() -> Vec<Shader> {
     let mut shaders = permutations();
     shaders.extend(with_subgroups());
+    shaders.extend(with_matrices());
     shaders.extend(candidates().into_keys());
     shaders
 }
@@ -85,6 +86,17 @@ fn every_shader_translates_to_every_backend() {
                 assert_eq!(zeros.len(), lines, "{shader:?} defines zeros twice in HLSL");
             }
         }
+    }
+}
+
+/// No other language has cooperative matrices, or naga does not write them.
+#[test]
+fn cooperative_matrices_translate_to_spir_v() {
+    let shaders = with_matrices();
+    assert!(shaders.len() >= 20, "{}", shaders.len());
+    for shader in shaders {
+        let [(_, words)] = to_spir_v(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?}: {error}"));
+        assert!(!words.is_empty(), "{shader:?} has an empty .spv");
     }
 }
 

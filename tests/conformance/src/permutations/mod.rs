@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use hydralora::kernel::Shader;
 use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Element, ForwardOptions,
-    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, WriteMode, wgpu,
+    LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording,
+    Router, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -29,6 +30,10 @@ const HALF: [Elements; 6] = [
     [Element::F16, Element::F32, Element::F32],
     [Element::Bf16, Element::Bf16, Element::F16],
 ];
+
+/// The frozen layer's products, with and without a bias.
+const LINEAR: [(LinearDirection, bool); 3] =
+    [(LinearDirection::Forward, false), (LinearDirection::Forward, true), (LinearDirection::Backward, false)];
 
 /// Shaders of plans under WebGPU's default limits: at one rank and number of experts every flag, access
 /// and tile in f32; at others, which change only constants, and in half precision, which changes only how
@@ -170,6 +175,35 @@ pub fn with_subgroups() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
+/// Shaders of the frozen layer with cooperative matrices, which only SPIR-V has.
+#[must_use]
+pub fn with_matrices() -> Vec<Shader> {
+    let mut shaders = HashSet::new();
+    for matrices in [8, 16] {
+        let device = DeviceProfile::new(wgpu::Limits::default(), 64);
+        let planner = &Planner::new(DeviceProfile { matrices, subgroup_lanes: 8, ..device });
+        let config = &Config { d_in: 512, d_out: 512, ..Config::default() };
+        let way = LinearWay::Matrices { size: matrices };
+        for (direction, bias) in LINEAR {
+            for (write, target) in
+                WRITES.into_iter().flat_map(|write| [Element::F16, Element::F32].map(|e| (write, e)))
+            {
+                let [source, weight] = [Element::F16; 2];
+                let options =
+                    LinearOptions { direction, bias, write, source, weight, target, ..Default::default() };
+                for splits in [1, 2] {
+                    let choice = LinearChoice { threads: 64, thread_tokens: 1, thread_quads: 1, splits, way };
+                    let operation = Operation::Linear(options);
+                    let recording = planner.plan_as(Choice::Linear(choice), &operation, config, 16);
+                    let of_matrices = |shader: &Shader| shader.source().label == "linear_matrix";
+                    shaders.extend(shaders_of(recording.expect("it fits")).filter(of_matrices));
+                }
+            }
+        }
+    }
+    shaders.into_iter().collect()
+}
+
 /// Shaders of the first plans that GPUs with subgroups of 32 get for training layers of real models, which add
 /// to what is there: what matters when they are compared with each other.
 #[must_use]
@@ -255,15 +289,10 @@ fn linear(
     write: WriteMode,
     planner: &Planner,
 ) -> Vec<Shader> {
-    let products = [
-        (LinearDirection::Forward, false),
-        (LinearDirection::Forward, true),
-        (LinearDirection::Backward, false),
-    ];
     let config = Config { d_in, d_out, ..Config::default() };
     let shaders = |(direction, bias)| {
         let options = LinearOptions { direction, bias, write, source, weight, target, ..Default::default() };
         shaders_of(planner.plan(&Operation::Linear(options), &config, tokens).expect("these shapes fit"))
     };
-    products.into_iter().flat_map(shaders).collect()
+    LINEAR.into_iter().flat_map(shaders).collect()
 }

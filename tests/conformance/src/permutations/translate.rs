@@ -40,6 +40,14 @@ pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str
     ])
 }
 
+/// The same of a shader that only SPIR-V has the instructions for.
+///
+/// # Errors
+/// naga cannot write it.
+pub fn to_spir_v((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 1], String> {
+    Ok([("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?)])
+}
+
 fn failed(language: &str, error: &dyn Display) -> String {
     format!("{language}: {error}")
 }
