@@ -18,13 +18,28 @@ pub(crate) struct File {
     pub(super) text: Cow<'static, str>,
 }
 
+/// The text of a file of `shaders/`.
+#[cfg(not(hydralora_mutants))]
+macro_rules! shader_text {
+    ($path:literal) => {
+        std::borrow::Cow::Borrowed(include_str!(concat!("../../shaders/", $path)))
+    };
+}
+
+/// The same, read when it is needed: `cargo xtask mutants` changes it, and builds nothing for that.
+#[cfg(hydralora_mutants)]
+macro_rules! shader_text {
+    ($path:literal) => {{
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path);
+        std::fs::read_to_string(path).expect("a file of shaders/").into()
+    }};
+}
+pub(crate) use shader_text;
+
 /// The file of `shaders/` with this path.
 macro_rules! wgsl {
     ($path:literal) => {
-        $crate::kernel::compose::File {
-            path: $path,
-            text: std::borrow::Cow::Borrowed(include_str!(concat!("../../shaders/", $path))),
-        }
+        $crate::kernel::compose::File { path: $path, text: $crate::kernel::compose::shader_text!($path) }
     };
 }
 pub(crate) use wgsl;

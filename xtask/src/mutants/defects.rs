@@ -30,6 +30,17 @@ const fn defect(name: &'static str, file: &'static str, find: &'static str, repl
     Defect { name, file, find, replace, survives: None }
 }
 
+/// A defect of what only devices with cooperative matrices run.
+const fn matrix_defect(
+    name: &'static str,
+    file: &'static str,
+    find: &'static str,
+    replace: &'static str,
+) -> Defect {
+    let survives = Some("unless the driver has cooperative matrices: Mesa 26.2's has, and kills it");
+    Defect { name, file, find, replace, survives }
+}
+
 pub(super) const DEFECTS: &[Defect] = &[
     // forward
     defect("forward scale dropped", "kernel/forward.wgsl", "= dims.scaling * weight", "= weight"),
@@ -754,6 +765,49 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect("linear starts at the first tile", "kernel/linear.wgsl", "dims.first_tile + ", ""),
     defect("linear_direct starts at the first tile", "kernel/linear_direct.wgsl", "dims.first_tile + ", ""),
+    matrix_defect("linear_matrix stores others' tokens", "kernel/linear_matrix.wgsl", "token >= row && ", ""),
+    matrix_defect(
+        "linear_matrix stores past the batch",
+        "kernel/linear_matrix.wgsl",
+        "token < batch_tokens() && ",
+        "",
+    ),
+    matrix_defect(
+        "linear_matrix stores past the columns",
+        "kernel/linear_matrix.wgsl",
+        " && column < dims.target_width",
+        "",
+    ),
+    matrix_defect(
+        "linear_matrix with one row of matrices",
+        "kernel/linear_matrix.wgsl",
+        "let row1 = min(row + SIZE, last_row);",
+        "let row1 = row0;",
+    ),
+    matrix_defect(
+        "linear_matrix with one column of matrices",
+        "kernel/linear_matrix.wgsl",
+        "let column1 = min(column + SIZE, last_column);",
+        "let column1 = column0;",
+    ),
+    matrix_defect(
+        "linear_matrix ignores splits",
+        "kernel/linear_matrix.wgsl",
+        "let end = 4u * split_end(split);",
+        "let end = dims.source_width;",
+    ),
+    matrix_defect(
+        "linear_matrix reads W0 by rows",
+        "product/matrix_forward.wgsl",
+        "column * dims.source_width + k",
+        "column + k * dims.source_width",
+    ),
+    matrix_defect(
+        "linear_matrix reads W0 by columns",
+        "product/matrix_backward.wgsl",
+        "k * dims.target_width + column",
+        "k + column * dims.target_width",
+    ),
     defect("backward_input starts at the first tile", "kernel/backward_input.wgsl", "dims.first_tile + ", ""),
     defect("backward_params starts at the first block", "kernel/backward_params.wgsl", "dims.first + ", ""),
     defect(

@@ -1,5 +1,5 @@
-//! Proof that the conformance suite can fail. Each defect is put into a copy of the shaders, the kernels are
-//! built with it, and the suite must go red.
+//! Proof that the conformance suite can fail. Each defect is put into a copy of the shaders, which a suite built
+//! for this reads as it runs, and the suite must go red.
 
 mod defects;
 
@@ -44,7 +44,7 @@ pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Resu
     }
     // A separate target folder, so that the real build keeps its artifacts.
     let target = root.join("target/mutants-build");
-    let build = Build { tree, target };
+    let build = Build::new(tree, target)?;
 
     println!("the suite without a defect");
     match build.suite("", suite_options)? {
@@ -85,13 +85,22 @@ pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Resu
     if wrong == 0 { Ok(()) } else { Err(format!("{wrong} defects did not end as expected")) }
 }
 
-/// A copy of the sources, and its target folder.
+/// A copy of the sources, and its target folder with a suite that reads the copy's shaders.
 struct Build {
     tree: PathBuf,
     target: PathBuf,
 }
 
 impl Build {
+    fn new(tree: PathBuf, target: PathBuf) -> Result<Self, String> {
+        let mut cargo = cargo_on(&tree.join("Cargo.toml"), &["build", "--quiet", "--package", SUITE]);
+        cargo.env("RUSTFLAGS", "--cfg hydralora_mutants").arg("--target-dir").arg(&target);
+        match cargo.status().map_err(|error| format!("cargo could not be run: {error}"))? {
+            status if status.success() => Ok(Self { tree, target }),
+            status => Err(format!("the build failed ({status})")),
+        }
+    }
+
     /// The suite's verdict on one defect. Afterwards the shader is as it was.
     fn with(&self, defect: &Defect, suite_options: &[OsString]) -> Result<Verdict, String> {
         let file = self.tree.join("shaders").join(defect.file);
@@ -112,14 +121,8 @@ impl Build {
         }
     }
 
-    /// Builds and runs the suite. Trials whose names contain `first` run before all others.
+    /// Runs the suite. Trials whose names contain `first` run before all others.
     fn suite(&self, first: &str, suite_options: &[OsString]) -> Result<Verdict, String> {
-        let mut cargo = cargo_on(&self.tree.join("Cargo.toml"), &["build", "--quiet", "--package", SUITE]);
-        let built = cargo.arg("--target-dir").arg(&self.target).status();
-        match built.map_err(|error| format!("cargo could not be run: {error}"))? {
-            status if status.success() => {}
-            status => return Err(format!("the build failed ({status})")),
-        }
         // Run it without cargo, because killing cargo would leave a hanging suite running.
         let executable = self.target.join("debug").join(SUITE).with_extension(EXE_EXTENSION);
         let mut command = Command::new(executable);
