@@ -92,6 +92,15 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// Two options that exclude each other.
+    #[error("{option} and {other} exclude each other: choose one of them")]
+    Exclusive {
+        /// One of them.
+        option: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+
     /// A tensor's elements have another type than the operation was planned for.
     #[error(
         "{tensor} is {given}, but the operation takes it as {needed}: say Tensor::of({needed:?}), or plan the \

@@ -3,7 +3,7 @@
 //@ import access: vec_parameters
 //@ import uniform/fused: latent_block
 //@ kernel: state
-//@ host: EXPERTS, QUADS, RANK, WORKGROUP
+//@ host: A_ROWS, EXPERTS, QUADS, RANK, WORKGROUP
 
 fn logits(local: u32) {
     let matrix = latent_block();
@@ -15,7 +15,7 @@ fn logits(local: u32) {
             logit += vec_parameters(matrix + expert * ((RANK + 3u) / 4u) + j / 4u)[j % 4u]
                 * state[j * QUADS + quad];
         }
-        state[(RANK + expert) * QUADS + quad] = logit;
+        state[(A_ROWS + expert) * QUADS + quad] = logit;
     }
     workgroupBarrier();
 }

@@ -2,7 +2,7 @@
 //@ import access: vec_parameters
 //@ import uniform/fused: latent_block
 //@ kernel: dstate_tile
-//@ host: EXPERTS, QUADS, RANK, WORKGROUP
+//@ host: A_ROWS, EXPERTS, QUADS, RANK, WORKGROUP
 
 fn logits_backward(local: u32) {
     let matrix = latent_block();
@@ -12,7 +12,7 @@ fn logits_backward(local: u32) {
         var sum = dstate_tile[item];
         for (var expert = 0u; expert < EXPERTS; expert++) {
             sum += vec_parameters(matrix + expert * ((RANK + 3u) / 4u) + j / 4u)[j % 4u]
-                * dstate_tile[(RANK + expert) * QUADS + quad];
+                * dstate_tile[(A_ROWS + expert) * QUADS + quad];
         }
         dstate_tile[item] = sum;
     }

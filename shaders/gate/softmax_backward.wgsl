@@ -1,17 +1,17 @@
 // dl = w * (dw - sum_i w_i dw_i), in place after dh in `dstate_tile`; then the backward of the logits.
 //@ import gate: logits_backward
 //@ kernel: dstate_tile, state
-//@ host: EXPERTS, QUADS, RANK
+//@ host: A_ROWS, EXPERTS, QUADS
 
 // dw -> dl in place, for four tokens at once: the Jacobian of softmax.
 fn softmax_backward(quad: u32) {
     var mean = vec4<f32>(0.0);
     for (var expert = 0u; expert < EXPERTS; expert++) {
-        let row = (RANK + expert) * QUADS + quad;
+        let row = (A_ROWS + expert) * QUADS + quad;
         mean += state[row] * dstate_tile[row];
     }
     for (var expert = 0u; expert < EXPERTS; expert++) {
-        let row = (RANK + expert) * QUADS + quad;
+        let row = (A_ROWS + expert) * QUADS + quad;
         dstate_tile[row] = state[row] * (dstate_tile[row] - mean);
     }
 }

@@ -28,7 +28,7 @@
 //@ import product: input_gradient
 //@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims
-//@ host: EXPERTS, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
+//@ host: A_ROWS, EXPERTS, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
@@ -50,12 +50,12 @@ fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
 // write to v.
 fn absorb(first: u32, count: u32, local: u32) {
     let end = first + count;
-    // dh_j: the columns congruent to j
-    for (var item = local; item < RANK * QUADS; item += WORKGROUP) {
+    // dh_j: the columns congruent to j; where each expert has an A of its own, column j
+    for (var item = local; item < A_ROWS * QUADS; item += WORKGROUP) {
         let row = item / QUADS;
         let quad = item % QUADS;
         var sum = dstate_tile[item];
-        for (var column = first + (row + RANK - first % RANK) % RANK; column < end; column += RANK) {
+        for (var column = first + (row + A_ROWS - first % A_ROWS) % A_ROWS; column < end; column += A_ROWS) {
             sum += weight(column / RANK, quad) * v[(column - first) * QUADS + quad];
         }
         dstate_tile[item] = sum;
@@ -67,12 +67,12 @@ fn absorb(first: u32, count: u32, local: u32) {
     for (var item = local; item < EXPERTS * QUADS; item += WORKGROUP) {
         let expert = item / QUADS;
         let quad = item % QUADS;
-        var sum = dstate_tile[RANK * QUADS + item];
+        var sum = dstate_tile[A_ROWS * QUADS + item];
         let stop = min(end, (expert + 1u) * RANK);
         for (var column = max(first, expert * RANK); column < stop; column++) {
-            sum += state[(column % RANK) * QUADS + quad] * v[(column - first) * QUADS + quad];
+            sum += state[(column % A_ROWS) * QUADS + quad] * v[(column - first) * QUADS + quad];
         }
-        dstate_tile[RANK * QUADS + item] = sum;
+        dstate_tile[A_ROWS * QUADS + item] = sum;
     }
 }
 

@@ -24,7 +24,7 @@
 //@ import access: g_element, x_element
 //@ import lanes: local_index
 //@ import product: outer_g, outer_h, outer_x
-//@ host: EXPERTS, RANK, SHRINK_ROWS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
+//@ host: A_ROWS, EXPERTS, RANK, SHRINK_ROWS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
 
 struct Dims {
     d_in: u32,
@@ -81,12 +81,12 @@ fn factor_g(token: u32, row: u32) -> f32 {
     let inside = min(row, RANK * EXPERTS - 1u);
     var weight = 1.0;
     if (EXPERTS > 1u) {
-        weight = saved[token * STATE + RANK + inside / RANK];
+        weight = saved[token * STATE + A_ROWS + inside / RANK];
     }
-    return dims.scaling * weight * saved[token * STATE + inside % RANK];
+    return dims.scaling * weight * saved[token * STATE + inside % A_ROWS];
 }
 fn factor_h(token: u32, row: u32) -> f32 {
-    return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];
+    return dstate[token * STATE + A_ROWS + min(row, EXPERTS - 1u)];
 }
 
 @compute @workgroup_size(WORKGROUP)

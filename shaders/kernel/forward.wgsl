@@ -1,6 +1,7 @@
 // forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a slice of
 // the outputs, in one dispatch. A separate shrink (kernel/shrink.wgsl) may run before it. l = W_g x (input
-// router) or W_g h (latent router).
+// router) or W_g h (latent router). Where each expert has an A of its own, h is that of all of them, and
+// B_i multiplies the i-th part.
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (uniform/fused.wgsl)
@@ -21,7 +22,7 @@
 //@ import state: save_state
 //@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims, expand_block, out_vecs
-//@ host: QUADS, RANK, STATE, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
+//@ host: A_ROWS, QUADS, RANK, STATE, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read_write> y: array<y_element>;
@@ -32,13 +33,14 @@ var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 fn shrunk(column: u32, quad: u32, value: vec4<f32>) { state[column * QUADS + quad] = value; }
 fn absorb(first: u32, count: u32, local: u32) {}
 
-// The coefficients s * w_i * h_j of rows i * RANK + j.
+// The coefficients s * w_i * h_j of rows i * RANK + j, where h has A_ROWS rows: RANK, which all experts share, or
+// one for each row of the expand.
 fn expand_rows() -> u32 { return dims.experts * RANK; }
 fn stage(first_row: u32, count: u32, local: u32) {
     for (var item = local; item < count * QUADS; item += WORKGROUP) {
         let row = first_row + item / QUADS;
         let quad = item % QUADS;
-        scratch[item] = dims.scaling * weight(row / RANK, quad) * state[(row % RANK) * QUADS + quad];
+        scratch[item] = dims.scaling * weight(row / RANK, quad) * state[(row % A_ROWS) * QUADS + quad];
     }
 }
 fn coefficient(index: u32) -> vec4<f32> { return scratch[index]; }

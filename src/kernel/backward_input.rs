@@ -9,6 +9,7 @@ use crate::plan::Tile;
 /// Compile-time options of `backward_input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackwardInputShader {
+    pub(crate) a_rows: u32,
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) gate: Gate,
@@ -20,8 +21,8 @@ pub struct BackwardInputShader {
 
 impl BackwardInputShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, gate, tile, g, dx } = *self;
-        let parts = fused_parts("backward_input", [rank, experts, rank * experts], gate, &tile)
+        let Self { a_rows, rank, experts, gate, tile, g, dx } = *self;
+        let parts = fused_parts("backward_input", [a_rows, rank, experts, rank * experts], gate, &tile)
             .source("g", "dims.d_out", g, &tile, wgsl!("source/g.wgsl"))
             .vecs("parameters", Element::F32, BindingKind::Read)
             .buffer("saved", BindingKind::Read)

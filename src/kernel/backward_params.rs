@@ -7,6 +7,7 @@ use crate::layer::{Gate, WriteMode};
 /// Compile-time options of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackwardParamsShader {
+    pub(crate) a_rows: u32,
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) gate: Gate,
@@ -32,15 +33,17 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, gate, rows, threads, tokens_at_once, broadcast_lanes, x, g, write } = *self;
+        let Self { a_rows, rank, experts, gate, rows, threads, tokens_at_once, broadcast_lanes, x, g, write } =
+            *self;
         let parts = Parts::new("backward_params")
             .workgroup(threads)
             .varying(Varying::Batch)
             .constant("TOKENS_AT_ONCE", tokens_at_once)
             .constant("RANK", rank)
+            .constant("A_ROWS", a_rows)
             .constant("EXPERTS", experts)
-            .constant("STATE", gate.state_len(rank, experts))
-            .constant("SHRINK_ROWS", gate.shrink_rows(rank, experts))
+            .constant("STATE", gate.state_len(a_rows, experts))
+            .constant("SHRINK_ROWS", gate.shrink_rows(a_rows, experts))
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)
             .matrix("g", ["dims.d_out", "dims.g_stride"], g, BindingKind::Read)

@@ -319,7 +319,7 @@ impl Parts {
 /// `uniform/fused.wgsl`.
 pub(super) fn fused_parts(
     label: &'static str,
-    [rank, experts, columns]: [u32; 3],
+    [a_rows, rank, experts, columns]: [u32; 4],
     gate: Gate,
     tile: &Tile,
 ) -> Parts {
@@ -327,7 +327,8 @@ pub(super) fn fused_parts(
         .varying(Varying::Batch)
         .constant("RANK", rank)
         .constant("EXPERTS", experts)
-        .constant("STATE", gate.state_len(rank, experts))
+        .constant("A_ROWS", a_rows)
+        .constant("STATE", gate.state_len(a_rows, experts))
         .tile(columns, tile)
         .file(wgsl!("uniform/fused.wgsl"))
 }

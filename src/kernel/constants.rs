@@ -5,7 +5,8 @@
 pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("WORKGROUP", "threads in a workgroup"),
     ("ACCUMULATE", "whether results are added to what is there"),
-    ("RANK", "rows of A"),
+    ("RANK", "columns of each B"),
+    ("A_ROWS", "rows of A: RANK, or those of all experts together where each has an A of its own"),
     ("EXPERTS", "expert matrices"),
     ("STATE", "numbers per token in saved and dstate"),
     ("SHRINK_ROWS", "rows of the shrink block"),

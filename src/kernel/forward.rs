@@ -9,6 +9,7 @@ use crate::plan::Tile;
 /// Compile-time options of forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ForwardShader {
+    pub(crate) a_rows: u32,
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) gate: Gate,
@@ -22,15 +23,16 @@ pub struct ForwardShader {
 
 impl ForwardShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { rank, experts, gate, tile, x, parameters, y, write, save } = *self;
-        let parts = fused_parts("forward", [rank, experts, gate.shrink_rows(rank, experts)], gate, &tile)
-            .write_mode(write)
-            .source("x", "dims.d_in", x, &tile, wgsl!("source/x.wgsl"))
-            .vecs("parameters", parameters, BindingKind::Read)
-            .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
-            .file(wgsl!("kernel/forward.wgsl"))
-            .expand(&tile)
-            .gate(gate);
+        let Self { a_rows, rank, experts, gate, tile, x, parameters, y, write, save } = *self;
+        let parts =
+            fused_parts("forward", [a_rows, rank, experts, gate.shrink_rows(a_rows, experts)], gate, &tile)
+                .write_mode(write)
+                .source("x", "dims.d_in", x, &tile, wgsl!("source/x.wgsl"))
+                .vecs("parameters", parameters, BindingKind::Read)
+                .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
+                .file(wgsl!("kernel/forward.wgsl"))
+                .expand(&tile)
+                .gate(gate);
         if save {
             parts.buffer("saved", BindingKind::Write).file(wgsl!("state/save.wgsl"))
         } else {

@@ -8,7 +8,7 @@ use crate::error::Error;
 /// or gradients, as f32 or as the twin's numbers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter<T = f32> {
-    /// A: rank x `d_in`.
+    /// A: rank x `d_in`; or all `A_i`, one below the other, where each expert has one: (experts * rank) x `d_in`.
     pub a: Vec<T>,
     /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router); empty for one expert.
     pub router: Vec<T>,
@@ -35,7 +35,7 @@ impl Adapter {
         };
         let mut random = SplitMix64(seed);
         Ok(Self {
-            a: random.kaiming_uniform(rank, d_in),
+            a: random.kaiming_uniform(config.a_rows() as usize, d_in),
             router: random.kaiming_uniform(router_rows, router_columns),
             b: vec![vec![0.0; d_out * rank]; experts],
         })

@@ -16,6 +16,17 @@ pub enum Router {
     Latent,
 }
 
+/// Whose A an expert has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Sharing {
+    /// One A for all experts: HydraLoRA.
+    #[default]
+    Shared,
+    /// An `A_i` for each expert, beside its `B_i`: a mixture of LoRAs, such as LoRAMoE. The router reads x.
+    Separate,
+}
+
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
@@ -43,7 +54,7 @@ pub struct Config {
     pub d_in: u32,
     /// Length of a token's output.
     pub d_out: u32,
-    /// Rows of A, columns of each `B_i`.
+    /// Rows of A (or of each `A_i`), columns of each `B_i`.
     pub rank: u32,
     /// Number of expert matrices `B_i`.
     pub experts: u32,
@@ -51,6 +62,9 @@ pub struct Config {
     pub scaling: f32,
     /// The router's input.
     pub router: Router,
+    /// Whether experts share A, or each has one of its own.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub a: Sharing,
 }
 
 impl Default for Config {
@@ -61,7 +75,7 @@ impl Default for Config {
 }
 
 /// All fields of a layer, with the scaling by its bits. Layers with equal keys compute the same bits.
-type Key = ([u32; 5], Router);
+type Key = ([u32; 5], Router, Sharing);
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
@@ -93,12 +107,19 @@ impl Config {
     /// A layer of plain LoRA without dimensions: one expert, a scaling of 1. `d_in`, `d_out` and `rank` must
     /// be set: they are 0, which every operation that uses them refuses. This is [`Default`], usable in
     /// constants.
-    pub const DEFAULT: Self =
-        Self { d_in: 0, d_out: 0, rank: 0, experts: 1, scaling: 1.0, router: Router::Input };
+    pub const DEFAULT: Self = Self {
+        d_in: 0,
+        d_out: 0,
+        rank: 0,
+        experts: 1,
+        scaling: 1.0,
+        router: Router::Input,
+        a: Sharing::Shared,
+    };
 
     fn key(&self) -> Key {
-        let Self { d_in, d_out, rank, experts, scaling, router } = *self;
-        ([d_in, d_out, rank, experts, scaling.to_bits()], router)
+        let Self { d_in, d_out, rank, experts, scaling, router, a } = *self;
+        ([d_in, d_out, rank, experts, scaling.to_bits()], router, a)
     }
 
     /// LoRA's scaling, `alpha / rank`.
@@ -123,14 +144,23 @@ impl Config {
             Gate::Router(Router::Latent) => experts.saturating_mul(rank),
         };
         let experts = experts.saturating_mul(rank).saturating_mul(d_out);
-        rank.saturating_mul(d_in).saturating_add(experts).saturating_add(router)
+        u64::from(self.a_rows()).saturating_mul(d_in).saturating_add(experts).saturating_add(router)
+    }
+
+    /// Rows of A, and numbers in h: the rank, or with an A for each expert experts * rank.
+    #[must_use]
+    pub fn a_rows(&self) -> u32 {
+        match self.a {
+            Sharing::Shared => self.rank,
+            Sharing::Separate => self.rank.saturating_mul(self.experts),
+        }
     }
 
     /// Numbers per token in `saved` (`[h, w]`, which forward saves for backward) and in `dstate` (`[dh, dl]`,
-    /// which `backward_input` passes on): rank + experts, or only rank for one expert.
+    /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert.
     #[must_use]
     pub fn state_len(&self) -> u32 {
-        self.gate().state_len(self.rank, self.experts)
+        self.gate().state_len(self.a_rows(), self.experts)
     }
 
     /// Bytes of the tensor `saved` for `tokens` tokens, and also of `dstate`:
@@ -147,7 +177,7 @@ impl Config {
 
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(&self) -> u32 {
-        self.gate().shrink_rows(self.rank, self.experts)
+        self.gate().shrink_rows(self.a_rows(), self.experts)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -155,6 +185,10 @@ impl Config {
         Error::check_dimension("d_out", self.d_out)?;
         Error::check_dimension("rank", self.rank)?;
         Error::check_dimension("experts", self.experts)?;
+        if let (Gate::Router(Router::Latent), Sharing::Separate) = (self.gate(), self.a) {
+            let (option, other) = ("an A for each expert", "the latent router, which reads one h");
+            return Err(Error::Exclusive { option, other });
+        }
         if !self.scaling.is_finite() {
             return Err(Error::InvalidNumber {
                 name: "scaling",
@@ -177,10 +211,10 @@ pub(crate) enum Gate {
 
 impl Gate {
     /// Rows of the shrink block: A's, and the input router's.
-    pub(crate) fn shrink_rows(self, rank: u32, experts: u32) -> u32 {
+    pub(crate) fn shrink_rows(self, a_rows: u32, experts: u32) -> u32 {
         match self {
-            Self::Router(Router::Input) => rank.saturating_add(experts),
-            Self::One | Self::Router(Router::Latent) => rank,
+            Self::Router(Router::Input) => a_rows.saturating_add(experts),
+            Self::One | Self::Router(Router::Latent) => a_rows,
         }
     }
 
@@ -193,10 +227,10 @@ impl Gate {
     }
 
     /// Numbers per token that are saved for backward: h, and the weights if there are several experts.
-    pub(crate) fn state_len(self, rank: u32, experts: u32) -> u32 {
+    pub(crate) fn state_len(self, a_rows: u32, experts: u32) -> u32 {
         match self {
-            Self::One => rank,
-            Self::Router(_) => rank.saturating_add(experts),
+            Self::One => a_rows,
+            Self::Router(_) => a_rows.saturating_add(experts),
         }
     }
 }

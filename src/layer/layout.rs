@@ -8,7 +8,8 @@
 //! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
 //! - for the latent router, a small experts x rank block, `W_g`.
 //!
-//! One expert has no router: its shrink block is A alone.
+//! One expert has no router: its shrink block is A alone. Where each expert has an A of its own, the shrink block
+//! begins with the rows of `A_0`, then those of `A_1`, and so on.
 //!
 //! Rows are padded to a multiple of four elements. Padding is zero, and stays zero in training.
 
@@ -70,6 +71,7 @@ pub struct Layout {
     shrink: Block,
     expand: Block,
     latent_router: Option<Block>,
+    a_rows: usize,
     rank: usize,
     experts: usize,
 }
@@ -104,6 +106,7 @@ impl Layout {
         )?;
 
         let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);
+        let a_rows = config.a_rows() as usize;
         let shrink = Block { offset: 0, rows: shrink_rows as usize, columns: d_in };
         let expand = Block { offset: shrink.end(), rows: experts * rank, columns: d_out };
         let latent_router = (latent_rows > 0).then(|| Block {
@@ -111,7 +114,7 @@ impl Layout {
             rows: latent_rows as usize,
             columns: rank,
         });
-        Ok(Self { shrink, expand, latent_router, rank, experts })
+        Ok(Self { shrink, expand, latent_router, a_rows, rank, experts })
     }
 
     /// A and, for the input router, `W_g`: rows x `d_in`.
@@ -159,14 +162,14 @@ impl Layout {
 
     /// Rows of `W_g`: 0 for one expert.
     fn router_rows(&self) -> usize {
-        self.latent_router.map_or(self.shrink.rows - self.rank, |block| block.rows)
+        self.latent_router.map_or(self.shrink.rows - self.a_rows, |block| block.rows)
     }
 
     /// The elements of row i of `W_g`.
     fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
         match &self.latent_router {
             Some(block) => block.row(expert),
-            None => self.shrink.row(self.rank + expert),
+            None => self.shrink.row(self.a_rows + expert),
         }
     }
 
@@ -183,7 +186,7 @@ impl Layout {
     pub fn pack<T: Copy + Default>(&self, adapter: &Adapter<T>) -> Result<Vec<T>, Error> {
         let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
         let (router_rows, router_columns) = (self.router_rows(), self.router_row(0).len());
-        Error::check_length("A", self.rank * d_in, adapter.a.len())?;
+        Error::check_length("A", self.a_rows * d_in, adapter.a.len())?;
         if router_rows > 0 {
             Error::check_length("W_g", router_rows * router_columns, adapter.router.len())?;
         }
@@ -224,7 +227,7 @@ impl Layout {
             })
             .collect();
         Ok(Adapter {
-            a: rows(&|j| self.a_row(j), self.rank),
+            a: rows(&|j| self.a_row(j), self.a_rows),
             router: rows(&|expert| self.router_row(expert), self.router_rows()),
             b,
         })

@@ -85,7 +85,15 @@ impl Problem for BackwardInput {
         let shader = |g| {
             let Config { rank, experts, .. } = config;
             let (gate, tile) = (config.gate(), placed.tile);
-            Shader::BackwardInput(BackwardInputShader { rank, experts, gate, tile, g, dx })
+            Shader::BackwardInput(BackwardInputShader {
+                a_rows: config.a_rows(),
+                rank,
+                experts,
+                gate,
+                tile,
+                g,
+                dx,
+            })
         };
         let fused = Fused {
             name: "backward_input",

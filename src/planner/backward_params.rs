@@ -108,6 +108,7 @@ impl BackwardParams {
             scaling,
         };
         let shader = Shader::BackwardParams(BackwardParamsShader {
+            a_rows: config.a_rows(),
             rank,
             experts,
             gate: config.gate(),

@@ -77,8 +77,19 @@ impl Problem for Forward {
         let y = Access::new("y", y, config.d_out)?;
         let shader = |x| {
             let Config { rank, experts, .. } = config;
-            let (gate, tile) = (config.gate(), placed.tile);
-            Shader::Forward(ForwardShader { rank, experts, gate, tile, x, parameters, y, write, save })
+            let (a_rows, gate, tile) = (config.a_rows(), config.gate(), placed.tile);
+            Shader::Forward(ForwardShader {
+                a_rows,
+                rank,
+                experts,
+                gate,
+                tile,
+                x,
+                parameters,
+                y,
+                write,
+                save,
+            })
         };
         let fused = Fused {
             name: "forward",

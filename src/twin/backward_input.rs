@@ -1,20 +1,21 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
+use super::forward::of_expert;
 use super::{Approx, column, dot, dot_onto, inner, row};
-use crate::layer::{Adapter, Config, Gate, Router};
+use crate::layer::{Adapter, Config, Gate, Router, Sharing};
 
 /// The results of backward with respect to the input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputGradient {
     /// The adapter's contribution to `dL/dx`, added to `base` if there is one: tokens x `d_in`.
     pub dx: Vec<Approx>,
-    /// `dL/dh`: tokens x rank.
+    /// `dL/dh`: tokens x the rows of A.
     pub dh: Vec<Approx>,
     /// `dL/dl`: tokens x experts.
     pub dl: Vec<Approx>,
 }
 
-/// Computes the input gradient from `g = dL/dy` (tokens x `d_out`), and from `h` (tokens x rank) and `w`
+/// Computes the input gradient from `g = dL/dy` (tokens x `d_out`), and from `h` (tokens x the rows of A) and `w`
 /// (tokens x experts) as forward saved them. If dx is accumulated, `base` is its old contents: tokens x
 /// `d_in`.
 ///
@@ -34,7 +35,8 @@ pub fn backward_input(
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = InputGradient { dx: Vec::new(), dh: Vec::new(), dl: Vec::new() };
     for (token, g) in g.chunks_exact(d_out).enumerate() {
-        let (h, w) = (row(h, token, rank), row(w, token, experts));
+        let a_rows = config.a_rows() as usize;
+        let (h, w) = (row(h, token, a_rows), row(w, token, experts));
         // v_i = s * B_i^T g
         let v: Vec<Vec<Approx>> = (0..experts)
             .map(|i| {
@@ -42,15 +44,20 @@ pub fn backward_input(
                 (0..rank).map(|j| scaling * dot(column(b, j, rank).zip(g.iter().copied()))).collect()
             })
             .collect();
-        let dw: Vec<Approx> = v.iter().map(|v| inner(v, h)).collect();
+        let dw: Vec<Approx> = v.iter().enumerate().map(|(i, v)| inner(v, of_expert(config, h, i))).collect();
         let mean = inner(w, &dw);
         let dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
             Gate::Router(_) => (0..experts).map(|i| w[i] * (dw[i] - mean)).collect(),
         };
-        let dh: Vec<Approx> = (0..rank)
-            .map(|j| {
-                let through_experts = (0..experts).map(|i| (w[i], v[i][j]));
+        let dh: Vec<Approx> = (0..a_rows)
+            .map(|row| {
+                // Row j of an A that all experts share, or of one expert's.
+                let (j, users) = match config.a {
+                    Sharing::Shared => (row, 0..experts),
+                    Sharing::Separate => (row % rank, row / rank..row / rank + 1),
+                };
+                let through_experts = users.map(|i| (w[i], v[i][j]));
                 match config.gate() {
                     Gate::One | Gate::Router(Router::Input) => dot(through_experts),
                     Gate::Router(Router::Latent) => dot(

@@ -1,5 +1,6 @@
 //! Twin of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
+use super::forward::of_expert;
 use super::{Approx, column, dot};
 use crate::layer::{Adapter, Config, Gate, Router};
 
@@ -10,11 +11,11 @@ pub struct Activations<'a> {
     pub x: &'a [Approx],
     /// `dL/dy`: tokens x `d_out`.
     pub g: &'a [Approx],
-    /// `h = A x`: tokens x rank.
+    /// `h = A x`: tokens x the rows of A.
     pub h: &'a [Approx],
     /// The experts' weights: tokens x experts.
     pub w: &'a [Approx],
-    /// `dL/dh`: tokens x rank.
+    /// `dL/dh`: tokens x the rows of A.
     pub dh: &'a [Approx],
     /// `dL/dl`: tokens x experts.
     pub dl: &'a [Approx],
@@ -29,6 +30,7 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     let Activations { x, g, h, w, dh, dl } = *activations;
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+    let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
     let router = match config.gate() {
         Gate::One => Vec::new(),
@@ -37,12 +39,14 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     };
     let b = (0..experts)
         .map(|i| {
-            let z: Vec<Approx> =
-                (0..h.len()).map(|at| scaling * w[at / rank * experts + i] * h[at]).collect();
+            let weighted = |(token, h)| {
+                of_expert(config, h, i).iter().map(move |&h| scaling * w[token * experts + i] * h)
+            };
+            let z: Vec<Approx> = h.chunks_exact(a_rows).enumerate().flat_map(weighted).collect();
             outer(g, d_out, &z, rank)
         })
         .collect();
-    Adapter { a: outer(dh, rank, x, d_in), router, b }
+    Adapter { a: outer(dh, a_rows, x, d_in), router, b }
 }
 
 /// `Z^T X` summed over tokens: rows x columns.

@@ -1,14 +1,14 @@
 //! Twin of `shaders/kernel/forward.wgsl`.
 
 use super::{Approx, dot, dot_onto, inner, row};
-use crate::layer::{Adapter, Config, Gate, Router};
+use crate::layer::{Adapter, Config, Gate, Router, Sharing};
 
 /// The results of forward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// The adapter's contribution to y, added to `base` if there is one: tokens x `d_out`.
     pub y: Vec<Approx>,
-    /// `h = A x`: tokens x rank.
+    /// `h = A x`: tokens x the rows of A.
     pub h: Vec<Approx>,
     /// The experts' weights: tokens x experts.
     pub w: Vec<Approx>,
@@ -32,7 +32,8 @@ pub fn forward(
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new() };
     for (token, x) in x.chunks_exact(d_in).enumerate() {
-        let h: Vec<Approx> = (0..rank).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
+        let h: Vec<Approx> =
+            (0..config.a_rows() as usize).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
         let logit = |i| match config.router {
             Router::Input => inner(row(&parameters.router, i, d_in), x),
             Router::Latent => inner(row(&parameters.router, i, rank), &h),
@@ -48,7 +49,7 @@ pub fn forward(
                 (0..experts).flat_map(|i| {
                     let factor = scaling * w[i];
                     let b = row(&parameters.b[i], o, rank);
-                    h.iter().zip(b).map(move |(&h, &b)| (factor * h, b))
+                    of_expert(config, &h, i).iter().zip(b).map(move |(&h, &b)| (factor * h, b))
                 }),
             ));
         }
@@ -56,6 +57,14 @@ pub fn forward(
         output.w.extend(w);
     }
     output
+}
+
+/// What an expert has of h, or of dh.
+pub(super) fn of_expert<'a>(config: &Config, h: &'a [Approx], expert: usize) -> &'a [Approx] {
+    match config.a {
+        Sharing::Shared => h,
+        Sharing::Separate => row(h, expert, config.rank as usize),
+    }
 }
 
 /// `exp(l_i - max l) / sum_j exp(l_j - max l)`.

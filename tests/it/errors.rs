@@ -9,7 +9,7 @@ use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
     Batch, Bound, Choice, Config, DeviceProfile, Element, Error, ForwardOptions, FusedChoice, Kernels, Limit,
-    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Tensor,
+    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor,
 };
 
 use crate::common::{CONFIG, GPU, adapter, zeroed};
@@ -166,6 +166,20 @@ fn zero_dimensions() {
     let flat = Config { d_out: 4, ..Config::default() };
     let linear = plan(linear(LinearDirection::Forward), &flat, 4, KERNELS.profile());
     assert_eq!(linear, Err(Error::ZeroDimension { dimension: "d_in" }));
+}
+
+#[test]
+fn options_that_exclude_each_other() {
+    let buffers = Buffers::new();
+    let config = Config { a: Sharing::Separate, router: Router::Latent, ..CONFIG };
+    let error = refused(&Forward { config, ..buffers.forward() }, &["A for each expert", "latent router"]);
+    assert!(matches!(error, Error::Exclusive { .. }), "{error:?}");
+    // One expert has no router.
+    let one = Config { experts: 1, ..config };
+    assert_eq!(
+        one.layout().map(|layout| layout.len()),
+        Config { a: Sharing::Shared, ..one }.layout().map(|l| l.len())
+    );
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn run(task: Task) -> Result<(), String> {
             conformance::on_implementation(root, &name, &options)
         }
         Task::Mutants { only, options } => {
-            driver::ensure(Profile::Dev)?;
+            driver::ensure(Profile::Release)?;
             mutants::run(root, &only, &options)
         }
         Task::Shaders { folder } => {

@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
-    FusedChoice, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, WriteMode,
+    FusedChoice, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing,
+    WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -47,6 +48,8 @@ pub struct Shape {
     pub d_out: u32,
     pub rank: u32,
     pub experts: u32,
+    /// Whether experts share A.
+    pub a: Sharing,
 }
 
 /// What the planner is told of the device, or to choose.
@@ -115,13 +118,18 @@ const ADAMW_STEPS: u32 = 50;
 
 impl Shape {
     pub const fn new(tokens: u32, [d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]) -> Self {
-        Self { tokens, d_in, d_out, rank, experts }
+        Self { tokens, d_in, d_out, rank, experts, a: Sharing::Shared }
+    }
+
+    /// The same with an A for each expert.
+    pub const fn separate(self) -> Self {
+        Self { a: Sharing::Separate, ..self }
     }
 
     /// The layer's configuration; the scaling is no power of two.
     pub fn config(&self, router: Router) -> Config {
-        let Self { d_in, d_out, rank, experts, .. } = *self;
-        Config { d_in, d_out, rank, experts, scaling: 1.7, router, ..Default::default() }
+        let Self { d_in, d_out, rank, experts, a, .. } = *self;
+        Config { d_in, d_out, rank, experts, scaling: 1.7, router, a, ..Default::default() }
     }
 }
 
@@ -388,7 +396,7 @@ impl Case {
 /// `forward/input-router/f32/T33_k101_d67_r7_N3`.
 impl Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { tokens, d_in, d_out, rank, experts } = self.shape;
+        let Shape { tokens, d_in, d_out, rank, experts, a } = self.shape;
         let name = match self.operation {
             Operation::Inference(_) => "forward/inference",
             Operation::BackwardState(_) => "backward_input/no-dx",
@@ -413,6 +421,9 @@ impl Display for Case {
             _ => format!("{sources}-{parameters}-{targets}"),
         };
         write!(f, "/{elements}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
+        if a == Sharing::Separate {
+            f.write_str("/separate-a")?;
+        }
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;
         }

@@ -49,6 +49,7 @@ pub fn all() -> Vec<Case> {
     room(&mut cases);
     gaps(&mut cases);
     choices(&mut cases);
+    separate_a(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -439,6 +440,8 @@ fn linear_choices(cases: &mut Vec<Case>) {
 /// less of it, tokens and columns that end in the middle of a tile, splits, and batches that are shorter than a
 /// matrix.
 fn linear_matrices(cases: &mut Vec<Case>) {
+    let divided = Case::new(LINEAR[0], Shape::new(150, [144, 80], [1, 1])).in_half(Element::F16);
+    cases.push(divided.planned_for(Planning::Divided));
     for size in [8, 16] {
         for (shape, splits) in [
             (Shape::new(64, [64, 128], [1, 1]), 1),
@@ -462,12 +465,41 @@ fn linear_matrices(cases: &mut Vec<Case>) {
                     cases.push(case.with_inputs(Inputs::Nan));
                 }
             }
-            let divided = Case::new(LINEAR[0], Shape::new(150, [144, 80], [1, 1])).in_half(Element::F16);
-            cases.push(Case { room: size, ..divided.planned_for(Planning::Divided) });
             let short = Case::new(LINEAR[0], Shape { tokens: 5, ..shape }).in_half(Element::F16);
             cases.push(Case { room: shape.tokens - 5, ..short.planned_for(Planning::Linear(choice)) });
         }
     }
+}
+
+/// An A for each expert: in every operation, with odd widths, one rank (a router over ranks), one expert, many
+/// columns, half precision, and the plans of wide devices.
+fn separate_a(cases: &mut Vec<Case>) {
+    for shape in [
+        Shape::new(33, [64, 48], [4, 3]),
+        Shape::new(13, [37, 29], [3, 5]),
+        Shape::new(70, [256, 320], [1, 16]),
+        Shape::new(9, [20, 24], [5, 1]),
+        Shape::new(21, [132, 68], [16, 6]),
+    ] {
+        for operation in adapter(Router::Input) {
+            let case = Case::new(operation, shape.separate());
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
+            cases.push(Case::new(Operation::Step(Router::Input), shape.separate()).planned_for(planning));
+        }
+    }
+    let step = Case::new(Operation::Step(Router::Input), Shape::new(45, [64, 48], [4, 3]).separate());
+    cases.extend([step.clone().in_half(Element::F16), step.clone().in_half(Element::Bf16)]);
+    for inputs in [Inputs::Saturated, Inputs::OneHot] {
+        cases.push(step.clone().with_inputs(inputs));
+    }
+    for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
+        for inputs in [Inputs::Nan, Inputs::Infinity] {
+            cases.push(Case { operation, ..step.clone().with_inputs(inputs) });
+        }
+    }
+    cases.push(Case { room: 300, ..step });
 }
 
 /// Few tokens on a wide device, which splits, and any number in software, with subgroups where there are some.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hydralora::twin::{self, Approx};
 use hydralora::{
     Adapter, BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, LinearDirection,
-    LinearOptions, Operation, Router, WriteMode,
+    LinearOptions, Operation, Router, Sharing, WriteMode,
 };
 use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
@@ -163,6 +163,15 @@ impl Golden {
             Ok(f64s(&format!("expect.grad_{name}.weight"))?.into_iter().map(Approx::exact).collect())
         };
         let experts = count("experts")?;
+        let a = match metadata.get("a").map(String::as_str) {
+            None | Some("shared") => Sharing::Shared,
+            Some("separate") => Sharing::Separate,
+            Some(other) => return Err(format!("unknown a {other}")),
+        };
+        let a_names: Vec<String> = match a {
+            Sharing::Shared => vec!["lora_A".to_owned()],
+            Sharing::Separate => (0..experts).map(|i| format!("lora_A{i}")).collect(),
+        };
         Ok(Self {
             config: Config {
                 d_in: count("d_in")?,
@@ -175,11 +184,16 @@ impl Golden {
                     "latent" => Router::Latent,
                     other => return Err(format!("unknown router {other}")),
                 },
+                a,
                 ..Default::default()
             },
             tokens: count("tokens")?,
             adapter: Adapter {
-                a: f32s("lora_A.weight")?,
+                a: a_names
+                    .iter()
+                    .map(|name| f32s(&format!("{name}.weight")))
+                    .collect::<Result<Vec<_>, _>>()?
+                    .concat(),
                 router: f32s("lora_route.weight")?,
                 b: (0..experts).map(|i| f32s(&format!("lora_B{i}.weight"))).collect::<Result<_, _>>()?,
             },
@@ -190,7 +204,7 @@ impl Golden {
             y: f64s("expect.y")?,
             dx: f64s("expect.grad_x")?,
             gradients: Adapter {
-                a: expected("lora_A")?,
+                a: a_names.iter().map(|name| expected(name)).collect::<Result<Vec<_>, _>>()?.concat(),
                 router: expected("lora_route")?,
                 b: (0..experts).map(|i| expected(&format!("lora_B{i}"))).collect::<Result<_, _>>()?,
             },

@@ -102,7 +102,7 @@ impl Inputs {
         let Config { d_in, d_out, rank, experts, .. } = *config;
         let router_columns = if config.router == Router::Input { d_in } else { rank };
         let adapter = Adapter {
-            a: noise(rng, rank * d_in),
+            a: noise(rng, config.a_rows() * d_in),
             router: noise(rng, experts * router_columns).iter().map(|weight| weight * router).collect(),
             b: (0..experts).map(|_| noise(rng, d_out * rank)).collect(),
         };
@@ -112,7 +112,7 @@ impl Inputs {
     /// `[h, w]` as a forward could have saved them: w is positive and sums to 1. With one expert there is no
     /// w.
     pub fn state(self, rng: &mut StdRng, tokens: u32, config: &Config) -> Vec<f32> {
-        let Config { rank, experts, .. } = *config;
+        let experts = config.experts;
         let spread = match self {
             Self::Saturated => 400.0,
             Self::Indifferent => 0.0,
@@ -120,7 +120,7 @@ impl Inputs {
         };
         let mut state = Vec::new();
         for _ in 0..tokens {
-            state.extend(noise(rng, rank).iter().map(|h| h * self.scale()));
+            state.extend(noise(rng, config.a_rows()).iter().map(|h| h * self.scale()));
             if experts == 1 {
                 continue;
             }

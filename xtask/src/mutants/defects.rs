@@ -43,6 +43,12 @@ const fn matrix_defect(
 
 pub(super) const DEFECTS: &[Defect] = &[
     // forward
+    defect(
+        "forward with the h of A_0",
+        "kernel/forward.wgsl",
+        "state[(row % A_ROWS) * QUADS + quad]",
+        "state[(row % RANK) * QUADS + quad]",
+    ),
     defect("forward scale dropped", "kernel/forward.wgsl", "= dims.scaling * weight", "= weight"),
     defect(
         "forward experts swapped",
@@ -53,8 +59,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "forward with another h",
         "kernel/forward.wgsl",
-        "state[(row % RANK) * QUADS + quad];",
-        "state[(row / EXPERTS % RANK) * QUADS + quad];",
+        "state[(row % A_ROWS) * QUADS + quad];",
+        "state[(row / EXPERTS % A_ROWS) * QUADS + quad];",
     ),
     defect(
         "forward coefficients of the first quad only",
@@ -71,13 +77,13 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "softmax without its maximum",
         "gate/softmax.wgsl",
-        "exp(state[(RANK + expert) * QUADS + quad] - largest)",
-        "exp(state[(RANK + expert) * QUADS + quad])",
+        "exp(state[(A_ROWS + expert) * QUADS + quad] - largest)",
+        "exp(state[(A_ROWS + expert) * QUADS + quad])",
     ),
     defect(
         "softmax maximum of the first only",
         "gate/softmax.wgsl",
-        "largest = max(largest, state[(RANK + expert) * QUADS + quad]);",
+        "largest = max(largest, state[(A_ROWS + expert) * QUADS + quad]);",
         "largest = largest;",
     ),
     defect("softmax not normalised", "gate/softmax.wgsl", "* QUADS + quad] / total;", "* QUADS + quad];"),
@@ -581,25 +587,25 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "dh chunk offset ignored",
         "kernel/backward_input.wgsl",
-        "first + (row + RANK - first % RANK) % RANK",
+        "first + (row + A_ROWS - first % A_ROWS) % A_ROWS",
         "first + row",
     ),
     defect(
         "dw with another h",
         "kernel/backward_input.wgsl",
-        "sum += state[(column % RANK) * QUADS + quad]",
-        "sum += state[(column / EXPERTS % RANK) * QUADS + quad]",
+        "sum += state[(column % A_ROWS) * QUADS + quad]",
+        "sum += state[(column / EXPERTS % A_ROWS) * QUADS + quad]",
     ),
     defect(
         "dw added to dh",
         "kernel/backward_input.wgsl",
-        "dstate_tile[RANK * QUADS + item] = sum;",
+        "dstate_tile[A_ROWS * QUADS + item] = sum;",
         "dstate_tile[item] = sum;",
     ),
     defect(
         "dw of earlier chunks lost",
         "kernel/backward_input.wgsl",
-        "var sum = dstate_tile[RANK * QUADS + item];",
+        "var sum = dstate_tile[A_ROWS * QUADS + item];",
         "var sum = vec4<f32>(0.0);",
     ),
     defect(
@@ -655,13 +661,13 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "dB expert and column swapped",
         "kernel/backward_params.wgsl",
-        "saved[token * STATE + inside % RANK]",
-        "saved[token * STATE + inside / EXPERTS % RANK]",
+        "saved[token * STATE + inside % A_ROWS]",
+        "saved[token * STATE + inside / EXPERTS % A_ROWS]",
     ),
     defect(
         "latent dW_g from dh",
         "kernel/backward_params.wgsl",
-        "return dstate[token * STATE + RANK + min(row, EXPERTS - 1u)];",
+        "return dstate[token * STATE + A_ROWS + min(row, EXPERTS - 1u)];",
         "return dstate[token * STATE + min(row, EXPERTS - 1u)];",
     ),
     defect(
@@ -807,6 +813,20 @@ pub(super) const DEFECTS: &[Defect] = &[
         "product/matrix_backward.wgsl",
         "k * dims.target_width + column",
         "k + column * dims.target_width",
+    ),
+    defect(
+        "dw with the h of A_0",
+        "kernel/backward_input.wgsl",
+        "(column % A_ROWS) * QUADS + quad]",
+        "(column % RANK) * QUADS + quad]",
+    ),
+    defect("dh of A_0 from every expert", "kernel/backward_input.wgsl", "column += A_ROWS", "column += RANK"),
+    defect("dB with the h of A_0", "kernel/backward_params.wgsl", "inside % A_ROWS]", "inside % RANK]"),
+    defect(
+        "dB with a weight from h",
+        "kernel/backward_params.wgsl",
+        "STATE + A_ROWS + inside / RANK]",
+        "STATE + RANK + inside / RANK]",
     ),
     defect("backward_input starts at the first tile", "kernel/backward_input.wgsl", "dims.first_tile + ", ""),
     defect("backward_params starts at the first block", "kernel/backward_params.wgsl", "dims.first + ", ""),

@@ -93,7 +93,8 @@ struct Build {
 
 impl Build {
     fn new(tree: PathBuf, target: PathBuf) -> Result<Self, String> {
-        let mut cargo = cargo_on(&tree.join("Cargo.toml"), &["build", "--quiet", "--package", SUITE]);
+        let mut cargo =
+            cargo_on(&tree.join("Cargo.toml"), &["build", "--quiet", "--release", "--package", SUITE]);
         cargo.env("RUSTFLAGS", "--cfg hydralora_mutants").arg("--target-dir").arg(&target);
         match cargo.status().map_err(|error| format!("cargo could not be run: {error}"))? {
             status if status.success() => Ok(Self { tree, target }),
@@ -124,7 +125,7 @@ impl Build {
     /// Runs the suite. Trials whose names contain `first` run before all others.
     fn suite(&self, first: &str, suite_options: &[OsString]) -> Result<Verdict, String> {
         // Run it without cargo, because killing cargo would leave a hanging suite running.
-        let executable = self.target.join("debug").join(SUITE).with_extension(EXE_EXTENSION);
+        let executable = self.target.join("release").join(SUITE).with_extension(EXE_EXTENSION);
         let mut command = Command::new(executable);
         command
             .current_dir(&self.tree)

@@ -138,13 +138,13 @@ fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Appro
     if config.experts == 1 {
         return first.to_vec();
     }
-    let (rank, experts) = (config.rank as usize, config.experts as usize);
+    let (rank, experts) = (config.a_rows() as usize, config.experts as usize);
     first.chunks(rank).zip(second.chunks(experts)).flat_map(|(a, b)| [a, b].concat()).collect()
 }
 
 /// The two parts of rows `[first, second]`. With one expert, every element of the second part is `only`.
 fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Vec<Approx>) {
-    let rank = config.rank as usize;
+    let rank = config.a_rows() as usize;
     if config.experts == 1 {
         return (state.to_vec(), vec![Approx::exact(only); state.len() / rank]);
     }
