@@ -3,7 +3,7 @@
 //! Parameters, gradients and optimiser moments share one layout, so that a gradient buffer is indexed like
 //! its parameters, and the optimiser needs one dispatch for each buffer:
 //!
-//! - the **shrink** block, (rank + experts) x `d_in`: the rows of A, then the rows of `W_g`
+//! - the **shrink** block, (rows of A + experts) x `d_in`: the rows of A, then the rows of `W_g`
 //!   (latent router: only A);
 //! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
 //! - for the latent router, a small experts x rank block, `W_g`.
