@@ -20,7 +20,7 @@ fn softmax(quad: u32) {
     }
 }
 
-fn gate(local: u32) {
+fn gate(first_token: u32, local: u32) {
     logits(local);
     if (local < QUADS) {
         softmax(local);

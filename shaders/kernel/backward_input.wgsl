@@ -60,7 +60,7 @@ fn absorb(first: u32, count: u32, local: u32) {
         }
         dstate_tile[item] = sum;
     }
-    if (EXPERTS == 1u) {
+    if (STATE == A_ROWS) {
         return;
     }
     // dw_i: the columns of expert i

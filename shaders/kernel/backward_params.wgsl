@@ -80,7 +80,7 @@ fn factor_x(token: u32, row: u32) -> f32 {
 fn factor_g(token: u32, row: u32) -> f32 {
     let inside = min(row, RANK * EXPERTS - 1u);
     var weight = 1.0;
-    if (EXPERTS > 1u) {
+    if (STATE > A_ROWS) {
         weight = saved[token * STATE + A_ROWS + inside / RANK];
     }
     return dims.scaling * weight * saved[token * STATE + inside % A_ROWS];

@@ -10,6 +10,7 @@
 //   2  parameters  the packed adapter: shrink block, expand block, latent router
 //   3  y           tokens x d_out; added to when ACCUMULATE
 //   4  saved       tokens x STATE, [h, w], or h alone for one expert; training only (state/save.wgsl)
+//   4 or 5 gates   tokens x EXPERTS, given weights; only where there is no router (gate/external.wgsl)
 //   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and
@@ -62,7 +63,7 @@ fn main(
         return;
     }
     shrink(first_token, batch_tokens(), local);
-    gate(local);
+    gate(first_token, local);
     save_state(first_token, batch_tokens(), workgroup_id.x, local);
     let first_vec = workgroup_id.x * dims.slice_vecs;
     expand(first_token, batch_tokens(), first_vec, min(first_vec + dims.slice_vecs, out_vecs()), local);

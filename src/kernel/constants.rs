@@ -48,6 +48,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("DEPTH", "vec4s of the inner dimension in a tile"),
     ("SIZE", "rows and columns of a cooperative matrix"),
     ("INNER_ROWS", "whether W0's rows run along the inner dimension: forward"),
+    ("GATES_BINDING", "the binding of the given weights"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];
 

@@ -31,12 +31,12 @@ impl ForwardShader {
                 .vecs("parameters", parameters, BindingKind::Read)
                 .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
                 .file(wgsl!("kernel/forward.wgsl"))
-                .expand(&tile)
-                .gate(gate);
-        if save {
+                .expand(&tile);
+        let parts = if save {
             parts.buffer("saved", BindingKind::Write).file(wgsl!("state/save.wgsl"))
         } else {
             parts.file(wgsl!("state/skip.wgsl"))
-        }
+        };
+        parts.gate(gate)
     }
 }

@@ -29,7 +29,7 @@ impl Adapter {
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
         let [router_rows, router_columns] = match config.gate() {
-            Gate::One => [0, 1],
+            Gate::One | Gate::Router(Router::External) => [0, 1],
             Gate::Router(Router::Input) => [experts, d_in],
             Gate::Router(Router::Latent) => [experts, rank],
         };

@@ -14,6 +14,9 @@ pub enum Router {
     Input,
     /// Logits `W_g A x`, where `W_g` is experts x rank: the formula in the paper.
     Latent,
+    /// No router: the caller gives the weights, any numbers, as the tensor `gates` (T x experts) of forward, and
+    /// finds their gradient in the last columns of `dstate`. Also for one expert.
+    External,
 }
 
 /// Whose A an expert has.
@@ -30,7 +33,7 @@ pub enum Sharing {
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
-/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, whatever `router` says. Such a
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, unless weights are given. Such a
 /// layer has no router parameters and no router state, and no kernel computes logits.
 ///
 /// ```
@@ -139,7 +142,7 @@ impl Config {
     pub fn parameter_count(&self) -> u64 {
         let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
         let router = match self.gate() {
-            Gate::One => 0,
+            Gate::One | Gate::Router(Router::External) => 0,
             Gate::Router(Router::Input) => experts.saturating_mul(d_in),
             Gate::Router(Router::Latent) => experts.saturating_mul(rank),
         };
@@ -172,7 +175,10 @@ impl Config {
 
     /// The source of the experts' weights.
     pub(crate) fn gate(&self) -> Gate {
-        if self.experts == 1 { Gate::One } else { Gate::Router(self.router) }
+        match (self.experts, self.router) {
+            (1, Router::Input | Router::Latent) => Gate::One,
+            (_, router) => Gate::Router(router),
+        }
     }
 
     /// Rows of the shrink block: A's, and the input router's.
@@ -205,7 +211,7 @@ impl Config {
 pub(crate) enum Gate {
     /// One expert, with weight 1.
     One,
-    /// Several experts, weighted by the softmax of the router's logits.
+    /// Experts weighted by the softmax of the router's logits, or by given weights.
     Router(Router),
 }
 
@@ -214,7 +220,7 @@ impl Gate {
     pub(crate) fn shrink_rows(self, a_rows: u32, experts: u32) -> u32 {
         match self {
             Self::Router(Router::Input) => a_rows.saturating_add(experts),
-            Self::One | Self::Router(Router::Latent) => a_rows,
+            Self::One | Self::Router(Router::Latent | Router::External) => a_rows,
         }
     }
 
@@ -222,7 +228,7 @@ impl Gate {
     pub(crate) fn latent_rows(self, experts: u32) -> u32 {
         match self {
             Self::Router(Router::Latent) => experts,
-            Self::One | Self::Router(Router::Input) => 0,
+            Self::One | Self::Router(Router::Input | Router::External) => 0,
         }
     }
 

@@ -29,7 +29,8 @@ impl WriteMode {
 /// Options of forward: `y (+)= s * sum_i softmax(l)_i B_i A x`.
 ///
 /// Tensors: `x` (T x `d_in`), `parameters` (the packed adapter, [`Layout`](crate::Layout)), `y` (T x `d_out`)
-/// and, with `save`, `saved` (T x [`Config::state_len`](crate::Config::state_len), f32).
+/// and, with `save`, `saved` (T x [`Config::state_len`](crate::Config::state_len), f32); with given weights
+/// ([`Router::External`](crate::Router::External)) also `gates` (T x experts, f32).
 ///
 /// Source: HydraLoRA (NeurIPS 2024) equations 4 to 6; the released `Linear.forward`, without W0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -62,7 +63,7 @@ pub struct ForwardOptions {
 ///
 /// Tensors: `g` (dL/dy, T x `d_out`), `parameters` (f32), `saved` (as forward wrote it), `dstate`
 /// (T x [`Config::state_len`](crate::Config::state_len), f32; receives `[dh, dl]` for
-/// [`BackwardParamsOptions`]) and, if wanted, `dx` (T x `d_in`).
+/// [`BackwardParamsOptions`]; with given weights the last columns are their gradient, dw) and, if wanted, `dx` (T x `d_in`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackwardInputOptions {

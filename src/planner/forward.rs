@@ -6,7 +6,7 @@ use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
-use crate::layer::{Config, ForwardOptions, Layout, WriteMode};
+use crate::layer::{Config, ForwardOptions, Gate, Layout, Router, WriteMode};
 use crate::plan::fused::FusedProblem;
 use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Work};
@@ -51,6 +51,9 @@ impl Forward {
         ];
         if options.save {
             tensors.push(Operand::matrix("saved", write, Element::F32, *tokens, config.state_len()));
+        }
+        if config.gate() == Gate::Router(Router::External) {
+            tensors.push(Operand::matrix("gates", read, Element::F32, *tokens, config.experts));
         }
         Ok(tensors)
     }
@@ -110,9 +113,14 @@ pub(super) fn least_work(config: &Config, tokens: u32, options: &ForwardOptions)
     let ForwardOptions { write, save, x, parameters, y, .. } = *options;
     let layout = check_tokens(config, tokens)?;
     let state = if save { config.state_bytes(tokens) } else { 0 };
+    let gates = match config.gate() {
+        Gate::Router(Router::External) => matrix_bytes(Element::F32, tokens, config.experts),
+        _ => 0,
+    };
     let bytes = matrix_bytes(x, tokens, config.d_in)
         + layout.len() as u64 * parameters.bytes()
         + write.passes() * matrix_bytes(y, tokens, config.d_out)
-        + state;
+        + state
+        + gates;
     Ok(Work { bytes, flops: product_flops(config, tokens) })
 }

@@ -11,7 +11,7 @@ pub struct InputGradient {
     pub dx: Vec<Approx>,
     /// `dL/dh`: tokens x the rows of A.
     pub dh: Vec<Approx>,
-    /// `dL/dl`: tokens x experts.
+    /// `dL/dl`, or with given weights `dL/dw`: tokens x experts.
     pub dl: Vec<Approx>,
 }
 
@@ -48,6 +48,7 @@ pub fn backward_input(
         let mean = inner(w, &dw);
         let dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
+            Gate::Router(Router::External) => dw.clone(),
             Gate::Router(_) => (0..experts).map(|i| w[i] * (dw[i] - mean)).collect(),
         };
         let dh: Vec<Approx> = (0..a_rows)
@@ -59,7 +60,7 @@ pub fn backward_input(
                 };
                 let through_experts = users.map(|i| (w[i], v[i][j]));
                 match config.gate() {
-                    Gate::One | Gate::Router(Router::Input) => dot(through_experts),
+                    Gate::One | Gate::Router(Router::Input | Router::External) => dot(through_experts),
                     Gate::Router(Router::Latent) => dot(
                         through_experts.chain(dl.iter().copied().zip(column(&parameters.router, j, rank)))
                     ),
@@ -74,7 +75,7 @@ pub fn backward_input(
                     let through_router = dl.iter().copied().zip(column(&parameters.router, c, d_in));
                     dot_onto(base, through_a.chain(through_router))
                 }
-                Gate::One | Gate::Router(Router::Latent) => dot_onto(base, through_a),
+                Gate::One | Gate::Router(Router::Latent | Router::External) => dot_onto(base, through_a),
             });
         }
         output.dh.extend(dh);

@@ -33,7 +33,7 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
     let router = match config.gate() {
-        Gate::One => Vec::new(),
+        Gate::One | Gate::Router(Router::External) => Vec::new(),
         Gate::Router(Router::Input) => outer(dl, experts, x, d_in),
         Gate::Router(Router::Latent) => outer(dl, experts, h, rank),
     };

@@ -16,7 +16,7 @@ pub struct Output {
 
 /// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`. A single expert has weight 1.
 ///
-/// `x` is tokens x `d_in`. If y is accumulated, `base` is its old contents: tokens x `d_out`.
+/// `x` is tokens x `d_in`. Given weights are `gates`, tokens x experts. If y is accumulated, `base` is its old contents: tokens x `d_out`.
 ///
 /// # Panics
 /// If the arrays do not have the configuration's shapes.
@@ -25,6 +25,7 @@ pub fn forward(
     config: &Config,
     parameters: &Adapter<Approx>,
     x: &[Approx],
+    gates: Option<&[Approx]>,
     base: Option<&[Approx]>,
 ) -> Output {
     let [d_in, d_out, rank, experts] =
@@ -34,13 +35,15 @@ pub fn forward(
     for (token, x) in x.chunks_exact(d_in).enumerate() {
         let h: Vec<Approx> =
             (0..config.a_rows() as usize).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
-        let logit = |i| match config.router {
+        let logit_or_weight = |i| match config.router {
             Router::Input => inner(row(&parameters.router, i, d_in), x),
             Router::Latent => inner(row(&parameters.router, i, rank), &h),
+            Router::External => gates.expect("given weights")[token * experts + i],
         };
         let w = match config.gate() {
             Gate::One => vec![Approx::exact(1.0)],
-            Gate::Router(_) => softmax(&(0..experts).map(logit).collect::<Vec<_>>()),
+            Gate::Router(Router::External) => (0..experts).map(logit_or_weight).collect(),
+            Gate::Router(_) => softmax(&(0..experts).map(logit_or_weight).collect::<Vec<_>>()),
         };
         for o in 0..d_out {
             let base = base.map(|base| base[token * d_out + o]);

@@ -24,7 +24,7 @@ fn values(approximations: &[Approx]) -> impl Iterator<Item = f64> + '_ {
 
 /// The inner product of y with the cotangent.
 fn loss(config: &Config, parameters: &Adapter<Approx>, x: &[Approx], g: &[Approx]) -> f64 {
-    let output = twin::forward(config, parameters, x, None);
+    let output = twin::forward(config, parameters, x, None, None);
     values(&output.y).zip(values(g)).map(|(y, g)| y * g).sum()
 }
 
@@ -67,7 +67,7 @@ fn check_config(config: &Config, seed: u64) {
         b: (0..experts).map(|_| random(rng, d_out * rank)).collect(),
     };
     let (x, g) = (random(rng, TOKENS * d_in), random(rng, TOKENS * d_out));
-    let twin::Output { h, w, .. } = twin::forward(config, &parameters, &x, None);
+    let twin::Output { h, w, .. } = twin::forward(config, &parameters, &x, None, None);
     let input = twin::backward_input(config, &parameters, &h, &w, &g, None);
     let activations = twin::Activations { x: &x, g: &g, h: &h, w: &w, dh: &input.dh, dl: &input.dl };
     let gradients = twin::backward_params(config, &activations);

@@ -17,6 +17,7 @@ pub fn save(path: &Path, config: &Config, adapters: &[Adapter; 2]) -> Result<()>
     let router_columns = match config.router {
         Router::Input => d_in,
         Router::Latent => rank,
+        Router::External => 0,
     };
     let mut tensors = Vec::new();
     for (layer, adapter) in ADAPTED.iter().zip(adapters) {
@@ -101,6 +102,7 @@ fn router_name(router: Router) -> &'static str {
     match router {
         Router::Input => "input",
         Router::Latent => "latent",
+        Router::External => "external",
     }
 }
 

@@ -388,6 +388,13 @@ impl Case {
                 vec![forward(true), backward_input(true), backward_params],
             ),
         };
+        let mut tensors = tensors;
+        if router == Router::External && tensors.iter().any(|tensor| tensor.name == "y") {
+            let mut gates = noise(rng, tokens * config.experts);
+            // Some weights are zero, and many negative.
+            gates.iter_mut().step_by(3).for_each(|gate| *gate = 0.0);
+            tensors.push(Tensor::input("gates", config.experts, gates));
+        }
         self.on_tokens(tensors, config, operations)
     }
 }
@@ -413,6 +420,7 @@ impl Display for Case {
         match self.operation.router() {
             Some(Router::Input) => f.write_str("/input-router")?,
             Some(Router::Latent) => f.write_str("/latent-router")?,
+            Some(Router::External) => f.write_str("/given-weights")?,
             None => {}
         }
         let Elements { sources, parameters, targets } = self.elements;

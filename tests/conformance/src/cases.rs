@@ -50,6 +50,7 @@ pub fn all() -> Vec<Case> {
     gaps(&mut cases);
     choices(&mut cases);
     separate_a(&mut cases);
+    given_weights(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -500,6 +501,29 @@ fn separate_a(cases: &mut Vec<Case>) {
         }
     }
     cases.push(Case { room: 300, ..step });
+}
+
+/// Weights that the caller gives: with one A and with several, for one expert and many, with odd widths, in half
+/// precision, and in the plans of wide devices.
+fn given_weights(cases: &mut Vec<Case>) {
+    let [shared, odd, one] =
+        [Shape::new(33, [64, 48], [4, 3]), Shape::new(13, [37, 29], [3, 5]), Shape::new(9, [20, 24], [5, 1])];
+    for shape in [shared, odd.separate(), one, Shape::new(70, [256, 320], [2, 40])] {
+        for operation in adapter(Router::External) {
+            let case = Case::new(operation, shape);
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
+            cases.push(Case::new(Operation::Step(Router::External), shape).planned_for(planning));
+        }
+    }
+    let step = Case::new(Operation::Step(Router::External), shared);
+    cases.extend([step.clone().in_half(Element::F16), step.clone().in_half(Element::Bf16)]);
+    cases.push(Case { placement: Placement::Pool, ..step.clone() });
+    cases.push(Case { room: 300, ..step });
+    for operation in [Operation::Forward(Router::External), Operation::BackwardInput(Router::External)] {
+        cases.push(Case::new(operation, shared).with_inputs(Inputs::Nan));
+    }
 }
 
 /// Few tokens on a wide device, which splits, and any number in software, with subgroups where there are some.

@@ -126,6 +126,9 @@ struct Golden {
     config: Config,
     tokens: u32,
     adapter: Adapter,
+    /// Weights that are given, and their gradient.
+    gates: Option<Vec<f32>>,
+    gates_gradient: Option<Vec<f64>>,
     x: Vec<f32>,
     g: Vec<f32>,
     weight: Vec<f32>,
@@ -163,6 +166,7 @@ impl Golden {
             Ok(f64s(&format!("expect.grad_{name}.weight"))?.into_iter().map(Approx::exact).collect())
         };
         let experts = count("experts")?;
+        let external = text("router")? == "external";
         let a = match metadata.get("a").map(String::as_str) {
             None | Some("shared") => Sharing::Shared,
             Some("separate") => Sharing::Separate,
@@ -182,6 +186,7 @@ impl Golden {
                 router: match text("router")?.as_str() {
                     "input" => Router::Input,
                     "latent" => Router::Latent,
+                    "external" => Router::External,
                     other => return Err(format!("unknown router {other}")),
                 },
                 a,
@@ -194,9 +199,11 @@ impl Golden {
                     .map(|name| f32s(&format!("{name}.weight")))
                     .collect::<Result<Vec<_>, _>>()?
                     .concat(),
-                router: f32s("lora_route.weight")?,
+                router: if external { Vec::new() } else { f32s("lora_route.weight")? },
                 b: (0..experts).map(|i| f32s(&format!("lora_B{i}.weight"))).collect::<Result<_, _>>()?,
             },
+            gates: external.then(|| f32s("gates")).transpose()?,
+            gates_gradient: external.then(|| f64s("expect.grad_gates")).transpose()?,
             x: f32s("x")?,
             g: f32s("grad_y")?,
             weight: f32s("weight")?,
@@ -205,7 +212,7 @@ impl Golden {
             dx: f64s("expect.grad_x")?,
             gradients: Adapter {
                 a: a_names.iter().map(|name| expected(name)).collect::<Result<Vec<_>, _>>()?.concat(),
-                router: expected("lora_route")?,
+                router: if external { Vec::new() } else { expected("lora_route")? },
                 b: (0..experts).map(|i| expected(&format!("lora_B{i}"))).collect::<Result<_, _>>()?,
             },
         })
@@ -228,6 +235,8 @@ impl Golden {
             Tensor::poisoned("dstate", state, (self.tokens * state) as usize),
             Tensor::poisoned("gradients", layout.len() as u32, layout.len()),
         ];
+        let experts = self.config.experts;
+        tensors.extend(self.gates.clone().map(|gates| Tensor::input("gates", experts, gates)));
         tensors.extend(self.bias.clone().map(|bias| Tensor::input("bias", d_out, bias)));
         Ok(tensors)
     }
@@ -314,6 +323,16 @@ impl Golden {
         if form.training {
             goldens.push(("dx", values(&self.dx)));
             goldens.push(("gradients", pack(&self.config, &self.gradients)));
+            if let Some(gradient) = &self.gates_gradient {
+                // The last columns of dstate; nobody else says what the others are.
+                let mut dstate = twins["dstate"].clone();
+                let (state, experts) = (self.config.state_len() as usize, self.config.experts as usize);
+                for (row, gradient) in dstate.chunks_mut(state).zip(gradient.chunks(experts)) {
+                    let exact: Vec<Approx> = values(gradient);
+                    row[state - experts..].copy_from_slice(&exact);
+                }
+                goldens.push(("dstate", dstate));
+            }
         }
         let mut ratios = Ratios::default();
         for (name, golden) in goldens {

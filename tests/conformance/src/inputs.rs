@@ -100,7 +100,11 @@ impl Inputs {
             _ => 1.0,
         };
         let Config { d_in, d_out, rank, experts, .. } = *config;
-        let router_columns = if config.router == Router::Input { d_in } else { rank };
+        let router_columns = match config.router {
+            Router::Input => d_in,
+            Router::Latent => rank,
+            Router::External => 0,
+        };
         let adapter = Adapter {
             a: noise(rng, config.a_rows() * d_in),
             router: noise(rng, experts * router_columns).iter().map(|weight| weight * router).collect(),
@@ -121,7 +125,7 @@ impl Inputs {
         let mut state = Vec::new();
         for _ in 0..tokens {
             state.extend(noise(rng, config.a_rows()).iter().map(|h| h * self.scale()));
-            if experts == 1 {
+            if config.state_len() == config.a_rows() {
                 continue;
             }
             let logits: Vec<f32> = noise(rng, experts).iter().map(|logit| logit * spread).collect();

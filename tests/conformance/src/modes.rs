@@ -147,6 +147,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let packed_direction = values(&packed_noise(rng, &layout));
     let direction = unpack(&config, &packed_direction);
 
+    let gates = job.tensors.iter().find(|tensor| tensor.name == "gates").map(|gates| values(&gates.data));
     let loss = |distance: f64| -> f64 {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
@@ -157,7 +158,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             router: moved(&parameters.router, &direction.router),
             b,
         };
-        let y = twin::forward(&config, &there, &moved(&x, &x_direction), None).y;
+        let y = twin::forward(&config, &there, &moved(&x, &x_direction), gates.as_deref(), None).y;
         y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum()
     };
     // Richardson extrapolation: the error of central differences falls with the square of the distance.

@@ -611,13 +611,13 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "the only expert's dw computed",
         "kernel/backward_input.wgsl",
-        "if (EXPERTS == 1u) {\n        return;\n    }\n    // dw_i",
+        "if (STATE == A_ROWS) {\n        return;\n    }\n    // dw_i",
         "// dw_i",
     ),
     defect(
         "the only expert weighted by its state in the gradients",
         "kernel/backward_params.wgsl",
-        "if (EXPERTS > 1u) {\n        weight",
+        "if (STATE > A_ROWS) {\n        weight",
         "if (EXPERTS > 0u) {\n        weight",
     ),
     defect("the only expert's weight halved", "gate/one.wgsl", "vec4<f32>(1.0)", "vec4<f32>(0.5)"),

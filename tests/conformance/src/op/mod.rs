@@ -135,7 +135,7 @@ fn before<'a>(values: &'a Values, name: &str, write: WriteMode) -> Option<&'a [A
 
 /// Rows `[first, second]`, the layout of per-token state; with one expert, only `first`.
 fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Approx> {
-    if config.experts == 1 {
+    if config.state_len() == config.a_rows() {
         return first.to_vec();
     }
     let (rank, experts) = (config.a_rows() as usize, config.experts as usize);
@@ -145,7 +145,7 @@ fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Appro
 /// The two parts of rows `[first, second]`. With one expert, every element of the second part is `only`.
 fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Vec<Approx>) {
     let rank = config.a_rows() as usize;
-    if config.experts == 1 {
+    if config.state_len() == config.a_rows() {
         return (state.to_vec(), vec![Approx::exact(only); state.len() / rank]);
     }
     let rows = state.chunks(rank + config.experts as usize);
