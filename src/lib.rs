@@ -29,7 +29,7 @@ pub use host::{calibration, tuner};
 pub use host::{device, stopwatch};
 pub use layer::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, ForwardOptions, Layout,
-    LinearDirection, LinearOptions, Operation, Pack, Place, Router, Sharing, WriteMode,
+    LinearDirection, LinearOptions, Operation, Pack, Place, Router, Sharing, Weighting, WriteMode,
 };
 pub use memory::Memory;
 pub use plan::{

@@ -1,5 +1,6 @@
-// w = softmax(l), in place: `logits` leaves the logits in `state`, after h, and they become the weights.
-//@ import gate: logits
+// w = softmax(l), in place: `logits` leaves the logits in `state`, after h, and they become the weights, of which
+// `choose` may leave a few.
+//@ import gate: choose, logits
 //@ kernel: state
 //@ host: A_ROWS, EXPERTS, QUADS
 
@@ -24,6 +25,7 @@ fn gate(first_token: u32, local: u32) {
     logits(local);
     if (local < QUADS) {
         softmax(local);
+        choose(local);
     }
     workgroupBarrier();
 }

@@ -1,18 +1,21 @@
 // dl = w * (dw - sum_i w_i dw_i), in place after dh in `dstate_tile`; then the backward of the logits.
-//@ import gate: logits_backward
+//@ import gate: logits_backward, weight
 //@ kernel: dstate_tile, state
-//@ host: A_ROWS, EXPERTS, QUADS
+//@ host: A_ROWS, EXPERTS, QUADS, SIGNS
 
 // dw -> dl in place, for four tokens at once: the Jacobian of softmax.
 fn softmax_backward(quad: u32) {
     var mean = vec4<f32>(0.0);
     for (var expert = 0u; expert < EXPERTS; expert++) {
         let row = (A_ROWS + expert) * QUADS + quad;
-        mean += state[row] * dstate_tile[row];
+        mean += weight(expert, quad) * dstate_tile[row];
     }
     for (var expert = 0u; expert < EXPERTS; expert++) {
         let row = (A_ROWS + expert) * QUADS + quad;
-        dstate_tile[row] = state[row] * (dstate_tile[row] - mean);
+        // The softmax of an expert that was not chosen has a minus, and dw does not reach it.
+        let unchosen = vec4<bool>(SIGNS) & (state[row] < vec4<f32>(0.0));
+        let dw = select(dstate_tile[row], vec4<f32>(0.0), unchosen);
+        dstate_tile[row] = abs(state[row]) * (dw - mean);
     }
 }
 

@@ -1,8 +1,9 @@
 // The experts' weights, after h in `state`.
 //@ kernel: state
-//@ host: A_ROWS, QUADS
+//@ host: A_ROWS, QUADS, SIGNS
 
 // The expert's weight for four tokens.
 fn weight(expert: u32, quad: u32) -> vec4<f32> {
-    return state[(A_ROWS + expert) * QUADS + quad];
+    let weight = state[(A_ROWS + expert) * QUADS + quad];
+    return select(weight, vec4<f32>(0.0), vec4<bool>(SIGNS) & (weight < vec4<f32>(0.0)));
 }

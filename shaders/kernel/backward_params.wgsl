@@ -24,7 +24,7 @@
 //@ import access: g_element, x_element
 //@ import lanes: local_index
 //@ import product: outer_g, outer_h, outer_x
-//@ host: A_ROWS, EXPERTS, RANK, SHRINK_ROWS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
+//@ host: A_ROWS, EXPERTS, RANK, SHRINK_ROWS, SIGNS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
 
 struct Dims {
     d_in: u32,
@@ -82,6 +82,8 @@ fn factor_g(token: u32, row: u32) -> f32 {
     var weight = 1.0;
     if (STATE > A_ROWS) {
         weight = saved[token * STATE + A_ROWS + inside / RANK];
+        // An expert that was not chosen.
+        if (SIGNS && weight < 0.0) { weight = 0.0; }
     }
     return dims.scaling * weight * saved[token * STATE + inside % A_ROWS];
 }

@@ -44,6 +44,7 @@ impl BackwardParamsShader {
             .constant("EXPERTS", experts)
             .constant("STATE", gate.state_len(a_rows, experts))
             .constant("SHRINK_ROWS", gate.shrink_rows(a_rows, experts))
+            .flag("SIGNS", matches!(gate, Gate::Router(_, weighting) if weighting.has_signs()))
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)
             .matrix("g", ["dims.d_out", "dims.g_stride"], g, BindingKind::Read)

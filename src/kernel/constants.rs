@@ -48,6 +48,9 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("DEPTH", "vec4s of the inner dimension in a tile"),
     ("SIZE", "rows and columns of a cooperative matrix"),
     ("INNER_ROWS", "whether W0's rows run along the inner dimension: forward"),
+    ("TOP", "experts that are chosen"),
+    ("RENORMALISE", "whether the weights of those chosen are divided by their sum"),
+    ("SIGNS", "whether a weight with a minus is that of an expert that was not chosen, and counts as zero"),
     ("GATES_BINDING", "the binding of the given weights"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];

@@ -29,9 +29,9 @@ impl Adapter {
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
         let [router_rows, router_columns] = match config.gate() {
-            Gate::One | Gate::Router(Router::External) => [0, 1],
-            Gate::Router(Router::Input) => [experts, d_in],
-            Gate::Router(Router::Latent) => [experts, rank],
+            Gate::One | Gate::Router(Router::External, _) => [0, 1],
+            Gate::Router(Router::Input, _) => [experts, d_in],
+            Gate::Router(Router::Latent, _) => [experts, rank],
         };
         let mut random = SplitMix64(seed);
         Ok(Self {

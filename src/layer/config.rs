@@ -30,6 +30,31 @@ pub enum Sharing {
     Separate,
 }
 
+/// How the router's logits become the experts' weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Weighting {
+    /// The softmax over all experts: HydraLoRA.
+    #[default]
+    Softmax,
+    /// The softmax over all experts for those `k` with the largest weights, and zero for the others. Of equal weights,
+    /// the lower index counts as larger. Gradients flow through the chosen alone.
+    TopK {
+        /// How many experts are chosen: 1 to all.
+        k: u32,
+        /// Whether the chosen weights are divided by their sum (`MoLA`). Otherwise all logits have a gradient through
+        /// the softmax's denominator.
+        renormalise: bool,
+    },
+}
+
+impl Weighting {
+    /// Whether weights are saved with a minus where their expert was not chosen, because backward needs them.
+    pub(crate) fn has_signs(self) -> bool {
+        matches!(self, Self::TopK { renormalise: false, .. })
+    }
+}
+
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
@@ -68,6 +93,9 @@ pub struct Config {
     /// Whether experts share A, or each has one of its own.
     #[cfg_attr(feature = "serde", serde(default))]
     pub a: Sharing,
+    /// How logits become weights.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub weighting: Weighting,
 }
 
 impl Default for Config {
@@ -78,7 +106,7 @@ impl Default for Config {
 }
 
 /// All fields of a layer, with the scaling by its bits. Layers with equal keys compute the same bits.
-type Key = ([u32; 5], Router, Sharing);
+type Key = ([u32; 5], Router, Sharing, Weighting);
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
@@ -118,11 +146,12 @@ impl Config {
         scaling: 1.0,
         router: Router::Input,
         a: Sharing::Shared,
+        weighting: Weighting::Softmax,
     };
 
     fn key(&self) -> Key {
-        let Self { d_in, d_out, rank, experts, scaling, router, a } = *self;
-        ([d_in, d_out, rank, experts, scaling.to_bits()], router, a)
+        let Self { d_in, d_out, rank, experts, scaling, router, a, weighting } = *self;
+        ([d_in, d_out, rank, experts, scaling.to_bits()], router, a, weighting)
     }
 
     /// LoRA's scaling, `alpha / rank`.
@@ -142,9 +171,9 @@ impl Config {
     pub fn parameter_count(&self) -> u64 {
         let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
         let router = match self.gate() {
-            Gate::One | Gate::Router(Router::External) => 0,
-            Gate::Router(Router::Input) => experts.saturating_mul(d_in),
-            Gate::Router(Router::Latent) => experts.saturating_mul(rank),
+            Gate::One | Gate::Router(Router::External, _) => 0,
+            Gate::Router(Router::Input, _) => experts.saturating_mul(d_in),
+            Gate::Router(Router::Latent, _) => experts.saturating_mul(rank),
         };
         let experts = experts.saturating_mul(rank).saturating_mul(d_out);
         u64::from(self.a_rows()).saturating_mul(d_in).saturating_add(experts).saturating_add(router)
@@ -177,7 +206,7 @@ impl Config {
     pub(crate) fn gate(&self) -> Gate {
         match (self.experts, self.router) {
             (1, Router::Input | Router::Latent) => Gate::One,
-            (_, router) => Gate::Router(router),
+            (_, router) => Gate::Router(router, self.weighting),
         }
     }
 
@@ -191,9 +220,18 @@ impl Config {
         Error::check_dimension("d_out", self.d_out)?;
         Error::check_dimension("rank", self.rank)?;
         Error::check_dimension("experts", self.experts)?;
-        if let (Gate::Router(Router::Latent), Sharing::Separate) = (self.gate(), self.a) {
+        if let (Gate::Router(Router::Latent, _), Sharing::Separate) = (self.gate(), self.a) {
             let (option, other) = ("an A for each expert", "the latent router, which reads one h");
             return Err(Error::Exclusive { option, other });
+        }
+        if let Weighting::TopK { k, .. } = self.weighting {
+            if k == 0 || k > self.experts {
+                let expected = "at least 1, and at most the number of experts";
+                return Err(Error::InvalidNumber { name: "k", value: f64::from(k), expected });
+            }
+            if self.router == Router::External {
+                return Err(Error::Exclusive { option: "top-k", other: "given weights" });
+            }
         }
         if !self.scaling.is_finite() {
             return Err(Error::InvalidNumber {
@@ -212,23 +250,23 @@ pub(crate) enum Gate {
     /// One expert, with weight 1.
     One,
     /// Experts weighted by the softmax of the router's logits, or by given weights.
-    Router(Router),
+    Router(Router, Weighting),
 }
 
 impl Gate {
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(self, a_rows: u32, experts: u32) -> u32 {
         match self {
-            Self::Router(Router::Input) => a_rows.saturating_add(experts),
-            Self::One | Self::Router(Router::Latent | Router::External) => a_rows,
+            Self::Router(Router::Input, _) => a_rows.saturating_add(experts),
+            Self::One | Self::Router(Router::Latent | Router::External, _) => a_rows,
         }
     }
 
     /// Rows of the latent router's block: 0 without one.
     pub(crate) fn latent_rows(self, experts: u32) -> u32 {
         match self {
-            Self::Router(Router::Latent) => experts,
-            Self::One | Self::Router(Router::Input | Router::External) => 0,
+            Self::Router(Router::Latent, _) => experts,
+            Self::One | Self::Router(Router::Input | Router::External, _) => 0,
         }
     }
 
@@ -236,7 +274,7 @@ impl Gate {
     pub(crate) fn state_len(self, a_rows: u32, experts: u32) -> u32 {
         match self {
             Self::One => a_rows,
-            Self::Router(_) => a_rows.saturating_add(experts),
+            Self::Router(..) => a_rows.saturating_add(experts),
         }
     }
 }

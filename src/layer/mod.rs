@@ -10,7 +10,7 @@ mod random;
 
 pub use adapter::Adapter;
 pub(crate) use config::Gate;
-pub use config::{Config, Router, Sharing};
+pub use config::{Config, Router, Sharing, Weighting};
 pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
 pub use layout::{Block, Layout};

@@ -52,7 +52,7 @@ impl Forward {
         if options.save {
             tensors.push(Operand::matrix("saved", write, Element::F32, *tokens, config.state_len()));
         }
-        if config.gate() == Gate::Router(Router::External) {
+        if let Gate::Router(Router::External, _) = config.gate() {
             tensors.push(Operand::matrix("gates", read, Element::F32, *tokens, config.experts));
         }
         Ok(tensors)
@@ -114,7 +114,7 @@ pub(super) fn least_work(config: &Config, tokens: u32, options: &ForwardOptions)
     let layout = check_tokens(config, tokens)?;
     let state = if save { config.state_bytes(tokens) } else { 0 };
     let gates = match config.gate() {
-        Gate::Router(Router::External) => matrix_bytes(Element::F32, tokens, config.experts),
+        Gate::Router(Router::External, _) => matrix_bytes(Element::F32, tokens, config.experts),
         _ => 0,
     };
     let bytes = matrix_bytes(x, tokens, config.d_in)

@@ -1,6 +1,6 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
-use super::forward::of_expert;
+use super::forward::{counted, of_expert, unchosen};
 use super::{Approx, column, dot, dot_onto, inner, row};
 use crate::layer::{Adapter, Config, Gate, Router, Sharing};
 
@@ -45,11 +45,24 @@ pub fn backward_input(
             })
             .collect();
         let dw: Vec<Approx> = v.iter().enumerate().map(|(i, v)| inner(v, of_expert(config, h, i))).collect();
+        let softmax = w;
+        let w: &Vec<Approx> = &w.iter().map(|&w| counted(config, w)).collect();
         let mean = inner(w, &dw);
         let dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
-            Gate::Router(Router::External) => dw.clone(),
-            Gate::Router(_) => (0..experts).map(|i| w[i] * (dw[i] - mean)).collect(),
+            Gate::Router(Router::External, _) => dw.clone(),
+            // The softmax of an expert that was not chosen has a gradient too, through the denominator.
+            Gate::Router(..) => (0..experts)
+                .map(|i| {
+                    let dw = match unchosen(config, softmax[i]) {
+                        (false, false) => dw[i],
+                        (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },
+                        (true, false) => Approx::exact(0.0),
+                        (true, true) => Approx { value: 0.0, bound: dw[i].bound + dw[i].value.abs() },
+                    };
+                    Approx { value: softmax[i].value.abs(), ..softmax[i] } * (dw - mean)
+                })
+                .collect(),
         };
         let dh: Vec<Approx> = (0..a_rows)
             .map(|row| {
@@ -60,8 +73,8 @@ pub fn backward_input(
                 };
                 let through_experts = users.map(|i| (w[i], v[i][j]));
                 match config.gate() {
-                    Gate::One | Gate::Router(Router::Input | Router::External) => dot(through_experts),
-                    Gate::Router(Router::Latent) => dot(
+                    Gate::One | Gate::Router(Router::Input | Router::External, _) => dot(through_experts),
+                    Gate::Router(Router::Latent, _) => dot(
                         through_experts.chain(dl.iter().copied().zip(column(&parameters.router, j, rank)))
                     ),
                 }
@@ -71,11 +84,11 @@ pub fn backward_input(
             let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
             let base = base.map(|base| base[token * d_in + c]);
             output.dx.push(match config.gate() {
-                Gate::Router(Router::Input) => {
+                Gate::Router(Router::Input, _) => {
                     let through_router = dl.iter().copied().zip(column(&parameters.router, c, d_in));
                     dot_onto(base, through_a.chain(through_router))
                 }
-                Gate::One | Gate::Router(Router::Latent | Router::External) => dot_onto(base, through_a),
+                Gate::One | Gate::Router(Router::Latent | Router::External, _) => dot_onto(base, through_a),
             });
         }
         output.dh.extend(dh);

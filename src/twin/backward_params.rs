@@ -1,6 +1,6 @@
 //! Twin of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
-use super::forward::of_expert;
+use super::forward::{counted, of_expert};
 use super::{Approx, column, dot};
 use crate::layer::{Adapter, Config, Gate, Router};
 
@@ -33,14 +33,16 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
     let router = match config.gate() {
-        Gate::One | Gate::Router(Router::External) => Vec::new(),
-        Gate::Router(Router::Input) => outer(dl, experts, x, d_in),
-        Gate::Router(Router::Latent) => outer(dl, experts, h, rank),
+        Gate::One | Gate::Router(Router::External, _) => Vec::new(),
+        Gate::Router(Router::Input, _) => outer(dl, experts, x, d_in),
+        Gate::Router(Router::Latent, _) => outer(dl, experts, h, rank),
     };
     let b = (0..experts)
         .map(|i| {
             let weighted = |(token, h)| {
-                of_expert(config, h, i).iter().map(move |&h| scaling * w[token * experts + i] * h)
+                of_expert(config, h, i)
+                    .iter()
+                    .map(move |&h| scaling * counted(config, w[token * experts + i]) * h)
             };
             let z: Vec<Approx> = h.chunks_exact(a_rows).enumerate().flat_map(weighted).collect();
             outer(g, d_out, &z, rank)

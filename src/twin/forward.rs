@@ -1,7 +1,7 @@
 //! Twin of `shaders/kernel/forward.wgsl`.
 
 use super::{Approx, dot, dot_onto, inner, row};
-use crate::layer::{Adapter, Config, Gate, Router, Sharing};
+use crate::layer::{Adapter, Config, Gate, Router, Sharing, Weighting};
 
 /// The results of forward.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,7 +10,8 @@ pub struct Output {
     pub y: Vec<Approx>,
     /// `h = A x`: tokens x the rows of A.
     pub h: Vec<Approx>,
-    /// The experts' weights: tokens x experts.
+    /// The experts' weights as they are saved: tokens x experts. With top-k that is not renormalised, those that were not
+    /// chosen have a minus, and count as zero.
     pub w: Vec<Approx>,
 }
 
@@ -42,15 +43,17 @@ pub fn forward(
         };
         let w = match config.gate() {
             Gate::One => vec![Approx::exact(1.0)],
-            Gate::Router(Router::External) => (0..experts).map(logit_or_weight).collect(),
-            Gate::Router(_) => softmax(&(0..experts).map(logit_or_weight).collect::<Vec<_>>()),
+            Gate::Router(Router::External, _) => (0..experts).map(logit_or_weight).collect(),
+            Gate::Router(_, weighting) => {
+                choose(weighting, &softmax(&(0..experts).map(logit_or_weight).collect::<Vec<_>>()))
+            }
         };
         for o in 0..d_out {
             let base = base.map(|base| base[token * d_out + o]);
             output.y.push(dot_onto(
                 base,
                 (0..experts).flat_map(|i| {
-                    let factor = scaling * w[i];
+                    let factor = scaling * counted(config, w[i]);
                     let b = row(&parameters.b[i], o, rank);
                     of_expert(config, &h, i).iter().zip(b).map(move |(&h, &b)| (factor * h, b))
                 }),
@@ -60,6 +63,54 @@ pub fn forward(
         output.w.extend(w);
     }
     output
+}
+
+/// The weights of the chosen experts, as they are saved. Where rounding errors may change the choice, the bound covers
+/// either.
+fn choose(weighting: Weighting, weights: &[Approx]) -> Vec<Approx> {
+    let Weighting::TopK { k, renormalise } = weighting else { return weights.to_vec() };
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    // Equal weights keep the order of their indices.
+    order.sort_by(|&a, &b| weights[b].value.total_cmp(&weights[a].value));
+    let (chosen, others) = order.split_at(k as usize);
+    // Equal logits have equal weights on a device too.
+    let near = |a: Approx, b: Approx| a.value != b.value && (a.value - b.value).abs() <= a.bound + b.bound;
+    let total = dot(chosen.iter().map(|&i| (weights[i], Approx::exact(1.0))));
+    let weight = |i: usize| {
+        let weight = weights[i];
+        let is_chosen = chosen.contains(&i);
+        let rivals = if is_chosen { others } else { chosen };
+        let doubtful = rivals.iter().any(|&rival| near(weight, weights[rival]));
+        let either = |known: Approx, other: f64| {
+            let apart = if doubtful { (known.value - other).abs() } else { 0.0 };
+            Approx { bound: known.bound + apart, ..known }
+        };
+        let divided = weight.divide(total);
+        let minus = Approx { value: -weight.value, ..weight };
+        match (is_chosen, renormalise) {
+            (true, true) => either(divided, 0.0),
+            (false, true) if doubtful => Approx { value: 0.0, bound: divided.value + divided.bound },
+            (false, true) => Approx::exact(0.0),
+            (true, false) => either(weight, -weight.value),
+            (false, false) => either(minus, weight.value),
+        }
+    };
+    (0..weights.len()).map(weight).collect()
+}
+
+/// Whether a saved weight is that of an expert that was not chosen, and whether its sign is in doubt.
+pub(super) fn unchosen(config: &Config, weight: Approx) -> (bool, bool) {
+    let signs = config.weighting.has_signs();
+    (signs && weight.value.is_sign_negative(), signs && weight.bound > weight.value.abs())
+}
+
+/// What a saved weight counts as.
+pub(super) fn counted(config: &Config, weight: Approx) -> Approx {
+    match unchosen(config, weight) {
+        (true, true) => Approx { value: 0.0, bound: weight.bound },
+        (true, false) => Approx::exact(0.0),
+        (false, _) => weight,
+    }
 }
 
 /// What an expert has of h, or of dh.

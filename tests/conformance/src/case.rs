@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
     FusedChoice, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing,
-    WriteMode,
+    Weighting, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -50,6 +50,8 @@ pub struct Shape {
     pub experts: u32,
     /// Whether experts share A.
     pub a: Sharing,
+    /// How logits become weights.
+    pub weighting: Weighting,
 }
 
 /// What the planner is told of the device, or to choose.
@@ -118,7 +120,7 @@ const ADAMW_STEPS: u32 = 50;
 
 impl Shape {
     pub const fn new(tokens: u32, [d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]) -> Self {
-        Self { tokens, d_in, d_out, rank, experts, a: Sharing::Shared }
+        Self { tokens, d_in, d_out, rank, experts, a: Sharing::Shared, weighting: Weighting::Softmax }
     }
 
     /// The same with an A for each expert.
@@ -126,10 +128,15 @@ impl Shape {
         Self { a: Sharing::Separate, ..self }
     }
 
+    /// The same with the weights of `k` experts alone.
+    pub const fn top(self, k: u32, renormalise: bool) -> Self {
+        Self { weighting: Weighting::TopK { k, renormalise }, ..self }
+    }
+
     /// The layer's configuration; the scaling is no power of two.
     pub fn config(&self, router: Router) -> Config {
-        let Self { d_in, d_out, rank, experts, a, .. } = *self;
-        Config { d_in, d_out, rank, experts, scaling: 1.7, router, a, ..Default::default() }
+        let Self { d_in, d_out, rank, experts, a, weighting, .. } = *self;
+        Config { d_in, d_out, rank, experts, scaling: 1.7, router, a, weighting, ..Default::default() }
     }
 }
 
@@ -403,7 +410,7 @@ impl Case {
 /// `forward/input-router/f32/T33_k101_d67_r7_N3`.
 impl Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { tokens, d_in, d_out, rank, experts, a } = self.shape;
+        let Shape { tokens, d_in, d_out, rank, experts, a, weighting } = self.shape;
         let name = match self.operation {
             Operation::Inference(_) => "forward/inference",
             Operation::BackwardState(_) => "backward_input/no-dx",
@@ -431,6 +438,9 @@ impl Display for Case {
         write!(f, "/{elements}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
         if a == Sharing::Separate {
             f.write_str("/separate-a")?;
+        }
+        if let Weighting::TopK { k, renormalise } = weighting {
+            write!(f, "/top-{k}{}", if renormalise { "-renormalised" } else { "" })?;
         }
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;

@@ -51,6 +51,7 @@ pub fn all() -> Vec<Case> {
     choices(&mut cases);
     separate_a(&mut cases);
     given_weights(&mut cases);
+    top_k(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -523,6 +524,42 @@ fn given_weights(cases: &mut Vec<Case>) {
     cases.push(Case { room: 300, ..step });
     for operation in [Operation::Forward(Router::External), Operation::BackwardInput(Router::External)] {
         cases.push(Case::new(operation, shared).with_inputs(Inputs::Nan));
+    }
+}
+
+/// The weights of the best experts alone: of one, some and all, renormalised or not, equal weights, with one A and with
+/// several, both routers, half precision, and the plans of wide devices.
+fn top_k(cases: &mut Vec<Case>) {
+    let [few, odd, many] = [
+        Shape::new(33, [64, 48], [4, 5]),
+        Shape::new(13, [37, 29], [3, 4]),
+        Shape::new(70, [128, 64], [2, 40]),
+    ];
+    for (shape, router) in [
+        (few.top(2, true), Router::Input),
+        (few.top(2, false), Router::Input),
+        (odd.top(1, true), Router::Latent),
+        (odd.top(3, false), Router::Latent),
+        (odd.separate().top(4, true), Router::Input),
+        (many.top(7, false), Router::Input),
+    ] {
+        for operation in adapter(router) {
+            let case = Case::new(operation, shape);
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
+            cases.push(Case::new(Operation::Step(router), shape).planned_for(planning));
+        }
+    }
+    for renormalise in [true, false] {
+        let step = Case::new(Operation::Step(Router::Input), few.top(2, renormalise));
+        for inputs in [Inputs::Indifferent, Inputs::Saturated, Inputs::OneHot] {
+            cases.push(step.clone().with_inputs(inputs));
+        }
+        cases.extend([step.clone().in_half(Element::F16), Case { room: 300, ..step }]);
+        for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
+            cases.push(Case::new(operation, few.top(2, renormalise)).with_inputs(Inputs::Nan));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hydralora::twin::{self, Approx};
 use hydralora::{
     Adapter, BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, LinearDirection,
-    LinearOptions, Operation, Router, Sharing, WriteMode,
+    LinearOptions, Operation, Router, Sharing, Weighting, WriteMode,
 };
 use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
@@ -166,6 +166,10 @@ impl Golden {
             Ok(f64s(&format!("expect.grad_{name}.weight"))?.into_iter().map(Approx::exact).collect())
         };
         let experts = count("experts")?;
+        let weighting = match metadata.get("top_k") {
+            None => Weighting::Softmax,
+            Some(_) => Weighting::TopK { k: count("top_k")?, renormalise: text("renormalise")? == "true" },
+        };
         let external = text("router")? == "external";
         let a = match metadata.get("a").map(String::as_str) {
             None | Some("shared") => Sharing::Shared,
@@ -190,6 +194,7 @@ impl Golden {
                     other => return Err(format!("unknown router {other}")),
                 },
                 a,
+                weighting,
                 ..Default::default()
             },
             tokens: count("tokens")?,

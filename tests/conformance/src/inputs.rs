@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::{Adapter, Config, Layout, Router};
+use hydralora::{Adapter, Config, Layout, Router, Weighting};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
@@ -132,7 +132,21 @@ impl Inputs {
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
             let total: f32 = exponentials.iter().sum();
-            state.extend(exponentials.iter().map(|e| e / total));
+            let Weighting::TopK { k, renormalise } = config.weighting else {
+                state.extend(exponentials.iter().map(|e| e / total));
+                continue;
+            };
+            let mut order: Vec<usize> = (0..exponentials.len()).collect();
+            order.sort_by(|&a, &b| exponentials[b].total_cmp(&exponentials[a]));
+            let of_chosen: f32 = order[..k as usize].iter().map(|&i| exponentials[i]).sum();
+            state.extend(exponentials.iter().enumerate().map(|(i, exponential)| {
+                match (order[..k as usize].contains(&i), renormalise) {
+                    (true, true) => exponential / of_chosen,
+                    (true, false) => exponential / total,
+                    (false, true) => 0.0,
+                    (false, false) => -exponential / total,
+                }
+            }));
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(tokens)) {
             state[(token * config.state_len()) as usize] = poison;

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::Adapter;
 use hydralora::twin::{self, Approx};
+use hydralora::{Adapter, Weighting};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -133,11 +133,9 @@ const DISTANCE: f64 = 1e-3;
 /// Activations are gentle, because for large logits the derived bounds of softmax grow beyond the slope.
 fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let case = &case.clone().with_inputs(Inputs::Gentle);
-    let job = case.job();
-    let results = run(device, case, &job, 1)?;
+    let mut job = case.job();
     let config = case.shape.config(case.operation.router().expect("a step has a router"));
     let layout = config.layout().expect("a valid configuration");
-    let expected = job.expected();
 
     let rng = &mut StdRng::seed_from_u64(case.seed() ^ 0x5eed);
     let values = |numbers: &[f32]| twin::exact(numbers);
@@ -148,7 +146,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let direction = unpack(&config, &packed_direction);
 
     let gates = job.tensors.iter().find(|tensor| tensor.name == "gates").map(|gates| values(&gates.data));
-    let loss = |distance: f64| -> f64 {
+    let forward = |distance: f64| -> twin::Output {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
         };
@@ -158,9 +156,33 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             router: moved(&parameters.router, &direction.router),
             b,
         };
-        let y = twin::forward(&config, &there, &moved(&x, &x_direction), gates.as_deref(), None).y;
-        y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum()
+        twin::forward(&config, &there, &moved(&x, &x_direction), gates.as_deref(), None)
     };
+    // A token whose experts change on the way has no slope. Its cotangent is zero.
+    let mut g = g;
+    if let Weighting::TopK { .. } = config.weighting {
+        let chosen = |distance| -> Vec<bool> { forward(distance).w.iter().map(|w| w.value > 0.0).collect() };
+        let (here, there) = (chosen(0.0), [-DISTANCE, DISTANCE].map(chosen));
+        let (experts, width) = (config.experts as usize, config.d_out as usize);
+        let cotangent = job.tensors.iter_mut().find(|tensor| tensor.name == "g").expect("a step has g");
+        let mut kept = 0;
+        for token in 0..case.shape.tokens as usize {
+            let own = token * experts..(token + 1) * experts;
+            if there.iter().all(|there| there[own.clone()] == here[own.clone()]) {
+                kept += 1;
+                continue;
+            }
+            cotangent.data[token * width..(token + 1) * width].fill(0.0);
+            g[token * width..(token + 1) * width].fill(Approx::exact(0.0));
+        }
+        if 2 * kept < case.shape.tokens {
+            return Err(Failure::Failed(format!("only {kept} tokens keep their experts")));
+        }
+    }
+    let results = run(device, case, &job, 1)?;
+    let expected = job.expected();
+    let loss =
+        |distance: f64| -> f64 { forward(distance).y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum() };
     // Richardson extrapolation: the error of central differences falls with the square of the distance.
     let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);
     let (near, far) = (slope(DISTANCE / 2.0), slope(DISTANCE));

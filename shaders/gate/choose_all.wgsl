@@ -1,0 +1,3 @@
+// All experts are chosen.
+
+fn choose(quad: u32) {}

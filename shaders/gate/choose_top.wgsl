@@ -1,0 +1,28 @@
+// The TOP experts with the largest weights are chosen, of equal ones those with the lower indices. With RENORMALISE
+// their weights are divided by their sum, and the others become zero. Otherwise the others get a minus: they count as
+// zero, but backward needs them.
+//@ kernel: state
+//@ host: A_ROWS, EXPERTS, QUADS, RENORMALISE, TOP
+
+fn choose(quad: u32) {
+    var total = vec4<f32>(0.0);
+    for (var expert = 0u; expert < EXPERTS; expert++) {
+        let own = state[(A_ROWS + expert) * QUADS + quad];
+        var before = vec4<u32>(0u);
+        for (var other = 0u; other < EXPERTS; other++) {
+            // Earlier ones may have a minus already.
+            let weight = abs(state[(A_ROWS + other) * QUADS + quad]);
+            let larger = (weight > own) | ((weight == own) & vec4<bool>(other < expert));
+            before += select(vec4<u32>(0u), vec4<u32>(1u), larger);
+        }
+        let chosen = before < vec4<u32>(TOP);
+        total += select(vec4<f32>(0.0), own, chosen);
+        state[(A_ROWS + expert) * QUADS + quad] = select(-own, own, chosen);
+    }
+    if (RENORMALISE) {
+        for (var expert = 0u; expert < EXPERTS; expert++) {
+            let weight = state[(A_ROWS + expert) * QUADS + quad];
+            state[(A_ROWS + expert) * QUADS + quad] = select(weight, vec4<f32>(0.0), weight < vec4<f32>(0.0)) / total;
+        }
+    }
+}
