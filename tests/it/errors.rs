@@ -10,6 +10,7 @@ use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
     Batch, Bound, Choice, Config, DeviceProfile, Element, Error, ForwardOptions, FusedChoice, Kernels, Limit,
     LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor,
+    Weighting,
 };
 
 use crate::common::{CONFIG, GPU, adapter, zeroed};
@@ -170,10 +171,19 @@ fn zero_dimensions() {
 
 #[test]
 fn options_that_exclude_each_other() {
+    let top = |k| Weighting::TopK { k, renormalise: true };
     let buffers = Buffers::new();
     let config = Config { a: Sharing::Separate, router: Router::Latent, ..CONFIG };
     let error = refused(&Forward { config, ..buffers.forward() }, &["A for each expert", "latent router"]);
     assert!(matches!(error, Error::Exclusive { .. }), "{error:?}");
+    let config = Config { weighting: top(2), router: Router::External, ..CONFIG };
+    let error = refused(&Forward { config, ..buffers.forward() }, &["top-k", "given weights"]);
+    assert!(matches!(error, Error::Exclusive { .. }), "{error:?}");
+    for k in [0, CONFIG.experts + 1] {
+        let config = Config { weighting: top(k), ..CONFIG };
+        let error = refused(&Forward { config, ..buffers.forward() }, &["k is", "number of experts"]);
+        assert!(matches!(error, Error::InvalidNumber { name: "k", .. }), "{error:?}");
+    }
     // One expert has no router.
     let one = Config { experts: 1, ..config };
     assert_eq!(

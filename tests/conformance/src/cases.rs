@@ -483,10 +483,8 @@ fn separate_a(cases: &mut Vec<Case>) {
         Shape::new(9, [20, 24], [5, 1]),
         Shape::new(21, [132, 68], [16, 6]),
     ] {
-        for operation in adapter(Router::Input) {
-            let case = Case::new(operation, shape.separate());
-            cases.extend([case.clone(), case.accumulating()]);
-        }
+        cases.extend(adapter(Router::Input).map(|operation| Case::new(operation, shape.separate())));
+        cases.push(Case::new(Operation::Step(Router::Input), shape.separate()).accumulating());
         for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
             cases.push(Case::new(Operation::Step(Router::Input), shape.separate()).planned_for(planning));
         }
@@ -510,10 +508,8 @@ fn given_weights(cases: &mut Vec<Case>) {
     let [shared, odd, one] =
         [Shape::new(33, [64, 48], [4, 3]), Shape::new(13, [37, 29], [3, 5]), Shape::new(9, [20, 24], [5, 1])];
     for shape in [shared, odd.separate(), one, Shape::new(70, [256, 320], [2, 40])] {
-        for operation in adapter(Router::External) {
-            let case = Case::new(operation, shape);
-            cases.extend([case.clone(), case.accumulating()]);
-        }
+        cases.extend(adapter(Router::External).map(|operation| Case::new(operation, shape)));
+        cases.push(Case::new(Operation::Step(Router::External), shape).accumulating());
         for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
             cases.push(Case::new(Operation::Step(Router::External), shape).planned_for(planning));
         }
@@ -543,10 +539,8 @@ fn top_k(cases: &mut Vec<Case>) {
         (odd.separate().top(4, true), Router::Input),
         (many.top(7, false), Router::Input),
     ] {
-        for operation in adapter(router) {
-            let case = Case::new(operation, shape);
-            cases.extend([case.clone(), case.accumulating()]);
-        }
+        cases.extend(adapter(router).map(|operation| Case::new(operation, shape)));
+        cases.push(Case::new(Operation::Step(router), shape).accumulating());
         for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
             cases.push(Case::new(Operation::Step(router), shape).planned_for(planning));
         }

@@ -49,6 +49,56 @@ pub(super) const DEFECTS: &[Defect] = &[
         "state[(row % A_ROWS) * QUADS + quad]",
         "state[(row % RANK) * QUADS + quad]",
     ),
+    defect(
+        "one expert too many chosen",
+        "gate/choose_top.wgsl",
+        "before < vec4<u32>(TOP)",
+        "before <= vec4<u32>(TOP)",
+    ),
+    defect("equal weights to the higher index", "gate/choose_top.wgsl", "other < expert", "other > expert"),
+    defect(
+        "weights divided by all",
+        "gate/choose_top.wgsl",
+        "total += select(vec4<f32>(0.0), own, chosen);",
+        "total += own;",
+    ),
+    defect(
+        "those with a minus not compared",
+        "gate/choose_top.wgsl",
+        "let weight = abs(state",
+        "let weight = (state",
+    ),
+    defect(
+        "experts that were not chosen count",
+        "gate/weights.wgsl",
+        "vec4<bool>(SIGNS) &",
+        "vec4<bool>(false) &",
+    ),
+    defect(
+        "dw reaches experts that were not chosen",
+        "gate/softmax_backward.wgsl",
+        "let unchosen = vec4<bool>(SIGNS) &",
+        "let unchosen = vec4<bool>(false) &",
+    ),
+    defect("softmax backward with signs", "gate/softmax_backward.wgsl", "abs(state[row]) *", "state[row] *"),
+    defect(
+        "dB of experts that were not chosen",
+        "kernel/backward_params.wgsl",
+        "if (SIGNS && ",
+        "if (false && ",
+    ),
+    defect(
+        "given weights of another token",
+        "gate/external.wgsl",
+        "gates[min(token + 1u, last)",
+        "gates[min(token, last)",
+    ),
+    defect(
+        "given weights of another expert",
+        "gate/external.wgsl",
+        "let expert = item / QUADS;",
+        "let expert = EXPERTS - 1u - item / QUADS;",
+    ),
     defect("forward scale dropped", "kernel/forward.wgsl", "= dims.scaling * weight", "= weight"),
     defect(
         "forward experts swapped",
@@ -565,18 +615,8 @@ pub(super) const DEFECTS: &[Defect] = &[
         "sum -= vec_parameters",
     ),
     // backward_input
-    defect(
-        "softmax backward sign",
-        "gate/softmax_backward.wgsl",
-        "state[row] * (dstate_tile[row] - mean)",
-        "state[row] * (mean - dstate_tile[row])",
-    ),
-    defect(
-        "softmax backward without its mean",
-        "gate/softmax_backward.wgsl",
-        "state[row] * (dstate_tile[row] - mean)",
-        "state[row] * dstate_tile[row]",
-    ),
+    defect("softmax backward sign", "gate/softmax_backward.wgsl", "(dw - mean)", "(mean - dw)"),
+    defect("softmax backward without its mean", "gate/softmax_backward.wgsl", "(dw - mean)", "dw"),
     defect("backward scale dropped", "kernel/backward_input.wgsl", "= dims.scaling * value;", "= value;"),
     defect(
         "dh weighted by another expert",

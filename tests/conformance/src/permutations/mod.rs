@@ -8,7 +8,7 @@ use hydralora::kernel::Shader;
 use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Element, ForwardOptions,
     LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording,
-    Router, WriteMode, wgpu,
+    Router, Sharing, Weighting, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -30,6 +30,17 @@ const HALF: [Elements; 6] = [
     [Element::F16, Element::F32, Element::F32],
     [Element::Bf16, Element::Bf16, Element::F16],
 ];
+
+/// The gates besides the softmax of all experts, and an A for each.
+const GATES: [(Router, Sharing, Weighting); 5] = [
+    (Router::Input, Sharing::Separate, Weighting::Softmax),
+    (Router::Input, Sharing::Separate, Weighting::TopK { k: 2, renormalise: true }),
+    (Router::Latent, Sharing::Shared, Weighting::TopK { k: 2, renormalise: false }),
+    (Router::External, Sharing::Shared, Weighting::Softmax),
+    (Router::External, Sharing::Separate, Weighting::Softmax),
+];
+
+const LAYER: Config = Config { d_in: 8, d_out: 9, rank: 4, experts: 3, ..Config::DEFAULT };
 
 /// The frozen layer's products, with and without a bias.
 const LINEAR: [(LinearDirection, bool); 3] =
@@ -76,6 +87,15 @@ pub fn permutations() -> Vec<Shader> {
                         let config = config([8, 8], [8, 4]);
                         shaders.extend(adapter(&config, tokens, elements, write, training, planner));
                     }
+                }
+            }
+        }
+        for (router, a, weighting) in GATES {
+            let config = Config { router, a, weighting, ..LAYER };
+            for tokens in [1, 300] {
+                for write in WRITES {
+                    let training = write == WriteMode::Overwrite;
+                    shaders.extend(adapter(&config, tokens, F32, write, training, planner));
                 }
             }
         }
