@@ -26,7 +26,7 @@ pub enum Sharing {
     /// One A for all experts: HydraLoRA.
     #[default]
     Shared,
-    /// An `A_i` for each expert, beside its `B_i`: a mixture of LoRAs, such as LoRAMoE. The router reads x.
+    /// An `A_i` for each expert, beside its `B_i`: a mixture of `LoRA`s, such as `LoRAMoE`. The router reads x.
     Separate,
 }
 

@@ -83,7 +83,7 @@ impl Fused<'_> {
             for (first_tile, grid) in grid.divided(tokens, dispatches) {
                 let matrix = shrink_matrix;
                 let dims = ShrinkDims { source_width, source_stride, matrix, split_vecs, first_tile };
-                let shader = Shader::Shrink(shader.clone());
+                let shader = Shader::Shrink(shader);
                 steps.push(Step::new(shader, &dims, grid, bound.to_vec(), memory, tokens, device)?);
             }
             scratch.push(sums);
