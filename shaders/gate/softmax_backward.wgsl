@@ -12,9 +12,9 @@ fn softmax_backward(quad: u32) {
     }
     for (var expert = 0u; expert < EXPERTS; expert++) {
         let row = (A_ROWS + expert) * QUADS + quad;
+        var dw = dstate_tile[row];
         // The softmax of an expert that was not chosen has a minus, and dw does not reach it.
-        let unchosen = vec4<bool>(SIGNS) & (state[row] < vec4<f32>(0.0));
-        let dw = select(dstate_tile[row], vec4<f32>(0.0), unchosen);
+        if (SIGNS) { dw = select(dw, vec4<f32>(0.0), state[row] < vec4<f32>(0.0)); }
         dstate_tile[row] = abs(state[row]) * (dw - mean);
     }
 }

@@ -4,6 +4,7 @@
 
 // The expert's weight for four tokens.
 fn weight(expert: u32, quad: u32) -> vec4<f32> {
-    let weight = state[(A_ROWS + expert) * QUADS + quad];
-    return select(weight, vec4<f32>(0.0), vec4<bool>(SIGNS) & (weight < vec4<f32>(0.0)));
+    var weight = state[(A_ROWS + expert) * QUADS + quad];
+    if (SIGNS) { weight = select(weight, vec4<f32>(0.0), weight < vec4<f32>(0.0)); }
+    return weight;
 }

@@ -68,17 +68,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let weight = abs(state",
         "let weight = (state",
     ),
-    defect(
-        "experts that were not chosen count",
-        "gate/weights.wgsl",
-        "vec4<bool>(SIGNS) &",
-        "vec4<bool>(false) &",
-    ),
+    defect("experts that were not chosen count", "gate/weights.wgsl", "if (SIGNS)", "if (false)"),
     defect(
         "dw reaches experts that were not chosen",
         "gate/softmax_backward.wgsl",
-        "let unchosen = vec4<bool>(SIGNS) &",
-        "let unchosen = vec4<bool>(false) &",
+        "if (SIGNS)",
+        "if (false)",
     ),
     defect("softmax backward with signs", "gate/softmax_backward.wgsl", "abs(state[row]) *", "state[row] *"),
     defect(
