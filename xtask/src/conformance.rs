@@ -11,7 +11,7 @@ use crate::{Profile, cargo_command, driver};
 
 /// Runs the suite on this machine's adapters.
 pub(crate) fn on_adapters(options: &[OsString]) -> Result<(), String> {
-    driver::ensure(Profile::Dev)?;
+    driver::ensure(Profile::Release)?;
     suite(&[], options, None)
 }
 
@@ -50,7 +50,7 @@ pub(crate) const SUITE: &str = "hydralora-conformance";
 
 /// A command that runs the suite. The caller adds the suite's options.
 pub(crate) fn suite_command() -> Command {
-    cargo_command(&["run", "--quiet", "--bin", SUITE, "--"])
+    cargo_command(&["run", "--quiet", "--release", "--bin", SUITE, "--"])
 }
 
 /// Runs the suite. If `kept` is given, all output is kept there, and the results are also printed.

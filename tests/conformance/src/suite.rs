@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hydralora::wgpu;
+use hydralora::{LinearChoice, LinearWay, wgpu};
 use libtest_mimic::{Completion, Failed, Measurement, Trial};
 
 use crate::case::{Case, Planning};
@@ -165,6 +165,13 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     }
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
+    // Without matrices of the size, another plan would run.
+    fixed.retain(|case| match case.planning {
+        Planning::Linear(LinearChoice { way: LinearWay::Matrices { size }, .. }) => {
+            size == device.profile().matrices
+        }
+        _ => true,
+    });
     // Other limits change the device's plans, but not chosen ones.
     if device.identity().limits_of != ADAPTER_LIMITS {
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
