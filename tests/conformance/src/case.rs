@@ -380,7 +380,7 @@ impl Case {
             g_stride: self.stride(d_out),
             ..Default::default()
         });
-        let (tensors, operations) = match self.operation {
+        let (mut tensors, operations) = match self.operation {
             Operation::Inference(_) => (vec![x, parameters, y], vec![forward(false)]),
             Operation::Forward(_) => (vec![x, parameters, y, result("saved")], vec![forward(true)]),
             Operation::BackwardInput(_) => {
@@ -395,7 +395,6 @@ impl Case {
                 vec![forward(true), backward_input(true), backward_params],
             ),
         };
-        let mut tensors = tensors;
         if router == Router::External && tensors.iter().any(|tensor| tensor.name == "y") {
             let mut gates = noise(rng, tokens * config.experts);
             // Some weights are zero, and many negative.
