@@ -94,21 +94,22 @@ impl Fused<'_> {
         let slice_vecs = placed.slice_vecs;
         let shrink_rows = config.shrink_rows();
         let [expand_block, latent_block, _] = config.layout()?.vecs();
+        let dims = FusedDims {
+            d_in,
+            d_out,
+            slice_vecs,
+            source_stride,
+            target_stride,
+            expand_block,
+            latent_block,
+            scaling,
+            experts,
+            shrink_rows,
+            first_tile: 0,
+        };
         let shader = shader(from);
         for (first_tile, grid) in placed.grid.divided(tokens, dispatches) {
-            let dims = FusedDims {
-                d_in,
-                d_out,
-                slice_vecs,
-                source_stride,
-                target_stride,
-                expand_block,
-                latent_block,
-                scaling,
-                experts,
-                shrink_rows,
-                first_tile,
-            };
+            let dims = FusedDims { first_tile, ..dims };
             steps.push(Step::new(shader.clone(), &dims, grid, slots.clone(), placed.memory, tokens, device)?);
         }
         // The sums are written and read.

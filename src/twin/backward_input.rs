@@ -32,10 +32,10 @@ pub fn backward_input(
 ) -> InputGradient {
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+    let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = InputGradient { dx: Vec::new(), dh: Vec::new(), dl: Vec::new() };
     for (token, g) in g.chunks_exact(d_out).enumerate() {
-        let a_rows = config.a_rows() as usize;
         let (h, w) = (row(h, token, a_rows), row(w, token, experts));
         // v_i = s * B_i^T g
         let v: Vec<Vec<Approx>> = (0..experts)
