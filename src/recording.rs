@@ -121,7 +121,12 @@ impl Operand {
         fix: &'static str,
     ) -> Self {
         let matrix = Self::matrix(name, BindingKind::Read, element, rows, width);
-        Self { by_tokens: false, fix, ..matrix }
+        Self { fix, ..matrix.not_by_tokens() }
+    }
+
+    /// The same matrix, but its rows are not tokens.
+    pub(crate) fn not_by_tokens(self) -> Self {
+        Self { by_tokens: false, ..self }
     }
 
     /// The same, with rows that start `stride` elements apart.

@@ -379,6 +379,7 @@ impl Results {
         let gradients = Adapter {
             a: read(&chain.da)?,
             router: chain.drouter.as_ref().map(read).transpose()?.unwrap_or_default(),
+            router_bias: Vec::new(),
             b: chain.db.iter().map(read).collect::<Result<_, _>>()?,
         };
         Ok(Self { y: read(&chain.y)?, dx: read(&chain.dx)?, gradients })
@@ -396,8 +397,8 @@ impl Results {
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        let Self { y, dx, gradients: Adapter { a, router, b } } = self;
-        let named = [("y", y), ("dx", dx), ("dA", a), ("dW_g", router)];
+        let Self { y, dx, gradients: Adapter { a, router, router_bias, b } } = self;
+        let named = [("y", y), ("dx", dx), ("dA", a), ("dW_g", router), ("db_g", router_bias)];
         named.into_iter().chain(b.iter().map(|b| ("dB", b))).map(|(name, values)| (name, &values[..]))
     }
 }

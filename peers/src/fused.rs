@@ -73,7 +73,7 @@ impl Pass for Fused {
     fn read(&self) -> Outcome<Vec<Vec<f32>>> {
         let mut results = vec![self.gpu.read_blocking(&self.y)?];
         if let Some(Gradients { dx, packed, layout }) = &self.gradients {
-            let Adapter { a, router, b } = layout.unpack(&self.gpu.read_blocking(packed)?)?;
+            let Adapter { a, router, b, .. } = layout.unpack(&self.gpu.read_blocking(packed)?)?;
             results.extend([self.gpu.read_blocking(dx)?, a, router, b.concat()]);
         }
         Ok(results)

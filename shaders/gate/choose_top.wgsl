@@ -10,8 +10,8 @@ fn choose(quad: u32) {
         let own = state[(A_ROWS + expert) * QUADS + quad];
         var before = vec4<u32>(0u);
         for (var other = 0u; other < EXPERTS; other++) {
-            // Earlier ones may have a minus already.
-            let weight = abs(state[(A_ROWS + other) * QUADS + quad]);
+            // One with a minus already is no larger than TOP others, which are before this one too if it is.
+            let weight = state[(A_ROWS + other) * QUADS + quad];
             let larger = (weight > own) | ((weight == own) & vec4<bool>(other < expert));
             before += select(vec4<u32>(0u), vec4<u32>(1u), larger);
         }

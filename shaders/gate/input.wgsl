@@ -1,4 +1,3 @@
-// The input router, l = W_g x: its logits are columns of the shrink, so they are in `state` already.
+// The input router without a bias, l = W_g x: its logits are columns of the shrink, so they are in `state` already.
 
-fn logits(local: u32) {
-}
+fn logits(first_token: u32, local: u32) {}

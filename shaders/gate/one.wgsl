@@ -5,4 +5,4 @@ fn weight(expert: u32, quad: u32) -> vec4<f32> { return vec4<f32>(1.0); }
 
 fn gate(first_token: u32, local: u32) {}
 
-fn gate_backward(local: u32) {}
+fn gate_backward(first_token: u32, local: u32) {}

@@ -12,11 +12,12 @@
 //   0  dims        uniform (uniform/fused.wgsl)
 //   1  g           tokens x d_out (source/g.wgsl); or `shrink_sums`, which a separate shrink wrote
 //                  (source/sums.wgsl)
-//   2  parameters  the packed adapter: shrink block, expand block, latent router
+//   2  parameters  the packed adapter: shrink block, expand block, gate block
 //   3  saved       tokens x STATE, [h, w] as forward saved them; h alone for one expert
 //   4  dstate      tokens x STATE, [dh, dl], or dh alone for one expert; written
 //   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; only where dx is wanted
 //                  (product/input_gradient.wgsl)
+//   next  gate_gradient  rows x EXPERTS; only where the caller adds one (gate/add_gradient.wgsl)
 //   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
@@ -107,7 +108,7 @@ fn main(
     load_state(first_token, local);
     shrink(first_token, batch_tokens(), local);
     workgroupBarrier();
-    gate_backward(local);
+    gate_backward(first_token, local);
     if (workgroup_id.x == 0u) {
         for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
             let token = item / STATE;

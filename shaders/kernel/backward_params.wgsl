@@ -4,7 +4,7 @@
 //
 //   shrink block   dA = sum_t dh x^T, input router also dW_g = sum_t dl x^T     Z = [dh, dl], X = x
 //   expand block   dB_i = s * sum_t w_i g h^T, stored transposed               Z = s w_i h_j, X = g
-//   latent router  dW_g = sum_t dl h^T                                         Z = dl,       X = h
+//   gate block     latent router dW_g = sum_t dl h^T, bias db = sum_t dl       Z = dl,       X = [h, 1]
 //
 // A workgroup keeps some rows x WORKGROUP vec4 columns of one of the three blocks in registers and loops over
 // the tokens of its split (product/outer.wgsl, once for each X; product/no_outer.wgsl for a kind of block
@@ -24,7 +24,7 @@
 //@ import access: g_element, x_element
 //@ import lanes: local_index
 //@ import product: outer_g, outer_h, outer_x
-//@ host: A_ROWS, EXPERTS, RANK, SHRINK_ROWS, SIGNS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
+//@ host: A_ROWS, EXPERTS, GATE_COLUMNS, LATENT_RANK, RANK, SHRINK_ROWS, SIGNS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
 
 struct Dims {
     d_in: u32,
@@ -34,15 +34,15 @@ struct Dims {
     g_stride: u32,
     // splits of the tokens: all of equal length, but the last ones may be shorter, or empty in a small batch
     splits: u32,
-    // workgroup indices: where the expand block starts, where the latent router starts, and the first one of
+    // workgroup indices: where the expand block starts, where the gate block starts, and the first one of
     // this dispatch and its end
     expand_start: u32,
-    latent_start: u32,
+    gate_start: u32,
     first: u32,
     end: u32,
-    // where the expand block and the latent router start in the packed layout, and its length, in vec4s
+    // where the expand block and the gate block start in the packed layout, and its length, in vec4s
     expand_block: u32,
-    latent_block: u32,
+    gate_block: u32,
     packed: u32,
     scaling: f32,
 }
@@ -60,17 +60,20 @@ fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 
 fn in_vecs() -> u32 { return (dims.d_in + 3u) / 4u; }
 fn out_vecs() -> u32 { return (dims.d_out + 3u) / 4u; }
-fn latent_vecs() -> u32 { return (RANK + 3u) / 4u; }
+fn gate_vecs() -> u32 { return (GATE_COLUMNS + 3u) / 4u; }
 
-// X of the latent router: h, zero past the row's end.
+// X of the gate block: h of the latent router, then 1 for the bias, zero past the row's end.
+fn gate_factor(token: u32, column: u32) -> f32 {
+    if (column < LATENT_RANK) { return saved[token * STATE + column]; }
+    return select(0.0, 1.0, column < GATE_COLUMNS);
+}
 fn load_h(token: u32, column: u32) -> vec4<f32> {
-    let inside = RANK - 4u * column;
-    let first = token * STATE + 4u * column;
-    var value = vec4<f32>(saved[first], 0.0, 0.0, 0.0);
-    if (inside > 1u) { value.y = saved[first + 1u]; }
-    if (inside > 2u) { value.z = saved[first + 2u]; }
-    if (inside > 3u) { value.w = saved[first + 3u]; }
-    return value;
+    return vec4<f32>(
+        gate_factor(token, 4u * column),
+        gate_factor(token, 4u * column + 1u),
+        gate_factor(token, 4u * column + 2u),
+        gate_factor(token, 4u * column + 3u),
+    );
 }
 
 // Z of the three blocks. Rows past a block's end are clamped and never stored.
@@ -105,9 +108,9 @@ fn main(
     let copy = workgroup_id.y * dims.packed;
     if (block < dims.expand_start) {
         outer_x(block, in_vecs(), SHRINK_ROWS, copy, workgroup_id.y, local);
-    } else if (block < dims.latent_start) {
+    } else if (block < dims.gate_start) {
         outer_g(block - dims.expand_start, out_vecs(), RANK * EXPERTS, copy + dims.expand_block, workgroup_id.y, local);
     } else {
-        outer_h(block - dims.latent_start, latent_vecs(), EXPERTS, copy + dims.latent_block, workgroup_id.y, local);
+        outer_h(block - dims.gate_start, gate_vecs(), EXPERTS, copy + dims.gate_block, workgroup_id.y, local);
     }
 }

@@ -1,16 +1,16 @@
 // forward: y (+)= s * sum_i w_i B_i h, with h = A x and w = softmax(l), for a tile of tokens and a slice of
 // the outputs, in one dispatch. A separate shrink (kernel/shrink.wgsl) may run before it. l = W_g x (input
-// router) or W_g h (latent router). Where each expert has an A of its own, h is that of all of them, and
-// B_i multiplies the i-th part.
+// router) or W_g h (latent router); the files of gate/ say what else w can be. Where each expert has an A of its
+// own, h is that of all of them, and B_i multiplies the i-th part.
 //
 // Bindings (matrices row-major):
 //   0  dims        uniform (uniform/fused.wgsl)
 //   1  x           tokens x d_in (source/x.wgsl); or `shrink_sums`, which a separate shrink wrote
 //                  (source/sums.wgsl)
-//   2  parameters  the packed adapter: shrink block, expand block, latent router
+//   2  parameters  the packed adapter: shrink block, expand block, gate block
 //   3  y           tokens x d_out; added to when ACCUMULATE
 //   4  saved       tokens x STATE, [h, w], or h alone for one expert; training only (state/save.wgsl)
-//   4 or 5 gates   tokens x EXPERTS, given weights; only where there is no router (gate/external.wgsl)
+//   next  gates    rows x EXPERTS; only where weights or logits are given (gate/given.wgsl)
 //   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = output slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (lanes' sums, then the expand's coefficients), and

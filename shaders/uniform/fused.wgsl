@@ -8,9 +8,9 @@ struct Dims {
     // elements from the start of a row of the source or the target to the start of the next
     source_stride: u32,
     target_stride: u32,
-    // where the expand block and the latent router start in `parameters`, in vec4s
+    // where the expand block and the gate block start in `parameters`, in vec4s
     expand_block: u32,
-    latent_block: u32,
+    gate_block: u32,
     scaling: f32,
     // EXPERTS and SHRINK_ROWS again, as runtime values. With constants, compilers would unroll the loops over
     // rows and keep every coefficient in a register.
@@ -18,6 +18,10 @@ struct Dims {
     shrink_rows: u32,
     // the first tile of tokens of this dispatch
     first_tile: u32,
+    // 1 / temperature
+    logit_scale: f32,
+    // tokens that share a row of `gates` or `gate_gradient`
+    row_tokens: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -26,4 +30,4 @@ fn in_vecs() -> u32 { return (dims.d_in + 3u) / 4u; }
 fn out_vecs() -> u32 { return (dims.d_out + 3u) / 4u; }
 
 fn expand_block() -> u32 { return dims.expand_block; }
-fn latent_block() -> u32 { return dims.latent_block; }
+fn gate_block() -> u32 { return dims.gate_block; }

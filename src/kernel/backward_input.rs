@@ -3,7 +3,7 @@
 use super::compose::{fused_parts, wgsl};
 use super::{Access, BindingKind, Parts, ShrinkFrom};
 use crate::element::Element;
-use crate::layer::{Gate, WriteMode};
+use crate::layer::{Gate, GateGradient, WriteMode};
 use crate::plan::Tile;
 
 /// Compile-time options of `backward_input`.
@@ -17,25 +17,27 @@ pub struct BackwardInputShader {
     pub(crate) g: ShrinkFrom,
     /// How dx is accessed and written, if it is wanted.
     pub(crate) dx: Option<(Access, WriteMode)>,
+    /// What the caller adds a gradient to: by its rows, which are in the uniform.
+    pub(crate) gate_gradient: Option<GateGradient>,
 }
 
 impl BackwardInputShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { a_rows, rank, experts, gate, tile, g, dx } = *self;
+        let Self { a_rows, rank, experts, gate, tile, g, dx, gate_gradient } = *self;
         let parts = fused_parts("backward_input", [a_rows, rank, experts, rank * experts], gate, &tile)
             .source("g", "dims.d_out", g, &tile, wgsl!("source/g.wgsl"))
             .vecs("parameters", Element::F32, BindingKind::Read)
             .buffer("saved", BindingKind::Read)
             .buffer("dstate", BindingKind::Write)
-            .file(wgsl!("kernel/backward_input.wgsl"))
-            .gate_backward(gate);
-        match dx {
+            .file(wgsl!("kernel/backward_input.wgsl"));
+        let parts = match dx {
             Some((access, write)) => parts
                 .write_mode(write)
                 .matrix("x_gradient", ["dims.d_in", "dims.target_stride"], access, BindingKind::Write)
                 .expand(&tile)
                 .file(wgsl!("product/input_gradient.wgsl")),
             None => parts.file(wgsl!("product/no_input_gradient.wgsl")),
-        }
+        };
+        parts.gate_backward(gate, rank, gate_gradient)
     }
 }

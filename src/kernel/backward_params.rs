@@ -11,7 +11,7 @@ pub struct BackwardParamsShader {
     pub(crate) rank: u32,
     pub(crate) experts: u32,
     pub(crate) gate: Gate,
-    /// Rows that a thread keeps of the shrink block, the expand block and the latent router; 0 for a block
+    /// Rows that a thread keeps of the shrink block, the expand block and the gate block; 0 for a block
     /// that is not in the dispatch.
     pub(crate) rows: [u32; 3],
     /// Threads of a workgroup.
@@ -44,7 +44,9 @@ impl BackwardParamsShader {
             .constant("EXPERTS", experts)
             .constant("STATE", gate.state_len(a_rows, experts))
             .constant("SHRINK_ROWS", gate.shrink_rows(a_rows, experts))
-            .flag("SIGNS", matches!(gate, Gate::Router(_, weighting) if weighting.has_signs()))
+            .constant("LATENT_RANK", gate.latent_columns(rank))
+            .constant("GATE_COLUMNS", gate.block_columns(rank))
+            .flag("SIGNS", gate.has_signs())
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)
             .matrix("g", ["dims.d_out", "dims.g_stride"], g, BindingKind::Read)

@@ -37,6 +37,6 @@ impl ForwardShader {
         } else {
             parts.file(wgsl!("state/skip.wgsl"))
         };
-        parts.gate(gate)
+        parts.gate(gate, rank)
     }
 }

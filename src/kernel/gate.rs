@@ -2,47 +2,83 @@
 
 use super::BindingKind;
 use super::compose::{Parts, wgsl};
-use crate::layer::{Gate, Router, Weighting};
+use crate::layer::{Gate, GateGradient, Logits, Weighting};
 
 impl Parts {
-    /// Adds `gate` and `weight` for forward, and the next binding if weights are given.
-    pub(super) fn gate(self, gate: Gate) -> Self {
+    /// Adds `gate` and `weight` for forward, and the next binding if weights or logits are given.
+    pub(super) fn gate(self, gate: Gate, rank: u32) -> Self {
         let (logits, weighting) = match gate {
             Gate::One => return self.file(wgsl!("gate/one.wgsl")),
-            Gate::Router(Router::External, weighting) => {
-                let binding = self.bindings.len() as u32;
-                return self
-                    .constant("GATES_BINDING", binding)
-                    .buffer("gates", BindingKind::Read)
-                    .file(wgsl!("gate/external.wgsl"))
-                    .weights(weighting);
-            }
-            Gate::Router(Router::Input, weighting) => (wgsl!("gate/input.wgsl"), weighting),
-            Gate::Router(Router::Latent, weighting) => (wgsl!("gate/latent.wgsl"), weighting),
+            Gate::Given => return self.given().file(wgsl!("gate/weights_given.wgsl")).weights(gate),
+            Gate::Router(logits, weighting) => (logits, weighting),
         };
-        let parts = self.file(logits).file(wgsl!("gate/softmax.wgsl")).weights(weighting);
-        match weighting {
-            Weighting::Softmax => parts.file(wgsl!("gate/choose_all.wgsl")),
-            Weighting::TopK { k, renormalise } => {
-                parts.constant("TOP", k).flag("RENORMALISE", renormalise).file(wgsl!("gate/choose_top.wgsl"))
+        let parts = match logits {
+            Logits::Input { bias: false } => self.file(wgsl!("gate/input.wgsl")),
+            Logits::Input { bias: true } | Logits::Latent { .. } => {
+                self.gate_block(gate, rank).file(wgsl!("gate/block.wgsl"))
             }
-        }
+            Logits::Given => self.given(),
+        };
+        let parts = parts.file(wgsl!("gate/router.wgsl"));
+        let parts = match weighting {
+            Weighting::Softmax => parts.file(wgsl!("gate/softmax.wgsl")).file(wgsl!("gate/choose_all.wgsl")),
+            Weighting::TopK { k, renormalise } => parts
+                .constant("TOP", k)
+                .flag("RENORMALISE", renormalise)
+                .file(wgsl!("gate/softmax.wgsl"))
+                .file(wgsl!("gate/choose_top.wgsl")),
+            Weighting::Sigmoid | Weighting::NormalisedSigmoid => {
+                parts.flag("NORMALISE", weighting.has_total()).file(wgsl!("gate/sigmoid.wgsl"))
+            }
+        };
+        parts.weights(gate)
     }
 
-    /// Adds `gate_backward` and `weight` for `backward_input`.
-    pub(super) fn gate_backward(self, gate: Gate) -> Self {
+    /// Adds `gate_backward` and `weight` for `backward_input`, and the next binding if the caller adds a gradient.
+    pub(super) fn gate_backward(self, gate: Gate, rank: u32, added: Option<GateGradient>) -> Self {
         let (logits, weighting) = match gate {
             Gate::One => return self.file(wgsl!("gate/one.wgsl")),
-            Gate::Router(Router::External, weighting) => {
-                return self.file(wgsl!("gate/external_backward.wgsl")).weights(weighting);
+            Gate::Given => {
+                return self.added(added).file(wgsl!("gate/weights_given_backward.wgsl")).weights(gate);
             }
-            Gate::Router(Router::Input, weighting) => (wgsl!("gate/input_backward.wgsl"), weighting),
-            Gate::Router(Router::Latent, weighting) => (wgsl!("gate/latent_backward.wgsl"), weighting),
+            Gate::Router(logits, weighting) => (logits, weighting),
         };
-        self.file(logits).file(wgsl!("gate/softmax_backward.wgsl")).weights(weighting)
+        let parts = match logits {
+            Logits::Latent { .. } => self.gate_block(gate, rank).file(wgsl!("gate/latent_backward.wgsl")),
+            Logits::Input { .. } | Logits::Given => self.file(wgsl!("gate/no_logits_backward.wgsl")),
+        };
+        let parts = match weighting {
+            Weighting::Softmax | Weighting::TopK { .. } => parts.file(wgsl!("gate/softmax_backward.wgsl")),
+            Weighting::Sigmoid | Weighting::NormalisedSigmoid => {
+                parts.flag("NORMALISE", weighting.has_total()).file(wgsl!("gate/sigmoid_backward.wgsl"))
+            }
+        };
+        parts.added(added).file(wgsl!("gate/router_backward.wgsl")).weights(gate)
     }
 
-    fn weights(self, weighting: Weighting) -> Self {
-        self.flag("SIGNS", weighting.has_signs()).file(wgsl!("gate/weights.wgsl"))
+    /// Adds the next binding, and `logits`.
+    fn given(self) -> Self {
+        let binding = self.bindings.len() as u32;
+        self.constant("GATES_BINDING", binding)
+            .buffer("gates", BindingKind::Read)
+            .file(wgsl!("gate/given.wgsl"))
+    }
+
+    fn added(self, added: Option<GateGradient>) -> Self {
+        let Some(added) = added else { return self.file(wgsl!("gate/no_gradient.wgsl")) };
+        let binding = self.bindings.len() as u32;
+        self.constant("GATE_GRADIENT_BINDING", binding)
+            .flag("OF_LOGITS", matches!(added, GateGradient::Logits(_)))
+            .buffer("gate_gradient", BindingKind::Read)
+            .file(wgsl!("gate/add_gradient.wgsl"))
+    }
+
+    fn gate_block(self, gate: Gate, rank: u32) -> Self {
+        self.constant("LATENT_RANK", gate.latent_columns(rank))
+            .constant("GATE_COLUMNS", gate.block_columns(rank))
+    }
+
+    fn weights(self, gate: Gate) -> Self {
+        self.flag("SIGNS", gate.has_signs()).file(wgsl!("gate/weights.wgsl"))
     }
 }

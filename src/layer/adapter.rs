@@ -1,6 +1,6 @@
 //! An adapter's matrices, and their initialisation as in the reference code.
 
-use super::config::{Config, Gate, Router};
+use super::config::Config;
 use super::random::SplitMix64;
 use crate::error::Error;
 
@@ -10,15 +10,18 @@ use crate::error::Error;
 pub struct Adapter<T = f32> {
     /// A: rank x `d_in`; or all `A_i`, one below the other, where each expert has one: (experts * rank) x `d_in`.
     pub a: Vec<T>,
-    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router); empty for one expert.
+    /// `W_g`: experts x `d_in` (input router) or experts x rank (latent router); empty without a router.
     pub router: Vec<T>,
+    /// The router's bias, one number per expert; empty without one.
+    pub router_bias: Vec<T>,
     /// `B_i`, one per expert: `d_out` x rank.
     pub b: Vec<Vec<T>>,
 }
 
 impl Adapter {
     /// A fresh adapter. A and `W_g` are Kaiming-uniform with a = sqrt(5), that is uniform in
-    /// +-1/sqrt(fan in). Every `B_i` is zero, so that the layer starts out equal to the frozen one.
+    /// +-1/sqrt(fan in). A router's bias is zero, and so is every `B_i`, so that the layer starts out equal to the
+    /// frozen one.
     ///
     /// The same seed gives the same adapter on every machine.
     ///
@@ -28,15 +31,14 @@ impl Adapter {
         config.layout()?;
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
-        let [router_rows, router_columns] = match config.gate() {
-            Gate::One | Gate::Router(Router::External, _) => [0, 1],
-            Gate::Router(Router::Input, _) => [experts, d_in],
-            Gate::Router(Router::Latent, _) => [experts, rank],
-        };
+        let gate = config.gate();
+        let router_columns = gate.router_columns(config) as usize;
+        let router_rows = if router_columns > 0 { experts } else { 0 };
         let mut random = SplitMix64(seed);
         Ok(Self {
             a: random.kaiming_uniform(config.a_rows() as usize, d_in),
-            router: random.kaiming_uniform(router_rows, router_columns),
+            router: random.kaiming_uniform(router_rows, router_columns.max(1)),
+            router_bias: if gate.has_bias() { vec![0.0; experts] } else { Vec::new() },
             b: vec![vec![0.0; d_out * rank]; experts],
         })
     }
@@ -45,6 +47,7 @@ impl Adapter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::Router;
 
     #[test]
     fn fresh_adapters_are_uniform_and_repeat() {

@@ -14,9 +14,12 @@ pub enum Router {
     Input,
     /// Logits `W_g A x`, where `W_g` is experts x rank: the formula in the paper.
     Latent,
-    /// No router: the caller gives the weights, any numbers, as the tensor `gates` (T x experts) of forward, and
-    /// finds their gradient in the last columns of `dstate`. Also for one expert.
-    External,
+    /// No router: the caller gives the weights, any numbers, as the tensor `gates` of forward
+    /// ([`GateRows`](crate::GateRows)), and finds their gradient for each token in `dstate`, after dh. Also for one
+    /// expert.
+    GivenWeights,
+    /// No router: the caller gives the logits in the same way, and finds their gradient in the same place.
+    GivenLogits,
 }
 
 /// Whose A an expert has.
@@ -46,6 +49,11 @@ pub enum Weighting {
         /// the softmax's denominator.
         renormalise: bool,
     },
+    /// The sigmoid of each logit; one expert has a router too.
+    Sigmoid,
+    /// The sigmoid of each logit, divided by their sum. The sum begins with 1e-20, so that no weight is NaN where all
+    /// sigmoids are zero.
+    NormalisedSigmoid,
 }
 
 impl Weighting {
@@ -53,13 +61,18 @@ impl Weighting {
     pub(crate) fn has_signs(self) -> bool {
         matches!(self, Self::TopK { renormalise: false, .. })
     }
+
+    /// Whether the sum by which the weights were divided is saved after them, because backward needs it.
+    pub(crate) fn has_total(self) -> bool {
+        self == Self::NormalisedSigmoid
+    }
 }
 
 /// One HydraLoRA layer: `y = W0 x + scaling * sum_i softmax(l)_i B_i A x`.
 ///
 /// Source: Tian et al., "HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
-/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, unless weights are given. Such a
-/// layer has no router parameters and no router state, and no kernel computes logits.
+/// NeurIPS 2024, equations 4 to 6. One expert is plain LoRA: its weight is 1, unless weights are given or are
+/// sigmoids. Such a layer has no router parameters and no router state, and no kernel computes logits.
 ///
 /// ```
 /// use hydralora::Config;
@@ -96,6 +109,18 @@ pub struct Config {
     /// How logits become weights.
     #[cfg_attr(feature = "serde", serde(default))]
     pub weighting: Weighting,
+    /// Whether the router has a bias, which is added to the logits and trained.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub router_bias: bool,
+    /// By what the logits are divided before they become weights: above 0.
+    #[cfg_attr(feature = "serde", serde(default = "one"))]
+    pub temperature: f32,
+}
+
+/// The temperature of a layer that was stored without one.
+#[cfg(feature = "serde")]
+fn one() -> f32 {
+    1.0
 }
 
 impl Default for Config {
@@ -105,8 +130,8 @@ impl Default for Config {
     }
 }
 
-/// All fields of a layer, with the scaling by its bits. Layers with equal keys compute the same bits.
-type Key = ([u32; 5], Router, Sharing, Weighting);
+/// All fields of a layer, with the numbers by their bits. Layers with equal keys compute the same bits.
+type Key = ([u32; 6], Router, Sharing, Weighting, bool);
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
@@ -147,11 +172,15 @@ impl Config {
         router: Router::Input,
         a: Sharing::Shared,
         weighting: Weighting::Softmax,
+        router_bias: false,
+        temperature: 1.0,
     };
 
     fn key(&self) -> Key {
-        let Self { d_in, d_out, rank, experts, scaling, router, a, weighting } = *self;
-        ([d_in, d_out, rank, experts, scaling.to_bits()], router, a, weighting)
+        let Self { d_in, d_out, rank, experts, scaling, router, a, weighting, router_bias, temperature } =
+            *self;
+        let numbers = [d_in, d_out, rank, experts, scaling.to_bits(), temperature.to_bits()];
+        (numbers, router, a, weighting, router_bias)
     }
 
     /// LoRA's scaling, `alpha / rank`.
@@ -170,11 +199,9 @@ impl Config {
     #[must_use]
     pub fn parameter_count(&self) -> u64 {
         let [d_in, d_out, rank, experts] = [self.d_in, self.d_out, self.rank, self.experts].map(u64::from);
-        let router = match self.gate() {
-            Gate::One | Gate::Router(Router::External, _) => 0,
-            Gate::Router(Router::Input, _) => experts.saturating_mul(d_in),
-            Gate::Router(Router::Latent, _) => experts.saturating_mul(rank),
-        };
+        let gate = self.gate();
+        let router = gate.router_columns(self).saturating_add(gate.has_bias().into());
+        let router = experts.saturating_mul(router.into());
         let experts = experts.saturating_mul(rank).saturating_mul(d_out);
         u64::from(self.a_rows()).saturating_mul(d_in).saturating_add(experts).saturating_add(router)
     }
@@ -189,7 +216,8 @@ impl Config {
     }
 
     /// Numbers per token in `saved` (`[h, w]`, which forward saves for backward) and in `dstate` (`[dh, dl]`,
-    /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert.
+    /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert. Normalised
+    /// sigmoids take one number more, their sum; in `dstate` it is zero.
     #[must_use]
     pub fn state_len(&self) -> u32 {
         self.gate().state_len(self.a_rows(), self.experts)
@@ -204,9 +232,18 @@ impl Config {
 
     /// The source of the experts' weights.
     pub(crate) fn gate(&self) -> Gate {
-        match (self.experts, self.router) {
-            (1, Router::Input | Router::Latent) => Gate::One,
-            (_, router) => Gate::Router(router, self.weighting),
+        let Self { experts, router, weighting, router_bias, .. } = *self;
+        let logits = match router {
+            Router::GivenWeights => return Gate::Given,
+            Router::Input => Logits::Input { bias: router_bias },
+            Router::Latent => Logits::Latent { bias: router_bias },
+            Router::GivenLogits => Logits::Given,
+        };
+        match (experts, logits, weighting) {
+            (1, Logits::Input { .. } | Logits::Latent { .. }, _) if weighting != Weighting::Sigmoid => {
+                Gate::One
+            }
+            _ => Gate::Router(logits, weighting),
         }
     }
 
@@ -220,25 +257,37 @@ impl Config {
         Error::check_dimension("d_out", self.d_out)?;
         Error::check_dimension("rank", self.rank)?;
         Error::check_dimension("experts", self.experts)?;
-        if let (Gate::Router(Router::Latent, _), Sharing::Separate) = (self.gate(), self.a) {
-            let (option, other) = ("an A for each expert", "the latent router, which reads one h");
-            return Err(Error::Exclusive { option, other });
+        let exclusive = |option, other| Err(Error::Exclusive { option, other });
+        if let (Gate::Router(Logits::Latent { .. }, _), Sharing::Separate) = (self.gate(), self.a) {
+            return exclusive("an A for each expert", "the latent router, which reads one h");
         }
-        if let Weighting::TopK { k, .. } = self.weighting {
-            if k == 0 || k > self.experts {
-                let expected = "at least 1, and at most the number of experts";
-                return Err(Error::InvalidNumber { name: "k", value: f64::from(k), expected });
+        if let Weighting::TopK { k, .. } = self.weighting
+            && (k == 0 || k > self.experts)
+        {
+            let expected = "at least 1, and at most the number of experts";
+            return Err(Error::InvalidNumber { name: "k", value: f64::from(k), expected });
+        }
+        let is_given = self.router == Router::GivenWeights;
+        match self.weighting {
+            Weighting::TopK { .. } if is_given => return exclusive("top-k", "given weights"),
+            Weighting::Sigmoid | Weighting::NormalisedSigmoid if is_given => {
+                return exclusive("a sigmoid of the logits", "given weights");
             }
-            if self.router == Router::External {
-                return Err(Error::Exclusive { option: "top-k", other: "given weights" });
-            }
+            _ => {}
+        }
+        if self.router_bias && (is_given || self.router == Router::GivenLogits) {
+            return exclusive("a router's bias", "given weights or logits, which have no router");
+        }
+        if !(self.temperature.is_finite() && self.temperature >= f32::MIN_POSITIVE) {
+            let (name, value, expected) = ("temperature", f64::from(self.temperature), "above 0 and finite");
+            return Err(Error::InvalidNumber { name, value, expected });
+        }
+        if is_given && self.temperature != 1.0 {
+            return exclusive("a temperature", "given weights");
         }
         if !self.scaling.is_finite() {
-            return Err(Error::InvalidNumber {
-                name: "scaling",
-                value: f64::from(self.scaling),
-                expected: "finite",
-            });
+            let (name, value, expected) = ("scaling", f64::from(self.scaling), "finite");
+            return Err(Error::InvalidNumber { name, value, expected });
         }
         Ok(())
     }
@@ -249,32 +298,76 @@ impl Config {
 pub(crate) enum Gate {
     /// One expert, with weight 1.
     One,
-    /// Experts weighted by the softmax of the router's logits, or by given weights.
-    Router(Router, Weighting),
+    /// Weights that the caller gives.
+    Given,
+    /// Weights from logits.
+    Router(Logits, Weighting),
+}
+
+/// The source of the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Logits {
+    /// `W_g x`, and a bias if there is one.
+    Input { bias: bool },
+    /// `W_g h`, and a bias if there is one.
+    Latent { bias: bool },
+    /// What the caller gives.
+    Given,
 }
 
 impl Gate {
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(self, a_rows: u32, experts: u32) -> u32 {
         match self {
-            Self::Router(Router::Input, _) => a_rows.saturating_add(experts),
-            Self::One | Self::Router(Router::Latent | Router::External, _) => a_rows,
+            Self::Router(Logits::Input { .. }, _) => a_rows.saturating_add(experts),
+            Self::One | Self::Given | Self::Router(..) => a_rows,
         }
     }
 
-    /// Rows of the latent router's block: 0 without one.
-    pub(crate) fn latent_rows(self, experts: u32) -> u32 {
+    /// Columns of the latent router: the rank, or 0 without one.
+    pub(crate) fn latent_columns(self, rank: u32) -> u32 {
         match self {
-            Self::Router(Router::Latent, _) => experts,
-            Self::One | Self::Router(Router::Input | Router::External, _) => 0,
+            Self::Router(Logits::Latent { .. }, _) => rank,
+            Self::One | Self::Given | Self::Router(..) => 0,
         }
     }
 
-    /// Numbers per token that are saved for backward: h, and the weights if there are several experts.
+    pub(crate) fn has_bias(self) -> bool {
+        matches!(self, Self::Router(Logits::Input { bias: true } | Logits::Latent { bias: true }, _))
+    }
+
+    /// Columns of the gate block, which has a row for each expert: the latent router's, and the bias; 0 without them.
+    pub(crate) fn block_columns(self, rank: u32) -> u32 {
+        self.latent_columns(rank).saturating_add(self.has_bias().into())
+    }
+
+    /// Columns of `W_g`: 0 without a router.
+    pub(crate) fn router_columns(self, config: &Config) -> u32 {
+        match self {
+            Self::Router(Logits::Input { .. }, _) => config.d_in,
+            Self::Router(Logits::Latent { .. }, _) => config.rank,
+            Self::One | Self::Given | Self::Router(Logits::Given, _) => 0,
+        }
+    }
+
+    /// Whether forward reads `gates`.
+    pub(crate) fn is_given(self) -> bool {
+        matches!(self, Self::Given | Self::Router(Logits::Given, _))
+    }
+
+    pub(crate) fn has_signs(self) -> bool {
+        matches!(self, Self::Router(_, weighting) if weighting.has_signs())
+    }
+
+    /// Numbers per token that are saved for backward: h; the weights, if there are several experts; and what else
+    /// backward needs of them.
     pub(crate) fn state_len(self, a_rows: u32, experts: u32) -> u32 {
         match self {
             Self::One => a_rows,
-            Self::Router(..) => a_rows.saturating_add(experts),
+            Self::Given => a_rows.saturating_add(experts),
+            Self::Router(_, weighting) => {
+                a_rows.saturating_add(experts).saturating_add(weighting.has_total().into())
+            }
         }
     }
 }

@@ -6,7 +6,8 @@
 //! - the **shrink** block, (rows of A + experts) x `d_in`: the rows of A, then the rows of `W_g`
 //!   (latent router: only A);
 //! - the **expand** block, (experts * rank) x `d_out`: row `i * rank + j` is column j of `B_i`;
-//! - for the latent router, a small experts x rank block, `W_g`.
+//! - for the latent router or a router's bias, a small **gate** block: a row for each expert, with its row of the latent
+//!   router's `W_g`, then its bias.
 //!
 //! One expert has no router: its shrink block is A alone. Where each expert has an A of its own, the shrink block
 //! begins with the rows of `A_0`, then those of `A_1`, and so on.
@@ -70,7 +71,8 @@ impl Block {
 pub struct Layout {
     shrink: Block,
     expand: Block,
-    latent_router: Option<Block>,
+    gate: Option<Block>,
+    has_bias: bool,
     a_rows: usize,
     rank: usize,
     experts: usize,
@@ -92,11 +94,12 @@ impl Layout {
         let [d_in, d_out, rank, experts] =
             [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
         // u128, because no product of four 32-bit numbers overflows it.
-        let [d_in4, d_out4, rank4] = [d_in, d_out, rank].map(|n| u128::from(n.next_multiple_of(4)));
-        let (shrink_rows, latent_rows) = (config.shrink_rows(), config.gate().latent_rows(config.experts));
+        let (shrink_rows, gate_columns) = (config.shrink_rows(), config.gate().block_columns(config.rank));
+        let [d_in4, d_out4, gate4] =
+            [d_in, d_out, gate_columns.into()].map(|n| u128::from(n.next_multiple_of(4)));
         let elements = u128::from(shrink_rows) * d_in4
             + u128::from(experts * rank) * d_out4
-            + u128::from(latent_rows) * rank4;
+            + u128::from(experts) * gate4;
         Error::check_limit(
             "the adapter's packed layout",
             Limit::Elements,
@@ -109,12 +112,12 @@ impl Layout {
         let a_rows = config.a_rows() as usize;
         let shrink = Block { offset: 0, rows: shrink_rows as usize, columns: d_in };
         let expand = Block { offset: shrink.end(), rows: experts * rank, columns: d_out };
-        let latent_router = (latent_rows > 0).then(|| Block {
+        let gate = (gate_columns > 0).then(|| Block {
             offset: expand.end(),
-            rows: latent_rows as usize,
-            columns: rank,
+            rows: experts,
+            columns: gate_columns as usize,
         });
-        Ok(Self { shrink, expand, latent_router, a_rows, rank, experts })
+        Ok(Self { shrink, expand, gate, has_bias: config.gate().has_bias(), a_rows, rank, experts })
     }
 
     /// A and, for the input router, `W_g`: rows x `d_in`.
@@ -129,24 +132,25 @@ impl Layout {
         self.expand
     }
 
-    /// The latent router's `W_g`: experts x rank.
+    /// The latent router's `W_g` and the router's bias, if there is either: experts x (rank, or 0; and 1 for the
+    /// bias).
     #[must_use]
-    pub fn latent_router(&self) -> Option<Block> {
-        self.latent_router
+    pub fn gate(&self) -> Option<Block> {
+        self.gate
     }
 
-    /// The starts of the expand block and of the latent router, and the end of the layout, in vec4s, for the
-    /// kernels' uniforms. Without a latent router, its start is the end.
+    /// The starts of the expand block and of the gate block, and the end of the layout, in vec4s, for the
+    /// kernels' uniforms. Without a gate block, its start is the end.
     pub(crate) fn vecs(&self) -> [u32; 3] {
-        let latent = self.latent_router.map_or(self.len(), |block| block.offset);
-        [self.expand.offset, latent, self.len()].map(|elements| (elements / 4) as u32)
+        let gate = self.gate.map_or(self.len(), |block| block.offset);
+        [self.expand.offset, gate, self.len()].map(|elements| (elements / 4) as u32)
     }
 
     /// Elements in the packed buffer, including padding: a multiple of four.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no configuration has an empty layout")]
     pub fn len(&self) -> usize {
-        self.latent_router.unwrap_or(self.expand).end()
+        self.gate.unwrap_or(self.expand).end()
     }
 
     /// Bytes of a buffer with this layout: parameters, gradients, or half of the optimiser's moments.
@@ -160,16 +164,20 @@ impl Layout {
         self.shrink.row(j)
     }
 
-    /// Rows of `W_g`: 0 for one expert.
-    fn router_rows(&self) -> usize {
-        self.latent_router.map_or(self.shrink.rows - self.a_rows, |block| block.rows)
+    /// The elements of row i of `W_g`: none without a router.
+    fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
+        if self.shrink.rows > self.a_rows {
+            return self.shrink.row(self.a_rows + expert);
+        }
+        let row = self.gate.map_or(0..0, |block| block.row(expert));
+        row.start..row.end - usize::from(self.has_bias)
     }
 
-    /// The elements of row i of `W_g`.
-    fn router_row(&self, expert: usize) -> std::ops::Range<usize> {
-        match &self.latent_router {
-            Some(block) => block.row(expert),
-            None => self.shrink.row(self.a_rows + expert),
+    /// The router's bias of an expert.
+    fn bias(&self, expert: usize) -> std::ops::Range<usize> {
+        match &self.gate {
+            Some(block) if self.has_bias => block.row(expert).end - 1..block.row(expert).end,
+            _ => 0..0,
         }
     }
 
@@ -178,25 +186,32 @@ impl Layout {
         self.expand.row(expert * self.rank + j)
     }
 
-    /// Packs an adapter, with zeros for padding. If the layer has one expert, the adapter's router is
+    /// Packs an adapter, with zeros for padding. If the layer has no router or no bias, those of the adapter are
     /// ignored.
     ///
     /// # Errors
     /// A matrix with the wrong number of elements, or the wrong number of matrices `B_i`.
     pub fn pack<T: Copy + Default>(&self, adapter: &Adapter<T>) -> Result<Vec<T>, Error> {
         let (d_in, d_out) = (self.shrink.columns, self.expand.columns);
-        let (router_rows, router_columns) = (self.router_rows(), self.router_row(0).len());
+        let router_columns = self.router_row(0).len();
         Error::check_length("A", self.a_rows * d_in, adapter.a.len())?;
-        if router_rows > 0 {
-            Error::check_length("W_g", router_rows * router_columns, adapter.router.len())?;
+        if router_columns > 0 {
+            Error::check_length("W_g", self.experts * router_columns, adapter.router.len())?;
+        }
+        if self.has_bias {
+            Error::check_length("the router's bias", self.experts, adapter.router_bias.len())?;
         }
         Error::check_length("the list of B_i", self.experts, adapter.b.len())?;
         let mut packed = vec![T::default(); self.len()];
         for (j, row) in adapter.a.chunks_exact(d_in).enumerate() {
             packed[self.a_row(j)].copy_from_slice(row);
         }
-        for (expert, row) in adapter.router.chunks_exact(router_columns).take(router_rows).enumerate() {
-            packed[self.router_row(expert)].copy_from_slice(row);
+        for expert in 0..self.experts {
+            let row = expert * router_columns..(expert + 1) * router_columns;
+            packed[self.router_row(expert)].copy_from_slice(&adapter.router[row]);
+            if self.has_bias {
+                packed[self.bias(expert)].copy_from_slice(&adapter.router_bias[expert..=expert]);
+            }
         }
         for (expert, b) in adapter.b.iter().enumerate() {
             Error::check_length(format_args!("B_{expert}"), d_out * self.rank, b.len())?;
@@ -228,7 +243,8 @@ impl Layout {
             .collect();
         Ok(Adapter {
             a: rows(&|j| self.a_row(j), self.a_rows),
-            router: rows(&|expert| self.router_row(expert), self.router_rows()),
+            router: rows(&|expert| self.router_row(expert), self.experts),
+            router_bias: rows(&|expert| self.bias(expert), self.experts),
             b,
         })
     }
@@ -252,7 +268,7 @@ mod tests {
                 ..Default::default()
             };
             let layout = config.layout().expect("a valid configuration");
-            assert_eq!((layout.shrink().rows(), layout.latent_router()), (16, None));
+            assert_eq!((layout.shrink().rows(), layout.gate()), (16, None));
             assert_eq!((layout.len() as u64, config.state_len()), (config.parameter_count(), 16));
             let adapter = Adapter::initialise(&config, 1).expect("a valid configuration");
             let packed = layout.pack(&adapter);
@@ -275,7 +291,7 @@ mod tests {
             ..Default::default()
         };
         let layout = config.layout().expect("a valid configuration");
-        let blocks = [layout.shrink(), layout.expand(), layout.latent_router().expect("a latent router")];
+        let blocks = [layout.shrink(), layout.expand(), layout.gate().expect("a latent router")];
         let ends = blocks.map(|block| (block.offset(), block.stride(), block.end()));
         assert_eq!(ends, [(0, 12, 36), (36, 8, 84), (84, 4, 92)]);
         assert_eq!(blocks[1].row(1), 44..49);

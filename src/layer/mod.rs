@@ -9,15 +9,15 @@ mod pack;
 mod random;
 
 pub use adapter::Adapter;
-pub(crate) use config::Gate;
 pub use config::{Config, Router, Sharing, Weighting};
+pub(crate) use config::{Gate, Logits};
 pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
 pub use layout::{Block, Layout};
 pub(crate) use operation::Needs;
 pub use operation::{
-    BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearDirection, LinearOptions, Operation,
-    WriteMode,
+    BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateGradient, GateRows, LinearDirection,
+    LinearOptions, Operation, WriteMode,
 };
 pub(crate) use pack::Shelves;
 pub use pack::{Pack, Place};

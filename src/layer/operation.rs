@@ -29,8 +29,8 @@ impl WriteMode {
 /// Options of forward: `y (+)= s * sum_i softmax(l)_i B_i A x`.
 ///
 /// Tensors: `x` (T x `d_in`), `parameters` (the packed adapter, [`Layout`](crate::Layout)), `y` (T x `d_out`)
-/// and, with `save`, `saved` (T x [`Config::state_len`](crate::Config::state_len), f32); with given weights
-/// ([`Router::External`](crate::Router::External)) also `gates` (T x experts, f32).
+/// and, with `save`, `saved` (T x [`Config::state_len`](crate::Config::state_len), f32); with given weights or logits
+/// ([`Router`](crate::Router)) also `gates` (rows by [`GateRows`] x experts, f32).
 ///
 /// Source: HydraLoRA (NeurIPS 2024) equations 4 to 6; the released `Linear.forward`, without W0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -50,6 +50,59 @@ pub struct ForwardOptions {
     pub y: Element,
     /// Elements from the start of a row of y to the start of the next, if rows are not dense.
     pub y_stride: Option<u32>,
+    /// Which tokens share a row of given weights or logits.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub gates: GateRows,
+}
+
+/// Which tokens share a row of weights, logits or their gradients, where the caller gives these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum GateRows {
+    /// None: each has its own.
+    #[default]
+    Token,
+    /// This many that follow each other: the tokens of a sequence.
+    Sequence(u32),
+    /// All.
+    Batch,
+}
+
+impl GateRows {
+    /// How many tokens share a row.
+    pub(crate) fn tokens(self) -> u32 {
+        match self {
+            Self::Token => 1,
+            Self::Sequence(tokens) => tokens,
+            Self::Batch => u32::MAX,
+        }
+    }
+
+    /// How many rows there are for `tokens` tokens.
+    #[must_use]
+    pub fn count(self, tokens: u32) -> u32 {
+        tokens.div_ceil(self.tokens().max(1))
+    }
+}
+
+/// A gradient that the caller adds to that of a router: that of any loss on its weights or logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum GateGradient {
+    /// dL/dw, with respect to the weights.
+    Weights(GateRows),
+    /// dL/dl, with respect to the logits, before the temperature.
+    Logits(GateRows),
+}
+
+impl GateGradient {
+    /// Which tokens share a row of it.
+    #[must_use]
+    pub fn rows(self) -> GateRows {
+        match self {
+            Self::Weights(rows) | Self::Logits(rows) => rows,
+        }
+    }
 }
 
 /// Options of backward with respect to the input.
@@ -63,7 +116,8 @@ pub struct ForwardOptions {
 ///
 /// Tensors: `g` (dL/dy, T x `d_out`), `parameters` (f32), `saved` (as forward wrote it), `dstate`
 /// (T x [`Config::state_len`](crate::Config::state_len), f32; receives `[dh, dl]` for
-/// [`BackwardParamsOptions`]; with given weights the last columns are their gradient, dw) and, if wanted, `dx` (T x `d_in`).
+/// [`BackwardParamsOptions`]; with given weights dw in the place of dl); if wanted, `dx` (T x `d_in`); and, if the caller
+/// adds one, `gate_gradient` (rows by [`GateRows`] x experts, f32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BackwardInputOptions {
@@ -76,13 +130,16 @@ pub struct BackwardInputOptions {
     pub dx: Option<(Element, WriteMode)>,
     /// Elements from the start of a row of dx to the start of the next, if rows are not dense.
     pub dx_stride: Option<u32>,
+    /// What `gate_gradient` is a gradient of, if the caller adds one.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub gate_gradient: Option<GateGradient>,
 }
 
 impl Default for BackwardInputOptions {
     /// All tensors are f32. dx is wanted, and overwritten.
     fn default() -> Self {
         let dx = Some((Element::default(), WriteMode::default()));
-        Self { g: Element::default(), g_stride: None, dx, dx_stride: None }
+        Self { g: Element::default(), g_stride: None, dx, dx_stride: None, gate_gradient: None }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct OuterChoice {
     pub splits: u32,
     /// Whether lanes of a subgroup broadcast coefficients to each other, or each lane reads all of them.
     pub broadcast: bool,
-    /// Whether the shrink block, the expand block and the latent router have separate dispatches, or share
+    /// Whether the shrink block, the expand block and the gate block have separate dispatches, or share
     /// one.
     pub separate: bool,
 }
@@ -52,8 +52,8 @@ pub(crate) struct OuterProblem {
     pub(crate) traffic: Traffic,
 }
 
-/// The division of one of the three blocks of the layout: the shrink block, the expand block or the latent
-/// router.
+/// The division of one of the three blocks of the layout: the shrink block, the expand block or the gate
+/// block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct OuterBlock {
     /// Rows of gradients of a workgroup.
@@ -93,8 +93,9 @@ impl OuterProblem {
             let workgroups = along_rows * width.div_ceil(4).div_ceil(threads);
             OuterBlock { rows: rows.div_ceil(along_rows.max(1)).next_multiple_of(4), workgroups }
         };
-        let latent = self.config.gate().latent_rows(experts);
-        [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), block(latent, rank)]
+        let gate = self.config.gate().block_columns(rank);
+        let gate_rows = if gate == 0 { 0 } else { experts };
+        [block(self.config.shrink_rows(), d_in), block(rank * experts, d_out), block(gate_rows, gate)]
     }
 
     /// All candidate placements that fit the device's limits: at least one, the best predicted one first.
@@ -266,13 +267,18 @@ mod tests {
 
     /// Shapes and devices, small and large.
     fn problems() -> impl Strategy<Value = (OuterProblem, DeviceProfile)> {
-        let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<bool>());
+        let config = (1u32..20_000, 1u32..20_000, 1u32..80, 1u32..20, any::<[bool; 2]>());
         let subgroup_lanes = prop::sample::select(&[0u32, 1, 4, 8, 12, 32, 64][..]);
         (config, 1u32..200_000, 1u32..2000, any::<bool>(), subgroup_lanes).prop_map(
-            |((d_in, d_out, rank, experts, latent), tokens, busy, software, subgroup_lanes)| {
+            |(
+                (d_in, d_out, rank, experts, [latent, router_bias]),
+                tokens,
+                busy,
+                software,
+                subgroup_lanes,
+            )| {
                 let router = if latent { Router::Latent } else { Router::Input };
-                let config =
-                    Config { d_in, d_out, rank, experts, scaling: 1.0, router, ..Default::default() };
+                let config = Config { d_in, d_out, rank, experts, router, router_bias, ..Config::DEFAULT };
                 let layout = config.layout().expect("below the limit on parameters");
                 let device = DeviceProfile::new(wgpu::Limits::default(), busy);
                 let device = DeviceProfile { subgroup_lanes, software, ..device };
@@ -300,8 +306,9 @@ mod tests {
         prop_assert!(u64::from(splits) * u64::from(*split_tokens) >= u64::from(problem.tokens));
         // Each block is in one dispatch, and its workgroups cover its rows and columns with less than one
         // workgroup to spare in each direction.
-        let latent = problem.config.gate().latent_rows(experts);
-        let matrices = [(problem.config.shrink_rows(), d_in), (rank * experts, d_out), (latent, rank)];
+        let gate = problem.config.gate().block_columns(rank);
+        let gate_rows = if gate == 0 { 0 } else { experts };
+        let matrices = [(problem.config.shrink_rows(), d_in), (rank * experts, d_out), (gate_rows, gate)];
         let mut all = 0;
         for (at, (matrix_rows, width)) in matrices.into_iter().enumerate() {
             let blocks: Vec<_> = dispatches
@@ -338,7 +345,7 @@ mod tests {
         let copies = u64::from(splits) * problem.layout.bytes();
         prop_assert!(splits == 1 || copies <= device.limits.max_storage_buffer_binding_size);
 
-        let elements = [d_in * problem.config.shrink_rows(), d_out * rank * experts, rank * latent];
+        let elements = [d_in * problem.config.shrink_rows(), d_out * rank * experts, gate_rows * gate];
         let least = 2 * u64::from(problem.tokens) * elements.map(u64::from).iter().sum::<u64>();
         prop_assert!(problem.flops(plan) >= least);
         let planned = 2 * u64::from(problem.tokens) * u64::from(all) * u64::from(4 * threads);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Choice;
-use crate::layer::{Config, Gate, Operation, Router, Sharing, Weighting};
+use crate::layer::{Config, Gate, Operation};
 
 /// The case that a choice was measured for: an operation, a layer without its scaling, and a number of
 /// tokens, rounded up to the next power of two.
@@ -22,14 +22,10 @@ impl Key {
             // Only the widths of a frozen layer matter.
             Operation::Linear(_) => Config { d_in, d_out, ..Config::DEFAULT },
             // One expert has no router, whatever the configuration says.
-            _ if config.gate() == Gate::One => Config {
-                router: Router::Input,
-                a: Sharing::Shared,
-                weighting: Weighting::Softmax,
-                scaling: 1.0,
-                ..*config
-            },
-            _ => Config { scaling: 1.0, ..*config },
+            _ if config.gate() == Gate::One => {
+                Config { d_in, d_out, rank: config.rank, experts: 1, ..Config::DEFAULT }
+            }
+            _ => Config { scaling: 1.0, temperature: 1.0, ..*config },
         };
         let tokens = tokens.checked_next_power_of_two().unwrap_or(u32::MAX);
         Self { operation, config, tokens }

@@ -1,12 +1,12 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one or two steps.
 
 use super::Problem;
-use super::fused::{Fused, parameters};
+use super::fused::{Fused, gate_rows, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BackwardInputShader, BindingKind, Shader};
-use crate::layer::{BackwardInputOptions, Config, Layout, WriteMode};
+use crate::layer::{BackwardInputOptions, Config, Gate, GateGradient, GateRows, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
 use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Work};
@@ -21,6 +21,15 @@ pub(super) struct BackwardInput {
 impl BackwardInput {
     pub(super) fn new(config: &Config, tokens: u32, options: BackwardInputOptions) -> Result<Self, Error> {
         let layout = check_tokens(config, tokens)?;
+        match (config.gate(), options.gate_gradient) {
+            (Gate::One, Some(_)) => {
+                return Err(Error::Exclusive { option: "a gradient of the gate", other: "one expert" });
+            }
+            (Gate::Given, Some(GateGradient::Logits(_))) => {
+                return Err(Error::Exclusive { option: "a gradient of logits", other: "given weights" });
+            }
+            _ => {}
+        }
         let (target, write) = options.dx.unwrap_or((Element::F32, WriteMode::Overwrite));
         let problem = FusedProblem {
             kernel: "backward_input",
@@ -59,6 +68,9 @@ impl BackwardInput {
             let dx = Operand::matrix("dx", write, element, *tokens, config.d_in);
             tensors.push(dx.strided(options.dx_stride)?);
         }
+        if let Some(added) = options.gate_gradient {
+            tensors.push(gate_rows("gate_gradient", added.rows(), config, *tokens)?);
+        }
         Ok(tensors)
     }
 }
@@ -93,6 +105,10 @@ impl Problem for BackwardInput {
                 tile,
                 g,
                 dx,
+                gate_gradient: options.gate_gradient.map(|added| match added {
+                    GateGradient::Weights(_) => GateGradient::Weights(GateRows::Token),
+                    GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
+                }),
             })
         };
         let fused = Fused {
@@ -103,6 +119,7 @@ impl Problem for BackwardInput {
             source: Access::new("g", options.g, config.d_out)?,
             target: "dx",
             shrink_matrix: (layout.expand().offset() / 4) as u32,
+            rows: options.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };
@@ -115,11 +132,15 @@ pub(super) fn least_work(
     tokens: u32,
     options: &BackwardInputOptions,
 ) -> Result<Work, Error> {
-    let BackwardInputOptions { g, dx, .. } = *options;
+    let BackwardInputOptions { g, dx, gate_gradient, .. } = *options;
+    let rows = gate_gradient.map_or(0, |added| added.rows().count(tokens));
     let layout = check_tokens(config, tokens)?;
     let expand = layout.expand().rows() * layout.expand().stride();
     let without_dx = Work {
-        bytes: matrix_bytes(g, tokens, config.d_out) + 2 * config.state_bytes(tokens) + 4 * expand as u64,
+        bytes: matrix_bytes(g, tokens, config.d_out)
+            + 2 * config.state_bytes(tokens)
+            + 4 * expand as u64
+            + matrix_bytes(Element::F32, rows, config.experts),
         flops: 2 * u64::from(tokens) * u64::from(config.d_out) * u64::from(config.rank * config.experts),
     };
     let Some((element, write)) = dx else { return Ok(without_dx) };

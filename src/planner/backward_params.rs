@@ -23,11 +23,11 @@ pub(super) struct Dims {
     pub(super) g_stride: u32,
     pub(super) splits: u32,
     pub(super) expand_start: u32,
-    pub(super) latent_start: u32,
+    pub(super) gate_start: u32,
     pub(super) first: u32,
     pub(super) end: u32,
     pub(super) expand_block: u32,
-    pub(super) latent_block: u32,
+    pub(super) gate_block: u32,
     pub(super) packed: u32,
     pub(super) scaling: f32,
 }
@@ -86,12 +86,12 @@ impl BackwardParams {
         device: &DeviceProfile,
     ) -> Result<Vec<Step>, Error> {
         let Self { config, options, ref problem, .. } = *self;
-        let [shrink, expand, latent] = blocks.map(|block| block.workgroups);
+        let [shrink, expand, gate] = blocks.map(|block| block.workgroups);
         let Config { d_in, d_out, rank, experts, scaling, .. } = config;
         let splits = placed.choice.splits;
-        let (expand_start, latent_start, end) = (shrink, shrink + expand, shrink + expand + latent);
+        let (expand_start, gate_start, end) = (shrink, shrink + expand, shrink + expand + gate);
         let (x_stride, g_stride) = (options.x_stride.unwrap_or(d_in), options.g_stride.unwrap_or(d_out));
-        let [expand_block, latent_block, packed] = self.layout.vecs();
+        let [expand_block, gate_block, packed] = self.layout.vecs();
         let dims = Dims {
             d_in,
             d_out,
@@ -99,11 +99,11 @@ impl BackwardParams {
             g_stride,
             splits,
             expand_start,
-            latent_start,
+            gate_start,
             first: 0,
             end,
             expand_block,
-            latent_block,
+            gate_block,
             packed,
             scaling,
         };

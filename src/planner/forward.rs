@@ -1,12 +1,12 @@
 //! Forward: the adapter's whole contribution to y, in one or two steps.
 
 use super::Problem;
-use super::fused::{Fused, parameters};
+use super::fused::{Fused, gate_rows, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
-use crate::layer::{Config, ForwardOptions, Gate, Layout, Router, WriteMode};
+use crate::layer::{Config, ForwardOptions, GateRows, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
 use crate::plan::{Choice, DeviceProfile, Traffic};
 use crate::recording::{Operand, Recording, Work};
@@ -21,6 +21,9 @@ pub(super) struct Forward {
 impl Forward {
     pub(super) fn new(config: &Config, tokens: u32, options: ForwardOptions) -> Result<Self, Error> {
         let layout = check_tokens(config, tokens)?;
+        if options.gates != GateRows::Token && !config.gate().is_given() {
+            return Err(Error::Exclusive { option: "rows of gates", other: "a router of the layer's own" });
+        }
         let problem = FusedProblem {
             kernel: "forward",
             tokens,
@@ -52,8 +55,8 @@ impl Forward {
         if options.save {
             tensors.push(Operand::matrix("saved", write, Element::F32, *tokens, config.state_len()));
         }
-        if let Gate::Router(Router::External, _) = config.gate() {
-            tensors.push(Operand::matrix("gates", read, Element::F32, *tokens, config.experts));
+        if config.gate().is_given() {
+            tensors.push(gate_rows("gates", options.gates, config, *tokens)?);
         }
         Ok(tensors)
     }
@@ -102,6 +105,7 @@ impl Problem for Forward {
             source: Access::new("x", x, config.d_in)?,
             target: "y",
             shrink_matrix: 0,
+            rows: options.gates,
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };
@@ -113,10 +117,8 @@ pub(super) fn least_work(config: &Config, tokens: u32, options: &ForwardOptions)
     let ForwardOptions { write, save, x, parameters, y, .. } = *options;
     let layout = check_tokens(config, tokens)?;
     let state = if save { config.state_bytes(tokens) } else { 0 };
-    let gates = match config.gate() {
-        Gate::Router(Router::External, _) => matrix_bytes(Element::F32, tokens, config.experts),
-        _ => 0,
-    };
+    let rows = if config.gate().is_given() { options.gates.count(tokens) } else { 0 };
+    let gates = matrix_bytes(Element::F32, rows, config.experts);
     let bytes = matrix_bytes(x, tokens, config.d_in)
         + layout.len() as u64 * parameters.bytes()
         + write.passes() * matrix_bytes(y, tokens, config.d_out)

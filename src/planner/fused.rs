@@ -7,7 +7,7 @@ use super::work::dispatches;
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
-use crate::layer::Config;
+use crate::layer::{Config, GateRows};
 use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::plan::{Choice, DeviceProfile};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
@@ -22,11 +22,13 @@ pub(super) struct FusedDims {
     pub(super) source_stride: u32,
     pub(super) target_stride: u32,
     pub(super) expand_block: u32,
-    pub(super) latent_block: u32,
+    pub(super) gate_block: u32,
     pub(super) scaling: f32,
     pub(super) experts: u32,
     pub(super) shrink_rows: u32,
     pub(super) first_tile: u32,
+    pub(super) logit_scale: f32,
+    pub(super) row_tokens: u32,
 }
 
 /// `struct Dims` in `shrink.wgsl`.
@@ -53,6 +55,8 @@ pub(super) struct Fused<'a> {
     pub(super) target: &'static str,
     /// The start of the shrink's matrix in the parameters, in vec4s.
     pub(super) shrink_matrix: u32,
+    /// Which tokens share a row of the gates, or of their gradient.
+    pub(super) rows: GateRows,
     /// The least work of the operation.
     pub(super) least: Work,
     pub(super) device: &'a DeviceProfile,
@@ -65,7 +69,8 @@ impl Fused<'_> {
         placed: &FusedPlacement,
         shader: impl FnOnce(ShrinkFrom) -> Shader,
     ) -> Result<Recording, Error> {
-        let Self { name, config, problem, tensors, source, target, shrink_matrix, least, device } = self;
+        let Self { name, config, problem, tensors, source, target, shrink_matrix, rows, least, device } =
+            self;
         let tokens = problem.tokens;
         let stride_of =
             |name| tensors.iter().find(|operand| operand.name == name).map_or(0, |o| o.stride as u32);
@@ -90,10 +95,10 @@ impl Fused<'_> {
             slots[0] = Slot::Scratch(0);
             from = ShrinkFrom::Sums(splits);
         }
-        let Config { d_in, d_out, scaling, experts, .. } = *config;
+        let Config { d_in, d_out, scaling, experts, temperature, .. } = *config;
         let slice_vecs = placed.slice_vecs;
         let shrink_rows = config.shrink_rows();
-        let [expand_block, latent_block, _] = config.layout()?.vecs();
+        let [expand_block, gate_block, _] = config.layout()?.vecs();
         let dims = FusedDims {
             d_in,
             d_out,
@@ -101,11 +106,13 @@ impl Fused<'_> {
             source_stride,
             target_stride,
             expand_block,
-            latent_block,
+            gate_block,
             scaling,
             experts,
             shrink_rows,
             first_tile: 0,
+            logit_scale: 1.0 / temperature,
+            row_tokens: rows.tokens(),
         };
         let shader = shader(from);
         for (first_tile, grid) in placed.grid.divided(tokens, dispatches) {
@@ -123,4 +130,17 @@ impl Fused<'_> {
 /// The parameters, as an operand.
 pub(super) fn parameters(element: Element, elements: usize) -> Operand {
     Operand::vector("parameters", BindingKind::Read, element, elements as u64)
+}
+
+/// Rows of gates, or of their gradient, as an operand. Sequences of no tokens are refused.
+pub(super) fn gate_rows(
+    name: &'static str,
+    rows: GateRows,
+    config: &Config,
+    tokens: u32,
+) -> Result<Operand, Error> {
+    Error::check_dimension("the tokens of a sequence", rows.tokens())?;
+    let (count, experts) = (rows.count(tokens), config.experts);
+    let gates = Operand::matrix(name, BindingKind::Read, Element::F32, count, experts);
+    Ok(if rows == GateRows::Token { gates } else { gates.not_by_tokens() })
 }

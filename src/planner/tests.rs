@@ -102,11 +102,13 @@ fn check(shader: &Shader) {
                 source_stride,
                 target_stride,
                 expand_block,
-                latent_block,
+                gate_block,
                 scaling,
                 experts,
                 shrink_rows,
-                first_tile
+                first_tile,
+                logit_scale,
+                row_tokens
             );
         }
         Shader::Shrink(_) => {
@@ -132,11 +134,11 @@ fn check(shader: &Shader) {
                 g_stride,
                 splits,
                 expand_start,
-                latent_start,
+                gate_start,
                 first,
                 end,
                 expand_block,
-                latent_block,
+                gate_block,
                 packed,
                 scaling
             );

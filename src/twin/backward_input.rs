@@ -1,8 +1,8 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
-use super::forward::{counted, of_expert, unchosen};
-use super::{Approx, column, dot, dot_onto, inner, row};
-use crate::layer::{Adapter, Config, Gate, Router, Sharing};
+use super::forward::{counted, of_expert, scaled, unchosen};
+use super::{Approx, Extras, column, dot, dot_onto, gate_len, inner, row};
+use crate::layer::{Adapter, Config, Gate, GateGradient, Logits, Sharing, Weighting};
 
 /// The results of backward with respect to the input.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,12 +11,13 @@ pub struct InputGradient {
     pub dx: Vec<Approx>,
     /// `dL/dh`: tokens x the rows of A.
     pub dh: Vec<Approx>,
-    /// `dL/dl`, or with given weights `dL/dw`: tokens x experts.
+    /// `dL/dl`, or with given weights `dL/dw`: tokens x experts. Where forward saves one number more than weights,
+    /// it is zero here.
     pub dl: Vec<Approx>,
 }
 
 /// Computes the input gradient from `g = dL/dy` (tokens x `d_out`), and from `h` (tokens x the rows of A) and `w`
-/// (tokens x experts) as forward saved them. If dx is accumulated, `base` is its old contents: tokens x
+/// (tokens x experts, and what else there is) as forward saved them. If dx is accumulated, `base` is its old contents: tokens x
 /// `d_in`.
 ///
 /// # Panics
@@ -28,6 +29,7 @@ pub fn backward_input(
     h: &[Approx],
     w: &[Approx],
     g: &[Approx],
+    extras: &Extras<'_>,
     base: Option<&[Approx]>,
 ) -> InputGradient {
     let [d_in, d_out, rank, experts] =
@@ -36,7 +38,7 @@ pub fn backward_input(
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = InputGradient { dx: Vec::new(), dh: Vec::new(), dl: Vec::new() };
     for (token, g) in g.chunks_exact(d_out).enumerate() {
-        let (h, w) = (row(h, token, a_rows), row(w, token, experts));
+        let (h, saved) = (row(h, token, a_rows), row(w, token, gate_len(config)));
         // v_i = s * B_i^T g
         let v: Vec<Vec<Approx>> = (0..experts)
             .map(|i| {
@@ -44,26 +46,44 @@ pub fn backward_input(
                 (0..rank).map(|j| scaling * dot(column(b, j, rank).zip(g.iter().copied()))).collect()
             })
             .collect();
-        let dw: Vec<Approx> = v.iter().enumerate().map(|(i, v)| inner(v, of_expert(config, h, i))).collect();
-        let softmax = w;
-        let w: &Vec<Approx> = &w.iter().map(|&w| counted(config, w)).collect();
-        let mean = inner(w, &dw);
-        let dl: Vec<Approx> = match config.gate() {
-            Gate::One => vec![Approx::exact(0.0)],
-            Gate::Router(Router::External, _) => dw.clone(),
-            // The softmax of an expert that was not chosen has a gradient too, through the denominator.
-            Gate::Router(..) => (0..experts)
-                .map(|i| {
-                    let dw = match unchosen(config, softmax[i]) {
-                        (false, false) => dw[i],
-                        (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },
-                        (true, false) => Approx::exact(0.0),
-                        (true, true) => Approx { value: 0.0, bound: dw[i].bound + dw[i].value.abs() },
-                    };
-                    Approx { value: softmax[i].value.abs(), ..softmax[i] } * (dw - mean)
-                })
-                .collect(),
+        let mut dw: Vec<Approx> =
+            v.iter().enumerate().map(|(i, v)| inner(v, of_expert(config, h, i))).collect();
+        let w: &Vec<Approx> = &saved[..experts].iter().map(|&w| counted(config, w)).collect();
+        let add = |gradients: &mut [Approx], added: &[Approx]| {
+            let added = row(added, token, experts);
+            gradients.iter_mut().zip(added).for_each(|(gradient, &added)| *gradient = *gradient + added);
         };
+        if let Some((GateGradient::Weights(_), added)) = extras.gate_gradient {
+            add(&mut dw, added);
+        }
+        let mean = inner(w, &dw);
+        let mut dl: Vec<Approx> = match config.gate() {
+            Gate::One => vec![Approx::exact(0.0)],
+            Gate::Given => dw.clone(),
+            Gate::Router(_, weighting) => {
+                let slope = |i: usize| match weighting {
+                    Weighting::Softmax => w[i] * (dw[i] - mean),
+                    // The softmax of an expert that was not chosen has a gradient too, through the denominator.
+                    Weighting::TopK { .. } => {
+                        let dw = match unchosen(config, saved[i]) {
+                            (false, false) => dw[i],
+                            (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },
+                            (true, false) => Approx::exact(0.0),
+                            (true, true) => Approx { value: 0.0, bound: dw[i].bound + dw[i].value.abs() },
+                        };
+                        Approx { value: saved[i].value.abs(), ..saved[i] } * (dw - mean)
+                    }
+                    Weighting::Sigmoid => w[i] * (Approx::exact(1.0) - w[i]) * dw[i],
+                    Weighting::NormalisedSigmoid => {
+                        w[i] * (Approx::exact(1.0) - saved[experts] * w[i]) * (dw[i] - mean)
+                    }
+                };
+                (0..experts).map(|i| scaled(config, slope(i))).collect()
+            }
+        };
+        if let Some((GateGradient::Logits(_), added)) = extras.gate_gradient {
+            add(&mut dl, added);
+        }
         let dh: Vec<Approx> = (0..a_rows)
             .map(|row| {
                 // Row j of an A that all experts share, or of one expert's.
@@ -73,8 +93,10 @@ pub fn backward_input(
                 };
                 let through_experts = users.map(|i| (w[i], v[i][j]));
                 match config.gate() {
-                    Gate::One | Gate::Router(Router::Input | Router::External, _) => dot(through_experts),
-                    Gate::Router(Router::Latent, _) => dot(
+                    Gate::One | Gate::Given | Gate::Router(Logits::Input { .. } | Logits::Given, _) => {
+                        dot(through_experts)
+                    }
+                    Gate::Router(Logits::Latent { .. }, _) => dot(
                         through_experts.chain(dl.iter().copied().zip(column(&parameters.router, j, rank)))
                     ),
                 }
@@ -84,14 +106,15 @@ pub fn backward_input(
             let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
             let base = base.map(|base| base[token * d_in + c]);
             output.dx.push(match config.gate() {
-                Gate::Router(Router::Input, _) => {
+                Gate::Router(Logits::Input { .. }, _) => {
                     let through_router = dl.iter().copied().zip(column(&parameters.router, c, d_in));
                     dot_onto(base, through_a.chain(through_router))
                 }
-                Gate::One | Gate::Router(Router::Latent | Router::External, _) => dot_onto(base, through_a),
+                Gate::One | Gate::Given | Gate::Router(..) => dot_onto(base, through_a),
             });
         }
         output.dh.extend(dh);
+        dl.resize(gate_len(config), Approx::exact(0.0));
         output.dl.extend(dl);
     }
     output

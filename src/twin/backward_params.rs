@@ -1,8 +1,8 @@
 //! Twin of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
 use super::forward::{counted, of_expert};
-use super::{Approx, column, dot};
-use crate::layer::{Adapter, Config, Gate, Router};
+use super::{Approx, column, dot, gate_len};
+use crate::layer::{Adapter, Config, Gate, Logits};
 
 /// The inputs of backward with respect to the parameters. All have one row per token.
 #[derive(Debug, Clone, Copy)]
@@ -13,11 +13,11 @@ pub struct Activations<'a> {
     pub g: &'a [Approx],
     /// `h = A x`: tokens x the rows of A.
     pub h: &'a [Approx],
-    /// The experts' weights: tokens x experts.
+    /// The experts' weights, and what else forward saved of them: tokens x experts, or one more.
     pub w: &'a [Approx],
     /// `dL/dh`: tokens x the rows of A.
     pub dh: &'a [Approx],
-    /// `dL/dl`: tokens x experts.
+    /// `dL/dl`, of the same shape.
     pub dl: &'a [Approx],
 }
 
@@ -32,23 +32,31 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
+    // Without what a row of the gate has beside experts.
+    let gate_len = gate_len(config);
+    let dl: Vec<Approx> = dl.chunks_exact(gate_len).flat_map(|dl| &dl[..experts]).copied().collect();
     let router = match config.gate() {
-        Gate::One | Gate::Router(Router::External, _) => Vec::new(),
-        Gate::Router(Router::Input, _) => outer(dl, experts, x, d_in),
-        Gate::Router(Router::Latent, _) => outer(dl, experts, h, rank),
+        Gate::One | Gate::Given | Gate::Router(Logits::Given, _) => Vec::new(),
+        Gate::Router(Logits::Input { .. }, _) => outer(&dl, experts, x, d_in),
+        Gate::Router(Logits::Latent { .. }, _) => outer(&dl, experts, h, rank),
+    };
+    let router_bias = if config.gate().has_bias() {
+        outer(&dl, experts, &vec![Approx::exact(1.0); dl.len() / experts], 1)
+    } else {
+        Vec::new()
     };
     let b = (0..experts)
         .map(|i| {
             let weighted = |(token, h)| {
                 of_expert(config, h, i)
                     .iter()
-                    .map(move |&h| scaling * counted(config, w[token * experts + i]) * h)
+                    .map(move |&h| scaling * counted(config, w[token * gate_len + i]) * h)
             };
             let z: Vec<Approx> = h.chunks_exact(a_rows).enumerate().flat_map(weighted).collect();
             outer(g, d_out, &z, rank)
         })
         .collect();
-    Adapter { a: outer(dh, a_rows, x, d_in), router, b }
+    Adapter { a: outer(dh, a_rows, x, d_in), router, router_bias, b }
 }
 
 /// `Z^T X` summed over tokens: rows x columns.

@@ -1,7 +1,7 @@
 //! Twin of `shaders/kernel/forward.wgsl`.
 
-use super::{Approx, dot, dot_onto, inner, row};
-use crate::layer::{Adapter, Config, Gate, Router, Sharing, Weighting};
+use super::{Approx, Extras, dot, dot_onto, inner, row};
+use crate::layer::{Adapter, Config, Gate, Logits, Sharing, Weighting};
 
 /// The results of forward.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,14 +10,17 @@ pub struct Output {
     pub y: Vec<Approx>,
     /// `h = A x`: tokens x the rows of A.
     pub h: Vec<Approx>,
-    /// The experts' weights as they are saved: tokens x experts. With top-k that is not renormalised, those that were not
-    /// chosen have a minus, and count as zero.
+    /// The experts' weights as they are saved: tokens x experts. With top-k that is not renormalised, those that were
+    /// not chosen have a minus, and count as zero. Normalised sigmoids have their sum as one number more.
     pub w: Vec<Approx>,
+    /// The logits, before the temperature: tokens x experts; none where there is no router and none are given.
+    pub logits: Vec<Approx>,
 }
 
-/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`. A single expert has weight 1.
+/// `y = s * sum_i softmax(l)_i B_i A x`, with `l = W_g x` or `W_g A x`, or with other weights. A single expert has
+/// weight 1.
 ///
-/// `x` is tokens x `d_in`. Given weights are `gates`, tokens x experts. If y is accumulated, `base` is its old contents: tokens x `d_out`.
+/// `x` is tokens x `d_in`. If y is accumulated, `base` is its old contents: tokens x `d_out`.
 ///
 /// # Panics
 /// If the arrays do not have the configuration's shapes.
@@ -26,26 +29,34 @@ pub fn forward(
     config: &Config,
     parameters: &Adapter<Approx>,
     x: &[Approx],
-    gates: Option<&[Approx]>,
+    extras: &Extras<'_>,
     base: Option<&[Approx]>,
 ) -> Output {
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let scaling = Approx::rounded(f64::from(config.scaling));
-    let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new() };
+    let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new(), logits: Vec::new() };
     for (token, x) in x.chunks_exact(d_in).enumerate() {
         let h: Vec<Approx> =
             (0..config.a_rows() as usize).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
-        let logit_or_weight = |i| match config.router {
-            Router::Input => inner(row(&parameters.router, i, d_in), x),
-            Router::Latent => inner(row(&parameters.router, i, rank), &h),
-            Router::External => gates.expect("given weights")[token * experts + i],
-        };
+        let given = || row(extras.gates.expect("weights or logits are given"), token, experts).to_vec();
+        let biased = |i: usize, logit| parameters.router_bias.get(i).map_or(logit, |&bias| logit + bias);
         let w = match config.gate() {
             Gate::One => vec![Approx::exact(1.0)],
-            Gate::Router(Router::External, _) => (0..experts).map(logit_or_weight).collect(),
-            Gate::Router(_, weighting) => {
-                choose(weighting, &softmax(&(0..experts).map(logit_or_weight).collect::<Vec<_>>()))
+            Gate::Given => given(),
+            Gate::Router(logits, weighting) => {
+                let logits = match logits {
+                    Logits::Given => given(),
+                    Logits::Input { .. } => {
+                        (0..experts).map(|i| biased(i, inner(row(&parameters.router, i, d_in), x))).collect()
+                    }
+                    Logits::Latent { .. } => {
+                        (0..experts).map(|i| biased(i, inner(row(&parameters.router, i, rank), &h))).collect()
+                    }
+                };
+                let w = weigh(config, weighting, &logits);
+                output.logits.extend(logits);
+                w
             }
         };
         for o in 0..d_out {
@@ -63,6 +74,37 @@ pub fn forward(
         output.w.extend(w);
     }
     output
+}
+
+/// The weights, as they are saved.
+fn weigh(config: &Config, weighting: Weighting, logits: &[Approx]) -> Vec<Approx> {
+    let one = Approx::exact(1.0);
+    match weighting {
+        Weighting::Softmax | Weighting::TopK { .. } => choose(weighting, &softmax(config, logits)),
+        Weighting::Sigmoid => logits.iter().map(|&logit| sigmoid(scaled(config, logit))).collect(),
+        Weighting::NormalisedSigmoid => {
+            let sigmoids: Vec<_> = logits.iter().map(|&logit| sigmoid(scaled(config, logit))).collect();
+            let least = Approx::rounded(1e-20);
+            let total = dot_onto(Some(least), sigmoids.iter().map(|&sigmoid| (sigmoid, one)));
+            sigmoids.iter().map(|&sigmoid| sigmoid.divide(total)).chain([total]).collect()
+        }
+    }
+}
+
+/// A number over the temperature, as f32 multiplies with the reciprocal.
+pub(super) fn scaled(config: &Config, number: Approx) -> Approx {
+    if config.temperature == 1.0 {
+        return number;
+    }
+    let scale = 1.0 / f64::from(config.temperature);
+    Approx { value: scale, bound: 5.0 * super::U * scale } * number
+}
+
+/// `1 / (1 + exp(-l))`, without an exponential that overflows.
+fn sigmoid(logit: Approx) -> Approx {
+    let one = Approx::exact(1.0);
+    let exponential = Approx { value: -logit.value.abs(), ..logit }.exp();
+    if logit.value >= 0.0 { one.divide(one + exponential) } else { exponential.divide(one + exponential) }
 }
 
 /// The weights of the chosen experts, as they are saved. Where rounding errors may change the choice, the bound covers
@@ -121,11 +163,11 @@ pub(super) fn of_expert<'a>(config: &Config, h: &'a [Approx], expert: usize) -> 
     }
 }
 
-/// `exp(l_i - max l) / sum_j exp(l_j - max l)`.
-fn softmax(logits: &[Approx]) -> Vec<Approx> {
+/// `exp(l_i - max l) / sum_j exp(l_j - max l)`, with logits over the temperature.
+fn softmax(config: &Config, logits: &[Approx]) -> Vec<Approx> {
     let largest = logits.iter().map(|l| l.value).fold(f64::NEG_INFINITY, f64::max);
     let shifted: Vec<Approx> = logits.iter().map(|&l| l - Approx::exact(largest)).collect();
-    let exponentials: Vec<Approx> = shifted.iter().map(|l| l.exp()).collect();
+    let exponentials: Vec<Approx> = shifted.iter().map(|&l| scaled(config, l).exp()).collect();
     let total = dot(exponentials.iter().map(|&e| (e, Approx::exact(1.0))));
     exponentials.into_iter().map(|e| e.divide(total)).collect()
 }

@@ -27,7 +27,7 @@ pub use linear::{linear, linear_backward};
 use std::ops::{Add, Mul, Sub};
 
 use crate::element::Element;
-use crate::layer::Adapter;
+use crate::layer::{Adapter, Config, GateGradient};
 
 /// f32's unit roundoff.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -148,6 +148,7 @@ impl From<&Adapter> for Adapter<Approx> {
         Self {
             a: exact(&adapter.a),
             router: exact(&adapter.router),
+            router_bias: exact(&adapter.router_bias),
             b: adapter.b.iter().map(|b| exact(b)).collect(),
         }
     }
@@ -195,6 +196,20 @@ pub fn stored(element: Element, results: Vec<Approx>) -> Vec<Approx> {
         Approx { value, bound: bound + rounding }
     };
     results.into_iter().map(store).collect()
+}
+
+/// What a batch brings besides its activations, for options that need it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras<'a> {
+    /// Given weights or logits, a row for each token: tokens x experts.
+    pub gates: Option<&'a [Approx]>,
+    /// A gradient that is added to the weights' or the logits', a row for each token: tokens x experts.
+    pub gate_gradient: Option<(GateGradient, &'a [Approx])>,
+}
+
+/// Numbers per token that the gate leaves: the weights, 1 for one expert, and what else is saved of them.
+fn gate_len(config: &Config) -> usize {
+    (config.state_len() - config.a_rows()).max(1) as usize
 }
 
 /// Row `index` of a row-major matrix.

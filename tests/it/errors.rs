@@ -180,7 +180,8 @@ fn options_that_exclude_each_other() {
     let one = Config { experts: 1, ..config };
     let layout = one.layout().expect("nothing excludes anything");
     assert_eq!(Ok(layout), Config { a: Sharing::Shared, ..one }.layout());
-    let config = Config { weighting: top(2), router: Router::External, ..CONFIG };
+    let given = Router::GivenWeights;
+    let config = Config { weighting: top(2), router: given, ..CONFIG };
     let error = refused(&Forward { config, ..buffers.forward() }, &["top-k", "given weights"]);
     assert!(matches!(error, Error::Exclusive { .. }), "{error:?}");
     for k in [0, CONFIG.experts + 1] {

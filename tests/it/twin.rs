@@ -1,8 +1,8 @@
 //! Checks of the twin's gradients against central differences of its own forward. A random cotangent
 //! contracts them, because a constant one would miss everything that softmax cancels. No device is needed.
 
-use hydralora::twin::{self, Approx};
-use hydralora::{Adapter, Config, Router};
+use hydralora::twin::{self, Approx, Extras};
+use hydralora::{Adapter, Config, GateGradient, GateRows, Router, Sharing, Weighting};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -22,10 +22,35 @@ fn values(approximations: &[Approx]) -> impl Iterator<Item = f64> + '_ {
     approximations.iter().map(|a| a.value)
 }
 
-/// The inner product of y with the cotangent.
-fn loss(config: &Config, parameters: &Adapter<Approx>, x: &[Approx], g: &[Approx]) -> f64 {
-    let output = twin::forward(config, parameters, x, None, None);
-    values(&output.y).zip(values(g)).map(|(y, g)| y * g).sum()
+/// Everything that the loss depends on.
+#[derive(Clone)]
+struct State {
+    x: Vec<Approx>,
+    parameters: Adapter<Approx>,
+    gates: Vec<Approx>,
+}
+
+impl State {
+    fn forward(&self, config: &Config) -> twin::Output {
+        let extras = Extras { gates: Some(&self.gates), ..Extras::default() };
+        twin::forward(config, &self.parameters, &self.x, &extras, None)
+    }
+
+    /// The inner product of y with its cotangent, and of the weights or logits with theirs.
+    fn loss(&self, config: &Config, g: &[Approx], of_gate: Option<(GateGradient, &[Approx])>) -> f64 {
+        let output = self.forward(config);
+        let dot = |a: &[Approx], b: &[Approx]| -> f64 { values(a).zip(values(b)).map(|(a, b)| a * b).sum() };
+        let of_gate = of_gate.map_or(0.0, |(of, gradient)| match of {
+            GateGradient::Weights(_) => {
+                // Rows of the weights may be one longer.
+                let experts = config.experts as usize;
+                let rows = output.w.chunks(output.w.len() / TOKENS).flat_map(|row| &row[..experts]);
+                dot(&rows.copied().collect::<Vec<_>>(), gradient)
+            }
+            GateGradient::Logits(_) => dot(&output.logits, gradient),
+        });
+        dot(&output.y, g) + of_gate
+    }
 }
 
 /// Checks `gradient` against differences of `loss`, for each element of the array that `pick` finds.
@@ -56,42 +81,71 @@ fn check<S: Clone>(
     assert!(largest > 1e-3, "{name}: every gradient is about zero, so the check says nothing");
 }
 
-fn check_config(config: &Config, seed: u64) {
-    let [d_in, d_out, rank, experts] =
-        [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
+fn check_config(config: &Config, seed: u64, of_gate: Option<GateGradient>) {
+    let [d_in, d_out, experts] = [config.d_in, config.d_out, config.experts].map(|n| n as usize);
     let rng = &mut StdRng::seed_from_u64(seed);
-    let router_columns = if config.router == Router::Input { d_in } else { rank };
-    let parameters = Adapter {
-        a: random(rng, rank * d_in),
-        router: random(rng, experts * router_columns),
-        b: (0..experts).map(|_| random(rng, d_out * rank)).collect(),
-    };
-    let (x, g) = (random(rng, TOKENS * d_in), random(rng, TOKENS * d_out));
-    let twin::Output { h, w, .. } = twin::forward(config, &parameters, &x, None, None);
-    let input = twin::backward_input(config, &parameters, &h, &w, &g, None);
-    let activations = twin::Activations { x: &x, g: &g, h: &h, w: &w, dh: &input.dh, dl: &input.dl };
+    let layout = config.layout().expect("a valid configuration");
+    let parameters = layout.unpack(&random(rng, layout.len())).expect("as many elements as it has");
+    let [x, g, gates, added] = [d_in, d_out, experts, experts].map(|width| random(rng, TOKENS * width));
+    let state = State { x, parameters, gates };
+    let gate_gradient = of_gate.map(|of| (of, added.as_slice()));
+    let twin::Output { h, w, .. } = state.forward(config);
+    let extras = Extras { gate_gradient, ..Extras::default() };
+    let input = twin::backward_input(config, &state.parameters, &h, &w, &g, &extras, None);
+    let activations = twin::Activations { x: &state.x, g: &g, h: &h, w: &w, dh: &input.dh, dl: &input.dl };
     let gradients = twin::backward_params(config, &activations);
 
-    check("dx", &x, &input.dx, |x| x, |x| loss(config, &parameters, x, &g));
-    let of_parameters = |parameters: &Adapter<Approx>| loss(config, parameters, &x, &g);
-    check("dA", &parameters, &gradients.a, |p| &mut p.a, of_parameters);
-    if experts > 1 {
-        check("dW_g", &parameters, &gradients.router, |p| &mut p.router, of_parameters);
+    let loss = |state: &State| state.loss(config, &g, gate_gradient);
+    check("dx", &state, &input.dx, |state| &mut state.x, loss);
+    check("dA", &state, &gradients.a, |state| &mut state.parameters.a, loss);
+    let has_router = !state.parameters.router.is_empty();
+    if has_router {
+        check("dW_g", &state, &gradients.router, |state| &mut state.parameters.router, loss);
+    } else if let Router::GivenWeights | Router::GivenLogits = config.router {
+        check("the gates' gradient", &state, &input.dl, |state| &mut state.gates, loss);
+    }
+    if config.router_bias {
+        check("the bias's", &state, &gradients.router_bias, |state| &mut state.parameters.router_bias, loss);
     }
     for (i, db) in gradients.b.iter().enumerate() {
-        check(&format!("dB_{i}"), &parameters, db, |p| &mut p.b[i], of_parameters);
+        check(&format!("dB_{i}"), &state, db, |state| &mut state.parameters.b[i], loss);
     }
 }
 
 #[test]
 fn gradients_match_differences() {
+    let shapes = [[7, 6, 3, 4], [4, 9, 2, 2], [5, 5, 1, 1]];
+    let layer = |[d_in, d_out, rank, experts]: [u32; 4]| Config {
+        d_in,
+        d_out,
+        rank,
+        experts,
+        scaling: 1.7,
+        ..Config::DEFAULT
+    };
     for router in [Router::Input, Router::Latent] {
-        for (seed, [d_in, d_out, rank, experts]) in (0..).zip([[7, 6, 3, 4], [4, 9, 2, 2], [5, 5, 1, 1]]) {
-            check_config(
-                &Config { d_in, d_out, rank, experts, scaling: 1.7, router, ..Default::default() },
-                seed,
-            );
+        for (seed, shape) in (0..).zip(shapes) {
+            check_config(&Config { router, ..layer(shape) }, seed, None);
         }
+    }
+    let config = layer(shapes[0]);
+    let [sigmoid, normalised] = [Weighting::Sigmoid, Weighting::NormalisedSigmoid];
+    let (latent, a) = (Router::Latent, Sharing::Separate);
+    let of_gate = [GateGradient::Weights(GateRows::Token), GateGradient::Logits(GateRows::Token)].map(Some);
+    for (config, of_gate) in [
+        (Config { a, ..config }, None),
+        (Config { router_bias: true, temperature: 0.6, ..config }, None),
+        (Config { router: latent, router_bias: true, weighting: sigmoid, ..config }, of_gate[1]),
+        (Config { weighting: Weighting::TopK { k: 2, renormalise: true }, ..config }, of_gate[0]),
+        (Config { weighting: Weighting::TopK { k: 3, renormalise: false }, ..config }, of_gate[1]),
+        (Config { weighting: sigmoid, temperature: 1.5, ..config }, of_gate[0]),
+        (Config { weighting: normalised, temperature: 1.5, ..config }, of_gate[0]),
+        (Config { weighting: normalised, router: latent, ..config }, of_gate[1]),
+        (Config { weighting: sigmoid, experts: 1, ..config }, None),
+        (Config { router: Router::GivenWeights, ..config }, of_gate[0]),
+        (Config { router: Router::GivenLogits, temperature: 2.0, ..config }, of_gate[1]),
+    ] {
+        check_config(&config, 5, of_gate);
     }
 }
 

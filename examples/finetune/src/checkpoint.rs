@@ -17,7 +17,7 @@ pub fn save(path: &Path, config: &Config, adapters: &[Adapter; 2]) -> Result<()>
     let router_columns = match config.router {
         Router::Input => d_in,
         Router::Latent => rank,
-        Router::External => 0,
+        Router::GivenWeights | Router::GivenLogits => 0,
     };
     let mut tensors = Vec::new();
     for (layer, adapter) in ADAPTED.iter().zip(adapters) {
@@ -90,6 +90,7 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
         Ok(Adapter {
             a: values(layer, "lora_A")?,
             router: values(layer, "lora_route")?,
+            router_bias: Vec::new(),
             b: (0..config.experts)
                 .map(|i| values(layer, &format!("lora_B{i}")))
                 .collect::<Result<Vec<_>>>()?,
@@ -102,7 +103,8 @@ fn router_name(router: Router) -> &'static str {
     match router {
         Router::Input => "input",
         Router::Latent => "latent",
-        Router::External => "external",
+        Router::GivenWeights => "given weights",
+        Router::GivenLogits => "given logits",
     }
 }
 

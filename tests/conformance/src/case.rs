@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
-    FusedChoice, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing,
-    Weighting, WriteMode,
+    FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions, LinearWay,
+    OuterChoice, Router, Sharing, Weighting, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -52,6 +52,10 @@ pub struct Shape {
     pub a: Sharing,
     /// How logits become weights.
     pub weighting: Weighting,
+    /// Whether the router has a bias.
+    pub router_bias: bool,
+    /// Of the temperature, percent.
+    pub temperature: u32,
 }
 
 /// What the planner is told of the device, or to choose.
@@ -109,6 +113,10 @@ pub struct Case {
     pub room: u32,
     /// Elements between one row and the next of x, y, g and dx: a multiple of four more than whole groups take.
     pub gap: u32,
+    /// Which tokens share a row of given weights or logits.
+    pub gates: GateRows,
+    /// A gradient that is added to that of the gate.
+    pub gate_gradient: Option<GateGradient>,
     /// Whether it needs more than WebGPU's default limits, so that a device may refuse it.
     pub beyond_defaults: bool,
     /// Seed of the numbers, where it does not come from the name.
@@ -120,7 +128,23 @@ const ADAMW_STEPS: u32 = 50;
 
 impl Shape {
     pub const fn new(tokens: u32, [d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]) -> Self {
-        Self { tokens, d_in, d_out, rank, experts, a: Sharing::Shared, weighting: Weighting::Softmax }
+        let (a, weighting) = (Sharing::Shared, Weighting::Softmax);
+        Self { tokens, d_in, d_out, rank, experts, a, weighting, router_bias: false, temperature: 100 }
+    }
+
+    /// The same with other weights.
+    pub const fn weighted(self, weighting: Weighting) -> Self {
+        Self { weighting, ..self }
+    }
+
+    /// The same with a bias of the router.
+    pub const fn biased(self) -> Self {
+        Self { router_bias: true, ..self }
+    }
+
+    /// The same with a temperature, in percent.
+    pub const fn at(self, temperature: u32) -> Self {
+        Self { temperature, ..self }
     }
 
     /// The same with an A for each expert.
@@ -135,8 +159,10 @@ impl Shape {
 
     /// The layer's configuration; the scaling is no power of two.
     pub fn config(&self, router: Router) -> Config {
-        let Self { d_in, d_out, rank, experts, a, weighting, .. } = *self;
-        Config { d_in, d_out, rank, experts, scaling: 1.7, router, a, weighting, ..Default::default() }
+        let Self { d_in, d_out, rank, experts, a, weighting, router_bias, temperature, .. } = *self;
+        let temperature = temperature as f32 / 100.0;
+        let config = Config { d_in, d_out, rank, experts, scaling: 1.7, ..Config::DEFAULT };
+        Config { router, a, weighting, router_bias, temperature, ..config }
     }
 }
 
@@ -179,6 +205,8 @@ impl Case {
             planning: Planning::Device,
             room: 0,
             gap: 0,
+            gates: GateRows::Token,
+            gate_gradient: None,
             beyond_defaults: false,
             seed: None,
         }
@@ -332,8 +360,14 @@ impl Case {
                 tensor.gap =
                     self.stride(tensor.width as u32).map_or(0, |stride| stride as usize - tensor.width);
             }
+            let rows = match tensor.name.as_str() {
+                "gates" => self.gates,
+                "gate_gradient" => self.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
+                _ => GateRows::Token,
+            };
             if !["parameters", "gradients", "weight", "bias"].contains(&tensor.name.as_str()) {
-                tensor.spare = room as usize * (tensor.width + tensor.gap);
+                let rows = rows.count(tokens + room) - rows.count(tokens);
+                tensor.spare = rows as usize * (tensor.width + tensor.gap);
             }
         }
         let op =
@@ -362,14 +396,25 @@ impl Case {
         let forward = |save| {
             let (x_stride, y_stride) = (self.stride(d_in), self.stride(d_out));
             let (x, parameters, y) = (sources, stored, targets);
-            let options =
-                ForwardOptions { write, save, x, x_stride, parameters, y, y_stride, ..Default::default() };
-            hydralora::Operation::Forward(options)
+            let gates = self.gates;
+            hydralora::Operation::Forward(ForwardOptions {
+                write,
+                save,
+                x,
+                x_stride,
+                parameters,
+                y,
+                y_stride,
+                gates,
+                ..Default::default()
+            })
         };
         let backward_input = |dx: bool| {
             let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
             let dx = dx.then_some((targets, write));
-            let options = BackwardInputOptions { g: sources, g_stride, dx, dx_stride, ..Default::default() };
+            let (g, gate_gradient) = (sources, self.gate_gradient);
+            let options =
+                BackwardInputOptions { g, g_stride, dx, dx_stride, gate_gradient, ..Default::default() };
             hydralora::Operation::BackwardInput(options)
         };
         let backward_params = hydralora::Operation::BackwardParams(BackwardParamsOptions {
@@ -395,11 +440,20 @@ impl Case {
                 vec![forward(true), backward_input(true), backward_params],
             ),
         };
-        if router == Router::External && tensors.iter().any(|tensor| tensor.name == "y") {
-            let mut gates = noise(rng, tokens * config.experts);
+        let has = |tensors: &[Tensor], name| tensors.iter().any(|tensor| tensor.name == name);
+        if let Router::GivenWeights | Router::GivenLogits = router
+            && has(&tensors, "y")
+        {
+            let mut gates = noise(rng, self.gates.count(tokens) * config.experts);
             // Some weights are zero, and many negative.
             gates.iter_mut().step_by(3).for_each(|gate| *gate = 0.0);
             tensors.push(Tensor::input("gates", config.experts, gates));
+        }
+        if let Some(added) = self.gate_gradient
+            && has(&tensors, "dstate")
+        {
+            let gradient = noise(rng, added.rows().count(tokens) * config.experts);
+            tensors.push(Tensor::input("gate_gradient", config.experts, gradient));
         }
         self.on_tokens(tensors, config, operations)
     }
@@ -409,7 +463,7 @@ impl Case {
 /// `forward/input-router/f32/T33_k101_d67_r7_N3`.
 impl Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { tokens, d_in, d_out, rank, experts, a, weighting } = self.shape;
+        let Shape { tokens, d_in, d_out, rank, experts, a, weighting, router_bias, temperature } = self.shape;
         let name = match self.operation {
             Operation::Inference(_) => "forward/inference",
             Operation::BackwardState(_) => "backward_input/no-dx",
@@ -426,7 +480,8 @@ impl Display for Case {
         match self.operation.router() {
             Some(Router::Input) => f.write_str("/input-router")?,
             Some(Router::Latent) => f.write_str("/latent-router")?,
-            Some(Router::External) => f.write_str("/given-weights")?,
+            Some(Router::GivenWeights) => f.write_str("/given-weights")?,
+            Some(Router::GivenLogits) => f.write_str("/given-logits")?,
             None => {}
         }
         let Elements { sources, parameters, targets } = self.elements;
@@ -438,8 +493,29 @@ impl Display for Case {
         if a == Sharing::Separate {
             f.write_str("/separate-a")?;
         }
-        if let Weighting::TopK { k, renormalise } = weighting {
-            write!(f, "/top-{k}{}", if renormalise { "-renormalised" } else { "" })?;
+        match weighting {
+            Weighting::Softmax => {}
+            Weighting::TopK { k, renormalise } => {
+                write!(f, "/top-{k}{}", if renormalise { "-renormalised" } else { "" })?;
+            }
+            Weighting::Sigmoid => f.write_str("/sigmoid")?,
+            Weighting::NormalisedSigmoid => f.write_str("/normalised-sigmoid")?,
+        }
+        if router_bias {
+            f.write_str("/router-bias")?;
+        }
+        if temperature != 100 {
+            write!(f, "/temperature{temperature}")?;
+        }
+        match self.gates {
+            GateRows::Token => {}
+            GateRows::Sequence(tokens) => write!(f, "/gates-for-{tokens}")?,
+            GateRows::Batch => f.write_str("/gates-for-all")?,
+        }
+        match self.gate_gradient {
+            None => {}
+            Some(GateGradient::Weights(rows)) => write!(f, "/added-to-weights-{rows:?}")?,
+            Some(GateGradient::Logits(rows)) => write!(f, "/added-to-logits-{rows:?}")?,
         }
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;

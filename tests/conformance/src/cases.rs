@@ -1,8 +1,8 @@
 //! The suite's cases.
 
 use hydralora::{
-    DeviceProfile, Element, FusedChoice, LinearChoice, LinearDirection, LinearWay, OuterChoice, Planner,
-    Router,
+    DeviceProfile, Element, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearWay,
+    OuterChoice, Planner, Router, Weighting,
 };
 use proptest::prelude::*;
 
@@ -52,6 +52,7 @@ pub fn all() -> Vec<Case> {
     separate_a(&mut cases);
     given_weights(&mut cases);
     top_k(&mut cases);
+    other_gates(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -508,17 +509,19 @@ fn given_weights(cases: &mut Vec<Case>) {
     let [shared, odd, one] =
         [Shape::new(33, [64, 48], [4, 3]), Shape::new(13, [37, 29], [3, 5]), Shape::new(9, [20, 24], [5, 1])];
     for shape in [shared, odd.separate(), one, Shape::new(70, [256, 320], [2, 40])] {
-        cases.extend(adapter(Router::External).map(|operation| Case::new(operation, shape)));
-        cases.push(Case::new(Operation::Step(Router::External), shape).accumulating());
+        cases.extend(adapter(Router::GivenWeights).map(|operation| Case::new(operation, shape)));
+        cases.push(Case::new(Operation::Step(Router::GivenWeights), shape).accumulating());
         for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
-            cases.push(Case::new(Operation::Step(Router::External), shape).planned_for(planning));
+            cases.push(Case::new(Operation::Step(Router::GivenWeights), shape).planned_for(planning));
         }
     }
-    let step = Case::new(Operation::Step(Router::External), shared);
+    let step = Case::new(Operation::Step(Router::GivenWeights), shared);
     cases.extend([step.clone().in_half(Element::F16), step.clone().in_half(Element::Bf16)]);
     cases.push(Case { placement: Placement::Pool, ..step.clone() });
     cases.push(Case { room: 300, ..step });
-    for operation in [Operation::Forward(Router::External), Operation::BackwardInput(Router::External)] {
+    for operation in
+        [Operation::Forward(Router::GivenWeights), Operation::BackwardInput(Router::GivenWeights)]
+    {
         cases.push(Case::new(operation, shared).with_inputs(Inputs::Nan));
     }
 }
@@ -554,6 +557,61 @@ fn top_k(cases: &mut Vec<Case>) {
         for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
             cases.push(Case::new(operation, few.top(2, renormalise)).with_inputs(Inputs::Nan));
         }
+    }
+}
+
+/// Sigmoids, biases, temperatures, given logits, rows of gates for several tokens, and gradients that the caller adds:
+/// each in every operation, then with each other and with what else a case can have.
+fn other_gates(cases: &mut Vec<Case>) {
+    let [few, odd, one] =
+        [Shape::new(33, [64, 48], [4, 5]), Shape::new(13, [37, 29], [3, 4]), Shape::new(9, [20, 24], [5, 1])];
+    let [sigmoid, normalised] = [Weighting::Sigmoid, Weighting::NormalisedSigmoid];
+    for (shape, router) in [
+        (few.weighted(sigmoid), Router::Input),
+        (few.weighted(normalised), Router::Input),
+        (one.weighted(sigmoid), Router::Latent),
+        (few.biased(), Router::Input),
+        (odd.biased().at(37), Router::Latent),
+        (odd, Router::GivenLogits),
+    ] {
+        cases.extend(adapter(router).map(|operation| Case::new(operation, shape)));
+    }
+    for (shape, router) in [
+        (odd.separate().weighted(normalised).biased(), Router::Input),
+        (odd.weighted(sigmoid).at(250), Router::Latent),
+        (few.top(2, false).biased().at(50), Router::Input),
+        (one.weighted(sigmoid).biased(), Router::Input),
+        (few.top(2, true), Router::GivenLogits),
+        (few.weighted(normalised).at(300), Router::GivenLogits),
+    ] {
+        let step = Case::new(Operation::Step(router), shape);
+        cases.extend([step.clone().accumulating(), step.clone().planned_for(Planning::Wide)]);
+        cases.push(Case { room: 150, ..step.planned_for(Planning::Software) });
+    }
+    for weighting in [sigmoid, normalised] {
+        let shape = few.weighted(weighting);
+        for inputs in [Inputs::Saturated, Inputs::Indifferent, Inputs::Huge] {
+            cases.push(Case::new(Operation::Step(Router::Input), shape).with_inputs(inputs));
+        }
+        for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
+            cases.push(Case::new(operation, shape).with_inputs(Inputs::Nan));
+        }
+    }
+    cases.push(Case::new(Operation::Step(Router::Latent), few.biased()).in_half(Element::F16));
+    let rows = [GateRows::Token, GateRows::Sequence(5), GateRows::Batch];
+    for gates in rows {
+        for router in [Router::GivenWeights, Router::GivenLogits] {
+            let step = Case::new(Operation::Step(router), few);
+            cases.extend([Case { gates, ..step.clone() }, Case { gates, room: 20, ..step }]);
+        }
+        for gate_gradient in [GateGradient::Weights(gates), GateGradient::Logits(gates)].map(Some) {
+            let step = Case::new(Operation::Step(Router::Input), few.at(80));
+            cases.extend([Case { gate_gradient, ..step.clone() }, Case { gate_gradient, room: 20, ..step }]);
+            let without_dx = Case::new(Operation::BackwardState(Router::Latent), odd.top(2, true));
+            cases.push(Case { gate_gradient, ..without_dx });
+        }
+        let gate_gradient = Some(GateGradient::Weights(gates));
+        cases.push(Case { gate_gradient, gates, ..Case::new(Operation::Step(Router::GivenWeights), odd) });
     }
 }
 

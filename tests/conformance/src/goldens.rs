@@ -190,7 +190,7 @@ impl Golden {
                 router: match text("router")?.as_str() {
                     "input" => Router::Input,
                     "latent" => Router::Latent,
-                    "external" => Router::External,
+                    "external" => Router::GivenWeights,
                     other => return Err(format!("unknown router {other}")),
                 },
                 a,
@@ -205,6 +205,7 @@ impl Golden {
                     .collect::<Result<Vec<_>, _>>()?
                     .concat(),
                 router: if external { Vec::new() } else { f32s("lora_route.weight")? },
+                router_bias: Vec::new(),
                 b: (0..experts).map(|i| f32s(&format!("lora_B{i}.weight"))).collect::<Result<_, _>>()?,
             },
             gates: external.then(|| f32s("gates")).transpose()?,
@@ -218,6 +219,7 @@ impl Golden {
             gradients: Adapter {
                 a: a_names.iter().map(|name| expected(name)).collect::<Result<Vec<_>, _>>()?.concat(),
                 router: if external { Vec::new() } else { expected("lora_route")? },
+                router_bias: Vec::new(),
                 b: (0..experts).map(|i| expected(&format!("lora_B{i}"))).collect::<Result<_, _>>()?,
             },
         })

@@ -103,18 +103,19 @@ impl Inputs {
         let router_columns = match config.router {
             Router::Input => d_in,
             Router::Latent => rank,
-            Router::External => 0,
+            Router::GivenWeights | Router::GivenLogits => 0,
         };
         let adapter = Adapter {
             a: noise(rng, config.a_rows() * d_in),
             router: noise(rng, experts * router_columns).iter().map(|weight| weight * router).collect(),
             b: (0..experts).map(|_| noise(rng, d_out * rank)).collect(),
+            router_bias: if config.router_bias { noise(rng, experts) } else { Vec::new() },
         };
         config.layout().and_then(|layout| layout.pack(&adapter)).expect("matching shapes")
     }
 
-    /// `[h, w]` as a forward could have saved them: w is positive and sums to 1. With one expert there is no
-    /// w.
+    /// `[h, w]` as a forward could have saved them: w is positive and, but for sigmoids, sums to 1. With one expert
+    /// there is no w.
     pub fn state(self, rng: &mut StdRng, tokens: u32, config: &Config) -> Vec<f32> {
         let experts = config.experts;
         let spread = match self {
@@ -129,6 +130,14 @@ impl Inputs {
                 continue;
             }
             let logits: Vec<f32> = noise(rng, experts).iter().map(|logit| logit * spread).collect();
+            if let Weighting::Sigmoid | Weighting::NormalisedSigmoid = config.weighting {
+                let sigmoids = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp()));
+                let normalised = config.weighting == Weighting::NormalisedSigmoid;
+                let total: f32 = if normalised { sigmoids.clone().sum::<f32>() + 1e-20 } else { 1.0 };
+                state.extend(sigmoids.map(|sigmoid| sigmoid / total));
+                state.extend(normalised.then_some(total));
+                continue;
+            }
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
             let total: f32 = exponentials.iter().sum();
@@ -158,8 +167,7 @@ impl Inputs {
 /// Noise in the packed layout with zero padding: gradients to accumulate into.
 pub fn packed_noise(rng: &mut StdRng, layout: &Layout) -> Vec<f32> {
     let mut packed = vec![0.0; layout.len()];
-    for block in [Some(layout.shrink()), Some(layout.expand()), layout.latent_router()].into_iter().flatten()
-    {
+    for block in [Some(layout.shrink()), Some(layout.expand()), layout.gate()].into_iter().flatten() {
         for row in 0..block.rows() {
             let range = block.row(row);
             let len = range.len() as u32;

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::twin::{self, Approx};
-use hydralora::{Adapter, Weighting};
+use hydralora::twin::{self, Approx, Extras};
+use hydralora::{Adapter, GateGradient, GateRows, Weighting};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -12,7 +12,7 @@ use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::inputs::{Inputs, noise, packed_noise};
 use crate::job::{Job, Memory, Placement, Results};
-use crate::op::unpack;
+use crate::op::{by_token, unpack};
 
 /// What a trial checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,20 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let packed_direction = values(&packed_noise(rng, &layout));
     let direction = unpack(&config, &packed_direction);
 
-    let gates = job.tensors.iter().find(|tensor| tensor.name == "gates").map(|gates| values(&gates.data));
+    let tokens = case.shape.tokens as usize;
+    // A row for each token, of given gates, of a direction in them, and of an added gradient.
+    let rows = |name: &str, rows: GateRows, numbers: &[f32]| -> Option<Vec<Approx>> {
+        let has_it = job.tensors.iter().any(|tensor| tensor.name == name);
+        has_it.then(|| by_token(&config, rows, tokens, &values(numbers)))
+    };
+    let given = |name: &str| {
+        let tensor = job.tensors.iter().find(|tensor| tensor.name == name);
+        tensor.map_or_else(Vec::new, |tensor| tensor.data.clone())
+    };
+    let gates = rows("gates", case.gates, &given("gates"));
+    let gates_direction = rows("gates", case.gates, &noise(rng, given("gates").len() as u32));
+    let added_rows = case.gate_gradient.map_or(GateRows::Token, GateGradient::rows);
+    let added = rows("gate_gradient", added_rows, &given("gate_gradient"));
     let forward = |distance: f64| -> twin::Output {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
@@ -154,9 +167,12 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
         let there = Adapter {
             a: moved(&parameters.a, &direction.a),
             router: moved(&parameters.router, &direction.router),
+            router_bias: moved(&parameters.router_bias, &direction.router_bias),
             b,
         };
-        twin::forward(&config, &there, &moved(&x, &x_direction), gates.as_deref(), None)
+        let gates = gates.as_ref().zip(gates_direction.as_ref()).map(|(gates, along)| moved(gates, along));
+        let extras = Extras { gates: gates.as_deref(), ..Extras::default() };
+        twin::forward(&config, &there, &moved(&x, &x_direction), &extras, None)
     };
     // A token whose experts change on the way has no slope. Its cotangent is zero.
     let mut g = g;
@@ -181,8 +197,16 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     }
     let results = run(device, case, &job, 1)?;
     let expected = job.expected();
-    let loss =
-        |distance: f64| -> f64 { forward(distance).y.iter().zip(&g).map(|(y, g)| y.value * g.value).sum() };
+    let dot = |a: &[Approx], b: &[Approx]| -> f64 { a.iter().zip(b).map(|(a, b)| a.value * b.value).sum() };
+    let loss = |distance: f64| -> f64 {
+        let output = forward(distance);
+        let of_gate = match (case.gate_gradient, &added) {
+            (Some(GateGradient::Weights(_)), Some(added)) => dot(&output.w, added),
+            (Some(GateGradient::Logits(_)), Some(added)) => dot(&output.logits, added),
+            _ => 0.0,
+        };
+        dot(&output.y, &g) + of_gate
+    };
     // Richardson extrapolation: the error of central differences falls with the square of the distance.
     let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);
     let (near, far) = (slope(DISTANCE / 2.0), slope(DISTANCE));
@@ -196,6 +220,17 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             along += f64::from(actual) * direction.value;
             bounds += expected.bound.powi(2);
             slopes += expected.value.powi(2) / 3.0;
+        }
+    }
+    if let Some(gates_direction) = &gates_direction {
+        let (a_rows, state, experts) =
+            (config.a_rows() as usize, config.state_len() as usize, config.experts as usize);
+        for (token, direction) in gates_direction.chunks(experts).enumerate() {
+            for (expert, direction) in direction.iter().enumerate() {
+                let at = token * state + a_rows + expert;
+                along += f64::from(results["dstate"][at]) * direction.value;
+                bounds += expected["dstate"][at].bound.powi(2);
+            }
         }
     }
     // The device does not know the direction. So the errors' contributions are independent, each within its

@@ -62,12 +62,6 @@ pub(super) const DEFECTS: &[Defect] = &[
         "total += select(vec4<f32>(0.0), own, chosen);",
         "total += own;",
     ),
-    defect(
-        "those with a minus not compared",
-        "gate/choose_top.wgsl",
-        "let weight = abs(state",
-        "let weight = (state",
-    ),
     defect("experts that were not chosen count", "gate/weights.wgsl", "if (SIGNS)", "if (false)"),
     defect(
         "dw reaches experts that were not chosen",
@@ -1234,13 +1228,13 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "latent router read from the expand block",
         "uniform/fused.wgsl",
-        "return dims.latent_block;",
+        "return dims.gate_block;",
         "return dims.expand_block;",
     ),
     defect(
         "copies of the gradients overlap",
         "kernel/backward_params.wgsl",
         "let copy = workgroup_id.y * dims.packed;",
-        "let copy = workgroup_id.y * dims.latent_block;",
+        "let copy = workgroup_id.y * dims.gate_block;",
     ),
 ];

@@ -12,8 +12,8 @@ pub use adamw::{AdamWStep, of_buffer};
 use hydralora::device::Gpu;
 use hydralora::twin::Approx;
 use hydralora::{
-    Adapter, Batch, Capacity, Config, Element, Error, Kernels, Operation, Planner, Plans, Recording, Tensor,
-    WriteMode, wgpu,
+    Adapter, Batch, Capacity, Config, Element, Error, GateRows, Kernels, Operation, Planner, Plans,
+    Recording, Tensor, WriteMode, wgpu,
 };
 
 use crate::job::Values;
@@ -138,8 +138,8 @@ fn interleave(config: &Config, first: &[Approx], second: &[Approx]) -> Vec<Appro
     if config.state_len() == config.a_rows() {
         return first.to_vec();
     }
-    let (rank, experts) = (config.a_rows() as usize, config.experts as usize);
-    first.chunks(rank).zip(second.chunks(experts)).flat_map(|(a, b)| [a, b].concat()).collect()
+    let (rank, state) = (config.a_rows() as usize, config.state_len() as usize);
+    first.chunks(rank).zip(second.chunks(state - rank)).flat_map(|(a, b)| [a, b].concat()).collect()
 }
 
 /// The two parts of rows `[first, second]`. With one expert, every element of the second part is `only`.
@@ -148,12 +148,23 @@ fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Ve
     if config.state_len() == config.a_rows() {
         return (state.to_vec(), vec![Approx::exact(only); state.len() / rank]);
     }
-    let rows = state.chunks(rank + config.experts as usize);
+    let rows = state.chunks(config.state_len() as usize);
     rows.fold(Default::default(), |(mut first, mut second): (Vec<_>, Vec<_>), row| {
         first.extend(&row[..rank]);
         second.extend(&row[rank..]);
         (first, second)
     })
+}
+
+/// A row for each of `tokens` tokens, from rows that several share.
+pub fn by_token(config: &Config, rows: GateRows, tokens: usize, values: &[Approx]) -> Vec<Approx> {
+    let experts = config.experts as usize;
+    let row = |token: usize| match rows {
+        GateRows::Token => token,
+        GateRows::Sequence(length) => token / length as usize,
+        GateRows::Batch => 0,
+    };
+    (0..tokens).flat_map(|token| values[row(token) * experts..][..experts].iter().copied()).collect()
 }
 
 /// Unpacks the matrices in one of the job's packed buffers.

@@ -32,12 +32,16 @@ const HALF: [Elements; 6] = [
 ];
 
 /// The gates besides the softmax of all experts, and an A for each.
-const GATES: [(Router, Sharing, Weighting); 5] = [
-    (Router::Input, Sharing::Separate, Weighting::Softmax),
-    (Router::Input, Sharing::Separate, Weighting::TopK { k: 2, renormalise: true }),
-    (Router::Latent, Sharing::Shared, Weighting::TopK { k: 2, renormalise: false }),
-    (Router::External, Sharing::Shared, Weighting::Softmax),
-    (Router::External, Sharing::Separate, Weighting::Softmax),
+const GATES: [Config; 9] = [
+    Config { a: Sharing::Separate, ..LAYER },
+    Config { a: Sharing::Separate, weighting: Weighting::TopK { k: 2, renormalise: true }, ..LAYER },
+    Config { router: Router::Latent, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
+    Config { router: Router::GivenWeights, ..LAYER },
+    Config { router: Router::GivenWeights, a: Sharing::Separate, ..LAYER },
+    Config { router: Router::GivenLogits, weighting: Weighting::Sigmoid, ..LAYER },
+    Config { router_bias: true, weighting: Weighting::NormalisedSigmoid, ..LAYER },
+    Config { router: Router::Latent, router_bias: true, ..LAYER },
+    Config { weighting: Weighting::Sigmoid, experts: 1, ..LAYER },
 ];
 
 const LAYER: Config = Config { d_in: 8, d_out: 9, rank: 4, experts: 3, ..Config::DEFAULT };
@@ -90,8 +94,7 @@ pub fn permutations() -> Vec<Shader> {
                 }
             }
         }
-        for (router, a, weighting) in GATES {
-            let config = Config { router, a, weighting, ..LAYER };
+        for config in GATES {
             for tokens in [1, 300] {
                 for write in WRITES {
                     let training = write == WriteMode::Overwrite;
