@@ -28,9 +28,9 @@ pub use gpu::{Batch, Bound, Kernels, Prepared, Tensor};
 pub use host::{calibration, tuner};
 pub use host::{device, stopwatch};
 pub use layer::{
-    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, ForwardOptions,
-    GateGradient, GateRows, Layout, LinearDirection, LinearOptions, Operation, Pack, Place, Router, Sharing,
-    Weighting, WriteMode,
+    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, Dropout, DropoutOf,
+    ForwardOptions, GateGradient, GateRows, Layout, LinearDirection, LinearOptions, Operation, Pack, Place,
+    Router, Sharing, Weighting, WriteMode,
 };
 pub use memory::Memory;
 pub use plan::{

@@ -17,8 +17,8 @@ use crate::plan::{Choice, DeviceProfile, Grid};
 /// 3. in group 0, binds that buffer at binding 0 and the `slots` from binding 1 on: tensors by their names,
 ///    with at least as many bytes as `tensors` says, and scratch buffers by their numbers, read or written as
 ///    `bindings` says;
-/// 4. in group 1, if `varying` is `Batch`, binds at binding 0 a uniform buffer of 16 bytes that starts with
-///    the number of tokens as a u32; if it is `Hyper`, one that holds
+/// 4. in group 1, if `varying` is `Batch`, binds at binding 0 a uniform buffer of four u32: the number
+///    of tokens, the low and the high half of dropout's seed, and the step; if it is `Hyper`, one that holds
 ///    [`AdamWHyper::uniform`](crate::AdamWHyper::uniform);
 /// 5. dispatches the steps in order, each with the workgroups of its `grid`. `Fixed` lists them. `Tiles`
 ///    gives `x`, `ceil(n / z)` and `z`, where `n` is the lesser of `ceil(tokens / tile) - first` and `count`,

@@ -18,18 +18,21 @@
 //   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; only where dx is wanted
 //                  (product/input_gradient.wgsl)
 //   next  gate_gradient  rows x EXPERTS; only where the caller adds one (gate/add_gradient.wgsl)
+//   next  mask     tokens; only where some take no adapter (mask/given.wgsl)
 //   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.
 // Workgroup memory: `scratch`, SCRATCH * 16 bytes (the lanes' sums), `state` and `dstate_tile`
 // (STATE * QUADS * 16 bytes each), `v` (SUMMED_COLUMNS * QUADS * 16 bytes).
 //@ import access: parameters_element
+//@ import dropout: kept_latent
 //@ import gate: gate_backward, weight
 //@ import lanes: local_index
 //@ import lanes, source/sums: shrink
+//@ import mask: four_take
 //@ import product: input_gradient
 //@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims
-//@ host: A_ROWS, EXPERTS, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
+//@ host: A_ROWS, EXPERTS, MASKED, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
@@ -42,8 +45,8 @@ var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
 // The columns of v that are absorbed together: [column][quad].
 var<workgroup> v: array<vec4<f32>, SUMMED_COLUMNS * QUADS>;
 
-fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
-    v[(column % SUMMED_COLUMNS) * QUADS + quad] = dims.scaling * value;
+fn shrunk(first_token: u32, column: u32, quad: u32, value: vec4<f32>) {
+    v[(column % SUMMED_COLUMNS) * QUADS + quad] = kept_latent(first_token / 4u + quad, column, dims.scaling * value);
 }
 
 // Adds the contribution of columns first .. first + count of v to dh and dw; v_i[j] is column i * RANK + j.
@@ -92,6 +95,15 @@ fn load_state(first_token: u32, local: u32) {
     }
 }
 
+// Masked tokens have no gradient.
+fn clear_masked(first_token: u32, local: u32) {
+    for (var item = local; item < STATE * QUADS; item += WORKGROUP) {
+        let takes = four_take(first_token + 4u * (item % QUADS));
+        dstate_tile[item] = select(vec4<f32>(0.0), dstate_tile[item], takes);
+    }
+    workgroupBarrier();
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -109,6 +121,9 @@ fn main(
     shrink(first_token, batch_tokens(), local);
     workgroupBarrier();
     gate_backward(first_token, local);
+    if (MASKED) {
+        clear_masked(first_token, local);
+    }
     if (workgroup_id.x == 0u) {
         for (var item = local; item < TILE_TOKENS * STATE; item += WORKGROUP) {
             let token = item / STATE;

@@ -18,13 +18,16 @@
 //   3  saved      tokens x STATE, [h, w], or h alone for one expert
 //   4  dstate     tokens x STATE, [dh, dl], or dh alone for one expert
 //   5  gradients  splits copies of the packed layout; added to when ACCUMULATE
+//   next  mask    tokens; only where some take no adapter (mask/given.wgsl)
 //   group 1, 0    batch, uniform (uniform/batch.wgsl)
 // Grid: x and z = blocks (folded), y = token splits. Workgroup: WORKGROUP threads.
 // Workgroup memory: `coefficients`, WORKGROUP * 16 bytes.
 //@ import access: g_element, x_element
+//@ import dropout: kept_latent
 //@ import lanes: local_index
+//@ import mask: takes
 //@ import product: outer_g, outer_h, outer_x
-//@ host: A_ROWS, EXPERTS, GATE_COLUMNS, LATENT_RANK, RANK, SHRINK_ROWS, SIGNS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
+//@ host: A_ROWS, DROPS_H, DROPS_X, EXPERTS, GATE_COLUMNS, LATENT_RANK, RANK, SHRINK_ROWS, SIGNS, STATE, THREAD_ARGUMENTS, THREAD_NAMES, WORKGROUP
 
 struct Dims {
     d_in: u32,
@@ -45,6 +48,10 @@ struct Dims {
     gate_block: u32,
     packed: u32,
     scaling: f32,
+    // of dropout: 65536 * the probability, 1 / (1 - it), and what tells this layer's from those of others
+    dropout_threshold: u32,
+    keep_scale: f32,
+    dropout_stream: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -76,9 +83,13 @@ fn load_h(token: u32, column: u32) -> vec4<f32> {
     );
 }
 
+// X of a token, zero if that is masked: its numbers may be anything.
+fn take(token: u32, value: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(0.0), value, takes(token)); }
+
 // Z of the three blocks. Rows past a block's end are clamped and never stored.
 fn factor_x(token: u32, row: u32) -> f32 {
-    return dstate[token * STATE + min(row, SHRINK_ROWS - 1u)];
+    let factor = dstate[token * STATE + min(row, SHRINK_ROWS - 1u)];
+    return select(factor, dims.keep_scale * factor, DROPS_X && row < A_ROWS);
 }
 fn factor_g(token: u32, row: u32) -> f32 {
     let inside = min(row, RANK * EXPERTS - 1u);
@@ -88,7 +99,9 @@ fn factor_g(token: u32, row: u32) -> f32 {
         // An expert that was not chosen.
         if (SIGNS && weight < 0.0) { weight = 0.0; }
     }
-    return dims.scaling * weight * saved[token * STATE + inside % A_ROWS];
+    var h = saved[token * STATE + inside % A_ROWS];
+    if (DROPS_H) { h = kept_latent(token / 4u, inside, vec4<f32>(h))[token % 4u]; }
+    return dims.scaling * weight * h;
 }
 fn factor_h(token: u32, row: u32) -> f32 {
     return dstate[token * STATE + A_ROWS + min(row, EXPERTS - 1u)];

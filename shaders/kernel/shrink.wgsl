@@ -26,6 +26,10 @@ struct Dims {
     split_vecs: u32,
     // the first tile of tokens of this dispatch
     first_tile: u32,
+    // of dropout: 65536 * the probability, 1 / (1 - it), and what tells this layer's from those of others
+    dropout_threshold: u32,
+    keep_scale: f32,
+    dropout_stream: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -43,7 +47,9 @@ fn source_vecs() -> u32 { return (dims.source_width + 3u) / 4u; }
 fn source_begin() -> u32 { return split * dims.split_vecs; }
 fn source_end() -> u32 { return min(source_begin() + dims.split_vecs, source_vecs()); }
 fn shrink_matrix() -> u32 { return dims.matrix; }
-fn shrunk(column: u32, quad: u32, value: vec4<f32>) { shrink_sums[first_sum + column * QUADS + quad] = value; }
+fn shrunk(first_token: u32, column: u32, quad: u32, value: vec4<f32>) {
+    shrink_sums[first_sum + column * QUADS + quad] = value;
+}
 fn absorb(first: u32, count: u32, local: u32) {}
 
 @compute @workgroup_size(WORKGROUP)

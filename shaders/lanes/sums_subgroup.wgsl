@@ -32,7 +32,7 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
             let sum = shuffled_sum(sums[column]);
             if (lane % SHUFFLED_LANES == 0u && first + column < end) {
                 if (LANE_PARTS == 1u) {
-                    shrunk(first + column, quad, sum);
+                    shrunk(first_token, first + column, quad, sum);
                 } else {
                     scratch[((first + column - begin) * QUADS + quad) * LANE_PARTS + lane / SHUFFLED_LANES] = sum;
                 }
@@ -46,7 +46,7 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
             for (var part = 1u; part < LANE_PARTS; part++) {
                 sum += scratch[item * LANE_PARTS + part];
             }
-            shrunk(begin + item / QUADS, item % QUADS, sum);
+            shrunk(first_token, begin + item / QUADS, item % QUADS, sum);
         }
         workgroupBarrier();
     }

@@ -24,7 +24,7 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
                 }
                 let column = first + begin_summed + item / QUADS;
                 if (column < end) {
-                    shrunk(column, item % QUADS, sum);
+                    shrunk(first_token, column, item % QUADS, sum);
                 }
             }
             workgroupBarrier();

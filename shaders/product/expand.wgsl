@@ -12,15 +12,17 @@
 //
 // The kernel provides:
 //   expand_rows() -> u32             a multiple of STEP; not a constant, see uniform/fused.wgsl
-//   stage(first_row, count, local)   computes the coefficients of these rows
+//   stage(first_token, first_row, count, local)   computes the coefficients of these rows
 //   coefficient(index) -> vec4       the coefficient of a staged row, index = row * QUADS + quad
 //   target_vecs() -> u32             vec4s in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4s
 //   load_target(row, c), store_target(row, c, value)
+// The files of dropout/ provide drop_sums, which is called after every step.
 //@ import access: vec_parameters
+//@ import dropout: drop_sums
 //@ import lanes: broadcast, load_own
 //@ kernel: expand_matrix, expand_rows, load_target, stage, store_target, target_vecs
-//@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, QUADS, STAGED_ROWS, STEP, WORKGROUP
+//@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, LATE_TARGET, QUADS, STAGED_ROWS, STEP, WORKGROUP
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 const_assert STEP <= 8u;
@@ -86,7 +88,7 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
     let matrix = expand_matrix();
     let rows = expand_rows();
     if (ALL_STAGED) {
-        stage(0u, rows, local);
+        stage(first_token, 0u, rows, local);
         workgroupBarrier();
     }
     for (var first_quad = 0u; first_quad < QUADS; first_quad += EXPAND_QUADS) {
@@ -97,7 +99,7 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
             for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                 sums[token] = vec4<f32>(0.0);
             }
-            if (ACCUMULATE && c < end_vec) {
+            if (ACCUMULATE && !LATE_TARGET && c < end_vec) {
                 for (var token = 0u; token < 4u * EXPAND_QUADS; token++) {
                     // Tokens past the end repeat the last one. They are not stored.
                     sums[token] = load_target(min(target_row + token, tokens - 1u), c);
@@ -107,7 +109,7 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                 let count = min(STAGED_ROWS, rows - first_row);
                 if (!ALL_STAGED) {
                     workgroupBarrier();
-                    stage(first_row, count, local);
+                    stage(first_token, first_row, count, local);
                     workgroupBarrier();
                 }
                 var at = matrix + first_row * row_vecs + min(c, row_vecs - 1u);
@@ -119,6 +121,7 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     add_rows(0u, at, row_vecs, own_coefficient, base, &sums);
                     if (STEP > 4u) { add_rows(4u, at, row_vecs, own_coefficient, base, &sums); }
                     at += STEP * row_vecs;
+                    drop_sums(first_row + row + STEP, target_row, tokens, min(c, row_vecs - 1u), &sums);
                 }
             }
             // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the

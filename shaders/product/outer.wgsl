@@ -9,24 +9,37 @@
 //   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads
 //   load_TENSOR(token, column) -> vec4     X
 //   factor_TENSOR(token, row) -> f32       Z
+//   take(token, value) -> vec4             zero for masked tokens
+// The files of dropout/ provide drops_of_TENSOR(token, column), the random words of four tokens,
+// kept_TENSOR(value, word), which drops elements, and seen_TENSOR(row, value, kept), what a row sees.
+//@ import dropout: drops_of_TENSOR, kept_TENSOR, seen_TENSOR
 //@ import lanes: broadcast, load_own
 //@ import uniform/batch: batch_tokens
-//@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR
-//@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, TOKENS_AT_ONCE, WORKGROUP
+//@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR, take
+//@ host: ACCUMULATE, BROADCAST_LANES, ROWS_TENSOR, TOKENS_AT_ONCE, TOKEN_QUADS, WORKGROUP
 
 const ROW_QUADS_TENSOR = ROWS_TENSOR / 4u;
 // A multiple of TOKENS_AT_ONCE, so that only the last tokens are fewer.
 const STAGE_TOKENS_TENSOR = WORKGROUP / ROW_QUADS_TENSOR / TOKENS_AT_ONCE * TOKENS_AT_ONCE;
 
-// Adds a token, whose coefficients start at `base`.
-fn add_token_TENSOR(value: vec4<f32>, base: u32, own: u32, sums: ptr<function, array<vec4<f32>, ROWS_TENSOR>>) {
+// Adds a token, whose coefficients start at `base`. `word` says what it drops.
+fn add_token_TENSOR(
+    value: vec4<f32>,
+    word: u32,
+    first_row: u32,
+    base: u32,
+    own: u32,
+    sums: ptr<function, array<vec4<f32>, ROWS_TENSOR>>,
+) {
+    let kept = kept_TENSOR(value, word);
     let own_coefficient = load_own(base + own);
     for (var quad = 0u; quad < ROW_QUADS_TENSOR; quad++) {
+        let row = first_row + 4u * quad;
         let z = broadcast(own_coefficient, quad, base + quad);
-        (*sums)[4u * quad] += z.x * value;
-        (*sums)[4u * quad + 1u] += z.y * value;
-        (*sums)[4u * quad + 2u] += z.z * value;
-        (*sums)[4u * quad + 3u] += z.w * value;
+        (*sums)[4u * quad] += z.x * seen_TENSOR(row, value, kept);
+        (*sums)[4u * quad + 1u] += z.y * seen_TENSOR(row + 1u, value, kept);
+        (*sums)[4u * quad + 2u] += z.z * seen_TENSOR(row + 2u, value, kept);
+        (*sums)[4u * quad + 3u] += z.w * seen_TENSOR(row + 3u, value, kept);
     }
 }
 
@@ -36,7 +49,9 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
     let first_row = (block / column_blocks) * ROWS_TENSOR;
     let readable = min(column, row_vecs - 1u);
     let own = min(local % BROADCAST_LANES, ROW_QUADS_TENSOR - 1u);
-    let split_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;
+    var split_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;
+    // Four tokens that share random words are in one split.
+    if (TOKEN_QUADS) { split_tokens = (split_tokens + 3u) / 4u * 4u; }
     let begin = split * split_tokens;
     let end = min(begin + split_tokens, batch_tokens());
     var sums: array<vec4<f32>, ROWS_TENSOR>;
@@ -60,19 +75,22 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
         if (TOKENS_AT_ONCE == 4u) {
             for (var four = 0u; four < count / 4u; four++) {
                 let token = 4u * four;
-                let value0 = load_TENSOR(first + token, readable);
-                let value1 = load_TENSOR(first + token + 1u, readable);
-                let value2 = load_TENSOR(first + token + 2u, readable);
-                let value3 = load_TENSOR(first + token + 3u, readable);
-                add_token_TENSOR(value0, token * ROW_QUADS_TENSOR, own, &sums);
-                add_token_TENSOR(value1, (token + 1u) * ROW_QUADS_TENSOR, own, &sums);
-                add_token_TENSOR(value2, (token + 2u) * ROW_QUADS_TENSOR, own, &sums);
-                add_token_TENSOR(value3, (token + 3u) * ROW_QUADS_TENSOR, own, &sums);
+                let value0 = take(first + token, load_TENSOR(first + token, readable));
+                let value1 = take(first + token + 1u, load_TENSOR(first + token + 1u, readable));
+                let value2 = take(first + token + 2u, load_TENSOR(first + token + 2u, readable));
+                let value3 = take(first + token + 3u, load_TENSOR(first + token + 3u, readable));
+                let drops = drops_of_TENSOR(first + token, readable);
+                add_token_TENSOR(value0, drops.x, first_row, token * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value1, drops.y, first_row, (token + 1u) * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value2, drops.z, first_row, (token + 2u) * ROW_QUADS_TENSOR, own, &sums);
+                add_token_TENSOR(value3, drops.w, first_row, (token + 3u) * ROW_QUADS_TENSOR, own, &sums);
             }
         }
         let rest = select(count, count % 4u, TOKENS_AT_ONCE == 4u);
         for (var at = count - rest; at < count; at++) {
-            add_token_TENSOR(load_TENSOR(first + at, readable), at * ROW_QUADS_TENSOR, own, &sums);
+            let value = take(first + at, load_TENSOR(first + at, readable));
+            let drops = drops_of_TENSOR(first + at, readable);
+            add_token_TENSOR(value, drops[(first + at) % 4u], first_row, at * ROW_QUADS_TENSOR, own, &sums);
         }
         workgroupBarrier();
     }

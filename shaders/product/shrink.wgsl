@@ -12,9 +12,12 @@
 //   source_vecs() -> u32             vec4s in a row of X and of M
 //   source_begin(), source_end()     the range of those vec4s that this workgroup adds up
 //   shrink_matrix() -> u32           where M starts in `parameters`, in vec4s
-//   shrunk(column, quad, value)      takes one column of P for four tokens (one thread each)
+//   shrunk(first_token, column, quad, value)  takes one column of P for four tokens (one thread each)
 //   absorb(first, count, local)      called after a barrier: columns first .. first + count are complete
+// The files of dropout/ provide is_dropped(column), for columns that see X with elements dropped, and
+// with_drops(quad, k, x), which drops them.
 //@ import access: vec_parameters
+//@ import dropout: is_dropped, with_drops
 //@ kernel: load_source, shrink_matrix, source_begin, source_end, source_vecs
 //@ host: COLUMNS, LANES, PASS_COLUMNS
 
@@ -31,6 +34,22 @@ fn add_products(sum: vec4<f32>, x: mat4x4<f32>, m: vec4<f32>) -> vec4<f32> {
     return (((sum + m.x * x[0]) + m.y * x[1]) + m.z * x[2]) + m.w * x[3];
 }
 
+// Adds the products of four elements to column `at` of a pass, which sees all of x or what is not dropped.
+fn add_column(
+    at: u32,
+    first: u32,
+    x: mat4x4<f32>,
+    dropped: mat4x4<f32>,
+    m: vec4<f32>,
+    sums: ptr<function, array<vec4<f32>, PASS_COLUMNS>>,
+) {
+    if (is_dropped(first + at)) {
+        (*sums)[at] = add_products((*sums)[at], dropped, m);
+    } else {
+        (*sums)[at] = add_products((*sums)[at], x, m);
+    }
+}
+
 // Adds the products of four elements to columns `at` .. `at + 4` of a pass, as far as it has them.
 fn add_columns(
     at: u32,
@@ -38,6 +57,7 @@ fn add_columns(
     row_vecs: u32,
     k: u32,
     x: mat4x4<f32>,
+    dropped: mat4x4<f32>,
     sums: ptr<function, array<vec4<f32>, PASS_COLUMNS>>,
 ) {
     let last = min(PASS_COLUMNS - 1u - at, 3u);
@@ -45,10 +65,10 @@ fn add_columns(
     let m1 = load_column(first + at + min(1u, last), row_vecs, k);
     let m2 = load_column(first + at + min(2u, last), row_vecs, k);
     let m3 = load_column(first + at + last, row_vecs, k);
-    (*sums)[at] = add_products((*sums)[at], x, m0);
-    if (last >= 1u) { (*sums)[at + 1u] = add_products((*sums)[at + 1u], x, m1); }
-    if (last >= 2u) { (*sums)[at + 2u] = add_products((*sums)[at + 2u], x, m2); }
-    if (last >= 3u) { (*sums)[at + 3u] = add_products((*sums)[at + 3u], x, m3); }
+    add_column(at, first, x, dropped, m0, sums);
+    if (last >= 1u) { add_column(at + 1u, first, x, dropped, m1, sums); }
+    if (last >= 2u) { add_column(at + 2u, first, x, dropped, m2, sums); }
+    if (last >= 3u) { add_column(at + 3u, first, x, dropped, m3, sums); }
 }
 
 // This lane's sums of the PASS_COLUMNS columns from `first` on.
@@ -78,10 +98,11 @@ fn lane_sums(
             load_source(row2, k),
             load_source(row3, k),
         ));
+        let dropped = with_drops(first_token / 4u + quad, k, x);
         // Unrolled by hand: some compilers would keep the loop, and the sums in memory.
-        add_columns(0u, first, row_vecs, matrix + k, x, sums);
-        if (PASS_COLUMNS > 4u) { add_columns(4u, first, row_vecs, matrix + k, x, sums); }
-        if (PASS_COLUMNS > 8u) { add_columns(8u, first, row_vecs, matrix + k, x, sums); }
-        if (PASS_COLUMNS > 12u) { add_columns(12u, first, row_vecs, matrix + k, x, sums); }
+        add_columns(0u, first, row_vecs, matrix + k, x, dropped, sums);
+        if (PASS_COLUMNS > 4u) { add_columns(4u, first, row_vecs, matrix + k, x, dropped, sums); }
+        if (PASS_COLUMNS > 8u) { add_columns(8u, first, row_vecs, matrix + k, x, dropped, sums); }
+        if (PASS_COLUMNS > 12u) { add_columns(12u, first, row_vecs, matrix + k, x, dropped, sums); }
     }
 }

@@ -22,7 +22,7 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
             for (var split = 1u; split < SPLITS; split++) {
                 sum += shrink_sums[split * tiles * COLUMNS * QUADS + at];
             }
-            shrunk(first + item / QUADS, item % QUADS, sum);
+            shrunk(first_token, first + item / QUADS, item % QUADS, sum);
         }
         workgroupBarrier();
         absorb(first, count, local);

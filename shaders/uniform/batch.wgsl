@@ -1,7 +1,11 @@
-// The number of tokens, which changes from batch to batch. All operations of a model share this uniform.
+// What changes from batch to batch. All operations of a model share this uniform.
 
 struct Batch {
     tokens: u32,
+    // of dropout: the seed, and the training step
+    seed_low: u32,
+    seed_high: u32,
+    step: u32,
 }
 
 @group(1) @binding(0) var<uniform> batch: Batch;

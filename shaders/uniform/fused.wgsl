@@ -22,6 +22,10 @@ struct Dims {
     logit_scale: f32,
     // tokens that share a row of `gates` or `gate_gradient`
     row_tokens: u32,
+    // of dropout: 65536 * the probability, 1 / (1 - it), and what tells this layer's from those of others
+    dropout_threshold: u32,
+    keep_scale: f32,
+    dropout_stream: u32,
 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;

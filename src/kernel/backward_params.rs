@@ -2,7 +2,7 @@
 
 use super::compose::wgsl;
 use super::{Access, BindingKind, Parts, Varying};
-use crate::layer::{Gate, WriteMode};
+use crate::layer::{DropoutOf, Gate, WriteMode};
 
 /// Compile-time options of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub struct BackwardParamsShader {
     pub(crate) x: Access,
     pub(crate) g: Access,
     pub(crate) write: WriteMode,
+    pub(crate) dropout: Option<DropoutOf>,
+    pub(crate) mask: bool,
 }
 
 /// Compile-time options of `backward_params_reduce`.
@@ -33,8 +35,9 @@ pub struct ReduceShader {
 
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { a_rows, rank, experts, gate, rows, threads, tokens_at_once, broadcast_lanes, x, g, write } =
-            *self;
+        let Self { a_rows, rank, experts, gate, rows, threads, .. } = *self;
+        let Self { tokens_at_once, broadcast_lanes, x, g, write, dropout, mask, .. } = *self;
+        let drops_x = dropout == Some(DropoutOf::Input);
         let parts = Parts::new("backward_params")
             .workgroup(threads)
             .varying(Varying::Batch)
@@ -47,6 +50,9 @@ impl BackwardParamsShader {
             .constant("LATENT_RANK", gate.latent_columns(rank))
             .constant("GATE_COLUMNS", gate.block_columns(rank))
             .flag("SIGNS", gate.has_signs())
+            .flag("DROPS_X", drops_x)
+            .flag("DROPS_H", dropout == Some(DropoutOf::Latent))
+            .flag("TOKEN_QUADS", drops_x)
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)
             .matrix("g", ["dims.d_out", "dims.g_stride"], g, BindingKind::Read)
@@ -55,10 +61,15 @@ impl BackwardParamsShader {
             .buffer("gradients", BindingKind::Write)
             .threads(broadcast_lanes > 1)
             .coefficients(broadcast_lanes)
+            .h_drops(dropout)
+            .mask(mask)
             .file(wgsl!("kernel/backward_params.wgsl"));
         ["x", "g", "h"].into_iter().zip(rows).fold(parts, |parts, (tensor, rows)| match rows {
             0 => parts.file_of(wgsl!("product/no_outer.wgsl"), tensor),
-            _ => parts.constant(&format!("ROWS_{tensor}"), rows).file_of(wgsl!("product/outer.wgsl"), tensor),
+            _ => parts
+                .constant(&format!("ROWS_{tensor}"), rows)
+                .outer_drops(tensor, tensor == "x" && drops_x)
+                .file_of(wgsl!("product/outer.wgsl"), tensor),
         })
     }
 }

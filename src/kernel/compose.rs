@@ -169,6 +169,11 @@ impl Parts {
         self
     }
 
+    /// Whether a file is among the parts.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.files.iter().any(|file| file.path == path)
+    }
+
     /// Adds a file that is included once for each tensor.
     pub(crate) fn file_of(self, file: File, tensor: &str) -> Self {
         self.file(file.of(tensor))

@@ -3,7 +3,7 @@
 use super::compose::{fused_parts, wgsl};
 use super::{Access, BindingKind, Parts, ShrinkFrom};
 use crate::element::Element;
-use crate::layer::{Gate, WriteMode};
+use crate::layer::{DropoutOf, Gate, WriteMode};
 use crate::plan::Tile;
 
 /// Compile-time options of forward.
@@ -19,11 +19,13 @@ pub struct ForwardShader {
     pub(crate) y: Access,
     pub(crate) write: WriteMode,
     pub(crate) save: bool,
+    pub(crate) dropout: Option<DropoutOf>,
+    pub(crate) mask: bool,
 }
 
 impl ForwardShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { a_rows, rank, experts, gate, tile, x, parameters, y, write, save } = *self;
+        let Self { a_rows, rank, experts, gate, tile, x, parameters, y, write, save, dropout, mask } = *self;
         let parts =
             fused_parts("forward", [a_rows, rank, experts, gate.shrink_rows(a_rows, experts)], gate, &tile)
                 .write_mode(write)
@@ -31,12 +33,15 @@ impl ForwardShader {
                 .vecs("parameters", parameters, BindingKind::Read)
                 .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
                 .file(wgsl!("kernel/forward.wgsl"))
+                .shrink_drops(dropout == Some(DropoutOf::Input))
+                .h_drops(dropout)
+                .expand_drops(false)
                 .expand(&tile);
         let parts = if save {
             parts.buffer("saved", BindingKind::Write).file(wgsl!("state/save.wgsl"))
         } else {
             parts.file(wgsl!("state/skip.wgsl"))
         };
-        parts.gate(gate, rank)
+        parts.gate(gate, rank).mask(mask)
     }
 }

@@ -8,6 +8,7 @@ mod backward_params;
 mod binding;
 mod compose;
 mod constants;
+mod dropout;
 mod forward;
 mod gate;
 mod linear;

@@ -12,14 +12,18 @@ pub struct ShrinkShader {
     pub(crate) tile: Tile,
     pub(crate) source: Access,
     pub(crate) parameters: Element,
+    /// The columns that see x with elements dropped: those of A, or none.
+    pub(crate) dropped_columns: u32,
 }
 
 impl ShrinkShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { columns, tile, source, parameters } = *self;
-        Parts::new("shrink")
-            .varying(Varying::Batch)
-            .tile(columns, &tile)
+        let Self { columns, tile, source, parameters, dropped_columns } = *self;
+        let drops = dropped_columns > 0;
+        let parts = Parts::new("shrink").varying(Varying::Batch).tile(columns, &tile);
+        let parts = if drops { parts.constant("A_ROWS", dropped_columns) } else { parts };
+        parts
+            .shrink_drops(drops)
             .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
             .vecs("parameters", parameters, BindingKind::Read)
             .buffer("shrink_sums", BindingKind::Write)

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
+use super::dropout::{Dropout, DropoutOf};
 use crate::error::Error;
 
 /// The router's input.
@@ -115,6 +116,9 @@ pub struct Config {
     /// By what the logits are divided before they become weights: above 0.
     #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub temperature: f32,
+    /// Dropout in training, if there is any.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub dropout: Option<Dropout>,
 }
 
 /// The temperature of a layer that was stored without one.
@@ -131,7 +135,7 @@ impl Default for Config {
 }
 
 /// All fields of a layer, with the numbers by their bits. Layers with equal keys compute the same bits.
-type Key = ([u32; 6], Router, Sharing, Weighting, bool);
+type Key = ([u32; 6], Router, Sharing, Weighting, bool, Option<[u32; 3]>);
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
@@ -174,13 +178,14 @@ impl Config {
         weighting: Weighting::Softmax,
         router_bias: false,
         temperature: 1.0,
+        dropout: None,
     };
 
     fn key(&self) -> Key {
-        let Self { d_in, d_out, rank, experts, scaling, router, a, weighting, router_bias, temperature } =
-            *self;
+        let Self { d_in, d_out, rank, experts, scaling, .. } = *self;
+        let Self { router, a, weighting, router_bias, temperature, dropout, .. } = *self;
         let numbers = [d_in, d_out, rank, experts, scaling.to_bits(), temperature.to_bits()];
-        (numbers, router, a, weighting, router_bias)
+        (numbers, router, a, weighting, router_bias, dropout.map(|dropout| dropout.key()))
     }
 
     /// LoRA's scaling, `alpha / rank`.
@@ -247,6 +252,16 @@ impl Config {
         }
     }
 
+    /// The dropout in training, unless it drops nothing.
+    pub(crate) fn drops(&self) -> Option<Dropout> {
+        self.dropout.filter(|dropout| dropout.threshold() > 0)
+    }
+
+    /// Whether it drops elements of x.
+    pub(crate) fn drops_input(&self) -> bool {
+        self.drops().is_some_and(|dropout| dropout.of == DropoutOf::Input)
+    }
+
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(&self) -> u32 {
         self.gate().shrink_rows(self.a_rows(), self.experts)
@@ -284,6 +299,9 @@ impl Config {
         }
         if is_given && self.temperature != 1.0 {
             return exclusive("a temperature", "given weights");
+        }
+        if let Some(dropout) = self.dropout {
+            dropout.check()?;
         }
         if !self.scaling.is_finite() {
             let (name, value, expected) = ("scaling", f64::from(self.scaling), "finite");

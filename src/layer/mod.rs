@@ -2,6 +2,7 @@
 
 mod adapter;
 mod config;
+mod dropout;
 mod hyper;
 mod layout;
 mod operation;
@@ -11,6 +12,7 @@ mod random;
 pub use adapter::Adapter;
 pub use config::{Config, Router, Sharing, Weighting};
 pub(crate) use config::{Gate, Logits};
+pub use dropout::{Dropout, DropoutOf};
 pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
 pub use layout::{Block, Layout};

@@ -53,6 +53,10 @@ pub struct ForwardOptions {
     /// Which tokens share a row of given weights or logits.
     #[cfg_attr(feature = "serde", serde(default))]
     pub gates: GateRows,
+    /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. Their y is
+    /// left as it is, or overwritten with zeros, whatever their x is.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub mask: bool,
 }
 
 /// Which tokens share a row of weights, logits or their gradients, where the caller gives these.
@@ -133,13 +137,17 @@ pub struct BackwardInputOptions {
     /// What `gate_gradient` is a gradient of, if the caller adds one.
     #[cfg_attr(feature = "serde", serde(default))]
     pub gate_gradient: Option<GateGradient>,
+    /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. Their dx is
+    /// left as it is, or overwritten with zeros, whatever their g is. As forward had it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub mask: bool,
 }
 
 impl Default for BackwardInputOptions {
     /// All tensors are f32. dx is wanted, and overwritten.
     fn default() -> Self {
         let dx = Some((Element::default(), WriteMode::default()));
-        Self { g: Element::default(), g_stride: None, dx, dx_stride: None, gate_gradient: None }
+        Self { g: Element::default(), g_stride: None, dx, dx_stride: None, gate_gradient: None, mask: false }
     }
 }
 
@@ -164,6 +172,10 @@ pub struct BackwardParamsOptions {
     pub g: Element,
     /// Elements from the start of a row of g to the start of the next, if rows are not dense.
     pub g_stride: Option<u32>,
+    /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. They give no
+    /// gradient, whatever their x and g are. As forward had it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub mask: bool,
 }
 
 /// The product that a frozen layer computes.

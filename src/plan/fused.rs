@@ -112,6 +112,8 @@ pub(crate) struct FusedProblem {
     pub(crate) target_vecs: u32,
     /// Rows of the expand.
     pub(crate) expand_rows: u32,
+    /// What a step of the expand divides besides: rows after which something else happens; 0 if there are none.
+    pub(crate) first_rows: u32,
     /// Whether the coefficients of those rows take the place of the lanes' sums. Otherwise they are resident.
     pub(crate) staged: bool,
     pub(crate) traffic: Traffic,
@@ -171,7 +173,8 @@ impl FusedProblem {
         let most_step = if device.software { MOST_STEP } else { MOST_STEP.min(16 / expand_quads) };
         let most_step =
             if broadcast { (broadcast_lanes / expand_quads).clamp(1, MOST_STEP) } else { most_step };
-        let whole = |most: u32| (1..=most).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
+        let divides = |step: u32| rows.is_multiple_of(step) && self.first_rows.is_multiple_of(step);
+        let whole = |most: u32| (1..=most).rev().find(|&step| divides(step)).unwrap_or(1);
         let step = match whole(most_step.min(room)) {
             // A loop of one step is none to a compiler, and it would keep all coefficients in registers.
             step if step == rows && 4 * expand_quads * rows > Quirks::of(device).kept_coefficients => {
@@ -555,6 +558,7 @@ mod tests {
                     source_vecs: d_in.div_ceil(4),
                     target_vecs: d_out.div_ceil(4),
                     expand_rows: if backward { config.shrink_rows() } else { products },
+                    first_rows: if backward { config.a_rows() } else { 0 },
                     staged: !backward,
                     traffic: Traffic {
                         source: Element::F32,
@@ -604,6 +608,7 @@ mod tests {
         prop_assert_eq!(tile.quads % tile.expand_quads, 0);
         // Whole steps cover the expand's rows, and the staged coefficients fit in the place of the sums.
         prop_assert_eq!(problem.expand_rows % tile.step, 0);
+        prop_assert_eq!(problem.first_rows % tile.step, 0);
         prop_assert_eq!(tile.staged_rows % tile.step, 0);
         // There is a lane for each coefficient of a step, and all of them are guaranteed to be in one
         // subgroup.

@@ -191,7 +191,8 @@ impl OuterProblem {
         let rows = all.map(|block| block.rows).into_iter().max().unwrap_or(rows);
         Ok(OuterPlacement {
             choice: OuterChoice { rows, splits, ..choice },
-            tokens_at_once: Quirks::of(device).tokens_at_once,
+            // Four tokens share random words.
+            tokens_at_once: if self.config.drops_input() { 4 } else { Quirks::of(device).tokens_at_once },
             split_tokens,
             broadcast_lanes: if broadcast { device.broadcast_lanes() } else { 1 },
             dispatches,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Choice;
-use crate::layer::{Config, Gate, Operation};
+use crate::layer::{Config, Dropout, Gate, Operation};
 
 /// The case that a choice was measured for: an operation, a layer without its scaling, and a number of
 /// tokens, rounded up to the next power of two.
@@ -18,12 +18,14 @@ struct Key {
 impl Key {
     fn new(config: &Config, tokens: u32, operation: Operation) -> Self {
         let Config { d_in, d_out, .. } = *config;
+        let dropout = config.drops().map(|Dropout { of, .. }| Dropout { of, ..Dropout::new(0.5) });
+        let config = &Config { dropout, ..*config };
         let config = match operation {
             // Only the widths of a frozen layer matter.
             Operation::Linear(_) => Config { d_in, d_out, ..Config::DEFAULT },
             // One expert has no router, whatever the configuration says.
             _ if config.gate() == Gate::One => {
-                Config { d_in, d_out, rank: config.rank, experts: 1, ..Config::DEFAULT }
+                Config { d_in, d_out, rank: config.rank, dropout, ..Config::DEFAULT }
             }
             _ => Config { scaling: 1.0, temperature: 1.0, ..*config },
         };

@@ -1,7 +1,7 @@
 //! Backward with respect to the input: dx and the per-token `[dh, dl]`, in one or two steps.
 
 use super::Problem;
-use super::fused::{Fused, gate_rows, parameters};
+use super::fused::{Fused, gate_rows, mask, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
@@ -43,6 +43,7 @@ impl BackwardInput {
             // Without dx there is nothing to expand.
             target_vecs: options.dx.map_or(0, |_| vecs(config.d_in)),
             expand_rows: config.shrink_rows(),
+            first_rows: if config.drops_input() { config.a_rows() } else { 0 },
             staged: false,
             traffic: Traffic {
                 source: options.g,
@@ -70,6 +71,9 @@ impl BackwardInput {
         }
         if let Some(added) = options.gate_gradient {
             tensors.push(gate_rows("gate_gradient", added.rows(), config, *tokens)?);
+        }
+        if options.mask {
+            tensors.push(mask(*tokens));
         }
         Ok(tensors)
     }
@@ -109,6 +113,8 @@ impl Problem for BackwardInput {
                     GateGradient::Weights(_) => GateGradient::Weights(GateRows::Token),
                     GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
                 }),
+                dropout: config.drops().map(|dropout| dropout.of),
+                mask: options.mask,
             })
         };
         let fused = Fused {
@@ -120,6 +126,7 @@ impl Problem for BackwardInput {
             target: "dx",
             shrink_matrix: (layout.expand().offset() / 4) as u32,
             rows: options.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
+            dropout: config.drops(),
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Problem;
+use super::fused::{drop_numbers, mask};
 use super::work::{check_tokens, dispatches, matrix_bytes, product_flops};
 use crate::element::Element;
 use crate::error::Error;
@@ -30,6 +31,9 @@ pub(super) struct Dims {
     pub(super) gate_block: u32,
     pub(super) packed: u32,
     pub(super) scaling: f32,
+    pub(super) dropout_threshold: u32,
+    pub(super) keep_scale: f32,
+    pub(super) dropout_stream: u32,
 }
 
 /// `struct Dims` in `backward_params_reduce.wgsl`.
@@ -66,13 +70,17 @@ impl BackwardParams {
         let Self { config, layout, options, problem: OuterProblem { tokens, .. } } = self;
         let (read, write) = (BindingKind::Read, BindingKind::Write);
         let state = |name| Operand::matrix(name, read, Element::F32, *tokens, config.state_len());
-        Ok(vec![
+        let mut tensors = vec![
             Operand::matrix("x", read, options.x, *tokens, config.d_in).strided(options.x_stride)?,
             Operand::matrix("g", read, options.g, *tokens, config.d_out).strided(options.g_stride)?,
             state("saved"),
             state("dstate"),
             Operand::vector("gradients", write, Element::F32, layout.len() as u64),
-        ])
+        ];
+        if options.mask {
+            tensors.push(mask(*tokens));
+        }
+        Ok(tensors)
     }
 
     /// The steps of one dispatch of the products, which write gradients to `output`: several if it is more work
@@ -92,6 +100,7 @@ impl BackwardParams {
         let (expand_start, gate_start, end) = (shrink, shrink + expand, shrink + expand + gate);
         let (x_stride, g_stride) = (options.x_stride.unwrap_or(d_in), options.g_stride.unwrap_or(d_out));
         let [expand_block, gate_block, packed] = self.layout.vecs();
+        let (dropout_threshold, keep_scale, dropout_stream) = drop_numbers(config.drops());
         let dims = Dims {
             d_in,
             d_out,
@@ -106,6 +115,9 @@ impl BackwardParams {
             gate_block,
             packed,
             scaling,
+            dropout_threshold,
+            keep_scale,
+            dropout_stream,
         };
         let shader = Shader::BackwardParams(BackwardParamsShader {
             a_rows: config.a_rows(),
@@ -119,9 +131,12 @@ impl BackwardParams {
             x: Access::new("x", options.x, d_in)?,
             g: Access::new("g", options.g, d_out)?,
             write,
+            dropout: config.drops().map(|dropout| dropout.of),
+            mask: options.mask,
         });
-        let slots: Vec<_> =
+        let slots: Vec<Slot> =
             ["x", "g", "saved", "dstate"].map(Slot::Tensor).into_iter().chain([output]).collect();
+        let slots = slots.into_iter().chain(options.mask.then_some(Slot::Tensor("mask"))).collect::<Vec<_>>();
         let memory = 16 * u64::from(placed.choice.threads);
         let step = |dims: Dims, grid| {
             Step::new(shader.clone(), &dims, Grid::Fixed(grid), slots.clone(), memory, problem.tokens, device)

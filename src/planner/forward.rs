@@ -1,7 +1,7 @@
 //! Forward: the adapter's whole contribution to y, in one or two steps.
 
 use super::Problem;
-use super::fused::{Fused, gate_rows, parameters};
+use super::fused::{Fused, gate_rows, mask, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
@@ -33,6 +33,7 @@ impl Forward {
             source_vecs: vecs(config.d_in),
             target_vecs: vecs(config.d_out),
             expand_rows: config.rank * config.experts,
+            first_rows: 0,
             staged: true,
             traffic: Traffic {
                 source: options.x,
@@ -58,6 +59,9 @@ impl Forward {
         if config.gate().is_given() {
             tensors.push(gate_rows("gates", options.gates, config, *tokens)?);
         }
+        if options.mask {
+            tensors.push(mask(*tokens));
+        }
         Ok(tensors)
     }
 }
@@ -78,7 +82,8 @@ impl Problem for Forward {
 
     fn record(&self, choice: Choice, device: &DeviceProfile) -> Result<Recording, Error> {
         let Self { config, options, ref problem, .. } = *self;
-        let ForwardOptions { write, save, x, parameters, y, .. } = options;
+        let ForwardOptions { write, save, x, parameters, y, mask, .. } = options;
+        let dropout = config.drops().filter(|_| save);
         let placed = problem.place(choice.fused("forward")?, device)?;
         let y = Access::new("y", y, config.d_out)?;
         let shader = |x| {
@@ -95,6 +100,8 @@ impl Problem for Forward {
                 y,
                 write,
                 save,
+                dropout: dropout.map(|dropout| dropout.of),
+                mask,
             })
         };
         let fused = Fused {
@@ -106,6 +113,7 @@ impl Problem for Forward {
             target: "y",
             shrink_matrix: 0,
             rows: options.gates,
+            dropout,
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };

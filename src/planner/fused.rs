@@ -7,7 +7,7 @@ use super::work::dispatches;
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
-use crate::layer::{Config, GateRows};
+use crate::layer::{Config, Dropout, DropoutOf, GateRows};
 use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::plan::{Choice, DeviceProfile};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
@@ -29,6 +29,9 @@ pub(super) struct FusedDims {
     pub(super) first_tile: u32,
     pub(super) logit_scale: f32,
     pub(super) row_tokens: u32,
+    pub(super) dropout_threshold: u32,
+    pub(super) keep_scale: f32,
+    pub(super) dropout_stream: u32,
 }
 
 /// `struct Dims` in `shrink.wgsl`.
@@ -40,6 +43,9 @@ pub(super) struct ShrinkDims {
     pub(super) matrix: u32,
     pub(super) split_vecs: u32,
     pub(super) first_tile: u32,
+    pub(super) dropout_threshold: u32,
+    pub(super) keep_scale: f32,
+    pub(super) dropout_stream: u32,
 }
 
 /// A fused kernel on a layer.
@@ -57,6 +63,8 @@ pub(super) struct Fused<'a> {
     pub(super) shrink_matrix: u32,
     /// Which tokens share a row of the gates, or of their gradient.
     pub(super) rows: GateRows,
+    /// What is dropped.
+    pub(super) dropout: Option<Dropout>,
     /// The least work of the operation.
     pub(super) least: Work,
     pub(super) device: &'a DeviceProfile,
@@ -69,8 +77,9 @@ impl Fused<'_> {
         placed: &FusedPlacement,
         shader: impl FnOnce(ShrinkFrom) -> Shader,
     ) -> Result<Recording, Error> {
-        let Self { name, config, problem, tensors, source, target, shrink_matrix, rows, least, device } =
-            self;
+        let Self { name, config, problem, tensors, source, target, .. } = self;
+        let Self { shrink_matrix, rows, dropout, least, device, .. } = self;
+        let (dropout_threshold, keep_scale, dropout_stream) = drop_numbers(dropout);
         let tokens = problem.tokens;
         let stride_of =
             |name| tensors.iter().find(|operand| operand.name == name).map_or(0, |o| o.stride as u32);
@@ -82,12 +91,26 @@ impl Fused<'_> {
         let mut from = ShrinkFrom::Rows(source);
         if let Some(ShrinkPlacement { tile, splits, split_vecs, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
-            let shader = ShrinkShader { columns: problem.columns, tile, source, parameters };
+            let dropped_columns = match dropout {
+                Some(Dropout { of: DropoutOf::Input, .. }) if name == "forward" => config.a_rows(),
+                _ => 0,
+            };
+            let columns = problem.columns;
+            let shader = ShrinkShader { columns, tile, source, parameters, dropped_columns };
             let bound = [slots[0], slots[1], Slot::Scratch(0)];
             let memory = 16 * u64::from(tile.scratch);
             for (first_tile, grid) in grid.divided(tokens, dispatches) {
                 let matrix = shrink_matrix;
-                let dims = ShrinkDims { source_width, source_stride, matrix, split_vecs, first_tile };
+                let dims = ShrinkDims {
+                    source_width,
+                    source_stride,
+                    matrix,
+                    split_vecs,
+                    first_tile,
+                    dropout_threshold,
+                    keep_scale,
+                    dropout_stream,
+                };
                 let shader = Shader::Shrink(shader);
                 steps.push(Step::new(shader, &dims, grid, bound.to_vec(), memory, tokens, device)?);
             }
@@ -113,6 +136,9 @@ impl Fused<'_> {
             first_tile: 0,
             logit_scale: 1.0 / temperature,
             row_tokens: rows.tokens(),
+            dropout_threshold,
+            keep_scale,
+            dropout_stream,
         };
         let shader = shader(from);
         for (first_tile, grid) in placed.grid.divided(tokens, dispatches) {
@@ -143,4 +169,14 @@ pub(super) fn gate_rows(
     let (count, experts) = (rows.count(tokens), config.experts);
     let gates = Operand::matrix(name, BindingKind::Read, Element::F32, count, experts);
     Ok(if rows == GateRows::Token { gates } else { gates.not_by_tokens() })
+}
+
+/// The mask of tokens, as an operand.
+pub(super) fn mask(tokens: u32) -> Operand {
+    Operand::matrix("mask", BindingKind::Read, Element::F32, tokens, 1)
+}
+
+/// The numbers of dropout in uniforms: the threshold, the factor of what is kept, and the stream.
+pub(super) fn drop_numbers(dropout: Option<Dropout>) -> (u32, f32, u32) {
+    dropout.map_or((0, 1.0, 0), |dropout| (dropout.threshold(), dropout.keep_scale(), dropout.stream))
 }

@@ -108,7 +108,10 @@ fn check(shader: &Shader) {
                 shrink_rows,
                 first_tile,
                 logit_scale,
-                row_tokens
+                row_tokens,
+                dropout_threshold,
+                keep_scale,
+                dropout_stream
             );
         }
         Shader::Shrink(_) => {
@@ -120,7 +123,10 @@ fn check(shader: &Shader) {
                 source_stride,
                 matrix,
                 split_vecs,
-                first_tile
+                first_tile,
+                dropout_threshold,
+                keep_scale,
+                dropout_stream
             );
         }
         Shader::BackwardParams(_) => {
@@ -140,7 +146,10 @@ fn check(shader: &Shader) {
                 expand_block,
                 gate_block,
                 packed,
-                scaling
+                scaling,
+                dropout_threshold,
+                keep_scale,
+                dropout_stream
             );
         }
         Shader::BackwardParamsReduce(_) => assert_uniform!(shader, 0, ReduceDims, vecs, splits),

@@ -1,5 +1,6 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
+use super::dropout::Drops;
 use super::forward::{counted, of_expert, scaled, unchosen};
 use super::{Approx, Extras, column, dot, dot_onto, gate_len, inner, row};
 use crate::layer::{Adapter, Config, Gate, GateGradient, Logits, Sharing, Weighting};
@@ -37,13 +38,25 @@ pub fn backward_input(
     let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = InputGradient { dx: Vec::new(), dh: Vec::new(), dl: Vec::new() };
+    let drops = Drops::new(config, extras.random);
     for (token, g) in g.chunks_exact(d_out).enumerate() {
+        if !extras.takes(token) {
+            let zero = Approx::exact(0.0);
+            output.dx.extend((0..d_in).map(|c| base.map_or(zero, |base| base[token * d_in + c])));
+            output.dh.extend(vec![zero; a_rows]);
+            output.dl.extend(vec![zero; gate_len(config)]);
+            continue;
+        }
         let (h, saved) = (row(h, token, a_rows), row(w, token, gate_len(config)));
         // v_i = s * B_i^T g
         let v: Vec<Vec<Approx>> = (0..experts)
             .map(|i| {
                 let b = &parameters.b[i];
-                (0..rank).map(|j| scaling * dot(column(b, j, rank).zip(g.iter().copied()))).collect()
+                (0..rank)
+                    .map(|j| scaling * dot(column(b, j, rank).zip(g.iter().copied())))
+                    .enumerate()
+                    .map(|(j, v)| drops.of_h(token, i * rank + j, v))
+                    .collect()
             })
             .collect();
         let mut dw: Vec<Approx> =
@@ -104,6 +117,14 @@ pub fn backward_input(
             .collect();
         for c in 0..d_in {
             let through_a = dh.iter().copied().zip(column(&parameters.a, c, d_in));
+            // With dropout of x, what comes through A is complete before anything is added to it.
+            let through_a: Vec<_> = if drops.drops_x() {
+                let sum = drops.of_x(token, c, drops.scaled(dot(through_a)));
+                vec![(sum, Approx::exact(1.0))]
+            } else {
+                through_a.collect()
+            };
+            let through_a = through_a.into_iter();
             let base = base.map(|base| base[token * d_in + c]);
             output.dx.push(match config.gate() {
                 Gate::Router(Logits::Input { .. }, _) => {

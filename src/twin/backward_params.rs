@@ -1,7 +1,8 @@
 //! Twin of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
+use super::dropout::Drops;
 use super::forward::{counted, of_expert};
-use super::{Approx, column, dot, gate_len};
+use super::{Approx, Extras, column, dot, gate_len};
 use crate::layer::{Adapter, Config, Gate, Logits};
 
 /// The inputs of backward with respect to the parameters. All have one row per token.
@@ -26,12 +27,27 @@ pub struct Activations<'a> {
 /// # Panics
 /// If the arrays do not have the configuration's shapes.
 #[must_use]
-pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapter<Approx> {
+pub fn backward_params(
+    config: &Config,
+    activations: &Activations<'_>,
+    extras: &Extras<'_>,
+) -> Adapter<Approx> {
     let Activations { x, g, h, w, dh, dl } = *activations;
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let a_rows = config.a_rows() as usize;
     let scaling = Approx::rounded(f64::from(config.scaling));
+    let drops = Drops::new(config, extras.random);
+    // Masked tokens may have any numbers.
+    let taken = |rows: &[Approx], width: usize| -> Vec<Approx> {
+        let rows = rows.chunks_exact(width).enumerate();
+        rows.flat_map(|(token, row)| {
+            row.iter().map(move |&x| if extras.takes(token) { x } else { Approx::exact(0.0) })
+        })
+        .collect()
+    };
+    let (x, g) = (&taken(x, d_in)[..], &taken(g, d_out)[..]);
+    let (dh, dl) = (&taken(dh, a_rows)[..], &taken(dl, gate_len(config))[..]);
     // Without what a row of the gate has beside experts.
     let gate_len = gate_len(config);
     let dl: Vec<Approx> = dl.chunks_exact(gate_len).flat_map(|dl| &dl[..experts]).copied().collect();
@@ -48,15 +64,19 @@ pub fn backward_params(config: &Config, activations: &Activations<'_>) -> Adapte
     let b = (0..experts)
         .map(|i| {
             let weighted = |(token, h)| {
-                of_expert(config, h, i)
-                    .iter()
-                    .map(move |&h| scaling * counted(config, w[token * gate_len + i]) * h)
+                of_expert(config, h, i).iter().enumerate().map(move |(j, &h)| {
+                    let h = drops.of_h(token, i * rank + j, h);
+                    scaling * counted(config, w[token * gate_len + i]) * h
+                })
             };
             let z: Vec<Approx> = h.chunks_exact(a_rows).enumerate().flat_map(weighted).collect();
             outer(g, d_out, &z, rank)
         })
         .collect();
-    Adapter { a: outer(dh, a_rows, x, d_in), router, router_bias, b }
+    let dh: Vec<Approx> = dh.iter().map(|&dh| drops.scaled(dh)).collect();
+    let seen: Vec<Approx> =
+        x.iter().enumerate().map(|(at, &x)| drops.of_x(at / d_in, at % d_in, x)).collect();
+    Adapter { a: outer(&dh, a_rows, &seen, d_in), router, router_bias, b }
 }
 
 /// `Z^T X` summed over tokens: rows x columns.

@@ -1,6 +1,7 @@
 //! Twin of `shaders/kernel/forward.wgsl`.
 
-use super::{Approx, Extras, dot, dot_onto, inner, row};
+use super::dropout::Drops;
+use super::{Approx, Extras, dot, dot_onto, gate_len, inner, row};
 use crate::layer::{Adapter, Config, Gate, Logits, Sharing, Weighting};
 
 /// The results of forward.
@@ -36,9 +37,21 @@ pub fn forward(
         [config.d_in, config.d_out, config.rank, config.experts].map(|n| n as usize);
     let scaling = Approx::rounded(f64::from(config.scaling));
     let mut output = Output { y: Vec::new(), h: Vec::new(), w: Vec::new(), logits: Vec::new() };
+    let drops = Drops::new(config, extras.random);
     for (token, x) in x.chunks_exact(d_in).enumerate() {
-        let h: Vec<Approx> =
-            (0..config.a_rows() as usize).map(|j| inner(row(&parameters.a, j, d_in), x)).collect();
+        if !extras.takes(token) {
+            let zero = Approx::exact(0.0);
+            output.y.extend((0..d_out).map(|o| base.map_or(zero, |base| base[token * d_out + o])));
+            output.h.extend(vec![zero; config.a_rows() as usize]);
+            output.w.extend(vec![zero; gate_len(config)]);
+            let logits = if let Gate::Router(..) = config.gate() { experts } else { 0 };
+            output.logits.extend(vec![zero; logits]);
+            continue;
+        }
+        let seen: Vec<Approx> = x.iter().enumerate().map(|(c, &x)| drops.of_x(token, c, x)).collect();
+        let h: Vec<Approx> = (0..config.a_rows() as usize)
+            .map(|j| drops.scaled(inner(row(&parameters.a, j, d_in), &seen)))
+            .collect();
         let given = || row(extras.gates.expect("weights or logits are given"), token, experts).to_vec();
         let biased = |i: usize, logit| parameters.router_bias.get(i).map_or(logit, |&bias| logit + bias);
         let w = match config.gate() {
@@ -66,7 +79,8 @@ pub fn forward(
                 (0..experts).flat_map(|i| {
                     let factor = scaling * counted(config, w[i]);
                     let b = row(&parameters.b[i], o, rank);
-                    of_expert(config, &h, i).iter().zip(b).map(move |(&h, &b)| (factor * h, b))
+                    let read = of_expert(config, &h, i).iter().enumerate();
+                    read.zip(b).map(move |((j, &h), &b)| (factor * drops.of_h(token, i * rank + j, h), b))
                 }),
             ));
         }

@@ -15,12 +15,14 @@
 mod adamw;
 mod backward_input;
 mod backward_params;
+mod dropout;
 mod forward;
 mod linear;
 
 pub use adamw::{Moments, adamw, gradient_norm};
 pub use backward_input::{InputGradient, backward_input};
 pub use backward_params::{Activations, backward_params};
+pub use dropout::{Random, philox};
 pub use forward::{Output, forward};
 pub use linear::{linear, linear_backward};
 
@@ -205,6 +207,16 @@ pub struct Extras<'a> {
     pub gates: Option<&'a [Approx]>,
     /// A gradient that is added to the weights' or the logits', a row for each token: tokens x experts.
     pub gate_gradient: Option<(GateGradient, &'a [Approx])>,
+    /// Which tokens take the adapter; all if there is no mask.
+    pub mask: Option<&'a [bool]>,
+    /// What dropout drops; nothing in inference.
+    pub random: Option<Random>,
+}
+
+impl Extras<'_> {
+    fn takes(&self, token: usize) -> bool {
+        self.mask.is_none_or(|mask| mask[token])
+    }
 }
 
 /// Numbers per token that the gate leaves: the weights, 1 for one expert, and what else is saved of them.

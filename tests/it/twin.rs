@@ -93,7 +93,7 @@ fn check_config(config: &Config, seed: u64, of_gate: Option<GateGradient>) {
     let extras = Extras { gate_gradient, ..Extras::default() };
     let input = twin::backward_input(config, &state.parameters, &h, &w, &g, &extras, None);
     let activations = twin::Activations { x: &state.x, g: &g, h: &h, w: &w, dh: &input.dh, dl: &input.dl };
-    let gradients = twin::backward_params(config, &activations);
+    let gradients = twin::backward_params(config, &activations, &extras);
 
     let loss = |state: &State| state.loss(config, &g, gate_gradient);
     check("dx", &state, &input.dx, |state| &mut state.x, loss);

@@ -4,9 +4,9 @@
 use std::fmt::{self, Display};
 
 use hydralora::{
-    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Element, ForwardOptions,
-    FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions, LinearWay,
-    OuterChoice, Router, Sharing, Weighting, WriteMode,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Dropout, DropoutOf, Element,
+    ForwardOptions, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions,
+    LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -56,6 +56,8 @@ pub struct Shape {
     pub router_bias: bool,
     /// Of the temperature, percent.
     pub temperature: u32,
+    /// The probability of dropout, percent, and what it drops.
+    pub dropout: Option<(u32, DropoutOf)>,
 }
 
 /// What the planner is told of the device, or to choose.
@@ -117,6 +119,8 @@ pub struct Case {
     pub gates: GateRows,
     /// A gradient that is added to that of the gate.
     pub gate_gradient: Option<GateGradient>,
+    /// Whether some tokens take no adapter. Their numbers are NaN.
+    pub mask: bool,
     /// Whether it needs more than WebGPU's default limits, so that a device may refuse it.
     pub beyond_defaults: bool,
     /// Seed of the numbers, where it does not come from the name.
@@ -129,7 +133,8 @@ const ADAMW_STEPS: u32 = 50;
 impl Shape {
     pub const fn new(tokens: u32, [d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]) -> Self {
         let (a, weighting) = (Sharing::Shared, Weighting::Softmax);
-        Self { tokens, d_in, d_out, rank, experts, a, weighting, router_bias: false, temperature: 100 }
+        let (router_bias, temperature, dropout) = (false, 100, None);
+        Self { tokens, d_in, d_out, rank, experts, a, weighting, router_bias, temperature, dropout }
     }
 
     /// The same with other weights.
@@ -140,6 +145,11 @@ impl Shape {
     /// The same with a bias of the router.
     pub const fn biased(self) -> Self {
         Self { router_bias: true, ..self }
+    }
+
+    /// The same with dropout, in percent.
+    pub const fn dropping(self, percent: u32, of: DropoutOf) -> Self {
+        Self { dropout: Some((percent, of)), ..self }
     }
 
     /// The same with a temperature, in percent.
@@ -161,7 +171,10 @@ impl Shape {
     pub fn config(&self, router: Router) -> Config {
         let Self { d_in, d_out, rank, experts, a, weighting, router_bias, temperature, .. } = *self;
         let temperature = temperature as f32 / 100.0;
-        let config = Config { d_in, d_out, rank, experts, scaling: 1.7, ..Config::DEFAULT };
+        let stream = 5;
+        let dropout = |(percent, of)| Dropout { of, stream, ..Dropout::new(percent as f32 / 100.0) };
+        let dropout = self.dropout.map(dropout);
+        let config = Config { d_in, d_out, rank, experts, scaling: 1.7, dropout, ..Config::DEFAULT };
         Config { router, a, weighting, router_bias, temperature, ..config }
     }
 }
@@ -207,6 +220,7 @@ impl Case {
             gap: 0,
             gates: GateRows::Token,
             gate_gradient: None,
+            mask: false,
             beyond_defaults: false,
             seed: None,
         }
@@ -396,7 +410,7 @@ impl Case {
         let forward = |save| {
             let (x_stride, y_stride) = (self.stride(d_in), self.stride(d_out));
             let (x, parameters, y) = (sources, stored, targets);
-            let gates = self.gates;
+            let (gates, mask) = (self.gates, self.mask);
             hydralora::Operation::Forward(ForwardOptions {
                 write,
                 save,
@@ -406,15 +420,15 @@ impl Case {
                 y,
                 y_stride,
                 gates,
+                mask,
                 ..Default::default()
             })
         };
         let backward_input = |dx: bool| {
             let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
             let dx = dx.then_some((targets, write));
-            let (g, gate_gradient) = (sources, self.gate_gradient);
-            let options =
-                BackwardInputOptions { g, g_stride, dx, dx_stride, gate_gradient, ..Default::default() };
+            let (g, gate_gradient, mask) = (sources, self.gate_gradient, self.mask);
+            let options = BackwardInputOptions { g, g_stride, dx, dx_stride, gate_gradient, mask };
             hydralora::Operation::BackwardInput(options)
         };
         let backward_params = hydralora::Operation::BackwardParams(BackwardParamsOptions {
@@ -423,7 +437,7 @@ impl Case {
             x_stride: self.stride(d_in),
             g: sources,
             g_stride: self.stride(d_out),
-            ..Default::default()
+            mask: self.mask,
         });
         let (mut tensors, operations) = match self.operation {
             Operation::Inference(_) => (vec![x, parameters, y], vec![forward(false)]),
@@ -455,7 +469,25 @@ impl Case {
             let gradient = noise(rng, added.rows().count(tokens) * config.experts);
             tensors.push(Tensor::input("gate_gradient", config.experts, gradient));
         }
+        if self.mask {
+            self.mask(&mut tensors);
+        }
         self.on_tokens(tensors, config, operations)
+    }
+
+    /// Adds a mask, in which some tokens take no adapter. Their activations are NaN.
+    fn mask(&self, tensors: &mut Vec<Tensor>) {
+        // The first, one of a full tile of four, a whole one, and the last of several.
+        let takes = |token: u32| !(token == 0 || token % 7 == 5 || (8..12).contains(&token));
+        let mask: Vec<f32> = (0..self.shape.tokens).map(|token| f32::from(u8::from(takes(token)))).collect();
+        let activations = tensors.iter_mut().filter(|tensor| ["x", "g"].contains(&tensor.name.as_str()));
+        for tensor in activations {
+            let width = tensor.width;
+            for (row, _) in tensor.data.chunks_mut(width).zip(&mask).filter(|(_, take)| **take == 0.0) {
+                row.fill(f32::NAN);
+            }
+        }
+        tensors.push(Tensor::input("mask", 1, mask));
     }
 }
 
@@ -463,7 +495,8 @@ impl Case {
 /// `forward/input-router/f32/T33_k101_d67_r7_N3`.
 impl Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { tokens, d_in, d_out, rank, experts, a, weighting, router_bias, temperature } = self.shape;
+        let Shape { tokens, d_in, d_out, rank, experts, a, weighting, .. } = self.shape;
+        let Shape { router_bias, temperature, dropout, .. } = self.shape;
         let name = match self.operation {
             Operation::Inference(_) => "forward/inference",
             Operation::BackwardState(_) => "backward_input/no-dx",
@@ -506,6 +539,14 @@ impl Display for Case {
         }
         if temperature != 100 {
             write!(f, "/temperature{temperature}")?;
+        }
+        match dropout {
+            None => {}
+            Some((percent, DropoutOf::Input)) => write!(f, "/dropout{percent}")?,
+            Some((percent, DropoutOf::Latent)) => write!(f, "/dropout{percent}-of-h")?,
+        }
+        if self.mask {
+            f.write_str("/mask")?;
         }
         match self.gates {
             GateRows::Token => {}

@@ -1,8 +1,8 @@
 //! The suite's cases.
 
 use hydralora::{
-    DeviceProfile, Element, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearWay,
-    OuterChoice, Planner, Router, Weighting,
+    DeviceProfile, DropoutOf, Element, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection,
+    LinearWay, OuterChoice, Planner, Router, Weighting,
 };
 use proptest::prelude::*;
 
@@ -53,6 +53,8 @@ pub fn all() -> Vec<Case> {
     given_weights(&mut cases);
     top_k(&mut cases);
     other_gates(&mut cases);
+    dropout(&mut cases);
+    mask(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -613,6 +615,72 @@ fn other_gates(cases: &mut Vec<Case>) {
         let gate_gradient = Some(GateGradient::Weights(gates));
         cases.push(Case { gate_gradient, gates, ..Case::new(Operation::Step(Router::GivenWeights), odd) });
     }
+}
+
+/// Dropout of x and of h: in every operation, with ranks that are whole fours and those that are not, both routers, other
+/// gates, little and much, and in every plan that treats rows, splits and tiles in a way of its own.
+fn dropout(cases: &mut Vec<Case>) {
+    let [few, odd, one] =
+        [Shape::new(37, [64, 48], [4, 5]), Shape::new(13, [37, 29], [3, 4]), Shape::new(9, [20, 24], [5, 1])];
+    let (x, h) = (DropoutOf::Input, DropoutOf::Latent);
+    for (shape, router) in [
+        (few.dropping(30, x), Router::Input),
+        (odd.dropping(50, x), Router::Latent),
+        (one.dropping(5, x), Router::Input),
+        (few.dropping(30, h), Router::Input),
+        (odd.dropping(50, h), Router::Latent),
+    ] {
+        cases.extend(adapter(router).map(|operation| Case::new(operation, shape)));
+        cases.push(Case::new(Operation::Step(router), shape).accumulating());
+    }
+    for (shape, router) in [
+        (odd.separate().dropping(30, x), Router::Input),
+        (odd.separate().dropping(30, h), Router::Input),
+        (few.top(2, true).dropping(99, x), Router::Input),
+        (Shape::new(300, [260, 132], [6, 3]).dropping(20, x), Router::Input),
+        (Shape::new(5, [1036, 516], [8, 4]).dropping(20, x), Router::Input),
+    ] {
+        let step = Case::new(Operation::Step(router), shape);
+        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
+            cases.push(step.clone().accumulating().planned_for(planning));
+        }
+        cases.push(Case { room: 83, ..step.planned_for(Planning::Wide) });
+    }
+    for of in [x, h] {
+        let step = Case::new(Operation::Step(Router::Input), few.dropping(30, of));
+        cases.extend([step.clone().in_half(Element::F16).accumulating(), Case { gap: 12, ..step }]);
+    }
+}
+
+/// Tokens that take no adapter, whose numbers are NaN: in every operation, with dropout, given weights and gradients
+/// that are added, in half precision, and in every kind of plan.
+fn mask(cases: &mut Vec<Case>) {
+    let [few, odd, one] =
+        [Shape::new(33, [64, 48], [4, 5]), Shape::new(13, [37, 29], [3, 4]), Shape::new(9, [20, 24], [5, 1])];
+    let masked = |case: Case| Case { mask: true, ..case };
+    for (shape, router) in
+        [(few, Router::Input), (odd, Router::Latent), (one, Router::Input), (few, Router::GivenWeights)]
+    {
+        for operation in adapter(router) {
+            let case = masked(Case::new(operation, shape));
+            cases.extend([case.clone(), case.accumulating()]);
+        }
+    }
+    for shape in [
+        few.weighted(Weighting::NormalisedSigmoid).biased().dropping(30, DropoutOf::Input),
+        Shape::new(300, [260, 132], [6, 3]),
+        Shape::new(5, [1036, 516], [8, 4]),
+    ] {
+        let step = masked(Case::new(Operation::Step(Router::Input), shape));
+        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
+            cases.push(step.clone().accumulating().planned_for(planning));
+        }
+        let gate_gradient = Some(GateGradient::Logits(GateRows::Token));
+        cases.push(Case { gate_gradient, room: 31, ..step });
+    }
+    let step = masked(Case::new(Operation::Step(Router::Input), few));
+    cases.extend([step.clone().in_half(Element::F16).accumulating(), step.clone().in_half(Element::Bf16)]);
+    cases.push(Case { placement: Placement::Pool, gap: 12, ..step });
 }
 
 /// Few tokens on a wide device, which splits, and any number in software, with subgroups where there are some.

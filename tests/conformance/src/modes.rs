@@ -12,7 +12,7 @@ use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::inputs::{Inputs, noise, packed_noise};
 use crate::job::{Job, Memory, Placement, Results};
-use crate::op::{by_token, unpack};
+use crate::op::{RANDOM, by_token, mask, unpack};
 
 /// What a trial checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +155,12 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
         let tensor = job.tensors.iter().find(|tensor| tensor.name == name);
         tensor.map_or_else(Vec::new, |tensor| tensor.data.clone())
     };
+    // x and g of masked tokens are NaN.
+    let [x, g] = [x, g].map(|values| {
+        let number = |a: Approx| if a.value.is_nan() { Approx::exact(0.0) } else { a };
+        values.into_iter().map(number).collect::<Vec<_>>()
+    });
+    let taken = mask(&job.tensors.iter().map(|t| (t.name.clone(), values(&t.data))).collect());
     let gates = rows("gates", case.gates, &given("gates"));
     let gates_direction = rows("gates", case.gates, &noise(rng, given("gates").len() as u32));
     let added_rows = case.gate_gradient.map_or(GateRows::Token, GateGradient::rows);
@@ -171,7 +177,8 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             b,
         };
         let gates = gates.as_ref().zip(gates_direction.as_ref()).map(|(gates, along)| moved(gates, along));
-        let extras = Extras { gates: gates.as_deref(), ..Extras::default() };
+        let (gates, mask) = (gates.as_deref(), taken.as_deref());
+        let extras = Extras { gates, mask, random: Some(RANDOM), ..Extras::default() };
         twin::forward(&config, &there, &moved(&x, &x_direction), &extras, None)
     };
     // A token whose experts change on the way has no slope. Its cotangent is zero.

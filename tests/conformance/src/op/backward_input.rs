@@ -3,7 +3,7 @@
 use hydralora::twin::{self, Extras};
 use hydralora::{BackwardInputOptions, Config};
 
-use super::{before, by_token, interleave, read, split_state, unpack};
+use super::{RANDOM, before, by_token, interleave, mask, read, split_state, unpack};
 use crate::job::Values;
 
 pub fn twin(config: &Config, options: &BackwardInputOptions, values: &mut Values) {
@@ -17,7 +17,9 @@ pub fn twin(config: &Config, options: &BackwardInputOptions, values: &mut Values
         (added, gradient)
     });
     let gate_gradient = added.as_ref().map(|(added, gradient)| (*added, gradient.as_slice()));
-    let extras = Extras { gate_gradient, ..Extras::default() };
+    let mask = mask(values);
+    let (mask, random) = (mask.as_deref(), Some(RANDOM));
+    let extras = Extras { gate_gradient, mask, random, ..Extras::default() };
     let gradient = twin::backward_input(config, &parameters, &h, &w, g, &extras, dx_before);
     values.insert("dstate".to_owned(), interleave(config, &gradient.dh, &gradient.dl));
     if let Some((element, _)) = options.dx {

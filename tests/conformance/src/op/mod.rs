@@ -10,7 +10,7 @@ mod linear;
 pub use adamw::{AdamWStep, of_buffer};
 
 use hydralora::device::Gpu;
-use hydralora::twin::Approx;
+use hydralora::twin::{Approx, Random};
 use hydralora::{
     Adapter, Batch, Capacity, Config, Element, Error, GateRows, Kernels, Operation, Planner, Plans,
     Recording, Tensor, WriteMode, wgpu,
@@ -69,6 +69,9 @@ pub struct Planned {
     pub varying: Vec<u8>,
 }
 
+/// What dropout drops.
+pub const RANDOM: Random = Random { seed: 0x0123_4567_89ab_cdef, step: 41 };
+
 /// An operation on the tokens of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerOp {
@@ -92,20 +95,23 @@ impl LayerOp {
 }
 
 impl Op for LayerOp {
-    fn prepare(&self, _: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
+    fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
         let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
         // All recordings of an operation take the same tensors.
         let operands = prepared.recordings().last().into_iter().flat_map(|recording| &recording.tensors);
         let tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
         let bound = prepared.bind(&tensors)?;
-        let batch = Batch::new(kernels, self.tokens)?;
+        let mut batch = Batch::new(kernels, self.tokens)?;
+        batch.set_random(&gpu.queue, RANDOM.seed, RANDOM.step);
         Ok(Box::new(move |pass| bound.encode(pass, &batch)))
     }
 
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {
         let recording = planner.plan(&self.operation, &self.config, self.capacity().tokens)?;
         let names = recording.tensors.iter().map(|operand| operand.name.to_owned()).collect();
-        let varying = bytemuck::bytes_of(&[self.tokens, 0, 0, 0]).to_vec();
+        let Random { seed, step } = RANDOM;
+        let varying = [self.tokens, seed as u32, (seed >> 32) as u32, step];
+        let varying = bytemuck::bytes_of(&varying).to_vec();
         Ok(vec![Planned { recording, names, tokens: self.tokens, varying }])
     }
 
@@ -154,6 +160,11 @@ fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Ve
         second.extend(&row[rank..]);
         (first, second)
     })
+}
+
+/// Which tokens take the adapter, if there is a mask.
+pub fn mask(values: &Values) -> Option<Vec<bool>> {
+    values.get("mask").map(|mask| mask.iter().map(|take| take.value != 0.0).collect())
 }
 
 /// A row for each of `tokens` tokens, from rows that several share.

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 
 use hydralora::kernel::Shader;
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Element, ForwardOptions,
-    LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording,
-    Router, Sharing, Weighting, WriteMode, wgpu,
+    BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout, DropoutOf, Element,
+    ForwardOptions, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions, LinearWay,
+    Operation, OuterChoice, Planner, Recording, Router, Sharing, Weighting, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -32,7 +32,7 @@ const HALF: [Elements; 6] = [
 ];
 
 /// The gates besides the softmax of all experts, and an A for each.
-const GATES: [Config; 9] = [
+const GATES: [Config; 12] = [
     Config { a: Sharing::Separate, ..LAYER },
     Config { a: Sharing::Separate, weighting: Weighting::TopK { k: 2, renormalise: true }, ..LAYER },
     Config { router: Router::Latent, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
@@ -42,6 +42,9 @@ const GATES: [Config; 9] = [
     Config { router_bias: true, weighting: Weighting::NormalisedSigmoid, ..LAYER },
     Config { router: Router::Latent, router_bias: true, ..LAYER },
     Config { weighting: Weighting::Sigmoid, experts: 1, ..LAYER },
+    Config { dropout: Some(Dropout::new(0.5)), ..LAYER },
+    Config { dropout: Some(Dropout::new(0.5)), rank: 5, experts: 1, ..LAYER },
+    Config { dropout: Some(Dropout { of: DropoutOf::Latent, ..Dropout::new(0.5) }), ..LAYER },
 ];
 
 const LAYER: Config = Config { d_in: 8, d_out: 9, rank: 4, experts: 3, ..Config::DEFAULT };
@@ -101,6 +104,20 @@ pub fn permutations() -> Vec<Shader> {
                     shaders.extend(adapter(&config, tokens, F32, write, training, planner));
                 }
             }
+        }
+        for operation in operations(F32, WriteMode::Accumulate, true) {
+            let masked = match operation {
+                Operation::Forward(options) => Operation::Forward(ForwardOptions { mask: true, ..options }),
+                Operation::BackwardInput(options) => {
+                    let gate_gradient = Some(GateGradient::Weights(GateRows::Token));
+                    Operation::BackwardInput(BackwardInputOptions { mask: true, gate_gradient, ..options })
+                }
+                Operation::BackwardParams(options) => {
+                    Operation::BackwardParams(BackwardParamsOptions { mask: true, ..options })
+                }
+                linear @ Operation::Linear(_) => linear,
+            };
+            shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
         }
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 2, 9, 17, 100] {
