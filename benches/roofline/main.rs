@@ -3,6 +3,7 @@
 
 mod kernel;
 mod limits;
+mod options;
 mod plot;
 mod report;
 mod safety;
@@ -75,6 +76,8 @@ enum Also {
     Linear,
     /// What wgpu's checks in shaders cost
     Safety,
+    /// What options of a layer cost: gates, dropout, masks
+    Options,
     /// The host's time for a training step of a whole model
     Step,
 }
@@ -131,6 +134,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         contests: Vec::new(),
         tunings: Vec::new(),
         safety: Vec::new(),
+        options: Vec::new(),
         step: None,
         refused: Vec::new(),
     };
@@ -153,6 +157,12 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 let half_rows = matches!(failure, Failure::Library(hydralora::Error::HalfRows { .. }));
                 wrong |= !left_out && !half_rows;
             }
+        }
+    }
+    if also(Also::Options) {
+        for shape in &shapes {
+            let rows = options::measure(&gpu, &stopwatch, &kernels, shape, options.rounds.get())?;
+            report.options.extend(rows);
         }
     }
     if also(Also::Linear) {

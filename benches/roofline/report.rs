@@ -22,6 +22,8 @@ pub struct Report {
     pub contests: Vec<ContestRow>,
     pub tunings: Vec<TuningRow>,
     pub safety: Vec<SafetyRow>,
+    #[serde(default)]
+    pub options: Vec<OptionRow>,
     pub step: Option<StepRow>,
     /// Shapes that could not be measured, and why.
     pub refused: Vec<String>,
@@ -84,6 +86,20 @@ pub struct SafetyRow {
     pub ratio: f64,
 }
 
+/// An option of a layer beside the plain layer: times over those of the plain one, the medians of the pairs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OptionRow {
+    pub shape: String,
+    pub option: String,
+    pub forward: f64,
+    pub backward_input: f64,
+    pub backward_params: f64,
+    /// All three.
+    pub step: f64,
+    /// The same, with the frozen layer's two products on either side.
+    pub whole: f64,
+}
+
 /// The host's cost of a whole model's training step.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StepRow {
@@ -131,6 +147,22 @@ impl Report {
             writeln!(text, "| shape | kernel | check | ratio |\n|---|---|---|---:|")?;
             for SafetyRow { shape, kernel, check, ratio } in &self.safety {
                 writeln!(text, "| {shape} | {kernel} | {check} | {ratio:.3} |")?;
+            }
+        }
+        if !self.options.is_empty() {
+            writeln!(text, "\n**What options cost.** Time over that of the plain layer, f32, adding.\n")?;
+            writeln!(
+                text,
+                "| shape | option | forward | backward_input | backward_params | step | step with the frozen layer |"
+            )?;
+            writeln!(text, "|---|---|---:|---:|---:|---:|---:|")?;
+            for row in &self.options {
+                let OptionRow { shape, option, forward, backward_input, backward_params, step, whole } = row;
+                write!(
+                    text,
+                    "| {shape} | {option} | {forward:.3} | {backward_input:.3} | {backward_params:.3} "
+                )?;
+                writeln!(text, "| {step:.3} | {whole:.3} |")?;
             }
         }
         if let Some(StepRow { adapters, dispatches, record, finish }) = self.step {

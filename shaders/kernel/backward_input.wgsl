@@ -32,7 +32,7 @@
 //@ import product: input_gradient
 //@ import uniform/batch: batch_tokens
 //@ import uniform/fused: dims
-//@ host: A_ROWS, EXPERTS, MASKED, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
+//@ host: A_ROWS, DROPS_H, EXPERTS, MASKED, QUADS, RANK, STATE, SUMMED_COLUMNS, THREAD_ARGUMENTS, THREAD_NAMES, TILE_TOKENS, WORKGROUP
 
 @group(0) @binding(2) var<storage, read> parameters: array<parameters_element>;
 @group(0) @binding(3) var<storage, read> saved: array<f32>;
@@ -45,15 +45,21 @@ var<workgroup> dstate_tile: array<vec4<f32>, STATE * QUADS>;
 // The columns of v that are absorbed together: [column][quad].
 var<workgroup> v: array<vec4<f32>, SUMMED_COLUMNS * QUADS>;
 
-fn shrunk(first_token: u32, column: u32, quad: u32, value: vec4<f32>) {
-    v[(column % SUMMED_COLUMNS) * QUADS + quad] = kept_latent(first_token / 4u + quad, column, dims.scaling * value);
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
+    v[(column % SUMMED_COLUMNS) * QUADS + quad] = dims.scaling * value;
 }
 
 // Adds the contribution of columns first .. first + count of v to dh and dw; v_i[j] is column i * RANK + j.
 // Each thread owns one entry of [dh, dw] for four tokens. The caller puts a barrier between this and the next
 // write to v.
-fn absorb(first: u32, count: u32, local: u32) {
+fn absorb(first_token: u32, first: u32, count: u32, local: u32) {
     let end = first + count;
+    if (DROPS_H) {
+        for (var item = local; item < count * QUADS; item += WORKGROUP) {
+            v[item] = kept_latent(first_token / 4u + item % QUADS, first + item / QUADS, v[item]);
+        }
+        workgroupBarrier();
+    }
     // dh_j: the columns congruent to j; where each expert has an A of its own, column j
     for (var item = local; item < A_ROWS * QUADS; item += WORKGROUP) {
         let row = item / QUADS;

@@ -34,12 +34,12 @@
 // [h, l then w][quad], each a vec4 over four tokens. One expert has h alone.
 var<workgroup> state: array<vec4<f32>, STATE * QUADS>;
 
-fn shrunk(first_token: u32, column: u32, quad: u32, value: vec4<f32>) {
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     // Where no x is dropped, this is 1.
     let scale = select(1.0, dims.keep_scale, is_dropped(column));
     state[column * QUADS + quad] = scale * value;
 }
-fn absorb(first: u32, count: u32, local: u32) {}
+fn absorb(first_token: u32, first: u32, count: u32, local: u32) {}
 
 // The coefficients s * w_i * h_j of rows i * RANK + j, where h has A_ROWS rows: RANK, which all experts share, or
 // one for each row of the expand.

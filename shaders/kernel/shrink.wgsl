@@ -47,10 +47,10 @@ fn source_vecs() -> u32 { return (dims.source_width + 3u) / 4u; }
 fn source_begin() -> u32 { return split * dims.split_vecs; }
 fn source_end() -> u32 { return min(source_begin() + dims.split_vecs, source_vecs()); }
 fn shrink_matrix() -> u32 { return dims.matrix; }
-fn shrunk(first_token: u32, column: u32, quad: u32, value: vec4<f32>) {
+fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
     shrink_sums[first_sum + column * QUADS + quad] = value;
 }
-fn absorb(first: u32, count: u32, local: u32) {}
+fn absorb(first_token: u32, first: u32, count: u32, local: u32) {}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

@@ -32,7 +32,7 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
             let sum = shuffled_sum(sums[column]);
             if (lane % SHUFFLED_LANES == 0u && first + column < end) {
                 if (LANE_PARTS == 1u) {
-                    shrunk(first_token, first + column, quad, sum);
+                    shrunk(first + column, quad, sum);
                 } else {
                     scratch[((first + column - begin) * QUADS + quad) * LANE_PARTS + lane / SHUFFLED_LANES] = sum;
                 }
@@ -46,11 +46,11 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
             for (var part = 1u; part < LANE_PARTS; part++) {
                 sum += scratch[item * LANE_PARTS + part];
             }
-            shrunk(first_token, begin + item / QUADS, item % QUADS, sum);
+            shrunk(begin + item / QUADS, item % QUADS, sum);
         }
         workgroupBarrier();
     }
-    absorb(begin, end - begin, local);
+    absorb(first_token, begin, end - begin, local);
 }
 
 fn shrink(first_token: u32, tokens: u32, local: u32) {

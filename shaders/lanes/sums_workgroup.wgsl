@@ -24,12 +24,12 @@ fn shrink_columns(begin: u32, end: u32, first_token: u32, tokens: u32, local: u3
                 }
                 let column = first + begin_summed + item / QUADS;
                 if (column < end) {
-                    shrunk(first_token, column, item % QUADS, sum);
+                    shrunk(column, item % QUADS, sum);
                 }
             }
             workgroupBarrier();
             if (first + begin_summed < end) {
-                absorb(first + begin_summed, min(SUMMED_COLUMNS, end - first - begin_summed), local);
+                absorb(first_token, first + begin_summed, min(SUMMED_COLUMNS, end - first - begin_summed), local);
             }
         }
     }

@@ -17,12 +17,13 @@
 //   target_vecs() -> u32             vec4s in a row of Y and of M
 //   expand_matrix() -> u32           where M starts in `parameters`, in vec4s
 //   load_target(row, c), store_target(row, c, value)
-// The files of dropout/ provide drop_sums, which is called after every step.
+// With LATE_TARGET, a file of dropout/ drops sums after the first A_ROWS rows, and adds what is there. All rows are
+// staged then.
 //@ import access: vec_parameters
 //@ import dropout: drop_sums
 //@ import lanes: broadcast, load_own
 //@ kernel: expand_matrix, expand_rows, load_target, stage, store_target, target_vecs
-//@ host: ACCUMULATE, ALL_STAGED, BROADCAST_LANES, EXPAND_QUADS, LATE_TARGET, QUADS, STAGED_ROWS, STEP, WORKGROUP
+//@ host: ACCUMULATE, ALL_STAGED, A_ROWS, BROADCAST_LANES, EXPAND_QUADS, LATE_TARGET, QUADS, STAGED_ROWS, STEP, WORKGROUP
 
 const_assert EXPAND_QUADS == 1u || EXPAND_QUADS == 2u || EXPAND_QUADS == 4u;
 const_assert STEP <= 8u;
@@ -67,6 +68,28 @@ fn add_rows(
     if (last >= 3u) { add_row(m3, first + 3u, own_coefficient, base, sums); }
 }
 
+// Adds rows `begin` .. `end` of those staged, both multiples of STEP. `first` is where the first one staged lies.
+fn add_steps(
+    begin: u32,
+    end: u32,
+    first: u32,
+    row_vecs: u32,
+    first_quad: u32,
+    local: u32,
+    sums: ptr<function, array<vec4<f32>, 4u * EXPAND_QUADS>>,
+) {
+    var at = first + begin * row_vecs;
+    for (var row = begin; row < end; row += STEP) {
+        let base = row * QUADS + first_quad;
+        let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
+        let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
+        // Unrolled by hand: some compilers would keep the loop, whose body is long.
+        add_rows(0u, at, row_vecs, own_coefficient, base, sums);
+        if (STEP > 4u) { add_rows(4u, at, row_vecs, own_coefficient, base, sums); }
+        at += STEP * row_vecs;
+    }
+}
+
 // Stores the sums of the four tokens from first_row + 4 * quad on.
 fn store_quad(
     quad: u32,
@@ -105,23 +128,20 @@ fn expand(first_token: u32, tokens: u32, first_vec: u32, end_vec: u32, local: u3
                     sums[token] = load_target(min(target_row + token, tokens - 1u), c);
                 }
             }
-            for (var first_row = 0u; first_row < rows; first_row += STAGED_ROWS) {
-                let count = min(STAGED_ROWS, rows - first_row);
-                if (!ALL_STAGED) {
-                    workgroupBarrier();
-                    stage(first_token, first_row, count, local);
-                    workgroupBarrier();
-                }
-                var at = matrix + first_row * row_vecs + min(c, row_vecs - 1u);
-                for (var row = 0u; row < count; row += STEP) {
-                    let base = row * QUADS + first_quad;
-                    let own = min(local % BROADCAST_LANES, STEP * EXPAND_QUADS - 1u);
-                    let own_coefficient = load_own(base + own / EXPAND_QUADS * QUADS + own % EXPAND_QUADS);
-                    // Unrolled by hand: some compilers would keep the loop, whose body is long.
-                    add_rows(0u, at, row_vecs, own_coefficient, base, &sums);
-                    if (STEP > 4u) { add_rows(4u, at, row_vecs, own_coefficient, base, &sums); }
-                    at += STEP * row_vecs;
-                    drop_sums(first_row + row + STEP, target_row, tokens, min(c, row_vecs - 1u), &sums);
+            let at = matrix + min(c, row_vecs - 1u);
+            if (LATE_TARGET) {
+                add_steps(0u, A_ROWS, at, row_vecs, first_quad, local, &sums);
+                drop_sums(target_row, tokens, min(c, row_vecs - 1u), &sums);
+                add_steps(A_ROWS, rows, at, row_vecs, first_quad, local, &sums);
+            } else {
+                for (var first_row = 0u; first_row < rows; first_row += STAGED_ROWS) {
+                    let count = min(STAGED_ROWS, rows - first_row);
+                    if (!ALL_STAGED) {
+                        workgroupBarrier();
+                        stage(first_token, first_row, count, local);
+                        workgroupBarrier();
+                    }
+                    add_steps(0u, count, at + first_row * row_vecs, row_vecs, first_quad, local, &sums);
                 }
             }
             // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the

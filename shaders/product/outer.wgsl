@@ -46,12 +46,13 @@ fn add_token_TENSOR(
 fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, local: u32) {
     let column_blocks = (row_vecs + WORKGROUP - 1u) / WORKGROUP;
     let column = (block % column_blocks) * WORKGROUP + local;
-    let first_row = (block / column_blocks) * ROWS_TENSOR;
+    // Where all rows are in one block, compilers may know each row's number.
+    let first_row = select((block / column_blocks) * ROWS_TENSOR, 0u, rows <= ROWS_TENSOR);
     let readable = min(column, row_vecs - 1u);
     let own = min(local % BROADCAST_LANES, ROW_QUADS_TENSOR - 1u);
-    var split_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;
+    let even_tokens = (batch_tokens() + dims.splits - 1u) / dims.splits;
     // Four tokens that share random words are in one split.
-    if (TOKEN_QUADS) { split_tokens = (split_tokens + 3u) / 4u * 4u; }
+    let split_tokens = select(even_tokens, (even_tokens + 3u) / 4u * 4u, TOKEN_QUADS);
     let begin = split * split_tokens;
     let end = min(begin + split_tokens, batch_tokens());
     var sums: array<vec4<f32>, ROWS_TENSOR>;

@@ -12,8 +12,8 @@
 //   source_vecs() -> u32             vec4s in a row of X and of M
 //   source_begin(), source_end()     the range of those vec4s that this workgroup adds up
 //   shrink_matrix() -> u32           where M starts in `parameters`, in vec4s
-//   shrunk(first_token, column, quad, value)  takes one column of P for four tokens (one thread each)
-//   absorb(first, count, local)      called after a barrier: columns first .. first + count are complete
+//   shrunk(column, quad, value)      takes one column of P for four tokens (one thread each)
+//   absorb(first_token, first, count, local)  called after a barrier: columns first .. first + count are complete
 // The files of dropout/ provide is_dropped(column), for columns that see X with elements dropped, and
 // with_drops(quad, k, x), which drops them.
 //@ import access: vec_parameters

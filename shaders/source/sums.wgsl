@@ -22,10 +22,10 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
             for (var split = 1u; split < SPLITS; split++) {
                 sum += shrink_sums[split * tiles * COLUMNS * QUADS + at];
             }
-            shrunk(first_token, first + item / QUADS, item % QUADS, sum);
+            shrunk(first + item / QUADS, item % QUADS, sum);
         }
         workgroupBarrier();
-        absorb(first, count, local);
+        absorb(first_token, first, count, local);
         // Every thread has to absorb its share before the next columns take these ones' place.
         workgroupBarrier();
     }

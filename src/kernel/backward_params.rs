@@ -51,7 +51,6 @@ impl BackwardParamsShader {
             .constant("GATE_COLUMNS", gate.block_columns(rank))
             .flag("SIGNS", gate.has_signs())
             .flag("DROPS_X", drops_x)
-            .flag("DROPS_H", dropout == Some(DropoutOf::Latent))
             .flag("TOKEN_QUADS", drops_x)
             .write_mode(write)
             .matrix("x", ["dims.d_in", "dims.x_stride"], x, BindingKind::Read)

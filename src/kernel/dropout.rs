@@ -16,10 +16,12 @@ impl Parts {
 
     /// Adds `kept_latent`.
     pub(super) fn h_drops(self, dropout: Option<DropoutOf>) -> Self {
-        if dropout == Some(DropoutOf::Latent) {
-            self.drop_words().file(wgsl!("dropout/h.wgsl"))
+        let drops = dropout == Some(DropoutOf::Latent);
+        let parts = self.flag("DROPS_H", drops);
+        if drops {
+            parts.drop_words().file(wgsl!("dropout/h.wgsl"))
         } else {
-            self.file(wgsl!("dropout/h_none.wgsl"))
+            parts.file(wgsl!("dropout/h_none.wgsl"))
         }
     }
 

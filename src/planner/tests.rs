@@ -193,10 +193,11 @@ fn check(shader: &Shader) {
             assert_eq!(u64::from(span), 4 * SQUARES_WORDS);
         }
     }
-    // The uniform of a batch holds the number of tokens, and fits the 16 bytes of its buffer.
+    // The uniform of a batch has the 16 bytes of its buffer.
     if shader.source().varying == crate::kernel::Varying::Batch {
         let (members, size) = uniform(shader, 1);
-        assert_eq!((members, size <= 16), (vec![("tokens".to_owned(), 0)], true), "{shader:?}");
+        let names = ["tokens", "seed_low", "seed_high", "step"].map(str::to_owned);
+        assert_eq!((members, size), (names.into_iter().zip([0, 4, 8, 12]).collect(), 16), "{shader:?}");
     }
 }
 
