@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::Error;
 use crate::gpu::{Bound, Kernels, Tensor, Varied};
-use crate::layer::{AdamWHyper, check_number};
-use crate::planner::Hyper;
+use crate::layer::{AdamWHyper, Layout, check_number};
+use crate::planner::{Hyper, group_words};
 use crate::recording::{Operand, Recording};
 
 /// The contents of [`AdamWDescriptor::status`] after each step with clipping: two 32-bit words.
@@ -49,6 +49,9 @@ pub struct AdamWDescriptor<'a> {
     pub status: Option<Tensor<'a>>,
     /// The constants.
     pub hyper: AdamWHyper,
+    /// The adapters in the buffers, if their [groups](crate::Groups) of parameters differ: the index of the buffer, the
+    /// adapter's first element there, and its layout.
+    pub adapters: &'a [(usize, usize, Layout)],
 }
 
 /// A prepared AdamW: one dispatch for each buffer. With clipping, one more for each buffer, and one for the
@@ -67,30 +70,37 @@ impl AdamWHyper {
     ///
     /// # Errors
     /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold a
-    /// constant derived from it.
-    pub fn uniform(&self, step: u32, learning_rate: f32) -> Result<[u8; 32], Error> {
+    /// constant derived from it; a scale of the gradients that is not above 0 and finite.
+    pub fn uniform(&self, step: u32, learning_rate: f32, gradient_scale: f32) -> Result<[u8; 64], Error> {
         if step == 0 {
             return Err(Error::InvalidNumber { name: "step", value: 0.0, expected: "at least 1" });
         }
         let valid = learning_rate >= 0.0 && learning_rate.is_finite();
         check_number("learning_rate", learning_rate, valid, "finite and at least 0")?;
+        let valid = gradient_scale >= f32::MIN_POSITIVE && gradient_scale.is_finite();
+        check_number("gradient_scale", gradient_scale, valid, "above 0 and finite")?;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(step));
-        let hyper = Hyper {
-            decay: (1.0 - f64::from(learning_rate) * f64::from(self.weight_decay)) as f32,
+        let (mut decay, mut step_size) = ([0.0; 4], [0.0; 4]);
+        for (at, group) in self.groups.all().into_iter().enumerate() {
+            let rate = f64::from(learning_rate) * f64::from(group.rate);
+            let weight_decay = f64::from(group.weight_decay.unwrap_or(self.weight_decay));
+            decay[at] = (1.0 - rate * weight_decay) as f32;
+            step_size[at] = (rate / correction(self.beta1)) as f32;
+        }
+        let fits = decay.iter().chain(&step_size).all(|number| number.is_finite());
+        let expected = "so small that f32 holds it times weight_decay, and over 1 - beta1^step";
+        check_number("learning_rate", learning_rate, fits, expected)?;
+        Ok(bytemuck::cast(Hyper {
+            decay,
+            step_size,
             beta1: self.beta1,
             beta2: self.beta2,
-            step_size: (f64::from(learning_rate) / correction(self.beta1)) as f32,
             second_scale: correction(self.beta2).sqrt().recip() as f32,
             epsilon: self.epsilon,
             max_norm: self.max_norm.unwrap_or(f32::MAX),
-        };
-        let fits = hyper.decay.is_finite() && hyper.step_size.is_finite();
-        let expected = "so small that f32 holds it times weight_decay, and over 1 - beta1^step";
-        check_number("learning_rate", learning_rate, fits, expected)?;
-        // Uniform buffers come in whole 16-byte units.
-        let mut bytes = [0; 32];
-        bytes[..size_of::<Hyper>()].copy_from_slice(bytemuck::bytes_of(&hyper));
-        Ok(bytes)
+            gradient_scale,
+            padding: [0; 2],
+        }))
     }
 }
 
@@ -100,7 +110,7 @@ impl AdamW {
     /// # Errors
     /// Every mistake in numbers, tensors and limits. Nothing is recorded in that case.
     pub fn prepare(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
-        let AdamWDescriptor { buffers, status, hyper } = *descriptor;
+        let AdamWDescriptor { buffers, status, hyper, adapters } = *descriptor;
         hyper.check()?;
         let clip = hyper.max_norm.is_some();
         if status.is_some() && !clip {
@@ -108,14 +118,18 @@ impl AdamW {
             return Err(Error::UnusedTensor { tensor: "status", reason });
         }
         let elements: Vec<u64> = buffers.iter().map(|buffers| buffers.elements as u64).collect();
-        let recordings = kernels.planner().adamw(&elements, clip)?;
-        let step = kernels.varied("hydralora adamw step", &hyper.uniform(1, 0.0)?)?;
+        let recordings = kernels.planner().adamw(&elements, &hyper)?;
+        let step = kernels.varied("hydralora adamw step", &hyper.uniform(1, 0.0, 1.0)?)?;
+        let groups = if hyper.has_groups() { group_buffers(kernels, buffers, adapters)? } else { Vec::new() };
+        let mut bytes = groups.iter().map(wgpu::Buffer::size).sum::<u64>();
+        let groups = |at: usize| groups.get(at).map(|groups| ("groups", Tensor::from(groups)));
         if !clip {
-            let bind = |(recording, buffers): (&Recording, &AdamWBuffers<'_>)| {
-                kernels.bind_own(recording, &buffers.tensors())
+            let bind = |(at, (recording, buffers)): (usize, (&Recording, &AdamWBuffers<'_>))| {
+                let tensors: Vec<_> = buffers.tensors().into_iter().chain(groups(at)).collect();
+                kernels.bind_own(recording, &tensors)
             };
-            let bound = recordings.iter().zip(buffers).map(bind).collect::<Result<_, _>>()?;
-            return Ok(Self { bound, step, hyper, bytes: 0 });
+            let bound = recordings.iter().zip(buffers).enumerate().map(bind).collect::<Result<_, _>>()?;
+            return Ok(Self { bound, step, hyper, bytes });
         }
         let (norms, rest) = recordings.split_at(buffers.len());
         let (reduces, updates) = rest.split_at(1);
@@ -129,7 +143,7 @@ impl AdamW {
         all.extend(reduces[0].tensor("status").zip(status));
         kernels.check(&all)?;
         let squares = reduces[0].tensor("squares").map_or(0, Operand::bytes);
-        let mut bytes = squares;
+        bytes += squares;
         let squares = kernels.shared().scratch(squares)?;
         let squares = ("squares", Tensor::from(&squares));
         let own;
@@ -148,9 +162,9 @@ impl AdamW {
         for reduce in reduces {
             bound.push(kernels.bind_own(reduce, &[squares, status])?);
         }
-        for (update, buffers) in updates.iter().zip(buffers) {
-            let [parameters, gradients, moments] = buffers.tensors();
-            bound.push(kernels.bind_own(update, &[parameters, gradients, moments, status])?);
+        for (at, (update, buffers)) in updates.iter().zip(buffers).enumerate() {
+            let tensors: Vec<_> = buffers.tensors().into_iter().chain([status]).chain(groups(at)).collect();
+            bound.push(kernels.bind_own(update, &tensors)?);
         }
         Ok(Self { bound, step, hyper, bytes })
     }
@@ -162,7 +176,7 @@ impl AdamW {
     pub async fn prepare_async(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
         descriptor.hyper.check()?;
         let elements: Vec<u64> = descriptor.buffers.iter().map(|buffers| buffers.elements as u64).collect();
-        let recordings = kernels.planner().adamw(&elements, descriptor.hyper.max_norm.is_some())?;
+        let recordings = kernels.planner().adamw(&elements, &descriptor.hyper)?;
         kernels.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
         Self::prepare(kernels, descriptor)
     }
@@ -180,7 +194,23 @@ impl AdamW {
     /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold a
     /// constant derived from it. The earlier setting then stays in place.
     pub fn set_step(&self, queue: &wgpu::Queue, step: u32, learning_rate: f32) -> Result<(), Error> {
-        self.step.write(queue, &self.hyper.uniform(step, learning_rate)?);
+        self.set_scaled_step(queue, step, learning_rate, 1.0)
+    }
+
+    /// Like [`AdamW::set_step`], with a factor of the gradients, which comes before everything else: 1 / the number of
+    /// batches whose gradients were added, over the scale of the loss. The norm in [`AdamWStatus`] is that of the
+    /// gradients as they are in their buffers, before this factor; clipping sees them after it.
+    ///
+    /// # Errors
+    /// Those of [`AdamW::set_step`], and a factor that is not above 0 and finite.
+    pub fn set_scaled_step(
+        &self,
+        queue: &wgpu::Queue,
+        step: u32,
+        learning_rate: f32,
+        gradient_scale: f32,
+    ) -> Result<(), Error> {
+        self.step.write(queue, &self.hyper.uniform(step, learning_rate, gradient_scale)?);
         Ok(())
     }
 
@@ -202,6 +232,43 @@ impl AdamW {
             bound.encode_with(pass, self.step.bind_group());
         }
     }
+}
+
+/// Writes the groups of all parameters to buffers of their own.
+fn group_buffers(
+    kernels: &Kernels,
+    buffers: &[AdamWBuffers<'_>],
+    adapters: &[(usize, usize, Layout)],
+) -> Result<Vec<wgpu::Buffer>, Error> {
+    if adapters.is_empty() {
+        return Err(Error::ZeroDimension { dimension: "the number of adapters, whose groups differ," });
+    }
+    let of_buffer = |(at, buffers): (usize, &AdamWBuffers<'_>)| {
+        let own = adapters.iter().filter(|(buffer, ..)| *buffer == at);
+        let own: Vec<_> = own.map(|&(_, first, layout)| (first, layout)).collect();
+        let words = parameter_groups(buffers.elements, &own);
+        let buffer = kernels.storage("hydralora groups", 4 * words.len() as u64)?;
+        kernels.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Ok(buffer)
+    };
+    buffers.iter().enumerate().map(of_buffer).collect()
+}
+
+/// The contents of the tensor `groups` of a recording of AdamW ([`Planner::adamw`](crate::Planner::adamw)) for a buffer
+/// of `elements` parameters: two bits for each four of them, sixteen of which are in a word. `adapters` are the first
+/// element of each adapter and its layout; parameters of none count as A.
+#[must_use]
+pub fn parameter_groups(elements: usize, adapters: &[(usize, Layout)]) -> Vec<u32> {
+    let mut words = vec![0; group_words(elements as u64) as usize];
+    for (first, layout) in adapters {
+        for vec in 0..layout.len() / 4 {
+            let at = first / 4 + vec;
+            if let Some(word) = words.get_mut(at / 16) {
+                *word |= (layout.group(4 * vec) as u32) << (2 * (at % 16));
+            }
+        }
+    }
+    words
 }
 
 impl<'a> AdamWBuffers<'a> {

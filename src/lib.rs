@@ -20,17 +20,18 @@ mod stack;
 #[cfg(feature = "twin")]
 pub mod twin;
 
-pub use adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
+pub use adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus, parameter_groups};
 pub use element::Element;
 pub use error::{Error, Limit};
 pub use gpu::{Batch, Bound, Kernels, Prepared, Tensor};
 #[cfg(feature = "tuner")]
 pub use host::{calibration, tuner};
 pub use host::{device, stopwatch};
+pub use layer::schedule;
 pub use layer::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, Dropout, DropoutOf,
-    ForwardOptions, GateGradient, GateRows, Layout, LinearDirection, LinearOptions, Operation, Pack, Place,
-    Router, Sharing, Weighting, WriteMode,
+    ForwardOptions, GateGradient, GateRows, GroupHyper, Groups, Layout, LinearDirection, LinearOptions,
+    Operation, Pack, ParameterGroup, Place, Router, Sharing, Weighting, WriteMode,
 };
 pub use memory::Memory;
 pub use plan::{

@@ -119,10 +119,11 @@ impl Stack {
                 })
                 .collect();
             let status = status.as_ref().map(Tensor::from);
-            Some(AdamW::prepare(
-                kernels,
-                &AdamWDescriptor { buffers: &buffers, status, hyper: *hyper, ..Default::default() },
-            )?)
+            let places = pack.places().iter();
+            let adapters: Vec<_> =
+                places.map(|place| (place.buffer(), place.elements().start, *place.layout())).collect();
+            let (buffers, hyper) = (&buffers[..], *hyper);
+            Some(AdamW::prepare(kernels, &AdamWDescriptor { buffers, status, hyper, adapters: &adapters })?)
         } else {
             None
         };
@@ -164,7 +165,7 @@ impl Stack {
             }
         }
         // AdamW's shaders do not depend on the number of elements.
-        let optimiser = kernels.planner().adamw(&[4], descriptor.hyper.max_norm.is_some())?;
+        let optimiser = kernels.planner().adamw(&[4], &descriptor.hyper)?;
         kernels.warm_async(optimiser.iter().flat_map(Recording::shaders)).await?;
         Self::new(kernels, descriptor)
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use hydralora::device::Gpu;
 use hydralora::{
-    AdamW, Batch, Bound, Capacity, Config, Element, Error, Kernels, Operation, Pack, Planner, Plans,
-    Recording, Router, Stack, StackDescriptor, Tensor, wgpu,
+    AdamW, AdamWHyper, Batch, Bound, Capacity, Config, Element, Error, Kernels, Operation, Pack, Planner,
+    Plans, Recording, Router, Stack, StackDescriptor, Tensor, wgpu,
 };
 
 /// The number of recordings to time.
@@ -61,7 +61,7 @@ impl Model {
         }
         let pack = Pack::new(modules(), &planner.profile.limits)?;
         let elements: Vec<_> = pack.buffers().iter().map(|&elements| elements as u64).collect();
-        recordings.extend(planner.adamw(&elements, false)?);
+        recordings.extend(planner.adamw(&elements, &AdamWHyper::default())?);
         Ok(recordings)
     }
 }

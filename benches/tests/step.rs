@@ -199,7 +199,10 @@ fn recording_allocates_nothing() {
     }
     // The uniform that `AdamW::set_step` gives to `Queue::write_buffer`.
     let hyper = AdamWHyper::default();
-    assert_eq!(allocations(|| _ = std::hint::black_box(hyper.uniform(1, 1e-3)).expect("a valid step")), 0);
+    assert_eq!(
+        allocations(|| _ = std::hint::black_box(hyper.uniform(1, 1e-3, 1.0)).expect("a valid step")),
+        0
+    );
 }
 
 #[test]

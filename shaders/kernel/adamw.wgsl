@@ -1,8 +1,8 @@
 // adamw: one step of AdamW (decoupled weight decay, Loshchilov and Hutter 2019; PyTorch's order of
 // operations) over the packed parameters.
 //
-//   g = clipped gradient (optimiser/clip_norm.wgsl, optimiser/clip_none.wgsl)
-//   parameter *= 1 - lr * weight_decay
+//   g = scaled and clipped gradient (optimiser/clip_norm.wgsl, optimiser/clip_none.wgsl)
+//   parameter *= 1 - lr * weight_decay       (lr and weight_decay of its group)
 //   m = beta1 m + (1 - beta1) g            v = beta2 v + (1 - beta2) g^2
 //   parameter -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
 //
@@ -12,10 +12,11 @@
 //   2  gradients
 //   3  moments     m, then v: twice the layout; updated
 //   4  status      the gradients' norm; only when clipping (optimiser/clip_norm.wgsl)
+//   next  groups   two bits for four parameters; only where groups differ (optimiser/groups_given.wgsl)
 //   group 1, 0     hyper, uniform (uniform/hyper.wgsl)
 // Grid: x and y = vec4s of the layout (folded). Workgroup: WORKGROUP threads.
 // Workgroup memory: none.
-//@ import optimiser: clip, skipped
+//@ import optimiser: clip, group_of, skipped
 //@ import uniform/hyper: hyper
 //@ host: WORKGROUP
 
@@ -44,6 +45,7 @@ fn main(
     let second = hyper.beta2 * moments[dims.vecs + at] + (1.0 - hyper.beta2) * gradient * gradient;
     moments[at] = first;
     moments[dims.vecs + at] = second;
-    parameters[at] = hyper.decay * parameters[at]
-        - hyper.step_size * first / (sqrt(second) * hyper.second_scale + hyper.epsilon);
+    let group = group_of(at);
+    parameters[at] = hyper.decay[group] * parameters[at]
+        - hyper.step_size[group] * first / (sqrt(second) * hyper.second_scale + hyper.epsilon);
 }

@@ -1,4 +1,4 @@
-// Global-norm clipping: gradients are scaled by min(1, max_norm / (norm + 1e-6)), and a step whose norm
+// Global-norm clipping: gradients, after their scale, are scaled by min(1, max_norm / (norm + 1e-6)), and a step whose norm
 // is not finite is skipped.
 //@ import optimiser/norm: INFINITY, Status
 //@ import uniform/hyper: hyper
@@ -7,8 +7,9 @@
 
 fn skipped() -> bool { return status.norm >= INFINITY; }
 
-fn clip(gradient: vec4<f32>) -> vec4<f32> {
-    let norm = bitcast<f32>(status.norm) + 1e-6;
+fn clip(unscaled: vec4<f32>) -> vec4<f32> {
+    let gradient = hyper.gradient_scale * unscaled;
+    let norm = hyper.gradient_scale * bitcast<f32>(status.norm) + 1e-6;
     if (norm <= hyper.max_norm) {
         return gradient;
     }

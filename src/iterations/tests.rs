@@ -3,6 +3,7 @@
 use wgpu::util::DeviceExt as _;
 
 use super::most_iterations;
+use crate::AdamWHyper;
 use crate::device::Gpu;
 use crate::kernel::{Binding, BindingKind, Varying};
 use crate::{
@@ -258,7 +259,8 @@ fn no_plan_counts_fewer_iterations_than_the_driver() {
             }
         }
     }
-    for recording in Planner::new(device).adamw(&[400_000], true).expect("it fits") {
+    let clipping = AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() };
+    for recording in Planner::new(device).adamw(&[400_000], &clipping).expect("it fits") {
         add(recording);
     }
     steps.sort_by_key(|step| format!("{step:?}"));

@@ -8,6 +8,8 @@ use super::{BindingKind, Parts, Varying};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AdamWShader {
     pub(crate) clip: bool,
+    /// Whether groups of parameters differ.
+    pub(crate) groups: bool,
 }
 
 impl AdamWShader {
@@ -18,14 +20,22 @@ impl AdamWShader {
             .buffer("gradients", BindingKind::Read)
             .buffer("moments", BindingKind::Write)
             .file(wgsl!("kernel/adamw.wgsl"));
-        if self.clip {
+        let parts = if self.clip {
             parts
                 .buffer("status", BindingKind::Read)
                 .file(wgsl!("optimiser/norm.wgsl"))
                 .file(wgsl!("optimiser/clip_norm.wgsl"))
         } else {
             parts.file(wgsl!("optimiser/clip_none.wgsl"))
+        };
+        if !self.groups {
+            return parts.file(wgsl!("optimiser/groups_none.wgsl"));
         }
+        let binding = parts.bindings.len() as u32;
+        parts
+            .constant("GROUPS_BINDING", binding)
+            .buffer("groups", BindingKind::Read)
+            .file(wgsl!("optimiser/groups_given.wgsl"))
     }
 }
 

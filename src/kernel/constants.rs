@@ -53,6 +53,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("DROPS_H", "whether elements of h are dropped, for each expert others"),
     ("TOKEN_QUADS", "whether splits have whole fours of tokens"),
     ("MASKED", "whether some tokens take no adapter"),
+    ("GROUPS_BINDING", "the binding of the parameters' groups"),
     ("MASK_BINDING", "the binding of the mask of tokens"),
     ("TOP", "experts that are chosen"),
     ("RENORMALISE", "whether the weights of those chosen are divided by their sum"),

@@ -16,6 +16,7 @@
 
 use super::adapter::Adapter;
 use super::config::Config;
+use super::hyper::ParameterGroup;
 use crate::error::{Error, Limit};
 
 /// A row-major block of the packed buffer. All numbers count f32 elements.
@@ -157,6 +158,18 @@ impl Layout {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         4 * self.len() as u64
+    }
+
+    /// The group of a parameter; padding counts as part of its row.
+    #[must_use]
+    pub fn group(&self, element: usize) -> ParameterGroup {
+        if element < self.a_rows * self.shrink.stride() {
+            ParameterGroup::A
+        } else if (self.expand.offset..self.expand.end()).contains(&element) {
+            ParameterGroup::B
+        } else {
+            ParameterGroup::Router
+        }
     }
 
     /// The elements of row j of A.

@@ -8,13 +8,14 @@ mod layout;
 mod operation;
 mod pack;
 mod random;
+pub mod schedule;
 
 pub use adapter::Adapter;
 pub use config::{Config, Router, Sharing, Weighting};
 pub(crate) use config::{Gate, Logits};
 pub use dropout::{Dropout, DropoutOf};
-pub use hyper::AdamWHyper;
 pub(crate) use hyper::check_number;
+pub use hyper::{AdamWHyper, GroupHyper, Groups, ParameterGroup};
 pub use layout::{Block, Layout};
 pub(crate) use operation::Needs;
 pub use operation::{

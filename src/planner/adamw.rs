@@ -7,6 +7,7 @@ use super::Planner;
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::kernel::{AdamWShader, BindingKind, Shader};
+use crate::layer::AdamWHyper;
 use crate::plan::{DeviceProfile, Grid, WORKGROUP, fold};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
 
@@ -14,13 +15,16 @@ use crate::recording::{Operand, Recording, Slot, Step, Work};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub(crate) struct Hyper {
-    pub(crate) decay: f32,
+    pub(crate) decay: [f32; 4],
+    pub(crate) step_size: [f32; 4],
     pub(crate) beta1: f32,
     pub(crate) beta2: f32,
-    pub(crate) step_size: f32,
     pub(crate) second_scale: f32,
     pub(crate) epsilon: f32,
     pub(crate) max_norm: f32,
+    pub(crate) gradient_scale: f32,
+    /// To the 16 bytes that structs with a vec4 are long in WGSL.
+    pub(crate) padding: [u32; 2],
 }
 
 /// `struct Dims` in `adamw.wgsl`.
@@ -59,8 +63,9 @@ impl Planner {
     /// # Errors
     /// A buffer without elements, a number of elements that is not a multiple of four, or more than the
     /// device's limits allow.
-    pub fn adamw(&self, elements: &[u64], clip: bool) -> Result<Vec<Recording>, Error> {
+    pub fn adamw(&self, elements: &[u64], hyper: &AdamWHyper) -> Result<Vec<Recording>, Error> {
         let device = &self.profile;
+        let (clip, groups) = (hyper.max_norm.is_some(), hyper.has_groups());
         if elements.is_empty() {
             return Err(Error::ZeroDimension { dimension: "the number of buffers" });
         }
@@ -85,10 +90,15 @@ impl Planner {
             recordings.push(norm_reduce(squares, device)?);
         }
         for &elements in elements {
-            recordings.push(update(elements, clip, device)?);
+            recordings.push(update(elements, clip, groups, device)?);
         }
         Ok(recordings)
     }
+}
+
+/// Words of the groups of so many parameters.
+pub(crate) fn group_words(elements: u64) -> u64 {
+    (elements / 4).div_ceil(16)
 }
 
 fn recording(operation: &'static str, tensors: Vec<Operand>, step: Step, work: Work) -> Recording {
@@ -103,7 +113,7 @@ fn vector(name: &'static str, kind: BindingKind, elements: u64) -> Operand {
     Operand::vector(name, kind, Element::F32, elements).or(SPLIT)
 }
 
-fn update(elements: u64, clip: bool, device: &DeviceProfile) -> Result<Recording, Error> {
+fn update(elements: u64, clip: bool, groups: bool, device: &DeviceProfile) -> Result<Recording, Error> {
     let (read, write) = (BindingKind::Read, BindingKind::Write);
     let mut tensors = vec![
         vector("parameters", write, elements),
@@ -113,9 +123,12 @@ fn update(elements: u64, clip: bool, device: &DeviceProfile) -> Result<Recording
     if clip {
         tensors.push(vector("status", read, 2));
     }
+    if groups {
+        tensors.push(vector("groups", read, group_words(elements)));
+    }
     let vecs = (elements / 4) as u32;
     let [x, y] = fold("adamw", vecs.div_ceil(WORKGROUP), &device.limits, SPLIT)?;
-    let shader = Shader::AdamW(AdamWShader { clip });
+    let shader = Shader::AdamW(AdamWShader { clip, groups });
     let grid = Grid::Fixed([x, y, 1]);
     let step = Step::new(shader, &Dims { vecs }, grid, slots(&tensors), 0, 1, device)?;
     // It reads parameters, gradients and both moments, and writes all but the gradients.

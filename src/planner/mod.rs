@@ -8,7 +8,7 @@ mod fused;
 mod linear;
 mod work;
 
-pub(crate) use adamw::Hyper;
+pub(crate) use adamw::{Hyper, group_words};
 
 use std::time::Duration;
 

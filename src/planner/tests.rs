@@ -8,7 +8,10 @@ use super::fused::{FusedDims, ShrinkDims};
 use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
-use crate::layer::{BackwardInputOptions, BackwardParamsOptions, ForwardOptions, LinearOptions};
+use crate::layer::{
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GroupHyper, Groups,
+    LinearOptions,
+};
 use crate::plan::{Grid, LinearChoice};
 use crate::recording::Step;
 
@@ -81,7 +84,9 @@ fn uniforms_match() {
         seen.insert(step.shader.clone());
         check(&step.shader);
     }
-    for recording in planner.adamw(&[64, 128], true).expect("it fits") {
+    let groups = Groups { b: GroupHyper { rate: 16.0, weight_decay: None }, ..Groups::default() };
+    let hyper = AdamWHyper { max_norm: Some(1.0), groups, ..AdamWHyper::default() };
+    for recording in planner.adamw(&[64, 128], &hyper).expect("it fits") {
         seen.insert(recording.steps[0].shader.clone());
         check(&recording.steps[0].shader);
     }
@@ -174,12 +179,13 @@ fn check(shader: &Shader) {
                 1,
                 Hyper,
                 decay,
+                step_size,
                 beta1,
                 beta2,
-                step_size,
                 second_scale,
                 epsilon,
-                max_norm
+                max_norm,
+                gradient_scale
             );
         }
         Shader::GradientNorm => assert_uniform!(shader, 0, NormDims, vecs, first_square),

@@ -1,7 +1,7 @@
 //! Twin of `shaders/kernel/adamw.wgsl`, `gradient_norm.wgsl` and `gradient_norm_reduce.wgsl`.
 
 use super::{Approx, C, U};
-use crate::layer::AdamWHyper;
+use crate::layer::{AdamWHyper, ParameterGroup};
 
 /// AdamW's moments: one first and one second moment per parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,17 @@ pub fn gradient_norm(gradients: &[Approx]) -> Approx {
     Approx { value, bound: length(|gradient| gradient.bound) + sum }.with_rounding(10.0)
 }
 
+/// What a step has besides its gradients.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWStep {
+    /// Its number; the first is 1.
+    pub number: u32,
+    /// The learning rate.
+    pub learning_rate: f32,
+    /// The factor of the gradients.
+    pub gradient_scale: f32,
+}
+
 /// A gradient times `min(1, max_norm / (norm + 1e-6))`.
 fn clip(max_norm: f32, norm: Approx, gradient: Approx) -> Approx {
     let norm = norm + Approx::rounded(1e-6);
@@ -41,15 +52,15 @@ fn clip(max_norm: f32, norm: Approx, gradient: Approx) -> Approx {
     if norm.value > max_norm { clipped } else { Approx { value: gradient.value, ..clipped } }
 }
 
-/// Updates parameters and moments by step number `step` (the first is 1). With clipping, it returns the norm;
-/// if the norm is not finite, it skips the step.
+/// Updates parameters and moments, each parameter as its group is. With clipping, it returns the norm; if the norm is
+/// not finite, it skips the step.
 ///
 /// # Panics
 /// If the arrays differ in length.
 pub fn adamw(
     hyper: &AdamWHyper,
-    step: u32,
-    learning_rate: f32,
+    step: &AdamWStep,
+    groups: &[ParameterGroup],
     parameters: &mut [Approx],
     gradients: &[Approx],
     moments: &mut Moments,
@@ -61,16 +72,25 @@ pub fn adamw(
         return Some(norm);
     }
     let [beta1, beta2] = [hyper.beta1, hyper.beta2].map(f64::from);
-    let exponent = f64::from(step);
-    let learning_rate = f64::from(learning_rate);
-    let decay = Approx::rounded(1.0 - learning_rate * f64::from(hyper.weight_decay));
-    let step_size = Approx::rounded(learning_rate / (1.0 - beta1.powf(exponent)));
+    let AdamWStep { number, learning_rate, gradient_scale } = *step;
+    let exponent = f64::from(number);
+    let correction = 1.0 - beta1.powf(exponent);
+    // A factor of 1 changes nothing.
+    let scaled = |number: Approx| match gradient_scale {
+        1.0 => number,
+        scale => Approx::exact(f64::from(scale)) * number,
+    };
     let second_scale = Approx::rounded((1.0 - beta2.powf(exponent)).sqrt().recip());
     let one = Approx::exact(1.0);
     let [beta1, beta2] = [beta1, beta2].map(Approx::exact);
     for (at, parameter) in parameters.iter_mut().enumerate() {
-        let gradient = gradients[at];
-        let gradient = norm.map_or(gradient, |(max_norm, norm)| clip(max_norm, norm, gradient));
+        let group = hyper.groups.of(groups[at]);
+        let rate = f64::from(learning_rate) * f64::from(group.rate);
+        let weight_decay = f64::from(group.weight_decay.unwrap_or(hyper.weight_decay));
+        let (decay, step_size) =
+            (Approx::rounded(1.0 - rate * weight_decay), Approx::rounded(rate / correction));
+        let gradient = scaled(gradients[at]);
+        let gradient = norm.map_or(gradient, |(max_norm, norm)| clip(max_norm, scaled(norm), gradient));
         let first = beta1 * moments.first[at] + (one - beta1) * gradient;
         let second = beta2 * moments.second[at] + (one - beta2) * gradient * gradient;
         moments.first[at] = first;

@@ -19,7 +19,7 @@ mod dropout;
 mod forward;
 mod linear;
 
-pub use adamw::{Moments, adamw, gradient_norm};
+pub use adamw::{AdamWStep, Moments, adamw, gradient_norm};
 pub use backward_input::{InputGradient, backward_input};
 pub use backward_params::{Activations, backward_params};
 pub use dropout::{Random, philox};

@@ -2,9 +2,9 @@
 //! each other. With `Plans::Invariant`, a token has the same bits in any batch.
 
 use hydralora::{
-    AdamWHyper, Adapter, BackwardInputOptions, Batch, Bound, Capacity, Config, DeviceProfile, Element, Error,
-    ForwardOptions, Kernels, LinearDirection, LinearOptions, Memory, Operation, Plans, Router, Stack,
-    StackDescriptor, Tensor, WriteMode, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, Batch, Bound, Capacity,
+    Config, DeviceProfile, Element, Error, ForwardOptions, GroupHyper, Groups, Kernels, LinearDirection,
+    LinearOptions, Memory, Operation, Plans, Router, Stack, StackDescriptor, Tensor, WriteMode, wgpu,
 };
 
 use crate::common::{CONFIG, GPU, zeroed};
@@ -236,4 +236,56 @@ fn a_stack_knows_its_modules() {
     let twice = StackDescriptor { modules: &[("q", CONFIG), ("q", CONFIG)], ..descriptor };
     let module = "q".to_owned();
     assert_eq!(Stack::new(kernels, &twice).map(drop), Err(Error::DuplicateModule { module }));
+}
+
+/// Training that stops after any step and goes on elsewhere, with copies of the parameters and the moments, ends with
+/// the same bits.
+#[test]
+fn an_optimiser_resumes_with_equal_bits() {
+    let config =
+        Config { d_in: 36, d_out: 28, rank: 4, experts: 3, router: Router::Latent, ..Config::default() };
+    let layout = config.layout().expect("a valid configuration");
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let groups = Groups { b: GroupHyper { rate: 16.0, weight_decay: Some(0.2) }, ..Groups::default() };
+    let hyper = AdamWHyper { max_norm: Some(0.5), groups, ..AdamWHyper::default() };
+    let elements = layout.len();
+    let start = numbers(elements as u32);
+    let run = |parameters: &[f32], moments: &[f32], steps: std::ops::RangeInclusive<u32>| {
+        let upload = |name, values: &[f32]| GPU.upload(name, values).expect("it fits");
+        let (parameters, moments) = (upload("parameters", parameters), upload("moments", moments));
+        for step in steps {
+            let scaled: Vec<f32> =
+                numbers(elements as u32).iter().map(|number| number * step as f32).collect();
+            let gradients = upload("gradients", &scaled);
+            let buffers = AdamWBuffers {
+                elements,
+                parameters: (&parameters).into(),
+                gradients: (&gradients).into(),
+                moments: (&moments).into(),
+            };
+            let descriptor = AdamWDescriptor {
+                buffers: &[buffers],
+                hyper,
+                adapters: &[(0, 0, layout)],
+                ..Default::default()
+            };
+            let optimiser = AdamW::prepare(&kernels, &descriptor).expect("it fits");
+            optimiser.set_scaled_step(&GPU.queue, step, 1e-2, 0.25).expect("a valid step");
+            GPU.submit(|pass| {
+                optimiser.encode(pass);
+                Ok(())
+            })
+            .expect("the device runs");
+        }
+        [parameters, moments].map(|buffer| GPU.read_blocking(&buffer).expect("it runs"))
+    };
+    let whole = run(&start, &vec![0.0; 2 * elements], 1..=5);
+    assert_ne!(whole[0], start);
+    for stop in 1..5 {
+        let [parameters, moments] = run(&start, &vec![0.0; 2 * elements], 1..=stop);
+        let resumed = run(&parameters, &moments, stop + 1..=5);
+        let bits =
+            |of: &[Vec<f32>; 2]| of.clone().map(|v| v.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+        assert_eq!(bits(&resumed), bits(&whole), "stopped after {stop}");
+    }
 }

@@ -8,9 +8,9 @@ use hydralora::stopwatch::Stopwatch;
 use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
-    Batch, Bound, Choice, Config, DeviceProfile, Element, Error, ForwardOptions, FusedChoice, Kernels, Limit,
-    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor,
-    Weighting,
+    Batch, Bound, Choice, Config, DeviceProfile, Dropout, Element, Error, ForwardOptions, FusedChoice,
+    GateGradient, GateRows, GroupHyper, Groups, Kernels, Limit, LinearDirection, LinearOptions, Operation,
+    OuterChoice, Planner, Recording, Router, Sharing, Tensor, Weighting,
 };
 
 use crate::common::{CONFIG, GPU, adapter, zeroed};
@@ -184,11 +184,84 @@ fn options_that_exclude_each_other() {
     let config = Config { weighting: top(2), router: given, ..CONFIG };
     let error = refused(&Forward { config, ..buffers.forward() }, &["top-k", "given weights"]);
     assert!(matches!(error, Error::Exclusive { .. }), "{error:?}");
+    let excluded = |config: Config, operation: Operation, texts: [&str; 2]| {
+        let error = plan(operation, &config, TOKENS, KERNELS.profile()).expect_err("they exclude each other");
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::Exclusive { .. }) && texts.iter().all(|part| text.contains(part)),
+            "{text}"
+        );
+    };
+    for weighting in [Weighting::Sigmoid, Weighting::NormalisedSigmoid] {
+        excluded(Config { weighting, router: given, ..CONFIG }, forward(), ["sigmoid", "given weights"]);
+    }
+    for router in [given, Router::GivenLogits] {
+        excluded(Config { router_bias: true, router, ..CONFIG }, forward(), ["bias", "no router"]);
+    }
+    excluded(
+        Config { temperature: 2.0, router: given, ..CONFIG },
+        forward(),
+        ["temperature", "given weights"],
+    );
+    let rows = Operation::Forward(ForwardOptions { gates: GateRows::Batch, ..ForwardOptions::default() });
+    excluded(CONFIG, rows, ["rows of gates", "router"]);
+    let adding = |of| {
+        let gate_gradient = Some(of);
+        Operation::BackwardInput(BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() })
+    };
+    let of_weights = adding(GateGradient::Weights(GateRows::Token));
+    excluded(Config { experts: 1, ..CONFIG }, of_weights, ["gradient", "one expert"]);
+    let of_logits = adding(GateGradient::Logits(GateRows::Token));
+    excluded(Config { router: given, ..CONFIG }, of_logits, ["gradient of logits", "given weights"]);
     for k in [0, CONFIG.experts + 1] {
         let config = Config { weighting: top(k), ..CONFIG };
         let error = refused(&Forward { config, ..buffers.forward() }, &["k is", "number of experts"]);
         assert!(matches!(error, Error::InvalidNumber { name: "k", .. }), "{error:?}");
     }
+}
+
+#[test]
+fn numbers_out_of_their_range() {
+    let refused = |config: Config, name: &str, texts: [&str; 2]| {
+        let error = plan(forward(), &config, TOKENS, KERNELS.profile()).expect_err("it is out of its range");
+        let text = error.to_string();
+        assert!(matches!(error, Error::InvalidNumber { name: actual, .. } if actual == name), "{text}");
+        assert!(texts.iter().all(|part| text.contains(part)), "{text}");
+    };
+    for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
+        refused(Config { temperature, ..CONFIG }, "temperature", ["temperature is", "above 0"]);
+    }
+    for probability in [-0.1, 1.0, 1.5, f32::NAN, 0.999_999] {
+        let dropout = Some(Dropout::new(probability));
+        refused(Config { dropout, ..CONFIG }, "the probability of dropout", ["dropout is", "below 1"]);
+    }
+    let gates = GateRows::Sequence(0);
+    let rows = Operation::Forward(ForwardOptions { gates, ..ForwardOptions::default() });
+    let config = Config { router: Router::GivenLogits, ..CONFIG };
+    let error = plan(rows, &config, TOKENS, KERNELS.profile());
+    assert_eq!(error, Err(Error::ZeroDimension { dimension: "the tokens of a sequence" }));
+}
+
+/// A mask, gates and their gradient have as many numbers as their options say, and are f32.
+#[test]
+fn masks_and_gates_of_the_wrong_size() {
+    let config = Config { router: Router::GivenLogits, ..CONFIG };
+    let options = ForwardOptions { mask: true, gates: GateRows::Sequence(2), ..ForwardOptions::default() };
+    let prepared = KERNELS.prepare(&Operation::Forward(options), &config, TOKENS).expect("a valid layer");
+    let buffers = Buffers::new();
+    let (mask, gates) = (zeroed("mask", 4), zeroed("gates", 4));
+    let bind = |mask: Tensor<'_>, gates: Tensor<'_>| {
+        let [x, parameters, y] = [&buffers.x, &buffers.parameters, &buffers.y].map(Tensor::from);
+        let tensors = [("x", x), ("parameters", parameters), ("y", y), ("mask", mask), ("gates", gates)];
+        prepared.bind(&tensors).map(|_| ())
+    };
+    assert_eq!(bind((&mask).into(), (&gates).into()), Ok(()));
+    let error = bind(Tensor::new(&mask, 0, 12), (&gates).into()).expect_err("it has three numbers");
+    assert!(matches!(error, Error::TooSmall { tensor: "mask", needed: 16, given: 12, .. }), "{error}");
+    let error = bind((&mask).into(), Tensor::new(&gates, 0, 8)).expect_err("it has one row of two");
+    assert!(matches!(error, Error::TooSmall { tensor: "gates", needed: 16, given: 8, .. }), "{error}");
+    let error = bind(Tensor::from(&mask).of(Element::F16), (&gates).into()).expect_err("it is f16");
+    assert!(matches!(error, Error::WrongElement { tensor: "mask", .. }), "{error}");
 }
 
 #[test]
@@ -690,9 +763,9 @@ fn adamw_checks_its_numbers() {
 fn adamw_checks_every_step() {
     let hyper = AdamWHyper::default();
     for (step, rate) in [(1, 1e-3), (u32::MAX, 1e-3), (1, 0.0), (1, 1e-40), (1, 3e37)] {
-        hyper.uniform(step, rate).expect("a valid step");
+        hyper.uniform(step, rate, 1.0).expect("a valid step");
     }
-    let error = hyper.uniform(0, 1e-3).expect_err("the first is 1");
+    let error = hyper.uniform(0, 1e-3, 1.0).expect_err("the first is 1");
     assert!(matches!(error, Error::InvalidNumber { name: "step", .. }), "{error}");
     // f32 cannot hold 3e38 / (1 - 0.9), 1e30 * 1e30, or 1e32 with the largest bias correction, 2^24.
     let slow = 1.0f32.next_down();
@@ -704,14 +777,41 @@ fn adamw_checks_every_step() {
         (AdamWHyper { weight_decay: 1e30, ..hyper }, 1e30),
         (AdamWHyper { beta1: slow, ..hyper }, 1e32),
     ] {
-        let error = hyper.uniform(1, rate).expect_err("must be refused");
+        let error = hyper.uniform(1, rate, 1.0).expect_err("must be refused");
         let Error::InvalidNumber { name: "learning_rate", value, .. } = error else { panic!("{error}") };
         assert_eq!(value.to_bits(), f64::from(rate).to_bits());
     }
     // Betas next to 1 still have a bias correction.
-    let uniform = AdamWHyper { beta1: slow, beta2: slow, ..hyper }.uniform(1, 1e-3).expect("it fits");
-    let words: [f32; 8] = bytemuck::cast(uniform);
-    assert!(words[..7].iter().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
+    let uniform = AdamWHyper { beta1: slow, beta2: slow, ..hyper }.uniform(1, 1e-3, 1.0).expect("it fits");
+    let words: [f32; 16] = bytemuck::cast(uniform);
+    let used = words[..3].iter().chain(&words[4..7]).chain(&words[8..14]);
+    assert!(used.clone().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let error = hyper.uniform(1, 1e-3, scale).expect_err("must be refused");
+        assert!(matches!(error, Error::InvalidNumber { name: "gradient_scale", .. }), "{error}");
+    }
+    // Groups have rates and decays of their own.
+    let b = GroupHyper { rate: 16.0, weight_decay: Some(0.5) };
+    let grouped = AdamWHyper { groups: Groups { b, ..Groups::default() }, ..hyper };
+    let words: [f32; 16] = bytemuck::cast(grouped.uniform(1, 1e-3, 1.0).expect("a valid step"));
+    assert_eq!(words[..3], [0.99999, 0.992, 0.99999]);
+    assert_eq!(words[4], words[6]);
+    assert!((words[4] - 0.01).abs() < 1e-8 && (words[5] - 16.0 * words[4]).abs() < 1e-8, "{words:?}");
+    for (group, name) in [
+        (GroupHyper { rate: -1.0, weight_decay: None }, "the rate of B"),
+        (GroupHyper { rate: 1.0, weight_decay: Some(f32::NAN) }, "the weight_decay of B"),
+    ] {
+        let hyper = AdamWHyper { groups: Groups { b: group, ..Groups::default() }, ..hyper };
+        let error = AdamW::prepare(&KERNELS, &AdamWDescriptor { hyper, ..Default::default() });
+        let error = error.expect_err("must be refused");
+        assert!(matches!(error, Error::InvalidNumber { name: actual, .. } if actual == name), "{error}");
+    }
+    // Whose groups, nobody says.
+    let all = [zeroed("parameters", 8), zeroed("gradients", 8), zeroed("moments", 16)];
+    let [parameters, gradients, moments] = all.each_ref().map(Tensor::from);
+    let buffers = &[AdamWBuffers { elements: 8, parameters, gradients, moments }];
+    let error = AdamW::prepare(&KERNELS, &AdamWDescriptor { buffers, hyper: grouped, ..Default::default() });
+    mentions_all(&error.expect_err("there are no adapters"), &["number of adapters", "groups differ"]);
 }
 
 #[test]
@@ -965,7 +1065,7 @@ fn recordings_for_another_device_are_refused() {
 #[test]
 fn an_optimiser_takes_no_batch() {
     let buffers = Buffers::new();
-    let recordings = KERNELS.planner().adamw(&[8], false).expect("it fits");
+    let recordings = KERNELS.planner().adamw(&[8], &AdamWHyper::default()).expect("it fits");
     let tensors = [("parameters", &buffers.parameters), ("gradients", &buffers.x), ("moments", &buffers.y)];
     let tensors = tensors.map(|(name, buffer)| (name, Tensor::from(buffer)));
     let bound = KERNELS.bind(&recordings[0], &tensors).expect("it fits");

@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Dropout, DropoutOf, Element,
-    ForwardOptions, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions,
-    LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
+    ForwardOptions, FusedChoice, GateGradient, GateRows, GroupHyper, Layout, LinearChoice, LinearDirection,
+    LinearOptions, LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -36,6 +36,8 @@ pub enum Operation {
     AdamW { clip: bool },
     /// The same over three buffers, whose gradients have one norm.
     AdamWBuffers,
+    /// The same with other constants for each group of parameters, and scaled gradients.
+    AdamWGroups { clip: bool },
     /// Steps of the optimiser, clipping gradients whose norm is none or hard to compute.
     AdamWNorms,
 }
@@ -188,7 +190,11 @@ impl Operation {
             | Self::BackwardState(router)
             | Self::BackwardParams(router)
             | Self::Step(router) => Some(router),
-            Self::Linear { .. } | Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWNorms => None,
+            Self::Linear { .. }
+            | Self::AdamW { .. }
+            | Self::AdamWBuffers
+            | Self::AdamWGroups { .. }
+            | Self::AdamWNorms => None,
         }
     }
 
@@ -200,7 +206,7 @@ impl Operation {
             Self::BackwardParams(_) => "backward_params",
             Self::Step(_) => "step",
             Self::Linear { .. } => "linear",
-            Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWNorms => "adamw",
+            Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWGroups { .. } | Self::AdamWNorms => "adamw",
         }
     }
 }
@@ -269,18 +275,23 @@ impl Case {
             Operation::AdamW { clip } => {
                 let len = self.adamw_elements();
                 let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, len)).collect();
-                Self::adamw(clip.then_some(1.0), &[len], gradients, rng)
+                Self::adamw(clip.then_some(1.0), &[len], gradients, rng, None)
+            }
+            Operation::AdamWGroups { clip } => {
+                let len = self.adamw_layout().len() as u32;
+                let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, 2 * len)).collect();
+                Self::adamw(clip.then_some(0.02), &[len, len], gradients, rng, Some(self.adamw_layout()))
             }
             Operation::AdamWBuffers => {
                 let lens = [self.adamw_elements(), 4, self.adamw_elements() + 8];
                 let all = lens.iter().sum();
                 let gradients = (0..ADAMW_STEPS).map(|_| self.inputs.activations(rng, 1, all)).collect();
-                Self::adamw(Some(1.0), &lens, gradients, rng)
+                Self::adamw(Some(1.0), &lens, gradients, rng, None)
             }
             // Over the largest norms this is too small for f32.
             Operation::AdamWNorms => {
                 let len = self.adamw_elements();
-                Self::adamw(Some(1e-3), &[len], difficult_gradients(rng, len), rng)
+                Self::adamw(Some(1e-3), &[len], difficult_gradients(rng, len), rng, None)
             }
             Operation::Inference(router)
             | Operation::Forward(router)
@@ -326,13 +337,30 @@ impl Case {
         self.on_tokens(tensors, config, vec![hydralora::Operation::Linear(options)])
     }
 
+    fn adamw_layout(&self) -> Layout {
+        self.shape.config(Router::Latent).layout().expect("a valid configuration")
+    }
+
     fn adamw_elements(&self) -> u32 {
         self.shape.config(Router::Input).layout().expect("a valid configuration").len() as u32
     }
 
-    /// A step for each of `gradients`, over buffers of so many elements.
-    fn adamw(max_norm: Option<f32>, lens: &[u32], gradients: Vec<Vec<f32>>, rng: &mut StdRng) -> Job {
-        let hyper = AdamWHyper { max_norm, weight_decay: 0.05, beta1: 0.8, ..AdamWHyper::default() };
+    /// A step for each of `gradients`, over buffers of so many elements. With a layout, they hold adapters whose
+    /// groups differ, and gradients are scaled.
+    fn adamw(
+        max_norm: Option<f32>,
+        lens: &[u32],
+        gradients: Vec<Vec<f32>>,
+        rng: &mut StdRng,
+        layout: Option<Layout>,
+    ) -> Job {
+        let (weight_decay, beta1) = (0.05, 0.8);
+        let mut hyper = AdamWHyper { max_norm, weight_decay, beta1, ..AdamWHyper::default() };
+        if layout.is_some() {
+            hyper.groups.b.rate = 16.0;
+            hyper.groups.router = GroupHyper { rate: 0.25, weight_decay: Some(0.3) };
+        }
+        let gradient_scale = if layout.is_some() { 1.0 / 96.0 } else { 1.0 };
         let mut tensors = Vec::new();
         for (at, &len) in lens.iter().enumerate() {
             let moments = vec![0.0; 2 * len as usize];
@@ -342,7 +370,8 @@ impl Case {
         let mut ops: Vec<Box<dyn Op>> = Vec::new();
         for (step, mut gradients) in (1..).zip(gradients) {
             let elements = lens.iter().map(|&len| len as usize).collect();
-            let op = AdamWStep { elements, hyper, step, learning_rate: 0.01 / step as f32 };
+            let learning_rate = 0.01 / step as f32;
+            let op = AdamWStep { elements, hyper, step, learning_rate, gradient_scale, layout };
             for (at, &len) in lens.iter().enumerate() {
                 let rest = gradients.split_off(len as usize);
                 tensors.push(Tensor::input(op.gradients(at), len, std::mem::replace(&mut gradients, rest)));
@@ -506,6 +535,8 @@ impl Display for Case {
             Operation::AdamW { clip: true } => "adamw/clip",
             Operation::AdamW { clip: false } => "adamw/no-clip",
             Operation::AdamWBuffers => "adamw/buffers",
+            Operation::AdamWGroups { clip: true } => "adamw/groups/clip",
+            Operation::AdamWGroups { clip: false } => "adamw/groups",
             Operation::AdamWNorms => "adamw/norms",
             operation => operation.kernel(),
         };

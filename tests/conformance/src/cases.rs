@@ -767,6 +767,7 @@ fn optimiser(cases: &mut Vec<Case>) {
     cases.push(Case::new(Operation::AdamW { clip: true }, Shape::new(1, [700, 900], [8, 4])));
     for shape in [Shape::new(1, [36, 28], [4, 3]), Shape::new(1, [700, 900], [8, 4])] {
         cases.push(Case::new(Operation::AdamWBuffers, shape));
+        cases.extend([false, true].map(|clip| Case::new(Operation::AdamWGroups { clip }, shape)));
     }
 }
 

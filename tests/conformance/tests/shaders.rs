@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use hydralora::kernel::{Binding, BindingKind, Shader, Varying};
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
     LinearOptions, Operation, Planner, Router, WriteMode, wgpu,
 };
 use hydralora_conformance::permutations::translate::{to_spir_v, translate, validate};
@@ -50,7 +50,9 @@ fn candidates() -> HashMap<Shader, u64> {
                 let steps = recordings.into_iter().flat_map(|recording| recording.steps);
                 shaders.extend(steps.map(|step| (step.shader, step.workgroup_memory)));
             }
-            let optimiser = planner.adamw(&[64], true).expect("it fits");
+            let optimiser = planner
+                .adamw(&[64], &AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() })
+                .expect("it fits");
             let steps = optimiser.into_iter().flat_map(|recording| recording.steps);
             shaders.extend(steps.map(|step| (step.shader, step.workgroup_memory)));
         }

@@ -2,7 +2,9 @@
 
 use hydralora::device::Gpu;
 use hydralora::twin::{self, Approx, Moments};
-use hydralora::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Error, Kernels, Planner};
+use hydralora::{
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Error, Kernels, Layout, ParameterGroup, Planner,
+};
 
 use super::{Lookup, Op, Planned, Prepared, read};
 use crate::job::Values;
@@ -13,6 +15,9 @@ pub struct AdamWStep {
     pub hyper: AdamWHyper,
     pub step: u32,
     pub learning_rate: f32,
+    pub gradient_scale: f32,
+    /// The adapter at the start of each buffer, if groups differ.
+    pub layout: Option<Layout>,
 }
 
 /// The name of a tensor of the buffer with this number. The first buffer has the operation's own names.
@@ -46,10 +51,12 @@ impl Op for AdamWStep {
             })
             .collect();
         let status = self.hyper.max_norm.map(|_| tensor(&self.status()));
-        let descriptor =
-            AdamWDescriptor { buffers: &buffers, status, hyper: self.hyper, ..Default::default() };
+        let adapters =
+            self.layout.iter().flat_map(|&layout| (0..buffers.len()).map(move |at| (at, 0, layout)));
+        let (buffers, hyper, adapters) = (&buffers[..], self.hyper, &adapters.collect::<Vec<_>>()[..]);
+        let descriptor = AdamWDescriptor { buffers, status, hyper, adapters };
         let adamw = AdamW::prepare(kernels, &descriptor)?;
-        adamw.set_step(&gpu.queue, self.step, self.learning_rate)?;
+        adamw.set_scaled_step(&gpu.queue, self.step, self.learning_rate, self.gradient_scale)?;
         Ok(Box::new(move |pass| {
             adamw.encode(pass);
             Ok(())
@@ -58,8 +65,8 @@ impl Op for AdamWStep {
 
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {
         let elements: Vec<u64> = self.elements.iter().map(|&elements| elements as u64).collect();
-        let recordings = planner.adamw(&elements, self.hyper.max_norm.is_some())?;
-        let varying = self.hyper.uniform(self.step, self.learning_rate)?.to_vec();
+        let recordings = planner.adamw(&elements, &self.hyper)?;
+        let varying = self.hyper.uniform(self.step, self.learning_rate, self.gradient_scale)?.to_vec();
         let mut buffers = [("gradient_norm", 0), ("adamw", 0)];
         let planned = recordings.into_iter().map(|recording| {
             let counted = buffers.iter_mut().find(|(operation, _)| *operation == recording.operation);
@@ -88,14 +95,14 @@ impl Op for AdamWStep {
             moments.first.extend(first);
             moments.second.extend(second);
         }
-        let norm = twin::adamw(
-            &self.hyper,
-            self.step,
-            self.learning_rate,
-            &mut parameters,
-            &gradients,
-            &mut moments,
-        );
+        let step = twin::AdamWStep {
+            number: self.step,
+            learning_rate: self.learning_rate,
+            gradient_scale: self.gradient_scale,
+        };
+        let group = |element| self.layout.map_or(ParameterGroup::A, |layout| layout.group(element));
+        let groups: Vec<_> = self.elements.iter().flat_map(|&elements| (0..elements).map(group)).collect();
+        let norm = twin::adamw(&self.hyper, &step, &groups, &mut parameters, &gradients, &mut moments);
         if let Some(norm) = norm {
             let status = values.get_mut(&self.status()).expect("a step that clips has a status");
             let skipped = (status[1].value as f32).to_bits() + u32::from(!norm.value.is_finite());

@@ -6,9 +6,10 @@ use std::collections::HashSet;
 
 use hydralora::kernel::Shader;
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout, DropoutOf, Element,
-    ForwardOptions, GateGradient, GateRows, LinearChoice, LinearDirection, LinearOptions, LinearWay,
-    Operation, OuterChoice, Planner, Recording, Router, Sharing, Weighting, WriteMode, wgpu,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout,
+    DropoutOf, Element, ForwardOptions, GateGradient, GateRows, GroupHyper, Groups, LinearChoice,
+    LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording, Router, Sharing,
+    Weighting, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -134,8 +135,12 @@ pub fn permutations() -> Vec<Shader> {
             }
         }
         shaders.extend(with_shrink_apart(&Planner::new(DeviceProfile::new(wgpu::Limits::default(), 8))));
-        for clip in [false, true] {
-            let recordings = planner.adamw(&[64], clip).expect("this fits");
+        let groups = Groups { b: GroupHyper { rate: 16.0, weight_decay: None }, ..Groups::default() };
+        for (max_norm, groups) in
+            [(None, Groups::default()), (Some(1.0), Groups::default()), (Some(1.0), groups)]
+        {
+            let hyper = AdamWHyper { max_norm, groups, ..AdamWHyper::default() };
+            let recordings = planner.adamw(&[64], &hyper).expect("this fits");
             shaders.extend(recordings.into_iter().flat_map(shaders_of));
         }
     }
@@ -270,7 +275,9 @@ pub fn planned() -> Vec<Shader> {
                 }
             }
         }
-        let recordings = planner.adamw(&[1 << 18], true).expect("this fits");
+        let recordings = planner
+            .adamw(&[1 << 18], &AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() })
+            .expect("this fits");
         shaders.extend(recordings.into_iter().flat_map(shaders_of));
     }
     shaders.into_iter().collect()
