@@ -413,6 +413,7 @@ fn describe(choice: &Choice) -> String {
             if choice.broadcast { ", held" } else { "" },
             if choice.separate { ", apart" } else { "" }
         ),
+        Choice::Only => "the only one".to_owned(),
         Choice::Linear(choice) => {
             let LinearChoice { threads, thread_tokens, thread_quads, splits, way } = choice;
             let way = match way {

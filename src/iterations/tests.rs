@@ -178,7 +178,7 @@ impl<'a> Burning<'a> {
         };
         let mut bytes = step.uniform.clone();
         bytes.resize(bytes.len().next_multiple_of(16), 0);
-        let varying = uniform(bytemuck::bytes_of(&[*tokens, 0, 0, 0, 0, 0, 0, 0]));
+        let varying = uniform(bytemuck::cast_slice(&[*tokens, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         let uniforms = [uniform(&bytes), uniform(bytemuck::bytes_of(&[burn as u32, 0, 0, 0]))];
         for (tensor, _) in tensors {
             queue.write_buffer(tensor, 0, bytemuck::cast_slice(numbers));

@@ -52,6 +52,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("DROPS_X", "whether elements of x are dropped"),
     ("DROPS_H", "whether elements of h are dropped, for each expert others"),
     ("TOKEN_QUADS", "whether splits have whole fours of tokens"),
+    ("TOPMOST", "whether a token chooses the expert with the largest weight, and not all with one"),
     ("MASKED", "whether some tokens take no adapter"),
     ("GROUPS_BINDING", "the binding of the parameters' groups"),
     ("MASK_BINDING", "the binding of the mask of tokens"),

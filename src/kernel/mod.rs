@@ -11,6 +11,7 @@ mod constants;
 mod dropout;
 mod forward;
 mod gate;
+mod gate_losses;
 mod linear;
 mod shrink;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use binding::{Binding, BindingKind, Source, Varying};
 pub(crate) use compose::{Parts, ShrinkFrom};
 pub use forward::ForwardShader;
+pub use gate_losses::GateSumsShader;
 pub(crate) use linear::LinearTarget;
 pub use linear::{LinearReduceShader, LinearShader};
 pub use shrink::ShrinkShader;
@@ -38,6 +40,8 @@ pub enum Shader {
     BackwardParamsReduce(ReduceShader),
     Linear(LinearShader),
     LinearReduce(LinearReduceShader),
+    GateSums(GateSumsShader),
+    GateLosses,
     GradientNorm,
     GradientNormReduce,
     AdamW(AdamWShader),
@@ -61,6 +65,8 @@ impl Shader {
             Self::BackwardParamsReduce(shader) => shader.parts(),
             Self::Linear(shader) => shader.parts(),
             Self::LinearReduce(shader) => shader.parts(),
+            Self::GateSums(shader) => shader.parts(),
+            Self::GateLosses => gate_losses::gate_losses_parts(),
             Self::GradientNorm => adamw::gradient_norm_parts(),
             Self::GradientNormReduce => adamw::gradient_norm_reduce_parts(),
             Self::AdamW(shader) => shader.parts(),

@@ -373,6 +373,11 @@ impl Gate {
         matches!(self, Self::Given | Self::Router(Logits::Given, _))
     }
 
+    /// Whether some experts get no weight.
+    pub(crate) fn chooses(self) -> bool {
+        matches!(self, Self::Router(_, Weighting::TopK { .. }))
+    }
+
     pub(crate) fn has_signs(self) -> bool {
         matches!(self, Self::Router(_, weighting) if weighting.has_signs())
     }

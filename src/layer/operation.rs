@@ -1,6 +1,11 @@
 //! The operations on a layer and their options, which do not depend on the number of tokens.
 
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+
+use super::hyper::check_number;
 use crate::element::Element;
+use crate::error::Error;
 
 /// Whether an operation overwrites its result or adds to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -225,6 +230,72 @@ pub struct LinearOptions {
     pub target_stride: Option<u32>,
 }
 
+/// Options of the losses of a router, which keep its experts in use. Their gradient is for
+/// [`BackwardInputOptions::gate_gradient`], as [`GateGradient::Weights`] of [`GateRows::Batch`].
+///
+/// ```text
+/// balance = N * sum_i f_i P_i                  spread = var(I) / (mean(I)^2 + 1e-10)
+/// ```
+///
+/// with the experts' shares f of the tokens that chose them, mean weights P and summed weights I. A token chooses the
+/// expert with the largest weight, with top-k all that have one. Tokens that a mask leaves out do not count.
+///
+/// Tensors: `saved` (as forward wrote it); `gate_gradient` (experts, f32; receives dL/dw); `report` (4 + 2 x experts, f32;
+/// receives the number of tokens, both losses, the mean entropy of the weights in nats, each f and each P); and `mask`,
+/// if there is one.
+///
+/// Source: Fedus et al., "Switch Transformers", equation 4; Shazeer et al., "Outrageously Large Neural Networks",
+/// equation 6 (squared coefficient of variation), with PyTorch's variance.
+#[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GateLossesOptions {
+    /// The coefficient of the balance in the gradient.
+    pub balance: f32,
+    /// The coefficient of the spread in the gradient.
+    pub spread: f32,
+    /// Whether some tokens do not count: those whose number in the tensor `mask` (T, f32) is zero.
+    pub mask: bool,
+}
+
+impl GateLossesOptions {
+    fn key(&self) -> (u32, u32, bool) {
+        (self.balance.to_bits(), self.spread.to_bits(), self.mask)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        for (name, value) in [("balance", self.balance), ("spread", self.spread)] {
+            check_number(name, value, value.is_finite(), "finite")?;
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for GateLossesOptions {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for GateLossesOptions {}
+
+impl PartialOrd for GateLossesOptions {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for GateLossesOptions {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Hash for GateLossesOptions {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
 /// An operation on the tokens of a layer, with its options, which list the names of its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -234,6 +305,7 @@ pub enum Operation {
     BackwardInput(BackwardInputOptions),
     BackwardParams(BackwardParamsOptions),
     Linear(LinearOptions),
+    GateLosses(GateLossesOptions),
 }
 
 impl Operation {
@@ -245,6 +317,7 @@ impl Operation {
             Self::BackwardInput(_) => "backward_input",
             Self::BackwardParams(_) => "backward_params",
             Self::Linear(_) => "linear",
+            Self::GateLosses(_) => "gate_losses",
         }
     }
 
@@ -298,6 +371,7 @@ impl Needs {
                 Self { parameters: Some(Element::F32), saved: true, dstate: true, ..needs }
             }
             Operation::BackwardParams(_) => Self { saved: true, dstate: true, gradients: true, ..needs },
+            Operation::GateLosses(_) => Self { saved: true, ..needs },
             Operation::Linear(_) => needs,
         })
     }

@@ -15,6 +15,8 @@ pub enum Choice {
     Outer(OuterChoice),
     /// For `linear`.
     Linear(LinearChoice),
+    /// Of operations with one plan.
+    Only,
 }
 
 impl Choice {
@@ -32,6 +34,10 @@ impl Choice {
         if let Self::Linear(choice) = self { Ok(choice) } else { Err(Error::WrongChoice { operation }) }
     }
 
+    pub(crate) fn only(self, operation: &'static str) -> Result<(), Error> {
+        if let Self::Only = self { Ok(()) } else { Err(Error::WrongChoice { operation }) }
+    }
+
     /// The two choices that the cost model predicts less well than sizes: broadcast or read coefficients, and
     /// separate dispatches, or tiles.
     #[cfg(feature = "tuner")]
@@ -42,6 +48,7 @@ impl Choice {
             Self::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => [false, true],
             Self::Linear(LinearChoice { way: LinearWay::Matrices { .. }, .. }) => [true, true],
             Self::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => [broadcast, false],
+            Self::Only => [false; 2],
         }
     }
 }

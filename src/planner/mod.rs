@@ -5,6 +5,7 @@ mod backward_input;
 mod backward_params;
 mod forward;
 mod fused;
+mod gate_losses;
 mod linear;
 mod work;
 
@@ -51,6 +52,7 @@ fn problem(operation: &Operation, config: &Config, tokens: u32) -> Result<Box<dy
             Box::new(backward_params::BackwardParams::new(config, tokens, *options)?)
         }
         Operation::Linear(options) => Box::new(linear::Linear::new(config, tokens, *options)?),
+        Operation::GateLosses(options) => Box::new(gate_losses::GateLosses::new(config, tokens, *options)?),
     })
 }
 
@@ -129,7 +131,7 @@ impl Planner {
             Choice::Fused(choice) => choice.shrink_splits == 0,
             // Matrices take a least number of tokens.
             Choice::Linear(choice) => choice.splits == 1 && !matches!(choice.way, LinearWay::Matrices { .. }),
-            Choice::Outer(_) => true,
+            Choice::Outer(_) | Choice::Only => true,
         });
         let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
         let recording = first_that_runs(&*problem, &choices, device)?;
@@ -215,6 +217,7 @@ impl Operation {
             Self::BackwardInput(options) => backward_input::least_work(config, tokens, options),
             Self::BackwardParams(options) => backward_params::least_work(config, tokens, options),
             Self::Linear(options) => linear::least_work(config, tokens, options),
+            Self::GateLosses(options) => gate_losses::least_work(config, tokens, options),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::mem::offset_of;
 use super::adamw::{Dims as AdamWDims, Hyper, NormDims, ReduceDims as NormReduceDims, SQUARES_WORDS};
 use super::backward_params::{Dims as OuterDims, ReduceDims};
 use super::fused::{FusedDims, ShrinkDims};
+use super::gate_losses::{LossesDims, SumsDims};
 use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{
-    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GroupHyper, Groups,
-    LinearOptions,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateLossesOptions, GroupHyper,
+    Groups, LinearOptions,
 };
 use crate::plan::{Grid, LinearChoice};
 use crate::recording::Step;
@@ -60,6 +61,7 @@ fn uniforms_match() {
         Operation::BackwardInput(BackwardInputOptions::default()),
         Operation::BackwardParams(BackwardParamsOptions::default()),
         Operation::Linear(LinearOptions::default()),
+        Operation::GateLosses(GateLossesOptions::default()),
     ] {
         for tokens in [4, 2048] {
             for recording in planner.candidates(&operation, &CONFIG, tokens).expect("it fits") {
@@ -91,7 +93,7 @@ fn uniforms_match() {
         check(&recording.steps[0].shader);
     }
     let kernels = |shader: &Shader| shader.source().label;
-    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 11, "kernels");
+    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 13, "kernels");
 }
 
 fn check(shader: &Shader) {
@@ -172,6 +174,8 @@ fn check(shader: &Shader) {
                 first_tile
             );
         }
+        Shader::GateSums(_) => assert_uniform!(shader, 0, SumsDims, experts),
+        Shader::GateLosses => assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale),
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, vecs);
             assert_uniform!(

@@ -65,6 +65,7 @@ fn kind(choice: &Choice) -> (bool, bool) {
         Choice::Linear(LinearChoice { way: LinearWay::Tiled { .. }, .. }) => (false, true),
         Choice::Linear(LinearChoice { way: LinearWay::Matrices { .. }, .. }) => (true, true),
         Choice::Linear(LinearChoice { way: LinearWay::Direct { broadcast, .. }, .. }) => (broadcast, false),
+        Choice::Only => (false, false),
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Dropout, DropoutOf, Element,
-    ForwardOptions, FusedChoice, GateGradient, GateRows, GroupHyper, Layout, LinearChoice, LinearDirection,
-    LinearOptions, LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
+    ForwardOptions, FusedChoice, GateGradient, GateLossesOptions, GateRows, GroupHyper, Layout, LinearChoice,
+    LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -30,6 +30,10 @@ pub enum Operation {
     BackwardParams(Router),
     /// Forward and both backwards, each fed by the one before.
     Step(Router),
+    /// The losses of a router from given `[h, w]`.
+    GateLosses(Router),
+    /// Forward, the losses of the router, and both backwards with their gradient.
+    StepWithLosses(Router),
     /// The frozen layer, either way.
     Linear { direction: LinearDirection, bias: bool },
     /// Several steps of the optimiser.
@@ -96,7 +100,7 @@ impl Planning {
             Self::Chosen(fused, outer) => match choices[0] {
                 Choice::Fused(_) => fused.map(Choice::Fused),
                 Choice::Outer(_) => outer.map(Choice::Outer),
-                Choice::Linear(_) => None,
+                Choice::Linear(_) | Choice::Only => None,
             },
             Self::Linear(choice) => matches!(choices[0], Choice::Linear(_)).then_some(Choice::Linear(choice)),
         }
@@ -128,6 +132,9 @@ pub struct Case {
     /// Seed of the numbers, where it does not come from the name.
     pub seed: Option<u64>,
 }
+
+/// The coefficients of balance and spread.
+pub const LOSSES: [f32; 2] = [0.7, 0.3];
 
 /// Optimiser steps in a case of `AdamW`.
 const ADAMW_STEPS: u32 = 50;
@@ -189,7 +196,9 @@ impl Operation {
             | Self::BackwardInput(router)
             | Self::BackwardState(router)
             | Self::BackwardParams(router)
-            | Self::Step(router) => Some(router),
+            | Self::Step(router)
+            | Self::GateLosses(router)
+            | Self::StepWithLosses(router) => Some(router),
             Self::Linear { .. }
             | Self::AdamW { .. }
             | Self::AdamWBuffers
@@ -204,7 +213,8 @@ impl Operation {
             Self::Inference(_) | Self::Forward(_) => "forward",
             Self::BackwardInput(_) | Self::BackwardState(_) => "backward_input",
             Self::BackwardParams(_) => "backward_params",
-            Self::Step(_) => "step",
+            Self::Step(_) | Self::StepWithLosses(_) => "step",
+            Self::GateLosses(_) => "gate_losses",
             Self::Linear { .. } => "linear",
             Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWGroups { .. } | Self::AdamWNorms => "adamw",
         }
@@ -298,7 +308,9 @@ impl Case {
             | Operation::BackwardInput(router)
             | Operation::BackwardState(router)
             | Operation::BackwardParams(router)
-            | Operation::Step(router) => self.adapter(router, rng),
+            | Operation::Step(router)
+            | Operation::GateLosses(router)
+            | Operation::StepWithLosses(router) => self.adapter(router, rng),
         }
     }
 
@@ -403,7 +415,11 @@ impl Case {
                 tensor.gap =
                     self.stride(tensor.width as u32).map_or(0, |stride| stride as usize - tensor.width);
             }
+            if tensor.name == "report" {
+                continue;
+            }
             let rows = match tensor.name.as_str() {
+                "gate_gradient" if tensor.written => GateRows::Batch,
                 "gates" => self.gates,
                 "gate_gradient" => self.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
                 _ => GateRows::Token,
@@ -456,7 +472,12 @@ impl Case {
         let backward_input = |dx: bool| {
             let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
             let dx = dx.then_some((targets, write));
-            let (g, gate_gradient, mask) = (sources, self.gate_gradient, self.mask);
+            let of_losses = GateGradient::Weights(GateRows::Batch);
+            let gate_gradient = match self.operation {
+                Operation::StepWithLosses(_) => Some(of_losses),
+                _ => self.gate_gradient,
+            };
+            let (g, mask) = (sources, self.mask);
             let options = BackwardInputOptions { g, g_stride, dx, dx_stride, gate_gradient, mask };
             hydralora::Operation::BackwardInput(options)
         };
@@ -466,6 +487,11 @@ impl Case {
             x_stride: self.stride(d_in),
             g: sources,
             g_stride: self.stride(d_out),
+            mask: self.mask,
+        });
+        let losses = hydralora::Operation::GateLosses(GateLossesOptions {
+            balance: LOSSES[0],
+            spread: LOSSES[1],
             mask: self.mask,
         });
         let (mut tensors, operations) = match self.operation {
@@ -478,6 +504,11 @@ impl Case {
                 (vec![g, parameters, saved, result("dstate")], vec![backward_input(false)])
             }
             Operation::BackwardParams(_) => (vec![x, g, saved, dstate, gradients], vec![backward_params]),
+            Operation::GateLosses(_) => (vec![saved], vec![losses]),
+            Operation::StepWithLosses(_) => (
+                vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],
+                vec![forward(true), losses, backward_input(true), backward_params],
+            ),
             _ => (
                 vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],
                 vec![forward(true), backward_input(true), backward_params],
@@ -497,6 +528,11 @@ impl Case {
         {
             let gradient = noise(rng, added.rows().count(tokens) * config.experts);
             tensors.push(Tensor::input("gate_gradient", config.experts, gradient));
+        }
+        if operations.contains(&losses) {
+            let (row, report) = (config.experts, 4 + 2 * config.experts);
+            tensors.push(Tensor::poisoned("gate_gradient", row, row as usize));
+            tensors.push(Tensor::poisoned("report", report, report as usize));
         }
         if self.mask {
             self.mask(&mut tensors);
@@ -529,6 +565,7 @@ impl Display for Case {
         let name = match self.operation {
             Operation::Inference(_) => "forward/inference",
             Operation::BackwardState(_) => "backward_input/no-dx",
+            Operation::StepWithLosses(_) => "step/with-losses",
             Operation::Linear { direction: LinearDirection::Forward, bias: true } => "linear/bias",
             Operation::Linear { direction: LinearDirection::Forward, bias: false } => "linear/forward",
             Operation::Linear { direction: LinearDirection::Backward, .. } => "linear/backward",

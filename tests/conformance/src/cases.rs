@@ -55,6 +55,7 @@ pub fn all() -> Vec<Case> {
     other_gates(&mut cases);
     dropout(&mut cases);
     mask(&mut cases);
+    gate_losses(&mut cases);
     linear_choices(&mut cases);
     linear_matrices(&mut cases);
     linear_plans(&mut cases);
@@ -681,6 +682,38 @@ fn mask(cases: &mut Vec<Case>) {
     let step = masked(Case::new(Operation::Step(Router::Input), few));
     cases.extend([step.clone().in_half(Element::F16).accumulating(), step.clone().in_half(Element::Bf16)]);
     cases.push(Case { placement: Placement::Pool, gap: 12, ..step });
+}
+
+/// The losses of a router: alone and in a step, with every kind of weights, for few tokens and many, few experts and
+/// many, with a mask and without.
+fn gate_losses(cases: &mut Vec<Case>) {
+    let few = Shape::new(33, [64, 48], [4, 5]);
+    for (shape, router) in [
+        (few, Router::Input),
+        (Shape::new(1, [8, 8], [2, 2]), Router::Latent),
+        (Shape::new(300, [8, 8], [2, 40]), Router::Input),
+        (few.top(2, true), Router::Input),
+        (few.top(2, false), Router::Latent),
+        (few.weighted(Weighting::Sigmoid), Router::Input),
+        (few.weighted(Weighting::NormalisedSigmoid).separate(), Router::Input),
+        (few, Router::GivenWeights),
+    ] {
+        for mask in [false, true] {
+            cases.push(Case { mask, ..Case::new(Operation::GateLosses(router), shape) });
+        }
+    }
+    for inputs in [Inputs::Indifferent, Inputs::Saturated] {
+        cases.push(Case::new(Operation::GateLosses(Router::Input), few).with_inputs(inputs));
+    }
+    cases.push(Case { room: 50, ..Case::new(Operation::GateLosses(Router::Input), few) });
+    for (shape, router) in [
+        (few, Router::Input),
+        (few.separate(), Router::Input),
+        (few.weighted(Weighting::Sigmoid), Router::Latent),
+    ] {
+        let step = Case::new(Operation::StepWithLosses(router), shape);
+        cases.extend([step.clone(), Case { mask: true, room: 20, ..step.planned_for(Planning::Wide) }]);
+    }
 }
 
 /// Few tokens on a wide device, which splits, and any number in software, with subgroups where there are some.

@@ -3,11 +3,11 @@
 use std::fmt::{self, Display};
 
 use hydralora::twin::{self, Approx, Extras};
-use hydralora::{Adapter, GateGradient, GateRows, Weighting};
+use hydralora::{Adapter, GateGradient, GateLossesOptions, GateRows, Weighting};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::case::{Case, Operation, Planning};
+use crate::case::{Case, LOSSES, Operation, Planning};
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::inputs::{Inputs, noise, packed_noise};
@@ -36,7 +36,9 @@ impl Mode {
         let mut modes = vec![Self::Correctness];
         if case.inputs == Inputs::Noise {
             modes.push(Self::Determinism);
-            if matches!(case.operation, Operation::Step(_)) && case.write == hydralora::WriteMode::Overwrite {
+            if matches!(case.operation, Operation::Step(_) | Operation::StepWithLosses(_))
+                && case.write == hydralora::WriteMode::Overwrite
+            {
                 modes.push(Self::Gradients);
             }
         }
@@ -163,8 +165,7 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let taken = mask(&job.tensors.iter().map(|t| (t.name.clone(), values(&t.data))).collect());
     let gates = rows("gates", case.gates, &given("gates"));
     let gates_direction = rows("gates", case.gates, &noise(rng, given("gates").len() as u32));
-    let added_rows = case.gate_gradient.map_or(GateRows::Token, GateGradient::rows);
-    let added = rows("gate_gradient", added_rows, &given("gate_gradient"));
+    let added = case.gate_gradient.and_then(|of| rows("gate_gradient", of.rows(), &given("gate_gradient")));
     let forward = |distance: f64| -> twin::Output {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
@@ -205,6 +206,11 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
     let results = run(device, case, &job, 1)?;
     let expected = job.expected();
     let dot = |a: &[Approx], b: &[Approx]| -> f64 { a.iter().zip(b).map(|(a, b)| a.value * b.value).sum() };
+    let report_of = |w: &[Approx]| {
+        let extras = Extras { mask: taken.as_deref(), ..Extras::default() };
+        twin::gate_losses(&config, &GateLossesOptions::default(), w, &extras).report
+    };
+    let shares = report_of(&forward(0.0).w)[4..4 + config.experts as usize].to_vec();
     let loss = |distance: f64| -> f64 {
         let output = forward(distance);
         let of_gate = match (case.gate_gradient, &added) {
@@ -212,7 +218,17 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
             (Some(GateGradient::Logits(_)), Some(added)) => dot(&output.logits, added),
             _ => 0.0,
         };
-        dot(&output.y, &g) + of_gate
+        let of_losses = match case.operation {
+            Operation::StepWithLosses(_) => {
+                let report = report_of(&output.w);
+                let experts = config.experts as usize;
+                // The shares are counts, which have no slope.
+                let balance = f64::from(config.experts) * dot(&shares, &report[4 + experts..]);
+                f64::from(LOSSES[0]) * balance + f64::from(LOSSES[1]) * report[2].value
+            }
+            _ => 0.0,
+        };
+        dot(&output.y, &g) + of_gate + of_losses
     };
     // Richardson extrapolation: the error of central differences falls with the square of the distance.
     let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use hydralora::kernel::Shader;
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout,
-    DropoutOf, Element, ForwardOptions, GateGradient, GateRows, GroupHyper, Groups, LinearChoice,
-    LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording, Router, Sharing,
-    Weighting, WriteMode, wgpu,
+    DropoutOf, Element, ForwardOptions, GateGradient, GateLossesOptions, GateRows, GroupHyper, Groups,
+    LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording,
+    Router, Sharing, Weighting, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -106,6 +106,13 @@ pub fn permutations() -> Vec<Shader> {
                 }
             }
         }
+        for config in GATES.into_iter().filter(|config| config.experts > 1) {
+            for mask in [false, true] {
+                let losses =
+                    Operation::GateLosses(GateLossesOptions { mask, ..GateLossesOptions::default() });
+                shaders.extend(shaders_of(planner.plan(&losses, &config, 300).expect("it fits")));
+            }
+        }
         for operation in operations(F32, WriteMode::Accumulate, true) {
             let masked = match operation {
                 Operation::Forward(options) => Operation::Forward(ForwardOptions { mask: true, ..options }),
@@ -116,7 +123,7 @@ pub fn permutations() -> Vec<Shader> {
                 Operation::BackwardParams(options) => {
                     Operation::BackwardParams(BackwardParamsOptions { mask: true, ..options })
                 }
-                linear @ Operation::Linear(_) => linear,
+                other @ (Operation::Linear(_) | Operation::GateLosses(_)) => other,
             };
             shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
         }

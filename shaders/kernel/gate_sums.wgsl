@@ -1,0 +1,76 @@
+// gate_sums: what the losses of a router need of each expert, summed over the tokens of a batch. gate_losses.wgsl
+// makes losses of it.
+//
+//   importance  sum_t w_i
+//   load        tokens that chose the expert: with top-k those that gave it a weight, otherwise those that gave it the
+//               largest, of equal ones the one with the lower index
+//   entropy     sum_t -p_i log p_i, with p = w over the sum of a token's weights
+//
+// Bindings (matrices row-major):
+//   0  dims    uniform
+//   1  saved   tokens x STATE, [h, w] as forward saved them
+//   2  sums    EXPERTS vec4s: importance, load, entropy, tokens; written
+//   next  mask  tokens; only where some take no adapter, which then do not count (mask/given.wgsl)
+//   group 1, 0  batch, uniform (uniform/batch.wgsl)
+// Grid: x = experts. Workgroup: WORKGROUP threads.
+// Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes.
+//@ import mask: takes
+//@ import uniform/batch: batch_tokens
+//@ host: A_ROWS, EXPERTS, SIGNS, STATE, TOPMOST, WORKGROUP
+
+struct Dims {
+    // the number of experts again
+    experts: u32,
+}
+
+@group(0) @binding(0) var<uniform> dims: Dims;
+@group(0) @binding(1) var<storage, read> saved: array<f32>;
+@group(0) @binding(2) var<storage, read_write> sums: array<vec4<f32>>;
+
+var<workgroup> thread_sums: array<vec4<f32>, WORKGROUP>;
+
+fn token_weight(token: u32, expert: u32) -> f32 {
+    let weight = saved[token * STATE + A_ROWS + expert];
+    return select(weight, 0.0, SIGNS && weight < 0.0);
+}
+
+// The part of a token in the sums of an expert.
+fn token_sums(token: u32, expert: u32) -> vec4<f32> {
+    let own = token_weight(token, expert);
+    var is_largest = true;
+    var total = 0.0;
+    for (var other = 0u; other < dims.experts; other++) {
+        let weight = token_weight(token, other);
+        is_largest = is_largest && !(weight > own || (weight == own && other < expert));
+        total += max(weight, 0.0);
+    }
+    let is_chosen = select(own > 0.0, is_largest, TOPMOST);
+    var entropy = 0.0;
+    if (own > 0.0) {
+        let share = own / total;
+        entropy = -share * log(share);
+    }
+    return vec4<f32>(own, select(0.0, 1.0, is_chosen), entropy, 1.0);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    var sum = vec4<f32>(0.0);
+    let tokens = batch_tokens();
+    for (var token = local; token < tokens; token += WORKGROUP) {
+        if (takes(token)) {
+            sum += token_sums(token, workgroup_id.x);
+        }
+    }
+    thread_sums[local] = sum;
+    workgroupBarrier();
+    if (local == 0u) {
+        for (var other = 1u; other < WORKGROUP; other++) {
+            sum += thread_sums[other];
+        }
+        sums[workgroup_id.x] = sum;
+    }
+}
