@@ -25,10 +25,10 @@ pub fn cosine(step: u32, warm: u32, last: u32) -> f32 {
     warm_up(step, warm) * (0.5 + 0.5 * (std::f64::consts::PI * progress(step, warm, last)).cos()) as f32
 }
 
-/// How far a step is on the way from `warm` to the one after `last`, in `0..=1`.
+/// How far a step is on the way from the one after `warm` to the one after `last`, in `0..=1`.
 fn progress(step: u32, warm: u32, last: u32) -> f64 {
-    let way = f64::from(last.saturating_sub(warm)) + 1.0;
-    (f64::from(step.saturating_sub(warm)) / way).min(1.0)
+    let way = f64::from(last.saturating_sub(warm)).max(1.0);
+    (f64::from(step.saturating_sub(1).saturating_sub(warm)) / way).min(1.0)
 }
 
 #[cfg(test)]
@@ -40,12 +40,12 @@ mod tests {
         let (warm, last) = (10, 109);
         for schedule in [linear, cosine] {
             let rates: Vec<f32> = (1..=120).map(|step| schedule(step, warm, last)).collect();
-            assert_eq!((rates[0], rates[9], rates[109]), (0.1, 1.0, 0.0));
+            assert_eq!([rates[0], rates[9], rates[10], rates[109]], [0.1, 1.0, 1.0, 0.0]);
             assert!(rates[..10].is_sorted() && rates[9..].iter().rev().is_sorted());
-            assert!((rates[59] - 0.5).abs() < 1e-6, "{}", rates[59]);
+            assert!((rates[59] - 0.51).abs() < 0.01, "{}", rates[59]);
             assert!(rates[108] > 0.0 && rates[108] < 0.02, "the last step still learns");
         }
         // Nothing is divided by zero.
-        assert_eq!((linear(1, 0, 1), cosine(1, 0, 0), warm_up(1, 0)), (0.5, 0.0, 1.0));
+        assert_eq!((linear(1, 0, 1), cosine(2, 0, 0), warm_up(1, 0)), (1.0, 0.0, 1.0));
     }
 }

@@ -1,7 +1,7 @@
 //! The adapters of fc1 and fc2 on the device.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Config, Layout, wgpu};
+use hydralora::{Adapter, Config, Dropout, Layout, Sharing, Weighting, wgpu};
 
 use crate::Result;
 use crate::base::{ADAPTED, WIDTH};
@@ -17,10 +17,48 @@ pub struct Adapters {
     pub parameters: [wgpu::Buffer; 2],
 }
 
+/// A method from the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Variant {
+    /// One A for all experts, weighted by the softmax of the router's logits
+    Hydralora,
+    /// An A for each expert, likewise weighted
+    Loramoe,
+    /// An A for each expert, of which each token takes two, whose weights are divided by their sum
+    Mola,
+}
+
+impl Variant {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hydralora => "HydraLoRA",
+            Self::Loramoe => "LoRAMoE",
+            Self::Mola => "MoLA",
+        }
+    }
+}
+
 /// The configuration of each adapted layer. One expert is plain LoRA.
 pub fn config(rank: u32, experts: u32) -> Config {
     let scaling = Config::lora_scaling(ALPHA, rank);
     Config { d_in: WIDTH, d_out: WIDTH, rank, experts, scaling, ..Config::default() }
+}
+
+/// A layer of `config` as a variant has it, whose tokens take `top` experts, if not as many as usual.
+pub fn varied(config: Config, variant: Variant, top: Option<u32>) -> Config {
+    let (a, usual) = match variant {
+        Variant::Hydralora => (Sharing::Shared, None),
+        Variant::Loramoe => (Sharing::Separate, None),
+        Variant::Mola => (Sharing::Separate, Some(2.min(config.experts))),
+    };
+    let weighting = top.or(usual).map_or(Weighting::Softmax, |k| Weighting::TopK { k, renormalise: true });
+    Config { a, weighting, ..config }
+}
+
+/// The adapter's layer in training: with dropout, each layer with a stream of its own.
+pub fn in_training(config: &Config, layer: usize) -> Config {
+    let dropout = config.dropout.map(|dropout| Dropout { stream: layer as u32, ..dropout });
+    Config { dropout, ..*config }
 }
 
 /// Plain LoRA with about as many trainable parameters. Its rank is the nearest multiple of four, as is usual

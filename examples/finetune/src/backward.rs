@@ -1,11 +1,12 @@
 //! Backward on the device, from the logits' gradient to the adapters' gradients.
 
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Element, Error, Operation, WriteMode, wgpu,
+    BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Element, Error, GateGradient,
+    GateLossesOptions, GateRows, Operation, WriteMode, wgpu,
 };
 
 use crate::Result;
-use crate::adapters::Adapters;
+use crate::adapters::{Adapters, in_training};
 use crate::base::WIDTH;
 use crate::model::Model;
 use crate::runtime::Runtime;
@@ -24,15 +25,18 @@ pub struct Backward {
 struct Hidden {
     gelu: Dispatch,
     frozen: Option<Bound>,
+    /// Of the experts, if there are several, and their balance is part of the loss.
+    losses: Option<Bound>,
     input: Bound,
     params: Bound,
 }
 
 impl Backward {
     /// `model` must have been prepared with `adapters`.
-    pub fn prepare(runtime: &Runtime, model: &Model, adapters: &Adapters) -> Result<Self> {
+    pub fn prepare(runtime: &Runtime, model: &Model, adapters: &Adapters, balance: f32) -> Result<Self> {
         let Runtime { gpu, kernels, shaders, base } = runtime;
-        let (capacity, config) = (model.capacity, &adapters.config);
+        let (capacity, experts) = (model.capacity, adapters.config.experts);
+        let balanced = balance != 0.0 && experts > 1;
         let activations = &model.activations;
         let Some(saved) = &activations.saved else {
             return Err("backward needs a model with adapters".into());
@@ -45,13 +49,29 @@ impl Backward {
         let dinputs = [buffer("fc2 input", WIDTH)?, buffer("head input", WIDTH)?];
 
         let hidden = |layer: usize| -> Result<Hidden> {
+            let config = &in_training(&adapters.config, layer);
             let g = &dinputs[layer];
             // Nothing before fc1 is trained, so the gradient of its input is not needed.
             let dx = layer.checked_sub(1).map(|before| &dinputs[before]);
             let frozen = dx.map(|dx| base.hidden[layer].backward(kernels, capacity, g, dx)).transpose()?;
             let dstate = buffer("dstate", config.state_len())?;
 
+            let gate_gradient = gpu.zeroed("gate gradient", experts as usize)?;
+            let losses = if balanced {
+                let options = GateLossesOptions { balance, ..GateLossesOptions::default() };
+                let report = gpu.zeroed("report", 4 + 2 * experts as usize)?;
+                let losses = kernels.prepare(&Operation::GateLosses(options), config, capacity)?;
+                Some(losses.bind(&[
+                    ("saved", (&saved[layer]).into()),
+                    ("gate_gradient", (&gate_gradient).into()),
+                    ("report", (&report).into()),
+                ])?)
+            } else {
+                None
+            };
+
             let options = BackwardInputOptions {
+                gate_gradient: balanced.then_some(GateGradient::Weights(GateRows::Batch)),
                 dx: dx.map(|_| (Element::F32, WriteMode::Accumulate)),
                 ..BackwardInputOptions::default()
             };
@@ -62,6 +82,7 @@ impl Backward {
                 ("dstate", (&dstate).into()),
             ];
             tensors.extend(dx.map(|dx| ("dx", dx.into())));
+            tensors.extend(balanced.then(|| ("gate_gradient", (&gate_gradient).into())));
             let input = kernels.prepare(&Operation::BackwardInput(options), config, capacity)?;
             let input = input.bind(&tensors)?;
 
@@ -75,7 +96,7 @@ impl Backward {
                 ("gradients", (&gradients[layer]).into()),
             ])?;
             let gelu = shaders.gelu_backward.bind(&gpu.device, &[&activations.outputs[layer], g]);
-            Ok(Hidden { gelu, frozen, input, params })
+            Ok(Hidden { gelu, frozen, losses, input, params })
         };
         Ok(Self {
             head: base.head.backward(kernels, capacity, &activations.dlogits, &dinputs[1])?,
@@ -86,10 +107,13 @@ impl Backward {
 
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: &Batch) -> Result<(), Error> {
         self.head.encode(pass, batch)?;
-        for Hidden { gelu, frozen, input, params } in self.hidden.iter().rev() {
+        for Hidden { gelu, frozen, losses, input, params } in self.hidden.iter().rev() {
             gelu.encode(pass, batch);
             if let Some(frozen) = frozen {
                 frozen.encode(pass, batch)?;
+            }
+            if let Some(losses) = losses {
+                losses.encode(pass, batch)?;
             }
             input.encode(pass, batch)?;
             params.encode(pass, batch)?;

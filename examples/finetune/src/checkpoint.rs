@@ -1,10 +1,10 @@
-//! Adapters as safetensors files, with the reference code's names: `fc1.lora_A.weight`,
+//! Adapters as safetensors files, with the reference code's names: `fc1.lora_A.weight` (or `lora_A0`, ...),
 //! `fc1.lora_B0.weight`, ..., `fc1.lora_route.weight`, and the same for fc2.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use hydralora::{Adapter, Config, Router};
+use hydralora::{Adapter, Config, Router, Sharing};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -25,7 +25,14 @@ pub fn save(path: &Path, config: &Config, adapters: &[Adapter; 2]) -> Result<()>
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             tensors.push((format!("{layer}.{name}.weight"), shape, bytes));
         };
-        add("lora_A", [rank, d_in], &adapter.a);
+        match config.a {
+            Sharing::Shared => add("lora_A", [rank, d_in], &adapter.a),
+            Sharing::Separate => {
+                for (i, a) in adapter.a.chunks(rank * d_in).enumerate() {
+                    add(&format!("lora_A{i}"), [rank, d_in], a);
+                }
+            }
+        }
         add("lora_route", [experts, router_columns], &adapter.router);
         for (i, b) in adapter.b.iter().enumerate() {
             add(&format!("lora_B{i}"), [d_out, rank], b);
@@ -35,15 +42,9 @@ pub fn save(path: &Path, config: &Config, adapters: &[Adapter; 2]) -> Result<()>
         .iter()
         .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from(
-        [
-            ("rank", rank.to_string()),
-            ("experts", experts.to_string()),
-            ("scaling", config.scaling.to_string()),
-            ("router", router_name(config.router).to_owned()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value)),
-    );
+    // One entry, because the order of several would change from run to run.
+    let config = serde_json::to_string(&Config { dropout: None, ..*config })?;
+    let metadata = HashMap::from([("config".to_owned(), config)]);
     let bytes = safetensors::serialize(views, Some(metadata))?;
     Ok(std::fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()))?)
 }
@@ -57,26 +58,9 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
     let (_, header) = SafeTensors::read_metadata(&bytes)?;
     let metadata = header.metadata().as_ref().ok_or("there is no metadata")?;
     let file = SafeTensors::deserialize(&bytes)?;
-    let text = |key: &str| metadata.get(key).ok_or_else(|| format!("the metadata has no `{key}`"));
-    let number = |key: &str| -> Result<u32> {
-        let value = text(key)?;
-        Ok(value.parse().map_err(|_| format!("`{key}` is `{value}`, which is no count"))?)
-    };
-    let scaling = text("scaling")?;
-    let [d_out, d_in] = [("lora_B0", 0), ("lora_A", 1)].map(|(name, dimension)| -> Result<u32> {
-        let name = format!("{}.{name}.weight", ADAPTED[0]);
-        let length = *file.tensor(&name)?.shape().get(dimension).ok_or(format!("{name} is no matrix"))?;
-        Ok(u32::try_from(length)?)
-    });
-    let config = Config {
-        d_in: d_in?,
-        d_out: d_out?,
-        rank: number("rank")?,
-        experts: number("experts")?,
-        scaling: scaling.parse().map_err(|_| format!("`scaling` is `{scaling}`, which is no number"))?,
-        router: router(text("router")?)?,
-        ..Default::default()
-    };
+    let config = metadata.get("config").ok_or("the metadata has no `config`")?;
+    let config: Config =
+        serde_json::from_str(config).map_err(|error| format!("the metadata's `config`: {error}"))?;
     // Packing the adapters checks how many elements each tensor has.
     let values = |layer: &str, name: &str| -> Result<Vec<f32>> {
         let name = format!("{layer}.{name}.weight");
@@ -88,7 +72,13 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
     };
     let adapter = |layer: &str| -> Result<Adapter> {
         Ok(Adapter {
-            a: values(layer, "lora_A")?,
+            a: match config.a {
+                Sharing::Shared => values(layer, "lora_A")?,
+                Sharing::Separate => {
+                    let all = (0..config.experts).map(|i| values(layer, &format!("lora_A{i}")));
+                    all.collect::<Result<Vec<_>>>()?.concat()
+                }
+            },
             router: values(layer, "lora_route")?,
             router_bias: Vec::new(),
             b: (0..config.experts)
@@ -97,21 +87,4 @@ fn parse(path: &Path) -> Result<(Config, [Adapter; 2])> {
         })
     };
     Ok((config, [adapter(ADAPTED[0])?, adapter(ADAPTED[1])?]))
-}
-
-fn router_name(router: Router) -> &'static str {
-    match router {
-        Router::Input => "input",
-        Router::Latent => "latent",
-        Router::GivenWeights => "given weights",
-        Router::GivenLogits => "given logits",
-    }
-}
-
-fn router(name: &str) -> Result<Router> {
-    match name {
-        "input" => Ok(Router::Input),
-        "latent" => Ok(Router::Latent),
-        _ => Err(format!("`router` is `{name}`, but must be `input` or `latent`").into()),
-    }
 }

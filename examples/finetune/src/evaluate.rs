@@ -32,7 +32,7 @@ struct Sums {
 
 /// Scores every text. A batch may have windows of several texts.
 pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) -> Result<Vec<Score>> {
-    let mut model = Model::prepare(runtime, adapters, TOKENS)?;
+    let mut model = Model::prepare(runtime, adapters, TOKENS, false)?;
     let experts = adapters.map_or(0, |adapters| adapters.config.experts as usize);
     let none = Sums { tokens: 0, nats: 0.0, gates: ADAPTED.map(|_| vec![0.0; experts]) };
     let mut sums = vec![none; texts.len()];

@@ -20,22 +20,22 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use hydralora::Config;
+use hydralora::{Config, Dropout};
 
-use adapters::Adapters;
+use adapters::{Adapters, Variant};
 use corpus::{Source, Text};
 use evaluate::{Score, evaluate};
 use report::{Entry, thousands};
 use runtime::Runtime;
-use train::Run;
+use train::{Run, Training};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// The largest accepted difference between the base's bits per byte and the published ones.
 const TOLERANCE: f64 = 0.01;
 
-/// Fine-tunes a frozen byte-level language model on several texts at once, with HydraLoRA and with
-/// plain LoRA of about as many parameters, and compares them on held-out text.
+/// Fine-tunes a frozen byte-level language model on several texts at once, with HydraLoRA or a relative of it and
+/// with plain LoRA of about as many parameters, and compares them on held-out text.
 #[derive(Parser)]
 #[command(name = "finetune", version)]
 struct Options {
@@ -48,6 +48,18 @@ struct Options {
     /// HydraLoRA's experts: the number of matrices B
     #[arg(long, default_value_t = 4, value_parser = count)]
     experts: u32,
+    /// The method to compare with plain LoRA
+    #[arg(long, value_enum, default_value_t = Variant::Hydralora)]
+    variant: Variant,
+    /// The experts that each token takes, those with the largest weights [default: all; for mola 2]
+    #[arg(long, value_name = "K", value_parser = count)]
+    top_k: Option<u32>,
+    /// The probability of dropout in training
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f32,
+    /// The coefficient of the loss that keeps experts in balance
+    #[arg(long, value_name = "C", default_value_t = 0.0)]
+    balance: f32,
     /// A text of your own instead of the four that come with the demo; can be repeated
     #[arg(long = "text", value_name = "NAME=FILE")]
     texts: Vec<Source>,
@@ -91,8 +103,10 @@ fn run(options: &Options) -> Result<()> {
     } else {
         corpus::from_sources(&options.texts)?
     };
+    let dropout = Some(Dropout::new(options.dropout));
     let hydra = adapters::config(options.rank, options.experts);
-    let lora = adapters::comparable_lora(&hydra);
+    let hydra = Config { dropout, ..adapters::varied(hydra, options.variant, options.top_k) };
+    let lora = Config { dropout, ..adapters::comparable_lora(&hydra) };
     for config in [&hydra, &lora] {
         config.layout()?;
     }
@@ -107,11 +121,15 @@ fn run(options: &Options) -> Result<()> {
         options.steps,
         train::TOKENS
     );
-    let names = [format!("LoRA r={}", lora.rank), format!("HydraLoRA r={} N={}", hydra.rank, hydra.experts)];
+    let top = options.top_k.map(|k| format!(" top {k}")).unwrap_or_default();
+    let variant = options.variant.name();
+    let names =
+        [format!("LoRA r={}", lora.rank), format!("{variant} r={} N={}{top}", hydra.rank, hydra.experts)];
     let width = names.iter().map(String::len).max().unwrap_or(0);
     let fine_tune = |name: &str, config: Config| -> Result<(Run, Vec<Score>)> {
         let name = format!("{name:width$}");
-        let run = train::train(&runtime, &name, config, &texts, options.steps, options.seed)?;
+        let training = Training { steps: options.steps, seed: options.seed, balance: options.balance };
+        let run = train::train(&runtime, &name, config, &texts, &training)?;
         let scores = evaluate(&runtime, Some(&run.adapters), &texts)?;
         Ok((run, scores))
     };

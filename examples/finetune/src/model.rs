@@ -1,9 +1,9 @@
 //! Forward on the device, from bytes to losses: the base, and adapters if there are any.
 
-use hydralora::{Batch, Bound, Capacity, Error, ForwardOptions, Operation, Plans, WriteMode, wgpu};
+use hydralora::{Batch, Bound, Capacity, Config, Error, ForwardOptions, Operation, Plans, WriteMode, wgpu};
 
 use crate::Result;
-use crate::adapters::Adapters;
+use crate::adapters::{Adapters, in_training};
 use crate::base::{VOCABULARY, WIDTH};
 use crate::corpus::WINDOW;
 use crate::runtime::Runtime;
@@ -46,7 +46,13 @@ struct Hidden {
 }
 
 impl Model {
-    pub fn prepare(runtime: &Runtime, adapters: Option<&Adapters>, tokens: u32) -> Result<Self> {
+    /// Only a model in training drops anything.
+    pub fn prepare(
+        runtime: &Runtime,
+        adapters: Option<&Adapters>,
+        tokens: u32,
+        training: bool,
+    ) -> Result<Self> {
         let Runtime { gpu, kernels, shaders, base } = runtime;
         let capacity = Capacity { tokens, plans: Plans::One };
         let buffer = |name: &str, columns: u32| gpu.zeroed(name, tokens as usize * columns as usize);
@@ -73,9 +79,12 @@ impl Model {
             let (x, y) = (&inputs[layer], &outputs[layer]);
             let adapter = match (adapters, saved) {
                 (Some(adapters), Some(saved)) => {
-                    // Both layers are equal, so the second one's operation is already prepared.
-                    let prepared =
-                        kernels.prepare(&Operation::Forward(options), &adapters.config, capacity)?;
+                    let config = if training {
+                        in_training(&adapters.config, layer)
+                    } else {
+                        Config { dropout: None, ..adapters.config }
+                    };
+                    let prepared = kernels.prepare(&Operation::Forward(options), &config, capacity)?;
                     Some(prepared.bind(&[
                         ("x", x.into()),
                         ("parameters", (&adapters.parameters[layer]).into()),

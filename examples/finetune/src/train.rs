@@ -1,9 +1,9 @@
 //! The training loop.
 
-use std::f64::consts::{LN_2, PI};
+use std::f64::consts::LN_2;
 use std::time::{Duration, Instant};
 
-use hydralora::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, Config, wgpu};
+use hydralora::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, AdamWStatus, Config, schedule, wgpu};
 
 use crate::Result;
 use crate::adapters::Adapters;
@@ -17,8 +17,17 @@ use crate::runtime::Runtime;
 pub const TOKENS: u32 = 256;
 /// The number of steps between looks at the loss. Each look waits for the device.
 const LOOK_EVERY: u32 = 10;
-const PEAK_LEARNING_RATE: f64 = 3e-3;
+const PEAK_LEARNING_RATE: f32 = 3e-3;
 const WARM_UP_STEPS: u32 = 20;
+
+/// How to train.
+pub struct Training {
+    pub steps: u32,
+    /// It determines everything random.
+    pub seed: u64,
+    /// The coefficient of the experts' balance in the loss.
+    pub balance: f32,
+}
 
 /// A finished run.
 pub struct Run {
@@ -28,22 +37,22 @@ pub struct Run {
     pub time: Duration,
 }
 
-/// Trains fresh adapters. `seed` determines everything random.
+/// Trains fresh adapters.
 pub fn train(
     runtime: &Runtime,
     name: &str,
     config: Config,
     texts: &[Text],
-    steps: u32,
-    seed: u64,
+    training: &Training,
 ) -> Result<Run> {
+    let Training { steps, seed, balance } = *training;
     let gpu = &runtime.gpu;
     let adapters = Adapters::initialise(gpu, config, seed)?;
     let elements = adapters.elements();
     let moments = [gpu.zeroed("moments", 2 * elements)?, gpu.zeroed("moments", 2 * elements)?];
     let status = gpu.zeroed("status", 2)?;
-    let mut model = Model::prepare(runtime, Some(&adapters), TOKENS)?;
-    let backward = Backward::prepare(runtime, &model, &adapters)?;
+    let mut model = Model::prepare(runtime, Some(&adapters), TOKENS, true)?;
+    let backward = Backward::prepare(runtime, &model, &adapters, balance)?;
     let buffers = [0, 1].map(|layer| AdamWBuffers {
         elements,
         parameters: (&adapters.parameters[layer]).into(),
@@ -68,7 +77,9 @@ pub fn train(
     let started = Instant::now();
     for step in 1..=steps {
         model.load(&gpu.queue, &sampler.draw(TOKENS as usize))?;
-        optimiser.set_step(&gpu.queue, step, learning_rate(step, steps))?;
+        model.batch.set_random(&gpu.queue, seed, step);
+        let learning_rate = PEAK_LEARNING_RATE * schedule::cosine(step, WARM_UP_STEPS.min(steps), steps);
+        optimiser.set_step(&gpu.queue, step, learning_rate)?;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -103,18 +114,6 @@ pub fn train(
         .into());
     }
     Ok(Run { adapters, curve, time: started.elapsed() })
-}
-
-/// A linear warm-up, then a half cosine down to zero.
-fn learning_rate(step: u32, steps: u32) -> f32 {
-    let warm_up = WARM_UP_STEPS.min(steps);
-    let factor = if step <= warm_up {
-        f64::from(step) / f64::from(warm_up)
-    } else {
-        let done = f64::from(step - 1 - warm_up) / f64::from(steps - warm_up);
-        0.5 * (1.0 + (PI * done).cos())
-    };
-    (PEAK_LEARNING_RATE * factor) as f32
 }
 
 fn mean_bits(nats: &[f32]) -> f64 {
