@@ -242,6 +242,15 @@ impl Case {
         }
     }
 
+    /// Whether the layer has an option of its gate, of A, of dropout or of a mask, or is not a layer but its losses.
+    pub fn has_options(&self) -> bool {
+        let given = matches!(self.operation.router(), Some(Router::GivenWeights | Router::GivenLogits));
+        let losses = matches!(self.operation, Operation::GateLosses(_) | Operation::StepWithLosses(_));
+        let Shape { tokens, d_in, d_out, rank, experts, .. } = self.shape;
+        let plain = Shape::new(tokens, [d_in, d_out], [rank, experts]);
+        self.shape != plain || given || losses || self.mask || self.gate_gradient.is_some()
+    }
+
     pub fn accumulating(self) -> Self {
         Self { write: WriteMode::Accumulate, ..self }
     }

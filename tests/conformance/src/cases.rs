@@ -484,6 +484,17 @@ fn linear_matrices(cases: &mut Vec<Case>) {
     }
 }
 
+/// A layer with an option: in a step that adds, and in the plans of wide devices and of software; in every operation by
+/// itself if it is the option's first layer.
+fn with_option(cases: &mut Vec<Case>, shape: Shape, router: Router, is_first: bool) {
+    if is_first {
+        cases.extend(adapter(router).map(|operation| Case::new(operation, shape)));
+    }
+    let step = Case::new(Operation::Step(router), shape);
+    cases.extend([Planning::Wide, Planning::Software].map(|planning| step.clone().planned_for(planning)));
+    cases.push(step.accumulating());
+}
+
 /// An A for each expert: in every operation, with odd widths, one rank (a router over ranks), one expert, many
 /// columns, half precision, and the plans of wide devices.
 fn separate_a(cases: &mut Vec<Case>) {
@@ -494,11 +505,7 @@ fn separate_a(cases: &mut Vec<Case>) {
         Shape::new(9, [20, 24], [5, 1]),
         Shape::new(21, [132, 68], [16, 6]),
     ] {
-        cases.extend(adapter(Router::Input).map(|operation| Case::new(operation, shape.separate())));
-        cases.push(Case::new(Operation::Step(Router::Input), shape.separate()).accumulating());
-        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
-            cases.push(Case::new(Operation::Step(Router::Input), shape.separate()).planned_for(planning));
-        }
+        with_option(cases, shape.separate(), Router::Input, shape.tokens == 33);
     }
     let step = Case::new(Operation::Step(Router::Input), Shape::new(45, [64, 48], [4, 3]).separate());
     cases.extend([step.clone().in_half(Element::F16), step.clone().in_half(Element::Bf16)]);
@@ -519,11 +526,7 @@ fn given_weights(cases: &mut Vec<Case>) {
     let [shared, odd, one] =
         [Shape::new(33, [64, 48], [4, 3]), Shape::new(13, [37, 29], [3, 5]), Shape::new(9, [20, 24], [5, 1])];
     for shape in [shared, odd.separate(), one, Shape::new(70, [256, 320], [2, 40])] {
-        cases.extend(adapter(Router::GivenWeights).map(|operation| Case::new(operation, shape)));
-        cases.push(Case::new(Operation::Step(Router::GivenWeights), shape).accumulating());
-        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
-            cases.push(Case::new(Operation::Step(Router::GivenWeights), shape).planned_for(planning));
-        }
+        with_option(cases, shape, Router::GivenWeights, shape.tokens == 33);
     }
     let step = Case::new(Operation::Step(Router::GivenWeights), shared);
     cases.extend([step.clone().in_half(Element::F16), step.clone().in_half(Element::Bf16)]);
@@ -552,11 +555,7 @@ fn top_k(cases: &mut Vec<Case>) {
         (odd.separate().top(4, true), Router::Input),
         (many.top(7, false), Router::Input),
     ] {
-        cases.extend(adapter(router).map(|operation| Case::new(operation, shape)));
-        cases.push(Case::new(Operation::Step(router), shape).accumulating());
-        for planning in [Planning::Wide, Planning::Software, Planning::Divided] {
-            cases.push(Case::new(Operation::Step(router), shape).planned_for(planning));
-        }
+        with_option(cases, shape, router, shape.tokens == 33);
     }
     for renormalise in [true, false] {
         let step = Case::new(Operation::Step(Router::Input), few.top(2, renormalise));

@@ -35,7 +35,10 @@ impl Mode {
         }
         let mut modes = vec![Self::Correctness];
         if case.inputs == Inputs::Noise {
-            modes.push(Self::Determinism);
+            // Options change no order of sums, which a step shows for all operations.
+            if !case.has_options() || matches!(case.operation, Operation::Step(_)) {
+                modes.push(Self::Determinism);
+            }
             if matches!(case.operation, Operation::Step(_) | Operation::StepWithLosses(_))
                 && case.write == hydralora::WriteMode::Overwrite
             {

@@ -175,6 +175,8 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     // Other limits change the device's plans, but not chosen ones.
     if device.identity().limits_of != ADAPTER_LIMITS {
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
+        // Nor what options do. The most bindings are those of a mask and a gradient that is added.
+        fixed.retain(|case| !case.has_options() || (case.mask && case.gate_gradient.is_some()));
     }
     if let Some(seed) = options.replay {
         return match fixed.into_iter().find(|case| case.seed() == seed) {
