@@ -13,6 +13,7 @@ mod iterations;
 pub mod kernel;
 mod layer;
 mod memory;
+mod merge;
 mod plan;
 mod planner;
 mod recording;
@@ -34,6 +35,7 @@ pub use layer::{
     LinearOptions, Operation, Pack, ParameterGroup, Place, Router, Sharing, Weighting, WriteMode,
 };
 pub use memory::Memory;
+pub use merge::{Merge, MergeDescriptor};
 pub use plan::{
     Capacity, Choice, DeviceNumbers, DeviceProfile, FusedChoice, Grid, LinearChoice, LinearWay, OuterChoice,
     Plans, Tile, Tuning,

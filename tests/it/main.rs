@@ -5,6 +5,7 @@ mod batch;
 mod calibration;
 mod common;
 mod errors;
+mod merge;
 mod readme;
 mod tuner;
 mod twin;

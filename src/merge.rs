@@ -1,0 +1,104 @@
+//! Merging an adapter into the frozen weights, for gates that do not depend on the token.
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::gpu::{Batch, Bound, Kernels, Tensor};
+use crate::layer::{Adapter, Config, Gate, LinearDirection, LinearOptions, Operation, Sharing, WriteMode};
+use crate::plan::{Capacity, Plans};
+
+/// What to merge into which weights.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeDescriptor<'a> {
+    /// The layer.
+    pub config: Config,
+    /// Its adapter.
+    pub adapter: &'a Adapter,
+    /// A weight for each expert, which takes the place of the router's; none for one expert, whose weight is 1. The
+    /// means over some batches are in the report of [`GateLossesOptions`](crate::GateLossesOptions).
+    pub gates: Option<&'a [f32]>,
+    /// W0, `d_out` x `d_in`, f32, f16 or bf16; updated.
+    pub weight: Tensor<'a>,
+    /// Whether the adapter is taken out again. Rounding stays: keep the weights where they must return bit for bit.
+    pub undo: bool,
+}
+
+/// A prepared merge, `W0 += s * sum_i w_i B_i A_i`: one dispatch of the frozen layer's kernel, or a few.
+#[derive(Debug)]
+pub struct Merge {
+    bound: Bound,
+    batch: Batch,
+    // The buffers that `bound` reads.
+    _factors: [wgpu::Buffer; 2],
+}
+
+impl Merge {
+    /// Checks everything, uploads the adapter and binds.
+    ///
+    /// # Errors
+    /// Several experts without weights, or with the wrong number of them: a router's depend on the token. Matrices with
+    /// wrong shapes, a weight that is too small, and the errors of [`Kernels::prepare`].
+    pub fn prepare(kernels: &Kernels, descriptor: &MergeDescriptor<'_>) -> Result<Self, Error> {
+        let MergeDescriptor { config, adapter, gates, weight, undo } = *descriptor;
+        // Checks the adapter's shapes.
+        config.layout()?.pack(adapter)?;
+        let rows = config.a_rows();
+        let mut left = left_factor(&config, adapter, gates)?;
+        if undo {
+            left.iter_mut().for_each(|number| *number = -*number);
+        }
+        // The frozen layer's dx += W0^T g, with A for its weight and a row of W0 for each token.
+        let options = LinearOptions {
+            direction: LinearDirection::Backward,
+            write: WriteMode::Accumulate,
+            target: weight.element(),
+            ..LinearOptions::default()
+        };
+        let layer = Config { d_in: config.d_in, d_out: rows, ..Config::DEFAULT };
+        let capacity = Capacity { tokens: config.d_out, plans: Plans::One };
+        let prepared = kernels.prepare(&Operation::Linear(options), &layer, capacity)?;
+        let upload = |label: &str, numbers: &[f32]| -> Result<wgpu::Buffer, Error> {
+            let buffer = kernels.storage(label, 4 * numbers.len() as u64)?;
+            kernels.queue().write_buffer(&buffer, 0, &Element::F32.encode(numbers));
+            Ok(buffer)
+        };
+        let factors = [upload("hydralora merged B", &left)?, upload("hydralora merged A", &adapter.a)?];
+        let [b, a] = factors.each_ref().map(Tensor::from);
+        let bound = prepared.bind(&[("g", b), ("weight", a), ("dx", weight)])?;
+        Ok(Self { bound, batch: Batch::new(kernels, config.d_out)?, _factors: factors })
+    }
+
+    /// Encodes the merge.
+    ///
+    /// # Errors
+    /// None, as it has been prepared for as many rows as the weights have.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        self.bound.encode(pass, &self.batch)
+    }
+}
+
+/// `s * sum_i w_i B_i`, or where each expert has an A of its own, all `s * w_i B_i` side by side: `d_out` x the rows of
+/// A.
+fn left_factor(config: &Config, adapter: &Adapter, gates: Option<&[f32]>) -> Result<Vec<f32>, Error> {
+    let [rank, experts, d_out] = [config.rank, config.experts, config.d_out].map(|n| n as usize);
+    let gates = match (gates, config.gate()) {
+        (Some(gates), _) => gates,
+        (None, Gate::One) => &[1.0],
+        (None, _) => {
+            let (option, other) =
+                ("merging without weights for the experts", "weights that depend on the token");
+            return Err(Error::Exclusive { option, other });
+        }
+    };
+    Error::check_length("the experts' weights", experts, gates.len())?;
+    let columns = config.a_rows() as usize;
+    let mut left = vec![0.0f64; d_out * columns];
+    for (i, (b, &gate)) in adapter.b.iter().zip(gates).enumerate() {
+        let first = if config.a == Sharing::Separate { i * rank } else { 0 };
+        for (row, b) in left.chunks_exact_mut(columns).zip(b.chunks_exact(rank)) {
+            for (sum, &b) in row[first..].iter_mut().zip(b) {
+                *sum += f64::from(config.scaling) * f64::from(gate) * f64::from(b);
+            }
+        }
+    }
+    Ok(left.into_iter().map(|number| number as f32).collect())
+}
