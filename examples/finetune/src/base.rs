@@ -36,7 +36,7 @@ pub struct Base {
 pub struct Frozen {
     /// Its widths.
     config: Config,
-    weight: wgpu::Buffer,
+    pub weight: wgpu::Buffer,
     bias: wgpu::Buffer,
 }
 

@@ -3,6 +3,7 @@
 use std::f64::consts::LN_2;
 
 use hydralora::device::Gpu;
+use hydralora::{Merge, MergeDescriptor};
 
 use crate::Result;
 use crate::adapters::Adapters;
@@ -54,6 +55,30 @@ pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) 
         add_batch(&runtime.gpu, &mut model, &windows, &owners, &mut sums)?;
     }
     Ok(sums.iter().map(Sums::score).collect())
+}
+
+/// Merges adapters into the base, with the mean gate of each expert over all texts, and scores that without adapters.
+/// The base stays changed.
+pub fn merged(
+    runtime: &Runtime,
+    adapters: &Adapters,
+    scores: &[Score],
+    texts: &[Text],
+) -> Result<Vec<Score>> {
+    let config = adapters.config;
+    for (layer, adapter) in adapters.download(&runtime.gpu)?.iter().enumerate() {
+        let mean = |expert: usize| {
+            scores.iter().map(|score| score.gates[layer][expert]).sum::<f64>() / scores.len() as f64
+        };
+        let means: Vec<f32> = (0..config.experts as usize).map(|expert| mean(expert) as f32).collect();
+        // One expert has the weight 1, and no gate is saved.
+        let gates = (config.experts > 1).then_some(means.as_slice());
+        let weight = (&runtime.base.hidden[layer].weight).into();
+        let descriptor = MergeDescriptor { config, adapter, gates, weight, undo: false };
+        let merge = Merge::prepare(&runtime.kernels, &descriptor)?;
+        runtime.gpu.submit(|pass| merge.encode(pass))?;
+    }
+    evaluate(runtime, None, texts)
 }
 
 /// Runs one batch. `owners` are the texts that its windows belong to.

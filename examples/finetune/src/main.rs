@@ -157,6 +157,12 @@ fn run(options: &Options) -> Result<()> {
 
     let file = out.join("hydralora.safetensors");
     check_reload(&runtime, &file, &hydra_run.adapters, &texts, &hydra_scores)?;
+    let merged = evaluate::merged(&runtime, &hydra_run.adapters, &hydra_scores, &texts)?;
+    println!(
+        "merged into the base, with the mean gate of each expert: {:.3} bits per byte, instead of {:.3}",
+        evaluate::mean_bits(&merged),
+        evaluate::mean_bits(&hydra_scores)
+    );
     plot::load_font()?;
     let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
     plot::losses(&out.join("loss.png"), curves)?;
