@@ -44,7 +44,9 @@ impl Merge {
         let rows = config.a_rows();
         let mut left = left_factor(&config, adapter, gates)?;
         if undo {
-            left.iter_mut().for_each(|number| *number = -*number);
+            for number in &mut left {
+                *number = -*number;
+            }
         }
         // The frozen layer's dx += W0^T g, with A for its weight and a row of W0 for each token.
         let options = LinearOptions {

@@ -176,6 +176,18 @@ fn check(shader: &Shader) {
         }
         Shader::GateSums(_) => assert_uniform!(shader, 0, SumsDims, experts),
         Shader::GateLosses => assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale),
+        shader => check_optimiser(shader),
+    }
+    // The uniform of a batch has the 16 bytes of its buffer.
+    if shader.source().varying == crate::kernel::Varying::Batch {
+        let (members, size) = uniform(shader, 1);
+        let names = ["tokens", "seed_low", "seed_high", "step"].map(str::to_owned);
+        assert_eq!((members, size), (names.into_iter().zip([0, 4, 8, 12]).collect(), 16), "{shader:?}");
+    }
+}
+
+fn check_optimiser(shader: &Shader) {
+    match shader {
         Shader::AdamW(_) => {
             assert_uniform!(shader, 0, AdamWDims, vecs);
             assert_uniform!(
@@ -202,12 +214,7 @@ fn check(shader: &Shader) {
             };
             assert_eq!(u64::from(span), 4 * SQUARES_WORDS);
         }
-    }
-    // The uniform of a batch has the 16 bytes of its buffer.
-    if shader.source().varying == crate::kernel::Varying::Batch {
-        let (members, size) = uniform(shader, 1);
-        let names = ["tokens", "seed_low", "seed_high", "step"].map(str::to_owned);
-        assert_eq!((members, size), (names.into_iter().zip([0, 4, 8, 12]).collect(), 16), "{shader:?}");
+        _ => unreachable!("the other shaders are no optimiser's"),
     }
 }
 

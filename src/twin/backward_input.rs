@@ -73,26 +73,9 @@ pub fn backward_input(
         let mut dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
             Gate::Given => dw.clone(),
-            Gate::Router(_, weighting) => {
-                let slope = |i: usize| match weighting {
-                    Weighting::Softmax => w[i] * (dw[i] - mean),
-                    // The softmax of an expert that was not chosen has a gradient too, through the denominator.
-                    Weighting::TopK { .. } => {
-                        let dw = match unchosen(config, saved[i]) {
-                            (false, false) => dw[i],
-                            (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },
-                            (true, false) => Approx::exact(0.0),
-                            (true, true) => Approx { value: 0.0, bound: dw[i].bound + dw[i].value.abs() },
-                        };
-                        Approx { value: saved[i].value.abs(), ..saved[i] } * (dw - mean)
-                    }
-                    Weighting::Sigmoid => w[i] * (Approx::exact(1.0) - w[i]) * dw[i],
-                    Weighting::NormalisedSigmoid => {
-                        w[i] * (Approx::exact(1.0) - saved[experts] * w[i]) * (dw[i] - mean)
-                    }
-                };
-                (0..experts).map(|i| scaled(config, slope(i))).collect()
-            }
+            Gate::Router(_, weighting) => (0..experts)
+                .map(|i| scaled(config, slope(config, weighting, [saved, w, &dw], mean, i)))
+                .collect(),
         };
         if let Some((GateGradient::Logits(_), added)) = extras.gate_gradient {
             add(&mut dl, added);
@@ -139,4 +122,31 @@ pub fn backward_input(
         output.dl.extend(dl);
     }
     output
+}
+
+/// The gradient of logit i, without the temperature, from `[saved, w, dw]` of a token: what forward saved, the weights
+/// that count, and their gradients. `mean` is `sum_i w_i dw_i`.
+fn slope(
+    config: &Config,
+    weighting: Weighting,
+    [saved, w, dw]: [&[Approx]; 3],
+    mean: Approx,
+    i: usize,
+) -> Approx {
+    let experts = config.experts as usize;
+    match weighting {
+        Weighting::Softmax => w[i] * (dw[i] - mean),
+        // The softmax of an expert that was not chosen has a gradient too, through the denominator.
+        Weighting::TopK { .. } => {
+            let dw = match unchosen(config, saved[i]) {
+                (false, false) => dw[i],
+                (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },
+                (true, false) => Approx::exact(0.0),
+                (true, true) => Approx { value: 0.0, bound: dw[i].bound + dw[i].value.abs() },
+            };
+            Approx { value: saved[i].value.abs(), ..saved[i] } * (dw - mean)
+        }
+        Weighting::Sigmoid => w[i] * (Approx::exact(1.0) - w[i]) * dw[i],
+        Weighting::NormalisedSigmoid => w[i] * (Approx::exact(1.0) - saved[experts] * w[i]) * (dw[i] - mean),
+    }
 }

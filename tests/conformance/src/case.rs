@@ -523,34 +523,40 @@ impl Case {
                 vec![forward(true), backward_input(true), backward_params],
             ),
         };
+        self.add_tensors_of_options(&mut tensors, router, rng);
+        self.on_tokens(tensors, config, operations)
+    }
+
+    /// Adds the tensors that options bind, as far as the operation has them.
+    fn add_tensors_of_options(&self, tensors: &mut Vec<Tensor>, router: Router, rng: &mut StdRng) {
+        let Shape { tokens, experts, .. } = self.shape;
         let has = |tensors: &[Tensor], name| tensors.iter().any(|tensor| tensor.name == name);
         if let Router::GivenWeights | Router::GivenLogits = router
-            && has(&tensors, "y")
+            && has(tensors, "y")
         {
-            let mut gates = noise(rng, self.gates.count(tokens) * config.experts);
+            let mut gates = noise(rng, self.gates.count(tokens) * experts);
             // Some weights are zero, and many negative.
             gates.iter_mut().step_by(3).for_each(|gate| *gate = 0.0);
-            tensors.push(Tensor::input("gates", config.experts, gates));
+            tensors.push(Tensor::input("gates", experts, gates));
         }
         if let Some(added) = self.gate_gradient
-            && has(&tensors, "dstate")
+            && has(tensors, "dstate")
         {
-            let gradient = noise(rng, added.rows().count(tokens) * config.experts);
-            tensors.push(Tensor::input("gate_gradient", config.experts, gradient));
+            let gradient = noise(rng, added.rows().count(tokens) * experts);
+            tensors.push(Tensor::input("gate_gradient", experts, gradient));
         }
-        if operations.contains(&losses) {
-            let (row, report) = (config.experts, 4 + 2 * config.experts);
+        if let Operation::GateLosses(_) | Operation::StepWithLosses(_) = self.operation {
+            let (row, report) = (experts, 4 + 2 * experts);
             tensors.push(Tensor::poisoned("gate_gradient", row, row as usize));
             tensors.push(Tensor::poisoned("report", report, report as usize));
         }
         if self.mask {
-            self.mask(&mut tensors);
+            self.add_mask(tensors);
         }
-        self.on_tokens(tensors, config, operations)
     }
 
     /// Adds a mask, in which some tokens take no adapter. Their activations are NaN.
-    fn mask(&self, tensors: &mut Vec<Tensor>) {
+    fn add_mask(&self, tensors: &mut Vec<Tensor>) {
         // The first, one of a full tile of four, a whole one, and the last of several.
         let takes = |token: u32| !(token == 0 || token % 7 == 5 || (8..12).contains(&token));
         let mask: Vec<f32> = (0..self.shape.tokens).map(|token| f32::from(u8::from(takes(token)))).collect();
@@ -565,41 +571,9 @@ impl Case {
     }
 }
 
-/// The case's name, which says everything about it that is not the default:
-/// `forward/input-router/f32/T33_k101_d67_r7_N3`.
-impl Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { tokens, d_in, d_out, rank, experts, a, weighting, .. } = self.shape;
-        let Shape { router_bias, temperature, dropout, .. } = self.shape;
-        let name = match self.operation {
-            Operation::Inference(_) => "forward/inference",
-            Operation::BackwardState(_) => "backward_input/no-dx",
-            Operation::StepWithLosses(_) => "step/with-losses",
-            Operation::Linear { direction: LinearDirection::Forward, bias: true } => "linear/bias",
-            Operation::Linear { direction: LinearDirection::Forward, bias: false } => "linear/forward",
-            Operation::Linear { direction: LinearDirection::Backward, .. } => "linear/backward",
-            Operation::AdamW { clip: true } => "adamw/clip",
-            Operation::AdamW { clip: false } => "adamw/no-clip",
-            Operation::AdamWBuffers => "adamw/buffers",
-            Operation::AdamWGroups { clip: true } => "adamw/groups/clip",
-            Operation::AdamWGroups { clip: false } => "adamw/groups",
-            Operation::AdamWNorms => "adamw/norms",
-            operation => operation.kernel(),
-        };
-        f.write_str(name)?;
-        match self.operation.router() {
-            Some(Router::Input) => f.write_str("/input-router")?,
-            Some(Router::Latent) => f.write_str("/latent-router")?,
-            Some(Router::GivenWeights) => f.write_str("/given-weights")?,
-            Some(Router::GivenLogits) => f.write_str("/given-logits")?,
-            None => {}
-        }
-        let Elements { sources, parameters, targets } = self.elements;
-        let elements = match self.elements {
-            _ if sources == targets && [sources, Element::F32].contains(&parameters) => sources.to_string(),
-            _ => format!("{sources}-{parameters}-{targets}"),
-        };
-        write!(f, "/{elements}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
+impl Case {
+    fn write_options(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { a, weighting, router_bias, temperature, dropout, .. } = self.shape;
         if a == Sharing::Separate {
             f.write_str("/separate-a")?;
         }
@@ -635,6 +609,45 @@ impl Display for Case {
             Some(GateGradient::Weights(rows)) => write!(f, "/added-to-weights-{rows:?}")?,
             Some(GateGradient::Logits(rows)) => write!(f, "/added-to-logits-{rows:?}")?,
         }
+        Ok(())
+    }
+}
+
+/// The case's name, which says everything about it that is not the default:
+/// `forward/input-router/f32/T33_k101_d67_r7_N3`.
+impl Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { tokens, d_in, d_out, rank, experts, .. } = self.shape;
+        let name = match self.operation {
+            Operation::Inference(_) => "forward/inference",
+            Operation::BackwardState(_) => "backward_input/no-dx",
+            Operation::StepWithLosses(_) => "step/with-losses",
+            Operation::Linear { direction: LinearDirection::Forward, bias: true } => "linear/bias",
+            Operation::Linear { direction: LinearDirection::Forward, bias: false } => "linear/forward",
+            Operation::Linear { direction: LinearDirection::Backward, .. } => "linear/backward",
+            Operation::AdamW { clip: true } => "adamw/clip",
+            Operation::AdamW { clip: false } => "adamw/no-clip",
+            Operation::AdamWBuffers => "adamw/buffers",
+            Operation::AdamWGroups { clip: true } => "adamw/groups/clip",
+            Operation::AdamWGroups { clip: false } => "adamw/groups",
+            Operation::AdamWNorms => "adamw/norms",
+            operation => operation.kernel(),
+        };
+        f.write_str(name)?;
+        match self.operation.router() {
+            Some(Router::Input) => f.write_str("/input-router")?,
+            Some(Router::Latent) => f.write_str("/latent-router")?,
+            Some(Router::GivenWeights) => f.write_str("/given-weights")?,
+            Some(Router::GivenLogits) => f.write_str("/given-logits")?,
+            None => {}
+        }
+        let Elements { sources, parameters, targets } = self.elements;
+        let elements = match self.elements {
+            _ if sources == targets && [sources, Element::F32].contains(&parameters) => sources.to_string(),
+            _ => format!("{sources}-{parameters}-{targets}"),
+        };
+        write!(f, "/{elements}/T{tokens}_k{d_in}_d{d_out}_r{rank}_N{experts}")?;
+        self.write_options(f)?;
         if self.write == WriteMode::Accumulate {
             f.write_str("/accumulate")?;
         }

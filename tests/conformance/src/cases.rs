@@ -620,7 +620,7 @@ fn other_gates(cases: &mut Vec<Case>) {
             cases.push(Case { gate_gradient, ..without_dx });
         }
         let gate_gradient = Some(GateGradient::Weights(gates));
-        cases.push(Case { gate_gradient, gates, ..Case::new(Operation::Step(Router::GivenWeights), odd) });
+        cases.push(Case { gates, gate_gradient, ..Case::new(Operation::Step(Router::GivenWeights), odd) });
     }
 }
 

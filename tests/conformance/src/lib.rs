@@ -16,6 +16,7 @@ mod goldens;
 mod inputs;
 mod job;
 mod known;
+mod line;
 mod modes;
 mod op;
 pub mod permutations;

@@ -2,17 +2,15 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::twin::{self, Approx, Extras};
-use hydralora::{Adapter, GateGradient, GateLossesOptions, GateRows, Weighting};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use hydralora::Weighting;
+use hydralora::twin::{self, Approx};
 
-use crate::case::{Case, LOSSES, Operation, Planning};
+use crate::case::{Case, Operation, Planning};
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
-use crate::inputs::{Inputs, noise, packed_noise};
+use crate::inputs::Inputs;
 use crate::job::{Job, Memory, Placement, Results};
-use crate::op::{RANDOM, by_token, mask, unpack};
+use crate::line::Line;
 
 /// What a trial checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,125 +137,30 @@ const DISTANCE: f64 = 1e-3;
 fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let case = &case.clone().with_inputs(Inputs::Gentle);
     let mut job = case.job();
-    let config = case.shape.config(case.operation.router().expect("a step has a router"));
-    let layout = config.layout().expect("a valid configuration");
-
-    let rng = &mut StdRng::seed_from_u64(case.seed() ^ 0x5eed);
-    let values = |numbers: &[f32]| twin::exact(numbers);
-    let (x, g) = (values(&job.tensor("x").data), values(&job.tensor("g").data));
-    let parameters = unpack(&config, &values(&job.tensor("parameters").data));
-    let x_direction = values(&noise(rng, x.len() as u32));
-    let packed_direction = values(&packed_noise(rng, &layout));
-    let direction = unpack(&config, &packed_direction);
-
-    let tokens = case.shape.tokens as usize;
-    // A row for each token, of given gates, of a direction in them, and of an added gradient.
-    let rows = |name: &str, rows: GateRows, numbers: &[f32]| -> Option<Vec<Approx>> {
-        let has_it = job.tensors.iter().any(|tensor| tensor.name == name);
-        has_it.then(|| by_token(&config, rows, tokens, &values(numbers)))
-    };
-    let given = |name: &str| {
-        let tensor = job.tensors.iter().find(|tensor| tensor.name == name);
-        tensor.map_or_else(Vec::new, |tensor| tensor.data.clone())
-    };
-    // x and g of masked tokens are NaN.
-    let [x, g] = [x, g].map(|values| {
-        let number = |a: Approx| if a.value.is_nan() { Approx::exact(0.0) } else { a };
-        values.into_iter().map(number).collect::<Vec<_>>()
-    });
-    let taken = mask(&job.tensors.iter().map(|t| (t.name.clone(), values(&t.data))).collect());
-    let gates = rows("gates", case.gates, &given("gates"));
-    let gates_direction = rows("gates", case.gates, &noise(rng, given("gates").len() as u32));
-    let added = case.gate_gradient.and_then(|of| rows("gate_gradient", of.rows(), &given("gate_gradient")));
-    let forward = |distance: f64| -> twin::Output {
-        let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
-            from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
-        };
-        let b = parameters.b.iter().zip(&direction.b).map(|(from, along)| moved(from, along)).collect();
-        let there = Adapter {
-            a: moved(&parameters.a, &direction.a),
-            router: moved(&parameters.router, &direction.router),
-            router_bias: moved(&parameters.router_bias, &direction.router_bias),
-            b,
-        };
-        let gates = gates.as_ref().zip(gates_direction.as_ref()).map(|(gates, along)| moved(gates, along));
-        let (gates, mask) = (gates.as_deref(), taken.as_deref());
-        let extras = Extras { gates, mask, random: Some(RANDOM), ..Extras::default() };
-        twin::forward(&config, &there, &moved(&x, &x_direction), &extras, None)
-    };
-    // A token whose experts change on the way has no slope. Its cotangent is zero.
-    let mut g = g;
-    if let Weighting::TopK { .. } = config.weighting {
-        let chosen = |distance| -> Vec<bool> { forward(distance).w.iter().map(|w| w.value > 0.0).collect() };
-        let (here, there) = (chosen(0.0), [-DISTANCE, DISTANCE].map(chosen));
-        let (experts, width) = (config.experts as usize, config.d_out as usize);
-        let cotangent = job.tensors.iter_mut().find(|tensor| tensor.name == "g").expect("a step has g");
-        let mut kept = 0;
-        for token in 0..case.shape.tokens as usize {
-            let own = token * experts..(token + 1) * experts;
-            if there.iter().all(|there| there[own.clone()] == here[own.clone()]) {
-                kept += 1;
-                continue;
-            }
-            cotangent.data[token * width..(token + 1) * width].fill(0.0);
-            g[token * width..(token + 1) * width].fill(Approx::exact(0.0));
-        }
-        if 2 * kept < case.shape.tokens {
-            return Err(Failure::Failed(format!("only {kept} tokens keep their experts")));
-        }
+    let mut line = Line::new(case, &job);
+    if let Weighting::TopK { .. } = case.shape.weighting {
+        leave_out_changing_tokens(case, &mut job, &mut line)?;
     }
     let results = run(device, case, &job, 1)?;
     let expected = job.expected();
-    let dot = |a: &[Approx], b: &[Approx]| -> f64 { a.iter().zip(b).map(|(a, b)| a.value * b.value).sum() };
-    let report_of = |w: &[Approx]| {
-        let extras = Extras { mask: taken.as_deref(), ..Extras::default() };
-        twin::gate_losses(&config, &GateLossesOptions::default(), w, &extras).report
-    };
-    let shares = report_of(&forward(0.0).w)[4..4 + config.experts as usize].to_vec();
-    let loss = |distance: f64| -> f64 {
-        let output = forward(distance);
-        let of_gate = match (case.gate_gradient, &added) {
-            (Some(GateGradient::Weights(_)), Some(added)) => dot(&output.w, added),
-            (Some(GateGradient::Logits(_)), Some(added)) => dot(&output.logits, added),
-            _ => 0.0,
-        };
-        let of_losses = match case.operation {
-            Operation::StepWithLosses(_) => {
-                let report = report_of(&output.w);
-                let experts = config.experts as usize;
-                // The shares are counts, which have no slope.
-                let balance = f64::from(config.experts) * dot(&shares, &report[4 + experts..]);
-                f64::from(LOSSES[0]) * balance + f64::from(LOSSES[1]) * report[2].value
-            }
-            _ => 0.0,
-        };
-        dot(&output.y, &g) + of_gate + of_losses
-    };
     // Richardson extrapolation: the error of central differences falls with the square of the distance.
-    let slope = |distance: f64| (loss(distance) - loss(-distance)) / (2.0 * distance);
+    let slope = |distance: f64| (line.loss(distance) - line.loss(-distance)) / (2.0 * distance);
     let (near, far) = (slope(DISTANCE / 2.0), slope(DISTANCE));
     let slope = (4.0 * near - far) / 3.0;
-    let slope_error = (near - far).abs() / 100.0 + 1e-10 * loss(0.0).abs() / DISTANCE;
+    let slope_error = (near - far).abs() / 100.0 + 1e-10 * line.loss(0.0).abs() / DISTANCE;
 
     let mut along = 0.0;
     let (mut bounds, mut slopes) = (0.0, 0.0);
-    for (name, direction) in [("dx", &x_direction), ("gradients", &packed_direction)] {
+    for (name, direction) in [("dx", &line.x_direction), ("gradients", &line.packed_direction)] {
         for ((&actual, expected), direction) in results[name].iter().zip(&expected[name]).zip(direction) {
             along += f64::from(actual) * direction.value;
             bounds += expected.bound.powi(2);
             slopes += expected.value.powi(2) / 3.0;
         }
     }
-    if let Some(gates_direction) = &gates_direction {
-        let (a_rows, state, experts) =
-            (config.a_rows() as usize, config.state_len() as usize, config.experts as usize);
-        for (token, direction) in gates_direction.chunks(experts).enumerate() {
-            for (expert, direction) in direction.iter().enumerate() {
-                let at = token * state + a_rows + expert;
-                along += f64::from(results["dstate"][at]) * direction.value;
-                bounds += expected["dstate"][at].bound.powi(2);
-            }
-        }
+    for (at, direction) in line.gates_direction() {
+        along += f64::from(results["dstate"][at]) * direction;
+        bounds += expected["dstate"][at].bound.powi(2);
     }
     // The device does not know the direction. So the errors' contributions are independent, each within its
     // bound and zero on average. Their sum exceeds six times the root of the summed squares of the bounds
@@ -276,6 +179,28 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
         &[Approx { value: slope, bound: bound + slope.abs() * twin::U }],
     )?;
     Ok(ratios.distribution()?)
+}
+
+/// A token whose experts change on the way has no slope. Its cotangent becomes zero.
+fn leave_out_changing_tokens(case: &Case, job: &mut Job, line: &mut Line) -> Result<(), Failure> {
+    let chosen = |distance| -> Vec<bool> { line.forward(distance).w.iter().map(|w| w.value > 0.0).collect() };
+    let (here, there) = (chosen(0.0), [-DISTANCE, DISTANCE].map(chosen));
+    let (experts, width) = (case.shape.experts as usize, case.shape.d_out as usize);
+    let cotangent = job.tensors.iter_mut().find(|tensor| tensor.name == "g").expect("a step has g");
+    let mut kept = 0;
+    for token in 0..case.shape.tokens as usize {
+        let own = token * experts..(token + 1) * experts;
+        if there.iter().all(|there| there[own.clone()] == here[own.clone()]) {
+            kept += 1;
+            continue;
+        }
+        cotangent.data[token * width..(token + 1) * width].fill(0.0);
+        line.g[token * width..(token + 1) * width].fill(Approx::exact(0.0));
+    }
+    if 2 * kept < case.shape.tokens {
+        return Err(Failure::Failed(format!("only {kept} tokens keep their experts")));
+    }
+    Ok(())
 }
 
 /// Runs the case with and without its poisoned token, and compares the other tokens.
