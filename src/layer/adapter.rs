@@ -1,6 +1,7 @@
 //! An adapter's matrices, and their initialisation as in the reference code.
 
 use super::config::Config;
+use super::hyper::check_number;
 use super::random::SplitMix64;
 use crate::error::Error;
 
@@ -42,6 +43,22 @@ impl Adapter {
             b: vec![vec![0.0; d_out * rank]; experts],
         })
     }
+
+    /// A fresh adapter whose `B_i` are uniform in `+-scale / sqrt(rank)`, each anew: the random heads of R-LoRA (Liu et
+    /// al. 2025), from which experts part sooner. The layer then does not start out equal to the frozen one; a small
+    /// scale keeps it near.
+    ///
+    /// # Errors
+    /// An invalid configuration, or a scale that is not finite.
+    pub fn initialise_random_heads(config: &Config, seed: u64, scale: f32) -> Result<Self, Error> {
+        check_number("scale", scale, scale.is_finite(), "finite")?;
+        let fresh = Self::initialise(config, seed)?;
+        let (d_out, rank) = (config.d_out as usize, config.rank as usize);
+        // Another sequence than that of A and the router.
+        let mut random = SplitMix64(!seed);
+        let head = |_| random.kaiming_uniform(d_out, rank).into_iter().map(|number| scale * number).collect();
+        Ok(Self { b: (0..config.experts).map(head).collect(), ..fresh })
+    }
 }
 
 #[cfg(test)]
@@ -76,5 +93,19 @@ mod tests {
             );
         }
         assert!(adapter.b.iter().flatten().all(|&b| b == 0.0));
+    }
+
+    #[test]
+    fn random_heads_differ_and_repeat() {
+        let config = Config { d_in: 40, d_out: 36, rank: 4, experts: 3, ..Config::DEFAULT };
+        let adapter = Adapter::initialise_random_heads(&config, 7, 0.1).expect("a valid configuration");
+        assert_eq!(Ok(&adapter), Adapter::initialise_random_heads(&config, 7, 0.1).as_ref());
+        let fresh = Adapter::initialise(&config, 7).expect("a valid configuration");
+        assert_eq!((&adapter.a, &adapter.router), (&fresh.a, &fresh.router));
+        for (i, b) in adapter.b.iter().enumerate() {
+            assert!(b.iter().all(|b| b.abs() <= 0.05) && b.iter().any(|b| b.abs() > 0.04));
+            assert!(adapter.b[..i].iter().all(|other| other != b), "heads are the same");
+        }
+        assert!(Adapter::initialise_random_heads(&config, 7, f32::NAN).is_err());
     }
 }
