@@ -3,6 +3,7 @@
 //@ host: A_ROWS
 
 fn drops_of_TENSOR(token: u32, column: u32) -> vec4<u32> { return drop_words(token / 4u, column); }
+fn word_of_TENSOR(words: vec4<u32>, token: u32) -> u32 { return words[token % 4u]; }
 fn kept_TENSOR(value: vec4<f32>, word: u32) -> vec4<f32> {
     return select(value, vec4<f32>(0.0), elements_drop(word));
 }

@@ -11,8 +11,9 @@
 //   factor_TENSOR(token, row) -> f32       Z
 //   take(token, value) -> vec4             zero for masked tokens
 // The files of dropout/ provide drops_of_TENSOR(token, column), the random words of four tokens,
-// kept_TENSOR(value, word), which drops elements, and seen_TENSOR(row, value, kept), what a row sees.
-//@ import dropout: drops_of_TENSOR, kept_TENSOR, seen_TENSOR
+// word_of_TENSOR(words, token), that of one of them, kept_TENSOR(value, word), which drops elements, and
+// seen_TENSOR(row, value, kept), what a row sees.
+//@ import dropout: drops_of_TENSOR, kept_TENSOR, seen_TENSOR, word_of_TENSOR
 //@ import lanes: broadcast, load_own
 //@ import uniform/batch: batch_tokens
 //@ kernel: coefficients, dims, factor_TENSOR, gradients, load_TENSOR, take
@@ -91,7 +92,7 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
         for (var at = count - rest; at < count; at++) {
             let value = take(first + at, load_TENSOR(first + at, readable));
             let drops = drops_of_TENSOR(first + at, readable);
-            add_token_TENSOR(value, drops[(first + at) % 4u], first_row, at * ROW_QUADS_TENSOR, own, &sums);
+            add_token_TENSOR(value, word_of_TENSOR(drops, first + at), first_row, at * ROW_QUADS_TENSOR, own, &sums);
         }
         workgroupBarrier();
     }

@@ -11,7 +11,12 @@ namespace metal {
 using ::uint;
 
 struct bool2 { bool x, y; };
-struct bool4 { bool x, y, z, w; };
+struct bool4 {
+    bool x, y, z, w;
+    bool4() = default;
+    DEVICE bool4(bool x, bool y, bool z, bool w) : x(x), y(y), z(z), w(w) {}
+    DEVICE explicit bool4(bool all) : x(all), y(all), z(all), w(all) {}
+};
 struct uint3 { uint x, y, z; };
 
 struct __align__(8) uint2 {

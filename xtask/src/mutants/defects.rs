@@ -748,9 +748,9 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect(
         "dropout of the last tokens rotated",
-        "product/outer.wgsl",
-        "drops[(first + at) % 4u]",
-        "drops[at % 2u]",
+        "dropout/outer_x.wgsl",
+        "words[token % 4u]",
+        "words[token % 2u]",
     ),
     // the mask of tokens
     defect(
