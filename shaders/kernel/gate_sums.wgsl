@@ -16,7 +16,7 @@
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes.
 //@ import mask: takes
 //@ import uniform/batch: batch_tokens
-//@ host: A_ROWS, EXPERTS, SIGNS, STATE, TOPMOST, WORKGROUP
+//@ host: A_ROWS, SIGNS, STATE, TOPMOST, WORKGROUP
 
 struct Dims {
     // the number of experts again

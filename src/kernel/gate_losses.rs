@@ -19,7 +19,6 @@ impl GateSumsShader {
         Parts::new("gate_sums")
             .varying(Varying::Batch)
             .constant("A_ROWS", a_rows)
-            .constant("EXPERTS", experts)
             .constant("STATE", gate.state_len(a_rows, experts))
             .flag("SIGNS", gate.has_signs())
             .flag("TOPMOST", !gate.chooses())
