@@ -61,7 +61,8 @@ fn record(gpu: &Gpu, recording: &Recording, checks: Checks) -> Result<Dispatches
         let source = step.shader.source();
         let kinds = source.bindings[1..].iter().map(|binding| binding.kind);
         let bindings: Vec<_> = kinds.zip(step.slots.iter().map(|slot| &buffers[slot])).collect();
-        let uniforms = [&step.uniform[..], bytemuck::bytes_of(&tokens)];
+        let batch = [tokens, 0, 0, 0];
+        let uniforms = [&step.uniform[..], bytemuck::bytes_of(&batch)];
         let groups = if source.varying == Varying::Batch { 2 } else { 1 };
         recorder.dispatch(source.wgsl, &uniforms[..groups], &bindings, step.grid.at(tokens));
     }

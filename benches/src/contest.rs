@@ -397,8 +397,8 @@ impl Results {
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        let Self { y, dx, gradients: Adapter { a, router, router_bias, b } } = self;
-        let named = [("y", y), ("dx", dx), ("dA", a), ("dW_g", router), ("db_g", router_bias)];
+        let Self { y, dx, gradients: Adapter { a, router, b, .. } } = self;
+        let named = [("y", y), ("dx", dx), ("dA", a), ("dW_g", router)];
         named.into_iter().chain(b.iter().map(|b| ("dB", b))).map(|(name, values)| (name, &values[..]))
     }
 }

@@ -9,11 +9,9 @@ struct Dims { width: u32, matrix: u32, slice_vecs: u32, rows: u32 }
 
 // [staged row][quad]: each vec4 has the coefficients of four tokens.
 var<workgroup> tile: array<vec4<f32>, STAGED_ROWS * QUADS>;
-var<private> first_token: u32;
-
 fn vec_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
 fn expand_rows() -> u32 { return dims.rows; }
-fn stage(first_row: u32, count: u32, local: u32) {
+fn stage(first_token: u32, first_row: u32, count: u32, local: u32) {
     for (var item = local; item < count * QUADS; item += WORKGROUP) {
         let token = first_token + 4u * (item % QUADS);
         let last = batch.tokens - 1u;
@@ -39,7 +37,7 @@ fn main(
     THREAD_ARGUMENTS,
 ) {
     let local = local_index(THREAD_NAMES);
-    first_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * 4u * QUADS;
+    let first_token = (workgroup_id.y + workgroup_id.z * num_workgroups.y) * 4u * QUADS;
     if (first_token >= batch.tokens) { return; }
     let begin = workgroup_id.x * dims.slice_vecs;
     expand(first_token, batch.tokens, begin, min(begin + dims.slice_vecs, target_vecs()), local);

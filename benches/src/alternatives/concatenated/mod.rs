@@ -15,6 +15,8 @@ use crate::recorder::{Dispatches, Recorder, fold};
 const WORKGROUP: u32 = 64;
 const BATCH: &str = include_str!("../../../../shaders/uniform/batch.wgsl");
 const SHRINK: &str = include_str!("../../../../shaders/product/shrink.wgsl");
+const SHRINK_DROPS: &str = include_str!("../../../../shaders/dropout/shrink_none.wgsl");
+const EXPAND_DROPS: &str = include_str!("../../../../shaders/dropout/expand_none.wgsl");
 const LANES_WORKGROUP: &str = include_str!("../../../../shaders/lanes/sums_workgroup.wgsl");
 const LANES_SUBGROUP: &str = include_str!("../../../../shaders/lanes/sums_subgroup.wgsl");
 const EXPAND: &str = include_str!("../../../../shaders/product/expand.wgsl");
@@ -205,7 +207,7 @@ impl Form {
         let [threads, lanes] =
             if shuffled > 1 { [THREADS_SUBGROUP, LANES_SUBGROUP] } else { [THREADS_LOCAL, LANES_WORKGROUP] };
         let x = access("x", width, Read);
-        let wgsl = text(&consts, &[&x, include_str!("shrink.wgsl"), SHRINK, threads, lanes]);
+        let wgsl = text(&consts, &[&x, include_str!("shrink.wgsl"), SHRINK_DROPS, SHRINK, threads, lanes]);
         let dims = [width, offset as u32 / 4, columns];
         let [y, z] = fold(self.tokens.div_ceil(4 * quads));
         self.dispatch(recorder, &wgsl, &dims, buffers, [columns.div_ceil(pass_columns), y, z]);
@@ -228,9 +230,13 @@ impl Form {
         let staged_rows = room / step * step;
         let consts =
             [("STEP", step), ("STAGED_ROWS", staged_rows), ("QUADS", quads), ("EXPAND_QUADS", expand_quads)];
-        let flags = format!("const ACCUMULATE = false; const ALL_STAGED = {};", staged_rows == rows);
+        let flags = format!(
+            "const ACCUMULATE = false; const LATE_TARGET = false; const A_ROWS = 0u; const ALL_STAGED = {};",
+            staged_rows == rows
+        );
         let (y, coefficients) = (access("y", width, Write), self.coefficients());
-        let wgsl = text(&consts, &[&flags, &y, include_str!("expand.wgsl"), EXPAND, &coefficients]);
+        let wgsl =
+            text(&consts, &[&flags, &y, include_str!("expand.wgsl"), EXPAND_DROPS, EXPAND, &coefficients]);
         let groups = width.div_ceil(4);
         let tiles = self.tokens.div_ceil(4 * quads);
         // Slices repeat nothing here: enough of them to keep the device busy.
@@ -280,7 +286,9 @@ impl Form {
         let Outputs { gradients, dstate, z, copies, .. } = &self.outputs;
         let OuterChoice { rows: most_rows, splits, .. } = self.outer;
         let coefficients = self.coefficients();
-        let part = include_str!("../../../../shaders/product/outer.wgsl").replace("TENSOR", "x");
+        let drops = include_str!("../../../../shaders/dropout/outer_none.wgsl");
+        let outer = include_str!("../../../../shaders/product/outer.wgsl");
+        let part = [drops, outer].concat().replace("TENSOR", "x");
         let target = if splits == 1 { gradients } else { copies };
         let copy_vecs = self.layout.len() as u32 / 4;
         for (x, z, width, z_rows, offset) in [
@@ -291,7 +299,7 @@ impl Form {
             let wgsl = text(
                 &[("ROWS_x", rows), ("TOKENS_AT_ONCE", 1)],
                 &[
-                    "const ACCUMULATE = false;",
+                    "const ACCUMULATE = false; const TOKEN_QUADS = false;",
                     &access("x", width, Read),
                     include_str!("outer.wgsl"),
                     &part,
@@ -326,7 +334,8 @@ impl Form {
     ) {
         let bindings = [(Read, left), (Read, right), (Write, result)];
         let wgsl = text(&[("WORKGROUP", WORKGROUP)], &[BATCH, &with_threads(wgsl)]);
-        let uniforms = [bytemuck::bytes_of(dims), bytemuck::bytes_of(&self.tokens)];
+        let batch = [self.tokens, 0, 0, 0];
+        let uniforms = [bytemuck::bytes_of(dims), bytemuck::bytes_of(&batch)];
         recorder.dispatch(wgsl, &uniforms, &bindings, grid);
     }
 }

@@ -12,6 +12,7 @@ var<workgroup> coefficients: array<vec4<f32>, WORKGROUP>;
 
 fn coefficient(index: u32) -> vec4<f32> { return coefficients[index]; }
 
+fn take(token: u32, value: vec4<f32>) -> vec4<f32> { return value; }
 fn factor_x(token: u32, row: u32) -> f32 { return z[token * dims.rows + min(row, dims.rows - 1u)]; }
 
 @compute @workgroup_size(WORKGROUP)

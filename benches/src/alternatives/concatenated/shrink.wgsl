@@ -25,7 +25,7 @@ fn shrunk(column: u32, quad: u32, value: vec4<f32>) {
         }
     }
 }
-fn absorb(first: u32, count: u32, local: u32) {}
+fn absorb(first_token: u32, first: u32, count: u32, local: u32) {}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
