@@ -19,7 +19,6 @@
 //@ host: A_ROWS, SIGNS, STATE, TOPMOST, WORKGROUP
 
 struct Dims {
-    // the number of experts again
     experts: u32,
 }
 

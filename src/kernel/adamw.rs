@@ -31,11 +31,7 @@ impl AdamWShader {
         if !self.groups {
             return parts.file(wgsl!("optimiser/groups_none.wgsl"));
         }
-        let binding = parts.bindings.len() as u32;
-        parts
-            .constant("GROUPS_BINDING", binding)
-            .buffer("groups", BindingKind::Read)
-            .file(wgsl!("optimiser/groups_given.wgsl"))
+        parts.optional("groups", "GROUPS_BINDING").file(wgsl!("optimiser/groups_given.wgsl"))
     }
 }
 

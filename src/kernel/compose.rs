@@ -208,6 +208,13 @@ impl Parts {
         if kind == BindingKind::Write { parts.file(write.of(name).rows(width, stride)) } else { parts }
     }
 
+    /// Adds the next binding, whose number the constant says: a storage buffer that is read, and that not every
+    /// shader of the kernel has.
+    pub(super) fn optional(self, name: &'static str, constant: &str) -> Self {
+        let binding = self.bindings.len() as u32;
+        self.constant(constant, binding).buffer(name, BindingKind::Read)
+    }
+
     /// Adds the next binding: vec4s of elements, read and written through `vec_<name>` and `set_vec_<name>`.
     pub(crate) fn vecs(self, name: &'static str, element: Element, kind: BindingKind) -> Self {
         let (read, write) = match element {

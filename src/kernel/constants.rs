@@ -62,9 +62,8 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("NORMALISE", "whether the weights are divided by their sum, which follows them in the state"),
     ("LATENT_RANK", "columns of the latent router: RANK, or 0 without one"),
     ("GATE_COLUMNS", "columns of the gate block: the latent router's, and the bias"),
-    ("GATES_BINDING", "the binding of the given weights or logits"),
-    ("GATE_GRADIENT_BINDING", "the binding of the gradient that the caller adds"),
-    ("OF_LOGITS", "whether that is a gradient of the logits, and not of the weights"),
+    ("GIVEN_BINDING", "the binding of what the caller gives for the gate"),
+    ("OF_LOGITS", "whether a gradient that is added is one of the logits, and not of the weights"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];
 

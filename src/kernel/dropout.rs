@@ -1,6 +1,5 @@
 //! The files of dropout and of the mask of tokens.
 
-use super::BindingKind;
 use super::compose::{Parts, wgsl};
 use crate::layer::DropoutOf;
 
@@ -57,10 +56,6 @@ impl Parts {
         if !mask {
             return parts.file(wgsl!("mask/none.wgsl"));
         }
-        let binding = parts.bindings.len() as u32;
-        parts
-            .constant("MASK_BINDING", binding)
-            .buffer("mask", BindingKind::Read)
-            .file(wgsl!("mask/given.wgsl"))
+        parts.optional("mask", "MASK_BINDING").file(wgsl!("mask/given.wgsl"))
     }
 }

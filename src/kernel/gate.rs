@@ -1,6 +1,5 @@
 //! The files of the gate, which computes the experts' weights.
 
-use super::BindingKind;
 use super::compose::{Parts, wgsl};
 use crate::layer::{Gate, GateGradient, Logits, Weighting};
 
@@ -58,19 +57,19 @@ impl Parts {
 
     /// Adds the next binding, and `logits`.
     fn given(self) -> Self {
-        let binding = self.bindings.len() as u32;
-        self.constant("GATES_BINDING", binding)
-            .buffer("gates", BindingKind::Read)
-            .file(wgsl!("gate/given.wgsl"))
+        self.rows("gates").file(wgsl!("gate/given.wgsl"))
     }
 
     fn added(self, added: Option<GateGradient>) -> Self {
         let Some(added) = added else { return self.file(wgsl!("gate/no_gradient.wgsl")) };
-        let binding = self.bindings.len() as u32;
-        self.constant("GATE_GRADIENT_BINDING", binding)
+        self.rows("gate_gradient")
             .flag("OF_LOGITS", matches!(added, GateGradient::Logits(_)))
-            .buffer("gate_gradient", BindingKind::Read)
             .file(wgsl!("gate/add_gradient.wgsl"))
+    }
+
+    /// Adds the next binding: rows of numbers for each expert.
+    fn rows(self, tensor: &'static str) -> Self {
+        self.optional(tensor, "GIVEN_BINDING").file_of(wgsl!("gate/rows.wgsl"), tensor)
     }
 
     fn gate_block(self, gate: Gate, rank: u32) -> Self {

@@ -127,6 +127,7 @@ impl Problem for BackwardInput {
             shrink_matrix: (layout.expand().offset() / 4) as u32,
             rows: options.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
             dropout: config.drops(),
+            dropped_columns: 0,
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };

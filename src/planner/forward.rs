@@ -114,6 +114,7 @@ impl Problem for Forward {
             shrink_matrix: 0,
             rows: options.gates,
             dropout,
+            dropped_columns: if save && config.drops_input() { config.a_rows() } else { 0 },
             least: least_work(&config, problem.tokens, &options)?,
             device,
         };

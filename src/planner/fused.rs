@@ -7,7 +7,7 @@ use super::work::dispatches;
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
-use crate::layer::{Config, Dropout, DropoutOf, GateRows};
+use crate::layer::{Config, Dropout, GateRows};
 use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::plan::{Choice, DeviceProfile};
 use crate::recording::{Operand, Recording, Slot, Step, Work};
@@ -65,6 +65,8 @@ pub(super) struct Fused<'a> {
     pub(super) rows: GateRows,
     /// What is dropped.
     pub(super) dropout: Option<Dropout>,
+    /// The columns of the shrink that see x with elements dropped.
+    pub(super) dropped_columns: u32,
     /// The least work of the operation.
     pub(super) least: Work,
     pub(super) device: &'a DeviceProfile,
@@ -78,7 +80,7 @@ impl Fused<'_> {
         shader: impl FnOnce(ShrinkFrom) -> Shader,
     ) -> Result<Recording, Error> {
         let Self { name, config, problem, tensors, source, target, .. } = self;
-        let Self { shrink_matrix, rows, dropout, least, device, .. } = self;
+        let Self { shrink_matrix, rows, dropout, dropped_columns, least, device, .. } = self;
         let (dropout_threshold, keep_scale, dropout_stream) = drop_numbers(dropout);
         let tokens = problem.tokens;
         let stride_of =
@@ -91,10 +93,6 @@ impl Fused<'_> {
         let mut from = ShrinkFrom::Rows(source);
         if let Some(ShrinkPlacement { tile, splits, split_vecs, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
-            let dropped_columns = match dropout {
-                Some(Dropout { of: DropoutOf::Input, .. }) if name == "forward" => config.a_rows(),
-                _ => 0,
-            };
             let columns = problem.columns;
             let shader = ShrinkShader { columns, tile, source, parameters, dropped_columns };
             let bound = [slots[0], slots[1], Slot::Scratch(0)];

@@ -53,19 +53,21 @@ pub fn forward(
             .map(|j| drops.scaled(inner(row(&parameters.a, j, d_in), &seen)))
             .collect();
         let given = || row(extras.gates.expect("weights or logits are given"), token, experts).to_vec();
-        let biased = |i: usize, logit| parameters.router_bias.get(i).map_or(logit, |&bias| logit + bias);
+        let routed = |input: &[Approx]| -> Vec<Approx> {
+            let logit = |i: usize| {
+                let logit = inner(row(&parameters.router, i, input.len()), input);
+                parameters.router_bias.get(i).map_or(logit, |&bias| logit + bias)
+            };
+            (0..experts).map(logit).collect()
+        };
         let w = match config.gate() {
             Gate::One => vec![Approx::exact(1.0)],
             Gate::Given => given(),
             Gate::Router(logits, weighting) => {
                 let logits = match logits {
                     Logits::Given => given(),
-                    Logits::Input { .. } => {
-                        (0..experts).map(|i| biased(i, inner(row(&parameters.router, i, d_in), x))).collect()
-                    }
-                    Logits::Latent { .. } => {
-                        (0..experts).map(|i| biased(i, inner(row(&parameters.router, i, rank), &h))).collect()
-                    }
+                    Logits::Input { .. } => routed(x),
+                    Logits::Latent { .. } => routed(&h),
                 };
                 let w = weigh(config, weighting, &logits);
                 output.logits.extend(logits);

@@ -82,7 +82,7 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect(
         "given weights of another token",
-        "gate/given.wgsl",
+        "gate/rows.wgsl",
         "given(token + 1u, expert)",
         "given(token, expert)",
     ),
@@ -616,14 +616,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "select(0.0, 1.0, column",
         "select(0.0, 0.0, column",
     ),
-    defect("rows of gates for one token each", "gate/given.wgsl", "/ dims.row_tokens *", "*"),
-    defect("rows of gradients for one token each", "gate/add_gradient.wgsl", "/ dims.row_tokens *", "*"),
-    defect("added gradient overwrites", "gate/add_gradient.wgsl", "+ item] += vec4", "+ item] = vec4"),
+    defect("rows of gates for one token each", "gate/rows.wgsl", "/ dims.row_tokens *", "*"),
     defect(
-        "added gradient of another token",
+        "added gradient overwrites",
         "gate/add_gradient.wgsl",
-        "added(token + 1u, expert)",
-        "added(token, expert)",
+        "+ item] += four_given",
+        "+ item] = four_given",
     ),
     defect(
         "gradient of logits added to the weights'",

@@ -9,6 +9,7 @@ struct Dims { width: u32, matrix: u32, slice_vecs: u32, rows: u32 }
 
 // [staged row][quad]: each vec4 has the coefficients of four tokens.
 var<workgroup> tile: array<vec4<f32>, STAGED_ROWS * QUADS>;
+
 fn vec_parameters(at: u32) -> vec4<f32> { return parameters[at]; }
 fn expand_rows() -> u32 { return dims.rows; }
 fn stage(first_token: u32, first_row: u32, count: u32, local: u32) {
