@@ -19,7 +19,7 @@ const ROOFLINE: &str = "hydralora-roofline";
 /// What runs the executables and PyTorch one after the other, of `peers`.
 const SCRIPTS: [&str; 2] = ["gpu.sh", "pytorch.py"];
 
-/// Builds all executables, stripped, into `target/bundle`.
+/// Builds all executables into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let target = root.join("target");
     let folder = target.join("bundle");
@@ -51,11 +51,10 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds everything in one command, so that shared dependencies are built once. Returns cargo's messages.
+/// Builds everything as other commands do, so that nothing is built twice. Returns cargo's messages.
 fn build(target: &Path) -> Result<Vec<Value>, String> {
-    let mut command = cargo_command(&["build", "--release", "--package", SUITE, "--bin", SUITE]);
-    command.args(["--package", BENCHES, "--bench", "kernels", "--bench", "roofline"]);
-    command.args(["--config", "profile.release.strip=true"]).arg("--target-dir").arg(target);
+    let mut command = cargo_command(&["build", "--release", "--bin", SUITE]);
+    command.args(["--bench", "kernels", "--bench", "roofline"]).arg("--target-dir").arg(target);
     command.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let output = command.output().map_err(|error| format!("cargo could not be run: {error}"))?;
     if !output.status.success() {

@@ -51,6 +51,10 @@ enum Task {
         /// translate (gives every kind of shader to the compilers of other platforms). Needs Debian 12 or later.
         #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
         implementation: Option<String>,
+        /// Do a part of the work: the implementation's variants share the trials, and FXC, which takes seconds for
+        /// each shader, gets every third.
+        #[arg(long, requires = "implementation")]
+        quick: bool,
         /// Options of the suite, such as a filter or --replay; `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
@@ -121,9 +125,9 @@ fn run(task: Task) -> Result<(), String> {
             driver::ensure(Profile::Dev)?;
             cargo(&["test", "--workspace"], &options)
         }
-        Task::Conformance { implementation: None, options } => conformance::on_adapters(&options),
-        Task::Conformance { implementation: Some(name), options } => {
-            conformance::on_implementation(root, &name, &options)
+        Task::Conformance { implementation: None, options, .. } => conformance::on_adapters(&options),
+        Task::Conformance { implementation: Some(name), quick, options } => {
+            conformance::on_implementation(root, &name, quick, &options)
         }
         Task::Mutants { only, options } => {
             driver::ensure(Profile::Release)?;

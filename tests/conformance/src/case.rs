@@ -221,6 +221,12 @@ impl Operation {
     }
 }
 
+/// A number that a name decides, by FNV-1a.
+pub fn hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 impl Case {
     /// A case with random numbers in buffers of their own, overwriting its results.
     pub fn new(operation: Operation, shape: Shape) -> Self {
@@ -278,12 +284,7 @@ impl Case {
 
     /// The seed that all numbers come from: the same name, the same numbers.
     pub fn seed(&self) -> u64 {
-        // FNV-1a
-        self.seed.unwrap_or_else(|| {
-            self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-            })
-        })
+        self.seed.unwrap_or_else(|| hash(&self.to_string()))
     }
 
     /// What is computed, on which numbers.

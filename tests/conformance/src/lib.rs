@@ -19,6 +19,7 @@ mod known;
 mod line;
 mod modes;
 mod op;
+mod partition;
 pub mod permutations;
 mod properties;
 mod random;
@@ -37,6 +38,7 @@ use clap::Parser;
 use hydralora::device::NO_ADAPTER_HELP;
 
 use device::{Device, WgpuDevice};
+use partition::Partition;
 use suite::Suite;
 
 /// Tests hydralora's kernels on every GPU adapter of this machine.
@@ -57,6 +59,9 @@ pub struct Options {
     /// Run only the case with this seed (reports give it), in every mode
     #[arg(long, value_name = "SEED", value_parser = seed)]
     replay: Option<u64>,
+    /// Run only this part of the trials, such as 1/3; a trial's name decides which part it belongs to
+    #[arg(long, value_name = "PART/PARTS")]
+    partition: Option<Partition>,
     /// Number of random cases on each adapter; their seeds start at 0
     #[arg(long, value_name = "COUNT", default_value_t = 24)]
     random: u32,
@@ -124,6 +129,9 @@ fn try_run(mut options: Options) -> Result<ExitCode, String> {
     if options.harness.bench {
         options.harness.test_threads = Some(1);
     }
+    // A trial often waits for another one on the same device. Let others use the processor meanwhile.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    options.harness.test_threads.get_or_insert(2 * threads);
     let suite = Arc::new(Suite::new(&devices, options.fail_fast));
     let mut trials = suite::trials(&suite, &devices, &options);
     if let Some(first) = &options.first {

@@ -455,10 +455,11 @@ impl log::Log for Logger {
 /// Whether this is a message of Mesa, with validation on, that one of its drivers does not load. Mesa then
 /// tries the next one. If none loads, the adapter is missing.
 fn is_search_of_mesa(record: &log::Record<'_>) -> bool {
-    let message = record.args().to_string();
-    record.target() == "wgpu_hal::gles::egl"
-        && message.starts_with("EGL 'eglInitialize'")
-        && message.ends_with("failed to load driver")
+    // Naga logs much, and long texts. Only this target's messages are worth being put together.
+    record.target() == "wgpu_hal::gles::egl" && {
+        let message = record.args().to_string();
+        message.starts_with("EGL 'eglInitialize'") && message.ends_with("failed to load driver")
+    }
 }
 
 pub fn install_logger() {

@@ -194,6 +194,9 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
         plans.extend(goldens::half_plans(device));
         plans.extend(robustness::plans(device));
     }
+    if let Some(partition) = options.partition {
+        plans.retain(|plan| partition.contains(plan));
+    }
     plans
 }
 

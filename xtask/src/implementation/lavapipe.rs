@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Implementation, debian, swiftshader, validation, variable};
+use super::{Implementation, command, debian, swiftshader, validation, variable};
 
 const ICD: &str = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
 
@@ -13,11 +13,13 @@ pub(super) fn provide(directory: &Path) -> Result<Vec<Implementation>, String> {
         return Err(format!("mesa-vulkan-drivers is installed without {ICD}, lavapipe's manifest."));
     }
     let env = swiftshader::env(Path::new(ICD));
+    // Mesa creates a cache's folder, but not the folder that it lies in.
+    let caches = command::create_directory(&directory.join("shader-cache"))?;
     let mut implementations = [(4, 128), (8, 256), (16, 512)].map(|(subgroup, bits)| {
         let name = format!("lavapipe-subgroup{subgroup}");
         let width = variable("LP_NATIVE_VECTOR_WIDTH", bits.to_string());
         // A shader from a shared cache would be one compiled for another vector width.
-        let cache = variable("MESA_SHADER_CACHE_DIR", directory.join("shader-cache").join(&name));
+        let cache = variable("MESA_SHADER_CACHE_DIR", caches.join(&name));
         // The adapter's name has the width, so that a driver with another is not taken for this one.
         let adapter = variable("WGPU_ADAPTER_NAME", format!("{bits} bits"));
         let env = env.iter().cloned().chain([width, cache, adapter]).collect();
