@@ -35,7 +35,7 @@ pub use layer::{
     LinearOptions, Operation, Pack, ParameterGroup, Place, Router, Sharing, Weighting, WriteMode,
 };
 pub use memory::Memory;
-pub use merge::{Merge, MergeDescriptor};
+pub use merge::{Merge, MergeDescriptor, MergeError};
 pub use plan::{
     Capacity, Choice, DeviceNumbers, DeviceProfile, FusedChoice, Grid, LinearChoice, LinearWay, OuterChoice,
     Plans, Tile, Tuning,

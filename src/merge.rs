@@ -78,6 +78,43 @@ impl Merge {
     }
 }
 
+/// How far the outputs of a merged layer are from those of the layer as it was, whose weights depend on the token: what
+/// fixing them costs, and what the frozen weights' rounding adds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MergeError {
+    /// The root of the mean squared difference.
+    pub difference: f64,
+    /// The root of the mean squared output of the layer as it was.
+    pub output: f64,
+    /// The largest difference.
+    pub largest: f64,
+}
+
+impl MergeError {
+    /// Compares the outputs for the same tokens, such as those of a calibration set: `dynamic` with W0 as it was and the
+    /// adapter, `merged` with the merged weights alone. A difference that is NaN makes all NaN.
+    ///
+    /// # Errors
+    /// Different numbers of outputs.
+    pub fn between(dynamic: &[f32], merged: &[f32]) -> Result<Self, Error> {
+        Error::check_length("the merged layer's outputs", dynamic.len(), merged.len())?;
+        let root_mean = |squares: f64| (squares / dynamic.len().max(1) as f64).sqrt();
+        let [mut differences, mut outputs, mut largest] = [0.0f64; 3];
+        for (&dynamic, &merged) in dynamic.iter().zip(merged) {
+            let difference = f64::from(merged) - f64::from(dynamic);
+            differences += difference * difference;
+            outputs += f64::from(dynamic) * f64::from(dynamic);
+            // `max` alone would lose a NaN.
+            largest = if difference.is_nan() || largest.is_nan() {
+                f64::NAN
+            } else {
+                largest.max(difference.abs())
+            };
+        }
+        Ok(Self { difference: root_mean(differences), output: root_mean(outputs), largest })
+    }
+}
+
 /// `s * sum_i w_i B_i`, or where each expert has an A of its own, all `s * w_i B_i` side by side: `d_out` x the rows of
 /// A.
 fn left_factor(config: &Config, adapter: &Adapter, gates: Option<&[f32]>) -> Result<Vec<f32>, Error> {

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod config;
+mod describe;
 mod dropout;
 mod hyper;
 mod layout;

@@ -3,6 +3,7 @@
 mod adamw;
 mod backward_input;
 mod backward_params;
+mod describe;
 mod forward;
 mod fused;
 mod gate_losses;

@@ -1,7 +1,8 @@
 //! Adapters merged into frozen weights are what the formula says, and come out again.
 
 use hydralora::{
-    Adapter, Config, Element, Error, Kernels, Merge, MergeDescriptor, Router, Sharing, Tensor, wgpu,
+    Adapter, Config, Element, Error, Kernels, Merge, MergeDescriptor, MergeError, Router, Sharing, Tensor,
+    wgpu,
 };
 
 use crate::common::GPU;
@@ -116,4 +117,15 @@ fn a_router_is_not_merged_by_itself() {
     let error =
         Merge::prepare(kernels, &MergeDescriptor { gates, weight, ..descriptor }).expect_err("it is half");
     assert!(matches!(error, Error::TooSmall { .. }), "{error}");
+}
+
+#[test]
+fn the_error_of_merging_is_that_of_the_outputs() {
+    let error = MergeError::between(&[3.0, -4.0, 0.0, 0.0], &[3.0, -4.5, 0.0, 1.0]).expect("equally many");
+    let rms = (1.25f64 / 4.0).sqrt();
+    assert_eq!(error, MergeError { difference: rms, output: 2.5, largest: 1.0 });
+    let error = MergeError::between(&[1.0, f32::NAN], &[1.0, 1.0]).expect("equally many");
+    assert!(error.difference.is_nan() && error.largest.is_nan());
+    let error = MergeError::between(&[1.0], &[1.0, 1.0]).expect_err("one is missing");
+    assert!(error.to_string().contains("the merged layer's outputs"), "{error}");
 }

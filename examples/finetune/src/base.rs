@@ -6,7 +6,9 @@ use std::path::Path;
 
 use half::f16;
 use hydralora::device::Gpu;
-use hydralora::{Bound, Capacity, Config, Kernels, LinearDirection, LinearOptions, Operation, wgpu};
+use hydralora::{
+    Bound, Capacity, Config, Element, Kernels, LinearDirection, LinearOptions, Operation, Tensor, wgpu,
+};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Result;
@@ -36,17 +38,20 @@ pub struct Base {
 pub struct Frozen {
     /// Its widths.
     config: Config,
-    pub weight: wgpu::Buffer,
+    weight: wgpu::Buffer,
+    /// The type of the weight's elements.
+    element: Element,
     bias: wgpu::Buffer,
 }
 
 impl Base {
-    pub fn load(gpu: &Gpu, path: &Path) -> Result<Self> {
+    /// Loads the base. `element` is the type in which the matrices of fc1, fc2 and head are stored.
+    pub fn load(gpu: &Gpu, path: &Path, element: Element) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|error| format!("{} is no safetensors file: {error}", path.display()))?;
         let mut parameters = 0;
-        let mut upload = |name: &str, shape: &[u32]| -> Result<wgpu::Buffer> {
+        let mut upload = |name: &str, shape: &[u32], element: Element| -> Result<wgpu::Buffer> {
             let tensor = file.tensor(name).map_err(|error| format!("{}: {error}", path.display()))?;
             let expected: Vec<usize> = shape.iter().map(|&length| length as usize).collect();
             if tensor.dtype() != Dtype::F16 || tensor.shape() != expected {
@@ -61,14 +66,15 @@ impl Base {
             let values: Vec<f32> =
                 tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
             parameters += values.len() as u64;
-            Ok(gpu.upload(name, &values)?)
+            Ok(gpu.upload_as(name, &values, element)?)
         };
-        let embedding = upload("embed.weight", &[VOCABULARY, EMBEDDING])?;
+        let embedding = upload("embed.weight", &[VOCABULARY, EMBEDDING], Element::F32)?;
         let mut frozen = |name: &str, outputs: u32| -> Result<Frozen> {
             Ok(Frozen {
                 config: Config { d_in: WIDTH, d_out: outputs, ..Config::default() },
-                weight: upload(&format!("{name}.weight"), &[outputs, WIDTH])?,
-                bias: upload(&format!("{name}.bias"), &[outputs])?,
+                weight: upload(&format!("{name}.weight"), &[outputs, WIDTH], element)?,
+                element,
+                bias: upload(&format!("{name}.bias"), &[outputs], Element::F32)?,
             })
         };
         let hidden = [frozen(ADAPTED[0], WIDTH)?, frozen(ADAPTED[1], WIDTH)?];
@@ -78,6 +84,10 @@ impl Base {
 }
 
 impl Frozen {
+    pub fn weight(&self) -> Tensor<'_> {
+        Tensor::from(&self.weight).of(self.element)
+    }
+
     /// y = W0 x + bias
     pub fn forward(
         &self,
@@ -86,14 +96,10 @@ impl Frozen {
         x: &wgpu::Buffer,
         y: &wgpu::Buffer,
     ) -> Result<Bound> {
-        let options = LinearOptions { bias: true, ..LinearOptions::default() };
+        let options = LinearOptions { bias: true, weight: self.element, ..LinearOptions::default() };
         let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
-        let tensors = [
-            ("x", x.into()),
-            ("weight", (&self.weight).into()),
-            ("bias", (&self.bias).into()),
-            ("y", y.into()),
-        ];
+        let tensors =
+            [("x", x.into()), ("weight", self.weight()), ("bias", (&self.bias).into()), ("y", y.into())];
         Ok(prepared.bind(&tensors)?)
     }
 
@@ -105,8 +111,12 @@ impl Frozen {
         g: &wgpu::Buffer,
         dx: &wgpu::Buffer,
     ) -> Result<Bound> {
-        let options = LinearOptions { direction: LinearDirection::Backward, ..LinearOptions::default() };
+        let options = LinearOptions {
+            direction: LinearDirection::Backward,
+            weight: self.element,
+            ..LinearOptions::default()
+        };
         let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
-        Ok(prepared.bind(&[("g", g.into()), ("weight", (&self.weight).into()), ("dx", dx.into())])?)
+        Ok(prepared.bind(&[("g", g.into()), ("weight", self.weight()), ("dx", dx.into())])?)
     }
 }

@@ -106,6 +106,12 @@ impl Text {
         Ok(Self { name: name.to_owned(), train: bytes, held_out, published: None })
     }
 
+    /// Pieces of the training part at equal distances, at most `count`.
+    pub fn pieces(&self, length: usize, count: usize) -> impl Iterator<Item = &[u8]> {
+        let pieces = self.train.len().div_ceil(length);
+        self.train.chunks(length).step_by(pieces.div_ceil(count).max(1))
+    }
+
     /// A window for every held-out byte that has `CONTEXT` held-out bytes before it.
     pub fn held_out_windows(&self) -> impl Iterator<Item = &[u8]> {
         self.held_out.windows(WINDOW)

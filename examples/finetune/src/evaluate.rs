@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 use hydralora::device::Gpu;
-use hydralora::{Merge, MergeDescriptor};
+use hydralora::{Merge, MergeDescriptor, MergeError};
 
 use crate::Result;
 use crate::adapters::Adapters;
@@ -58,13 +58,23 @@ pub fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) 
 }
 
 /// Merges adapters into the base, with the mean gate of each expert over all texts, and scores that without adapters.
+/// Also says how far fc1 is from what it was, on the first held-out batch: its inputs are the same with any adapter.
 /// The base stays changed.
 pub fn merged(
     runtime: &Runtime,
     adapters: &Adapters,
     scores: &[Score],
     texts: &[Text],
-) -> Result<Vec<Score>> {
+) -> Result<(Vec<Score>, MergeError)> {
+    let outputs = |adapters| -> Result<Vec<f32>> {
+        let mut model = Model::prepare(runtime, adapters, TOKENS, false)?;
+        let windows = texts.iter().flat_map(Text::held_out_windows).take(TOKENS as usize);
+        let bytes: Vec<u32> = windows.flatten().map(|&byte| u32::from(byte)).collect();
+        model.load(&runtime.gpu.queue, &bytes)?;
+        runtime.gpu.submit(|pass| model.encode(pass))?;
+        Ok(runtime.gpu.read_blocking(&model.activations.outputs[0])?)
+    };
+    let dynamic = outputs(Some(adapters))?;
     let config = adapters.config;
     for (layer, adapter) in adapters.download(&runtime.gpu)?.iter().enumerate() {
         let mean = |expert: usize| {
@@ -73,12 +83,12 @@ pub fn merged(
         let means: Vec<f32> = (0..config.experts as usize).map(|expert| mean(expert) as f32).collect();
         // One expert has the weight 1, and no gate is saved.
         let gates = (config.experts > 1).then_some(means.as_slice());
-        let weight = (&runtime.base.hidden[layer].weight).into();
+        let weight = runtime.base.hidden[layer].weight();
         let descriptor = MergeDescriptor { config, adapter, gates, weight, undo: false };
         let merge = Merge::prepare(&runtime.kernels, &descriptor)?;
         runtime.gpu.submit(|pass| merge.encode(pass))?;
     }
-    evaluate(runtime, None, texts)
+    Ok((evaluate(runtime, None, texts)?, MergeError::between(&dynamic, &outputs(None)?)?))
 }
 
 /// Runs one batch. `owners` are the texts that its windows belong to.

@@ -5,6 +5,7 @@ mod adapters;
 mod backward;
 mod base;
 mod checkpoint;
+mod clusters;
 mod corpus;
 mod evaluate;
 mod model;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use hydralora::{Config, Dropout};
+use hydralora::{Config, Dropout, Element};
 
 use adapters::{Adapters, Variant};
 use corpus::{Source, Text};
@@ -54,6 +55,12 @@ struct Options {
     /// The experts that each token takes, those with the largest weights [default: all; for mola 2]
     #[arg(long, value_name = "K", value_parser = count)]
     top_k: Option<u32>,
+    /// Cluster the texts and plot how many experts they suggest, instead of fine-tuning
+    #[arg(long)]
+    choose_experts: bool,
+    /// How the frozen base's matrices are stored; they come in f16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
+    dtype: Element,
     /// The probability of dropout in training
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
@@ -76,6 +83,12 @@ struct Options {
 
 fn count(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|&count| count > 0).ok_or("expected a whole number, at least 1")
+}
+
+fn dtype(text: &str) -> Result<Element, String> {
+    let known = [Element::F32, Element::F16, Element::Bf16];
+    let found = known.into_iter().find(|element| element.to_string() == text);
+    found.ok_or_else(|| format!("expected one of {}", known.map(|element| element.to_string()).join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -103,6 +116,10 @@ fn run(options: &Options) -> Result<()> {
     } else {
         corpus::from_sources(&options.texts)?
     };
+    plot::load_font()?;
+    if options.choose_experts {
+        return choose_experts(options, &texts, &out.join("elbow.png"), project);
+    }
     let dropout = Some(Dropout::new(options.dropout));
     let hydra = adapters::config(options.rank, options.experts);
     let hydra = Config { dropout, ..adapters::varied(hydra, options.variant, options.top_k) };
@@ -111,8 +128,9 @@ fn run(options: &Options) -> Result<()> {
         config.layout()?;
     }
 
-    let runtime = Runtime::new(options.adapter.as_deref(), &data.join("base.safetensors"))?;
+    let runtime = Runtime::new(options.adapter.as_deref(), &data.join("base.safetensors"), options.dtype)?;
     println!("{}", runtime.gpu.describe());
+    println!("{hydra}, beside {lora}, on weights in {}", options.dtype);
     let base_scores = reproduce_base(&runtime, &corpus::base(&corpora)?, &texts)?;
 
     println!(
@@ -157,18 +175,32 @@ fn run(options: &Options) -> Result<()> {
 
     let file = out.join("hydralora.safetensors");
     check_reload(&runtime, &file, &hydra_run.adapters, &texts, &hydra_scores)?;
-    let merged = evaluate::merged(&runtime, &hydra_run.adapters, &hydra_scores, &texts)?;
+    let (merged, error) = evaluate::merged(&runtime, &hydra_run.adapters, &hydra_scores, &texts)?;
     println!(
-        "merged into the base, with the mean gate of each expert: {:.3} bits per byte, instead of {:.3}",
+        "merged into the base, with the mean gate of each expert: {:.3} bits per byte, instead of {:.3}; fc1's outputs \
+         differ by {:.1} %",
         evaluate::mean_bits(&merged),
-        evaluate::mean_bits(&hydra_scores)
+        evaluate::mean_bits(&hydra_scores),
+        100.0 * error.difference / error.output
     );
-    plot::load_font()?;
     let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
     plot::losses(&out.join("loss.png"), curves)?;
     plot::routing(&out.join("routing.png"), &names[1], &texts, &hydra_scores)?;
     println!("\n{}: loss.png, routing.png, hydralora.safetensors", shown(&out, project));
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Clusters the texts, and plots and prints what more clusters explain.
+fn choose_experts(options: &Options, texts: &[Text], picture: &Path, project: &Path) -> Result<()> {
+    let elbow = clusters::elbow(texts, options.seed);
+    println!("clusters of the texts' pieces, and the mean squared distance to their centres");
+    for (clusters, distance) in (1..).zip(&elbow.distances) {
+        let mark = if clusters == elbow.clusters { "  <- the elbow" } else { "" };
+        println!("  {clusters:>2}  {distance:.3}{mark}");
+    }
+    plot::elbow(picture, &elbow)?;
+    println!("these texts suggest --experts {}\n\n{}", elbow.clusters, shown(picture, project));
     Ok(())
 }
 

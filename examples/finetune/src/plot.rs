@@ -1,4 +1,4 @@
-//! The two pictures.
+//! The pictures.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Result;
 use crate::base::ADAPTED;
+use crate::clusters::Elbow;
 use crate::corpus::Text;
 use crate::evaluate::Score;
 
@@ -67,6 +68,41 @@ pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
         .background_style(WHITE.mix(0.85))
         .border_style(INK.mix(0.2))
         .draw()?;
+    Ok(root.present()?)
+}
+
+/// Plots what clusters of the texts leave unexplained, with the elbow marked.
+pub fn elbow(path: &Path, elbow: &Elbow) -> Result<()> {
+    let root = BitMapBackend::new(path, (1600, 960)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let highest = elbow.distances.iter().copied().fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(&root)
+        .caption("Clusters of the texts' pieces", (FONT, 44, &INK))
+        .margin(30)
+        .x_label_area_size(80)
+        .y_label_area_size(110)
+        .build_cartesian_2d(
+            0.5..elbow.distances.len() as f64 + 0.5,
+            0.0..1.05 * highest.max(f64::MIN_POSITIVE),
+        )?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(INK.mix(0.12))
+        .axis_style(INK.mix(0.6))
+        .label_style((FONT, 28, &INK))
+        .axis_desc_style((FONT, 32, &INK))
+        .x_desc("clusters")
+        .y_desc("mean squared distance to a centre")
+        .x_labels(elbow.distances.len())
+        .x_label_formatter(&|clusters| format!("{clusters:.0}"))
+        .y_label_formatter(&|distance| format!("{distance:.2}"))
+        .draw()?;
+    let points: Vec<(f64, f64)> = (1..).map(f64::from).zip(elbow.distances.iter().copied()).collect();
+    let at = points[elbow.clusters - 1];
+    chart.draw_series(LineSeries::new(points.iter().copied(), COLOURS[1].stroke_width(4)))?;
+    chart.draw_series(points.iter().map(|&point| Circle::new(point, 7, COLOURS[1].filled())))?;
+    chart.draw_series([Circle::new(at, 18, COLOURS[0].stroke_width(4))])?;
     Ok(root.present()?)
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use hydralora::Kernels;
 use hydralora::device::{self, Gpu};
+use hydralora::{Element, Kernels};
 
 use crate::Result;
 use crate::base::Base;
@@ -17,12 +17,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Opens the device whose adapter's name contains `adapter`, or the best one, and loads the base.
-    pub fn new(adapter: Option<&str>, base: &Path) -> Result<Self> {
+    /// Opens the device whose adapter's name contains `adapter`, or the best one, and loads the base with weights
+    /// of the type `element`.
+    pub fn new(adapter: Option<&str>, base: &Path, element: Element) -> Result<Self> {
         let gpu = pollster::block_on(open(adapter))?;
         let kernels = Kernels::new(&gpu.device, &gpu.queue);
         let shaders = Shaders::compile(&gpu.device);
-        let base = Base::load(&gpu, base)?;
+        let base = Base::load(&gpu, base, element)?;
         Ok(Self { gpu, kernels, shaders, base })
     }
 }
