@@ -7,8 +7,8 @@ use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Capacity, Config, Dropout, DropoutOf, Element,
-    Error, ForwardOptions, GateGradient, GateRows, Kernels, LinearDirection, LinearOptions, Operation, Plans,
-    Router, Sharing, Tensor, Weighting, WriteMode, wgpu,
+    Error, ForwardOptions, GateGradient, Kernels, LinearDirection, LinearOptions, Operation, Plans, Router,
+    Sharing, Tensor, Weighting, WriteMode, wgpu,
 };
 use hydralora_benches::contest::config;
 use hydralora_benches::grid::Shape;
@@ -41,8 +41,12 @@ fn variants(plain: Config) -> Vec<Variant> {
         variant("given weights", Config { router: Router::GivenWeights, ..plain }),
         Variant { mask: true, ..variant("mask", plain) },
         Variant {
-            gate_gradient: Some(GateGradient::Weights(GateRows::Batch)),
+            gate_gradient: Some(GateGradient::Losses),
             ..variant("a gradient of the weights added", plain)
+        },
+        Variant {
+            gate_gradient: Some(GateGradient::Losses),
+            ..variant("z-loss", Config { logsumexp: true, ..plain })
         },
         variant("dropout of x, 0", Config { dropout: dropout(DropoutOf::Input, 0.0), ..plain }),
         variant("dropout of x, 0.05", Config { dropout: dropout(DropoutOf::Input, 0.05), ..plain }),

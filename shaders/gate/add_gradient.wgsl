@@ -1,5 +1,5 @@
 // A gradient that the caller adds to dw or dl in `dstate_tile`: `gate_gradient`.
-//@ import gate/rows: four_given
+//@ import gate/rows: four_given, given_at
 //@ kernel: dstate_tile
 //@ host: A_ROWS, EXPERTS, OF_LOGITS, QUADS, WORKGROUP
 
@@ -10,6 +10,9 @@ fn add_gradient(first_token: u32, local: u32) {
     }
     workgroupBarrier();
 }
+
+// The factor of the z-loss, which follows the only row.
+fn z_factor() -> f32 { return given_at(EXPERTS); }
 
 fn add_weights_gradient(first_token: u32, local: u32) {
     if (!OF_LOGITS) { add_gradient(first_token, local); }

@@ -5,9 +5,11 @@
 
 @group(0) @binding(GIVEN_BINDING) var<storage, read> TENSOR: array<f32>;
 
+fn given_at(index: u32) -> f32 { return TENSOR[index]; }
+
 // Tokens past the end repeat the last one. Their results never reach a tensor.
 fn given(token: u32, expert: u32) -> f32 {
-    return TENSOR[min(token, batch_tokens() - 1u) / dims.row_tokens * EXPERTS + expert];
+    return given_at(min(token, batch_tokens() - 1u) / dims.row_tokens * EXPERTS + expert);
 }
 
 // For four tokens.

@@ -17,7 +17,8 @@
 //   4  dstate      tokens x STATE, [dh, dl], or dh alone for one expert; written
 //   5  x_gradient  dx, tokens x d_in; added to when ACCUMULATE; only where dx is wanted
 //                  (product/input_gradient.wgsl)
-//   next  gate_gradient  rows x EXPERTS; only where the caller adds one (gate/add_gradient.wgsl)
+//   next  gate_gradient  rows x EXPERTS, with Z_LOSS one row and a number; only where the caller adds one
+//                  (gate/add_gradient.wgsl)
 //   next  mask     tokens; only where some take no adapter (mask/given.wgsl)
 //   group 1, 0     batch, uniform (uniform/batch.wgsl)
 // Grid: x = input slices, y and z = token tiles (folded). Workgroup: QUADS * LANES threads.

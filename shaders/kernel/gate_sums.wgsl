@@ -5,18 +5,19 @@
 //   load        tokens that chose the expert: with top-k those that gave it a weight, otherwise those that gave it the
 //               largest, of equal ones the one with the lower index
 //   entropy     sum_t -p_i log p_i, with p = w over the sum of a token's weights
+//   squares     sum_t z_t^2, of the logsumexp that follows the weights
 //
 // Bindings (matrices row-major):
 //   0  dims    uniform
 //   1  saved   tokens x STATE, [h, w] as forward saved them
-//   2  sums    EXPERTS vec4s: importance, load, entropy, tokens; written
+//   2  sums    EXPERTS vec4s: importance, load, entropy, 0; then tokens, squares, 0, 0; written
 //   next  mask  tokens; only where some take no adapter, which then do not count (mask/given.wgsl)
 //   group 1, 0  batch, uniform (uniform/batch.wgsl)
-// Grid: x = experts. Workgroup: WORKGROUP threads.
+// Grid: x = experts + 1. Workgroup: WORKGROUP threads.
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes.
 //@ import mask: takes
 //@ import uniform/batch: batch_tokens
-//@ host: A_ROWS, SIGNS, STATE, TOPMOST, WORKGROUP
+//@ host: A_ROWS, EXPERTS, LOGSUMEXP, SIGNS, STATE, TOPMOST, WORKGROUP
 
 struct Dims {
     experts: u32,
@@ -49,7 +50,14 @@ fn token_sums(token: u32, expert: u32) -> vec4<f32> {
         let share = own / total;
         entropy = -share * log(share);
     }
-    return vec4<f32>(own, select(0.0, 1.0, is_chosen), entropy, 1.0);
+    return vec4<f32>(own, select(0.0, 1.0, is_chosen), entropy, 0.0);
+}
+
+// The part of a token in the sums that no expert has.
+fn shared_sums(token: u32) -> vec4<f32> {
+    var logsumexp = 0.0;
+    if (LOGSUMEXP) { logsumexp = saved[token * STATE + A_ROWS + EXPERTS]; }
+    return vec4<f32>(1.0, logsumexp * logsumexp, 0.0, 0.0);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -61,7 +69,11 @@ fn main(
     let tokens = batch_tokens();
     for (var token = local; token < tokens; token += WORKGROUP) {
         if (takes(token)) {
-            sum += token_sums(token, workgroup_id.x);
+            if (workgroup_id.x < dims.experts) {
+                sum += token_sums(token, workgroup_id.x);
+            } else {
+                sum += shared_sums(token);
+            }
         }
     }
     thread_sums[local] = sum;

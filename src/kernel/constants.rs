@@ -63,6 +63,8 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("LATENT_RANK", "columns of the latent router: RANK, or 0 without one"),
     ("GATE_COLUMNS", "columns of the gate block: the latent router's, and the bias"),
     ("GIVEN_BINDING", "the binding of what the caller gives for the gate"),
+    ("LOGSUMEXP", "whether the logsumexp of the logits follows the weights in the state"),
+    ("Z_LOSS", "whether the gradient of the z-loss is added"),
     ("OF_LOGITS", "whether a gradient that is added is one of the logits, and not of the weights"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];

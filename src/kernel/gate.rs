@@ -9,8 +9,10 @@ impl Parts {
         let (logits, weighting) = match gate {
             Gate::One => return self.file(wgsl!("gate/one.wgsl")),
             Gate::Given => return self.given().file(wgsl!("gate/weights_given.wgsl")).weights(gate),
-            Gate::Router(logits, weighting) => (logits, weighting),
+            Gate::Router(logits, weighting, _) => (logits, weighting),
         };
+        let softmax =
+            |parts: Self| parts.flag("LOGSUMEXP", gate.has_logsumexp()).file(wgsl!("gate/softmax.wgsl"));
         let parts = match logits {
             Logits::Input { bias: false } => self.file(wgsl!("gate/input.wgsl")),
             Logits::Input { bias: true } | Logits::Latent { .. } => {
@@ -20,11 +22,10 @@ impl Parts {
         };
         let parts = parts.file(wgsl!("gate/router.wgsl"));
         let parts = match weighting {
-            Weighting::Softmax => parts.file(wgsl!("gate/softmax.wgsl")).file(wgsl!("gate/choose_all.wgsl")),
-            Weighting::TopK { k, renormalise } => parts
+            Weighting::Softmax => softmax(parts).file(wgsl!("gate/choose_all.wgsl")),
+            Weighting::TopK { k, renormalise } => softmax(parts)
                 .constant("TOP", k)
                 .flag("RENORMALISE", renormalise)
-                .file(wgsl!("gate/softmax.wgsl"))
                 .file(wgsl!("gate/choose_top.wgsl")),
             Weighting::Sigmoid | Weighting::NormalisedSigmoid => {
                 parts.flag("NORMALISE", weighting.has_total()).file(wgsl!("gate/sigmoid.wgsl"))
@@ -40,14 +41,17 @@ impl Parts {
             Gate::Given => {
                 return self.added(added).file(wgsl!("gate/weights_given_backward.wgsl")).weights(gate);
             }
-            Gate::Router(logits, weighting) => (logits, weighting),
+            Gate::Router(logits, weighting, _) => (logits, weighting),
         };
         let parts = match logits {
             Logits::Latent { .. } => self.gate_block(gate, rank).file(wgsl!("gate/latent_backward.wgsl")),
             Logits::Input { .. } | Logits::Given => self.file(wgsl!("gate/no_logits_backward.wgsl")),
         };
         let parts = match weighting {
-            Weighting::Softmax | Weighting::TopK { .. } => parts.file(wgsl!("gate/softmax_backward.wgsl")),
+            Weighting::Softmax | Weighting::TopK { .. } => {
+                let z = gate.has_logsumexp() && added == Some(GateGradient::Losses);
+                parts.flag("Z_LOSS", z).file(wgsl!("gate/softmax_backward.wgsl"))
+            }
             Weighting::Sigmoid | Weighting::NormalisedSigmoid => {
                 parts.flag("NORMALISE", weighting.has_total()).file(wgsl!("gate/sigmoid_backward.wgsl"))
             }

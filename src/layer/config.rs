@@ -63,9 +63,14 @@ impl Weighting {
         matches!(self, Self::TopK { renormalise: false, .. })
     }
 
-    /// Whether the sum by which the weights were divided is saved after them, because backward needs it.
+    /// Whether the weights are divided by their sum, which is saved after them because backward needs it.
     pub(crate) fn has_total(self) -> bool {
         self == Self::NormalisedSigmoid
+    }
+
+    /// Whether the softmax of all experts is saved.
+    fn keeps_softmax(self) -> bool {
+        matches!(self, Self::Softmax | Self::TopK { renormalise: false, .. })
     }
 }
 
@@ -116,6 +121,11 @@ pub struct Config {
     /// By what the logits are divided before they become weights: above 0.
     #[cfg_attr(feature = "serde", serde(default = "one"))]
     pub temperature: f32,
+    /// Whether forward saves, after the weights, the logarithm of the sum that the softmax divides by:
+    /// `z = log sum_i exp(l_i / temperature)`, which the z-loss needs
+    /// ([`GateLossesOptions`](crate::GateLossesOptions)).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub logsumexp: bool,
     /// Dropout in training, if there is any.
     #[cfg_attr(feature = "serde", serde(default))]
     pub dropout: Option<Dropout>,
@@ -135,7 +145,7 @@ impl Default for Config {
 }
 
 /// All fields of a layer, with the numbers by their bits. Layers with equal keys compute the same bits.
-type Key = ([u32; 6], Router, Sharing, Weighting, bool, Option<[u32; 3]>);
+type Key = ([u32; 6], Router, Sharing, Weighting, [bool; 2], Option<[u32; 3]>);
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
@@ -178,14 +188,15 @@ impl Config {
         weighting: Weighting::Softmax,
         router_bias: false,
         temperature: 1.0,
+        logsumexp: false,
         dropout: None,
     };
 
     fn key(&self) -> Key {
         let Self { d_in, d_out, rank, experts, scaling, .. } = *self;
-        let Self { router, a, weighting, router_bias, temperature, dropout, .. } = *self;
+        let Self { router, a, weighting, router_bias, temperature, logsumexp, dropout, .. } = *self;
         let numbers = [d_in, d_out, rank, experts, scaling.to_bits(), temperature.to_bits()];
-        (numbers, router, a, weighting, router_bias, dropout.map(|dropout| dropout.key()))
+        (numbers, router, a, weighting, [router_bias, logsumexp], dropout.map(|dropout| dropout.key()))
     }
 
     /// LoRA's scaling, `alpha / rank`.
@@ -222,7 +233,7 @@ impl Config {
 
     /// Numbers per token in `saved` (`[h, w]`, which forward saves for backward) and in `dstate` (`[dh, dl]`,
     /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert. Normalised
-    /// sigmoids take one number more, their sum; in `dstate` it is zero.
+    /// sigmoids take one number more, their sum, and so does [`Config::logsumexp`]; in `dstate` it is zero.
     #[must_use]
     pub fn state_len(&self) -> u32 {
         self.gate().state_len(self.a_rows(), self.experts)
@@ -237,7 +248,7 @@ impl Config {
 
     /// The source of the experts' weights.
     pub(crate) fn gate(&self) -> Gate {
-        let Self { experts, router, weighting, router_bias, .. } = *self;
+        let Self { experts, router, weighting, router_bias, logsumexp, .. } = *self;
         let logits = match router {
             Router::GivenWeights => return Gate::Given,
             Router::Input => Logits::Input { bias: router_bias },
@@ -248,7 +259,7 @@ impl Config {
             (1, Logits::Input { .. } | Logits::Latent { .. }, _) if weighting != Weighting::Sigmoid => {
                 Gate::One
             }
-            _ => Gate::Router(logits, weighting),
+            _ => Gate::Router(logits, weighting, logsumexp),
         }
     }
 
@@ -273,7 +284,7 @@ impl Config {
         Error::check_dimension("rank", self.rank)?;
         Error::check_dimension("experts", self.experts)?;
         let exclusive = |option, other| Err(Error::Exclusive { option, other });
-        if let (Gate::Router(Logits::Latent { .. }, _), Sharing::Separate) = (self.gate(), self.a) {
+        if let (Gate::Router(Logits::Latent { .. }, ..), Sharing::Separate) = (self.gate(), self.a) {
             return exclusive("an A for each expert", "the latent router, which reads one h");
         }
         if let Weighting::TopK { k, .. } = self.weighting
@@ -300,6 +311,14 @@ impl Config {
         if is_given && self.temperature != 1.0 {
             return exclusive("a temperature", "given weights");
         }
+        if self.logsumexp {
+            let needed = "anything but a softmax whose weights all are saved";
+            match self.gate() {
+                Gate::One => return exclusive("the logsumexp of logits", "one expert, which has none"),
+                Gate::Router(_, weighting, _) if weighting.keeps_softmax() => {}
+                Gate::Given | Gate::Router(..) => return exclusive("the logsumexp of logits", needed),
+            }
+        }
         if let Some(dropout) = self.dropout {
             dropout.check()?;
         }
@@ -318,8 +337,8 @@ pub(crate) enum Gate {
     One,
     /// Weights that the caller gives.
     Given,
-    /// Weights from logits.
-    Router(Logits, Weighting),
+    /// Weights from logits, and whether the logsumexp of these is saved.
+    Router(Logits, Weighting, bool),
 }
 
 /// The source of the logits.
@@ -337,7 +356,7 @@ impl Gate {
     /// Rows of the shrink block: A's, and the input router's.
     pub(crate) fn shrink_rows(self, a_rows: u32, experts: u32) -> u32 {
         match self {
-            Self::Router(Logits::Input { .. }, _) => a_rows.saturating_add(experts),
+            Self::Router(Logits::Input { .. }, ..) => a_rows.saturating_add(experts),
             Self::One | Self::Given | Self::Router(..) => a_rows,
         }
     }
@@ -345,13 +364,13 @@ impl Gate {
     /// Columns of the latent router: the rank, or 0 without one.
     pub(crate) fn latent_columns(self, rank: u32) -> u32 {
         match self {
-            Self::Router(Logits::Latent { .. }, _) => rank,
+            Self::Router(Logits::Latent { .. }, ..) => rank,
             Self::One | Self::Given | Self::Router(..) => 0,
         }
     }
 
     pub(crate) fn has_bias(self) -> bool {
-        matches!(self, Self::Router(Logits::Input { bias: true } | Logits::Latent { bias: true }, _))
+        matches!(self, Self::Router(Logits::Input { bias: true } | Logits::Latent { bias: true }, ..))
     }
 
     /// Columns of the gate block, which has a row for each expert: the latent router's, and the bias; 0 without them.
@@ -362,24 +381,33 @@ impl Gate {
     /// Columns of `W_g`: 0 without a router.
     pub(crate) fn router_columns(self, config: &Config) -> u32 {
         match self {
-            Self::Router(Logits::Input { .. }, _) => config.d_in,
-            Self::Router(Logits::Latent { .. }, _) => config.rank,
-            Self::One | Self::Given | Self::Router(Logits::Given, _) => 0,
+            Self::Router(Logits::Input { .. }, ..) => config.d_in,
+            Self::Router(Logits::Latent { .. }, ..) => config.rank,
+            Self::One | Self::Given | Self::Router(Logits::Given, ..) => 0,
         }
     }
 
     /// Whether forward reads `gates`.
     pub(crate) fn is_given(self) -> bool {
-        matches!(self, Self::Given | Self::Router(Logits::Given, _))
+        matches!(self, Self::Given | Self::Router(Logits::Given, ..))
     }
 
     /// Whether some experts get no weight.
     pub(crate) fn chooses(self) -> bool {
-        matches!(self, Self::Router(_, Weighting::TopK { .. }))
+        matches!(self, Self::Router(_, Weighting::TopK { .. }, _))
     }
 
     pub(crate) fn has_signs(self) -> bool {
-        matches!(self, Self::Router(_, weighting) if weighting.has_signs())
+        matches!(self, Self::Router(_, weighting, _) if weighting.has_signs())
+    }
+
+    pub(crate) fn has_logsumexp(self) -> bool {
+        matches!(self, Self::Router(.., true))
+    }
+
+    /// Numbers that the losses of the router give: dL/dw for each expert, and the factor of the z-loss if there is one.
+    pub(crate) fn losses_len(self, experts: u32) -> u32 {
+        experts.saturating_add(self.has_logsumexp().into())
     }
 
     /// Numbers per token that are saved for backward: h; the weights, if there are several experts; and what else
@@ -388,8 +416,8 @@ impl Gate {
         match self {
             Self::One => a_rows,
             Self::Given => a_rows.saturating_add(experts),
-            Self::Router(_, weighting) => {
-                a_rows.saturating_add(experts).saturating_add(weighting.has_total().into())
+            Self::Router(_, weighting, logsumexp) => {
+                a_rows.saturating_add(experts).saturating_add((weighting.has_total() || logsumexp).into())
             }
         }
     }

@@ -8,7 +8,7 @@ use super::dropout::DropoutOf;
 impl Display for Config {
     /// The variant that its options make, with its numbers: for logs and reports.
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { d_in, d_out, rank, experts, scaling, temperature, .. } = *self;
+        let Self { d_in, d_out, rank, experts, scaling, temperature, logsumexp, .. } = *self;
         write!(formatter, "{} {d_in} -> {d_out}, rank {rank}", self.variant())?;
         if experts > 1 {
             let whose = if self.a == Sharing::Shared { "one A" } else { "an A for each" };
@@ -17,7 +17,7 @@ impl Display for Config {
         match self.gate() {
             Gate::One => {}
             Gate::Given => write!(formatter, ", given weights")?,
-            Gate::Router(logits, weighting) => {
+            Gate::Router(logits, weighting, _) => {
                 write!(formatter, ", {}", Weights(weighting))?;
                 match logits {
                     Logits::Input { bias } => write!(formatter, " of W_g x{}", plus(bias))?,
@@ -26,6 +26,9 @@ impl Display for Config {
                 }
                 if temperature != 1.0 {
                     write!(formatter, " at temperature {temperature}")?;
+                }
+                if logsumexp {
+                    write!(formatter, " with its logsumexp")?;
                 }
             }
         }
@@ -43,11 +46,13 @@ impl Config {
     fn variant(&self) -> &'static str {
         match (self.gate(), self.a) {
             (Gate::One, _) => "LoRA",
-            (Gate::Router(_, Weighting::Softmax), Sharing::Shared) => "HydraLoRA",
-            (Gate::Router(_, Weighting::TopK { .. }), Sharing::Shared) => "sparse HydraLoRA",
-            (Gate::Router(Logits::Input { bias: false }, Weighting::Softmax), Sharing::Separate) => "LoRAMoE",
+            (Gate::Router(_, Weighting::Softmax, _), Sharing::Shared) => "HydraLoRA",
+            (Gate::Router(_, Weighting::TopK { .. }, _), Sharing::Shared) => "sparse HydraLoRA",
+            (Gate::Router(Logits::Input { bias: false }, Weighting::Softmax, _), Sharing::Separate) => {
+                "LoRAMoE"
+            }
             (
-                Gate::Router(Logits::Input { bias: false }, Weighting::TopK { renormalise: true, .. }),
+                Gate::Router(Logits::Input { bias: false }, Weighting::TopK { renormalise: true, .. }, _),
                 Sharing::Separate,
             ) => "MoLA",
             (_, Sharing::Shared) => "LoRA with several B",

@@ -102,6 +102,9 @@ pub enum GateGradient {
     Weights(GateRows),
     /// dL/dl, with respect to the logits, before the temperature.
     Logits(GateRows),
+    /// What [`Operation::GateLosses`] gives: one row of dL/dw for all tokens, and the factor of the z-loss where the
+    /// layer has one.
+    Losses,
 }
 
 impl GateGradient {
@@ -110,6 +113,7 @@ impl GateGradient {
     pub fn rows(self) -> GateRows {
         match self {
             Self::Weights(rows) | Self::Logits(rows) => rows,
+            Self::Losses => GateRows::Batch,
         }
     }
 }
@@ -231,21 +235,23 @@ pub struct LinearOptions {
 }
 
 /// Options of the losses of a router, which keep its experts in use. Their gradient is for
-/// [`BackwardInputOptions::gate_gradient`], as [`GateGradient::Weights`] of [`GateRows::Batch`].
+/// [`BackwardInputOptions::gate_gradient`], as [`GateGradient::Losses`].
 ///
 /// ```text
 /// balance = N * sum_i f_i P_i                  spread = var(I) / (mean(I)^2 + 1e-10)
+/// z-loss  = mean_t z_t^2                       z_t    = log sum_i exp(l_i / temperature)
 /// ```
 ///
 /// with the experts' shares f of the tokens that chose them, mean weights P and summed weights I. A token chooses the
-/// expert with the largest weight, with top-k all that have one. Tokens that a mask leaves out do not count.
+/// expert with the largest weight, with top-k all that have one. Tokens that a mask leaves out do not count. The z-loss,
+/// which keeps logits small, needs [`Config::logsumexp`](crate::Config::logsumexp).
 ///
-/// Tensors: `saved` (as forward wrote it); `gate_gradient` (experts, f32; receives dL/dw); `report` (4 + 2 x experts, f32;
-/// receives the number of tokens, both losses, the mean entropy of the weights in nats, each f and each P); and `mask`,
-/// if there is one.
+/// Tensors: `saved` (as forward wrote it); `gate_gradient` (experts, f32; receives dL/dw; with `logsumexp` one number more,
+/// the factor of the z-loss); `report` (5 + 2 x experts, f32; receives the number of tokens, balance, spread, the mean
+/// entropy of the weights in nats, the z-loss, each f and each P); and `mask`, if there is one.
 ///
 /// Source: Fedus et al., "Switch Transformers", equation 4; Shazeer et al., "Outrageously Large Neural Networks",
-/// equation 6 (squared coefficient of variation), with PyTorch's variance.
+/// equation 6 (squared coefficient of variation), with PyTorch's variance; Zoph et al., "ST-MoE", equation 5.
 #[derive(Debug, Clone, Copy, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GateLossesOptions {
@@ -253,17 +259,20 @@ pub struct GateLossesOptions {
     pub balance: f32,
     /// The coefficient of the spread in the gradient.
     pub spread: f32,
+    /// The coefficient of the z-loss in the gradient.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub z: f32,
     /// Whether some tokens do not count: those whose number in the tensor `mask` (T, f32) is zero.
     pub mask: bool,
 }
 
 impl GateLossesOptions {
-    fn key(&self) -> (u32, u32, bool) {
-        (self.balance.to_bits(), self.spread.to_bits(), self.mask)
+    fn key(&self) -> ([u32; 3], bool) {
+        ([self.balance, self.spread, self.z].map(f32::to_bits), self.mask)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        for (name, value) in [("balance", self.balance), ("spread", self.spread)] {
+        for (name, value) in [("balance", self.balance), ("spread", self.spread), ("z", self.z)] {
             check_number(name, value, value.is_finite(), "finite")?;
         }
         Ok(())

@@ -70,7 +70,13 @@ impl BackwardInput {
             tensors.push(dx.strided(options.dx_stride)?);
         }
         if let Some(added) = options.gate_gradient {
-            tensors.push(gate_rows("gate_gradient", added.rows(), config, *tokens)?);
+            let len = u64::from(config.gate().losses_len(config.experts));
+            tensors.push(match added {
+                GateGradient::Losses => Operand::vector("gate_gradient", read, Element::F32, len),
+                GateGradient::Weights(rows) | GateGradient::Logits(rows) => {
+                    gate_rows("gate_gradient", rows, config, *tokens)?
+                }
+            });
         }
         if options.mask {
             tensors.push(mask(*tokens));
@@ -112,6 +118,8 @@ impl Problem for BackwardInput {
                 gate_gradient: options.gate_gradient.map(|added| match added {
                     GateGradient::Weights(_) => GateGradient::Weights(GateRows::Token),
                     GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
+                    GateGradient::Losses if config.logsumexp => GateGradient::Losses,
+                    GateGradient::Losses => GateGradient::Weights(GateRows::Token),
                 }),
                 dropout: config.drops().map(|dropout| dropout.of),
                 mask: options.mask,

@@ -26,6 +26,9 @@ pub(super) struct LossesDims {
     pub(super) experts: u32,
     pub(super) balance_scale: f32,
     pub(super) spread_scale: f32,
+    pub(super) z_scale: f32,
+    /// Numbers of `gate_gradient`.
+    pub(super) gradients: u32,
 }
 
 pub(super) struct GateLosses {
@@ -40,6 +43,10 @@ impl GateLosses {
         options.check()?;
         if config.gate() == Gate::One {
             return Err(Error::Exclusive { option: "a router's losses", other: "one expert" });
+        }
+        if options.z != 0.0 && !config.logsumexp {
+            let other = "a layer that does not save the logsumexp of its logits";
+            return Err(Error::Exclusive { option: "a z-loss", other });
         }
         Ok(Self { config: *config, tokens, options })
     }
@@ -68,8 +75,8 @@ impl Problem for GateLosses {
         let row = |name, len| Operand::vector(name, write, Element::F32, u64::from(len));
         let mut tensors = vec![
             Operand::matrix("saved", read, Element::F32, tokens, config.state_len()),
-            row("gate_gradient", experts),
-            row("report", 4 + 2 * experts),
+            row("gate_gradient", config.gate().losses_len(experts)),
+            row("report", 5 + 2 * experts),
         ];
         let (a_rows, gate) = (config.a_rows(), config.gate());
         let sums = Shader::GateSums(GateSumsShader { a_rows, experts, gate, mask: options.mask });
@@ -78,11 +85,12 @@ impl Problem for GateLosses {
             tensors.push(mask(tokens));
             slots.push(Slot::Tensor("mask"));
         }
-        let grid = Grid::Fixed([experts, 1, 1]);
+        let grid = Grid::Fixed([experts + 1, 1, 1]);
         let memory = 16 * u64::from(WORKGROUP);
         let of_tokens = Step::new(sums, &SumsDims { experts }, grid, slots, memory, tokens, device)?;
-        let (balance_scale, spread_scale) = (options.balance, options.spread);
-        let dims = LossesDims { experts, balance_scale, spread_scale };
+        let GateLossesOptions { balance: balance_scale, spread: spread_scale, z: z_scale, .. } = options;
+        let gradients = gate.losses_len(experts);
+        let dims = LossesDims { experts, balance_scale, spread_scale, z_scale, gradients };
         let slots = vec![Slot::Scratch(0), Slot::Tensor("gate_gradient"), Slot::Tensor("report")];
         let grid = Grid::Fixed([1; 3]);
         let of_experts = Step::new(Shader::GateLosses, &dims, grid, slots, 0, tokens, device)?;
@@ -90,7 +98,7 @@ impl Problem for GateLosses {
             operation: "gate_losses",
             capacity: tokens,
             tensors,
-            scratch: vec![16 * u64::from(experts)],
+            scratch: vec![16 * (u64::from(experts) + 1)],
             steps: vec![of_tokens, of_experts],
             choice: Some(Choice::Only),
             work: least_work(&config, tokens, &options)?,

@@ -175,7 +175,9 @@ fn check(shader: &Shader) {
             );
         }
         Shader::GateSums(_) => assert_uniform!(shader, 0, SumsDims, experts),
-        Shader::GateLosses => assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale),
+        Shader::GateLosses => {
+            assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale, z_scale, gradients)
+        }
         shader => check_optimiser(shader),
     }
     // The uniform of a batch has the 16 bytes of its buffer.

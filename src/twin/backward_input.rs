@@ -66,14 +66,19 @@ pub fn backward_input(
             let added = row(added, token, experts);
             gradients.iter_mut().zip(added).for_each(|(gradient, &added)| *gradient = *gradient + added);
         };
-        if let Some((GateGradient::Weights(_), added)) = extras.gate_gradient {
+        if let Some((GateGradient::Weights(_) | GateGradient::Losses, added)) = extras.gate_gradient {
             add(&mut dw, added);
         }
         let mean = inner(w, &dw);
+        // The z-loss adds factor * z * w to the gradient of a softmax, w * (dw - mean).
+        let mean = match extras.z_factor.filter(|_| config.logsumexp) {
+            Some(factor) => mean - factor * saved[experts],
+            None => mean,
+        };
         let mut dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
             Gate::Given => dw.clone(),
-            Gate::Router(_, weighting) => (0..experts)
+            Gate::Router(_, weighting, _) => (0..experts)
                 .map(|i| scaled(config, slope(config, weighting, [saved, w, &dw], mean, i)))
                 .collect(),
         };
@@ -89,10 +94,10 @@ pub fn backward_input(
                 };
                 let through_experts = users.map(|i| (w[i], v[i][j]));
                 match config.gate() {
-                    Gate::One | Gate::Given | Gate::Router(Logits::Input { .. } | Logits::Given, _) => {
+                    Gate::One | Gate::Given | Gate::Router(Logits::Input { .. } | Logits::Given, ..) => {
                         dot(through_experts)
                     }
-                    Gate::Router(Logits::Latent { .. }, _) => dot(
+                    Gate::Router(Logits::Latent { .. }, ..) => dot(
                         through_experts.chain(dl.iter().copied().zip(column(&parameters.router, j, rank)))
                     ),
                 }
@@ -110,7 +115,7 @@ pub fn backward_input(
             let through_a = through_a.into_iter();
             let base = base.map(|base| base[token * d_in + c]);
             output.dx.push(match config.gate() {
-                Gate::Router(Logits::Input { .. }, _) => {
+                Gate::Router(Logits::Input { .. }, ..) => {
                     let through_router = dl.iter().copied().zip(column(&parameters.router, c, d_in));
                     dot_onto(base, through_a.chain(through_router))
                 }
@@ -125,7 +130,7 @@ pub fn backward_input(
 }
 
 /// The gradient of logit i, without the temperature, from `[saved, w, dw]` of a token: what forward saved, the weights
-/// that count, and their gradients. `mean` is `sum_i w_i dw_i`.
+/// that count, and their gradients. `mean` is `sum_i w_i dw_i`, less what all softmaxes get besides.
 fn slope(
     config: &Config,
     weighting: Weighting,

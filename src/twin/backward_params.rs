@@ -52,9 +52,9 @@ pub fn backward_params(
     let gate_len = gate_len(config);
     let dl: Vec<Approx> = dl.chunks_exact(gate_len).flat_map(|dl| &dl[..experts]).copied().collect();
     let router = match config.gate() {
-        Gate::One | Gate::Given | Gate::Router(Logits::Given, _) => Vec::new(),
-        Gate::Router(Logits::Input { .. }, _) => outer(&dl, experts, x, d_in),
-        Gate::Router(Logits::Latent { .. }, _) => outer(&dl, experts, h, rank),
+        Gate::One | Gate::Given | Gate::Router(Logits::Given, ..) => Vec::new(),
+        Gate::Router(Logits::Input { .. }, ..) => outer(&dl, experts, x, d_in),
+        Gate::Router(Logits::Latent { .. }, ..) => outer(&dl, experts, h, rank),
     };
     let router_bias = if config.gate().has_bias() {
         outer(&dl, experts, &vec![Approx::exact(1.0); dl.len() / experts], 1)

@@ -12,7 +12,8 @@ pub struct Output {
     /// `h = A x`: tokens x the rows of A.
     pub h: Vec<Approx>,
     /// The experts' weights as they are saved: tokens x experts. With top-k that is not renormalised, those that were
-    /// not chosen have a minus, and count as zero. Normalised sigmoids have their sum as one number more.
+    /// not chosen have a minus, and count as zero. Normalised sigmoids have their sum as one number more, and so has
+    /// `logsumexp`.
     pub w: Vec<Approx>,
     /// The logits, before the temperature: tokens x experts; none where there is no router and none are given.
     pub logits: Vec<Approx>,
@@ -63,7 +64,7 @@ pub fn forward(
         let w = match config.gate() {
             Gate::One => vec![Approx::exact(1.0)],
             Gate::Given => given(),
-            Gate::Router(logits, weighting) => {
+            Gate::Router(logits, weighting, _) => {
                 let logits = match logits {
                     Logits::Given => given(),
                     Logits::Input { .. } => routed(x),
@@ -92,11 +93,14 @@ pub fn forward(
     output
 }
 
-/// The weights, as they are saved.
+/// The weights, as they are saved, and what follows them.
 fn weigh(config: &Config, weighting: Weighting, logits: &[Approx]) -> Vec<Approx> {
     let one = Approx::exact(1.0);
     match weighting {
-        Weighting::Softmax | Weighting::TopK { .. } => choose(weighting, &softmax(config, logits)),
+        Weighting::Softmax | Weighting::TopK { .. } => {
+            let (weights, logsumexp) = softmax(config, logits);
+            choose(weighting, &weights).into_iter().chain(config.logsumexp.then_some(logsumexp)).collect()
+        }
         Weighting::Sigmoid => logits.iter().map(|&logit| sigmoid(scaled(config, logit))).collect(),
         Weighting::NormalisedSigmoid => {
             let sigmoids: Vec<_> = logits.iter().map(|&logit| sigmoid(scaled(config, logit))).collect();
@@ -179,11 +183,16 @@ pub(super) fn of_expert<'a>(config: &Config, h: &'a [Approx], expert: usize) -> 
     }
 }
 
-/// `exp(l_i - max l) / sum_j exp(l_j - max l)`, with logits over the temperature.
-fn softmax(config: &Config, logits: &[Approx]) -> Vec<Approx> {
+/// `exp(l_i - max l) / sum_j exp(l_j - max l)`, with logits over the temperature, and `max l + log sum_j exp(l_j - max l)`.
+fn softmax(config: &Config, logits: &[Approx]) -> (Vec<Approx>, Approx) {
     let largest = logits.iter().map(|l| l.value).fold(f64::NEG_INFINITY, f64::max);
     let shifted: Vec<Approx> = logits.iter().map(|&l| l - Approx::exact(largest)).collect();
     let exponentials: Vec<Approx> = shifted.iter().map(|&l| scaled(config, l).exp()).collect();
     let total = dot(exponentials.iter().map(|&e| (e, Approx::exact(1.0))));
-    exponentials.into_iter().map(|e| e.divide(total)).collect()
+    let largest = scaled(config, Approx::exact(largest));
+    let logsumexp = largest + total.ln();
+    // Each logit's error moves it by no more than itself, with a device's own maximum too.
+    let of_logits = logits.iter().map(|&l| scaled(config, l).bound).fold(0.0, f64::max);
+    let logsumexp = Approx { bound: logsumexp.bound + of_logits, ..logsumexp };
+    (exponentials.into_iter().map(|e| e.divide(total)).collect(), logsumexp)
 }

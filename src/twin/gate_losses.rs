@@ -7,10 +7,10 @@ use crate::layer::{Config, GateLossesOptions};
 /// The losses of a router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateLosses {
-    /// dL/dw, for every token the same: one number per expert.
+    /// dL/dw, for every token the same: one number per expert; then the factor of the z-loss, if the logsumexp is saved.
     pub gradient: Vec<Approx>,
-    /// The tokens, the balance, the spread, the mean entropy, each expert's share of the loads, and each expert's mean
-    /// weight.
+    /// The tokens, the balance, the spread, the mean entropy, the z-loss, each expert's share of the loads, and each
+    /// expert's mean weight.
     pub report: Vec<Approx>,
 }
 
@@ -28,9 +28,12 @@ pub fn gate_losses(
 ) -> GateLosses {
     let experts = config.experts as usize;
     let one = Approx::exact(1.0);
-    let rows = w.chunks_exact(gate_len(config)).enumerate().filter(|(token, _)| extras.takes(*token));
+    let rows = || {
+        let rows = w.chunks_exact(gate_len(config)).enumerate();
+        rows.filter(|(token, _)| extras.takes(*token)).map(|(_, row)| row)
+    };
     let weights: Vec<Vec<Approx>> =
-        rows.map(|(_, row)| row[..experts].iter().map(|&weight| counted(config, weight)).collect()).collect();
+        rows().map(|row| row[..experts].iter().map(|&weight| counted(config, weight)).collect()).collect();
     let (mut loads, mut importances) = (Vec::new(), Vec::new());
     for i in 0..experts {
         importances.push(dot(weights.iter().map(|row| (row[i], one))));
@@ -64,16 +67,18 @@ pub fn gate_losses(
     let [balance_scale, spread_scale] =
         [options.balance, options.spread].map(|scale| Approx::exact(f64::from(scale)));
     let two = Approx::exact(2.0);
-    let gradient = (0..experts)
-        .map(|i| {
-            let of_spread = (two * apart[i]).divide(freedoms).divide(square)
-                - ((two * variance).divide(square) * mean.divide(square)).divide(count);
-            (balance_scale * count * shares[i]).divide(tokens) + spread_scale * of_spread
-        })
-        .collect();
+    let experts_gradient = (0..experts).map(|i| {
+        let of_spread = (two * apart[i]).divide(freedoms).divide(square)
+            - ((two * variance).divide(square) * mean.divide(square)).divide(count);
+        (balance_scale * count * shares[i]).divide(tokens) + spread_scale * of_spread
+    });
     let entropy = dot(weights.iter().flat_map(|row| entropies(row)).map(|entropy| (entropy, one)));
-    let first = [Approx::exact(weights.len() as f64), balance, spread, entropy.divide(tokens)];
-    GateLosses { gradient, report: first.into_iter().chain(shares).chain(means).collect() }
+    let squares = dot(rows().filter(|_| config.logsumexp).map(|row| (row[experts], row[experts])));
+    let z_factor = (two * Approx::exact(f64::from(options.z))).divide(tokens);
+    let gradient = experts_gradient.chain(config.logsumexp.then_some(z_factor)).collect();
+    let of_batch = Approx::exact(weights.len() as f64);
+    let first = [of_batch, balance, spread, entropy.divide(tokens), squares.divide(tokens)];
+    GateLosses { gradient, report: first.into_iter().chain(shares.iter().copied()).chain(means).collect() }
 }
 
 /// Whether a token chooses an expert, and whether rounding may change that.
@@ -103,9 +108,7 @@ fn entropies(row: &[Approx]) -> Vec<Approx> {
             return Approx::exact(0.0);
         }
         let share = weight.divide(total);
-        let log = share.value.ln();
-        // Besides the share's error: that of the logarithm, 2^-21 or 3 units in the last place.
-        let of_log = 2f64.powi(-21) + 6.0 * U * log.abs();
+        let Approx { value: log, bound: of_log } = Approx::exact(share.value).ln();
         let bound = (1.0 + log.abs()) * share.bound + share.value * of_log;
         Approx { value: -share.value * log, bound: bound + U * (share.value * log).abs() }
     };

@@ -94,6 +94,13 @@ impl Approx {
         Self { value, bound: value * self.bound }.with_rounding(2.0 * (3.0 + 2.0 * self.value.abs()))
     }
 
+    /// The natural logarithm: 2^-21 or 3 units in the last place.
+    fn ln(self) -> Self {
+        let value = self.value.ln();
+        let of_log = 2f64.powi(-21) + 6.0 * U * value.abs();
+        Self { value, bound: self.bound / self.value + of_log }
+    }
+
     /// `self / divisor`.
     fn divide(self, divisor: Self) -> Self {
         let value = self.value / divisor.value;
@@ -209,6 +216,8 @@ pub struct Extras<'a> {
     pub gates: Option<&'a [Approx]>,
     /// A gradient that is added to the weights' or the logits', a row for each token: tokens x experts.
     pub gate_gradient: Option<(GateGradient, &'a [Approx])>,
+    /// The factor of the z-loss, where the added gradient is that of the router's losses.
+    pub z_factor: Option<Approx>,
     /// Which tokens take the adapter; all if there is no mask.
     pub mask: Option<&'a [bool]>,
     /// What dropout drops; nothing in inference.

@@ -9,8 +9,8 @@ use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
     Batch, Bound, Choice, Config, DeviceProfile, Dropout, Element, Error, ForwardOptions, FusedChoice,
-    GateGradient, GateRows, GroupHyper, Groups, Kernels, Limit, LinearDirection, LinearOptions, Operation,
-    OuterChoice, Planner, Recording, Router, Sharing, Tensor, Weighting,
+    GateGradient, GateLossesOptions, GateRows, GroupHyper, Groups, Kernels, Limit, LinearDirection,
+    LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor, Weighting,
 };
 
 use crate::common::{CONFIG, GPU, adapter, zeroed};
@@ -213,6 +213,17 @@ fn options_that_exclude_each_other() {
     excluded(Config { experts: 1, ..CONFIG }, of_weights, ["gradient", "one expert"]);
     let of_logits = adding(GateGradient::Logits(GateRows::Token));
     excluded(Config { router: given, ..CONFIG }, of_logits, ["gradient of logits", "given weights"]);
+    let with_z = |config| {
+        let losses = Operation::GateLosses(GateLossesOptions { z: 0.1, ..GateLossesOptions::default() });
+        move |words| excluded(config, losses, words)
+    };
+    with_z(CONFIG)(["a z-loss", "logsumexp"]);
+    let logsumexp = Config { logsumexp: true, ..CONFIG };
+    with_z(Config { weighting: Weighting::Sigmoid, ..logsumexp })(["logsumexp", "softmax"]);
+    let renormalised = Weighting::TopK { k: 2, renormalise: true };
+    with_z(Config { weighting: renormalised, ..logsumexp })(["logsumexp", "softmax"]);
+    with_z(Config { router: given, ..logsumexp })(["logsumexp", "softmax"]);
+    with_z(Config { experts: 1, ..logsumexp })(["logsumexp", "one expert"]);
     for k in [0, CONFIG.experts + 1] {
         let config = Config { weighting: top(k), ..CONFIG };
         let error = refused(&Forward { config, ..buffers.forward() }, &["k is", "number of experts"]);

@@ -14,6 +14,9 @@ const STEP: f64 = 1e-5;
 /// Allowed difference, relative to 1 + |derivative|.
 const TOLERANCE: f64 = 1e-8;
 
+/// The factor of the z-loss's gradient: twice that of the squares in the loss.
+const Z_FACTOR: Approx = Approx { value: 0.7, bound: 0.0 };
+
 fn random(rng: &mut StdRng, len: usize) -> Vec<Approx> {
     (0..len).map(|_| Approx::exact(rng.random_range(-1.0..1.0))).collect()
 }
@@ -48,6 +51,15 @@ impl State {
                 dot(&rows.copied().collect::<Vec<_>>(), gradient)
             }
             GateGradient::Logits(_) => dot(&output.logits, gradient),
+            GateGradient::Losses => {
+                let experts = config.experts as usize;
+                let rows = || output.w.chunks(output.w.len() / TOKENS);
+                // Those with a minus were not chosen.
+                let counted = |weight: &Approx| Approx::exact(weight.value.max(0.0));
+                let weights: Vec<Approx> = rows().flat_map(|row| &row[..experts]).map(counted).collect();
+                let squares: f64 = rows().map(|row| row[experts].value.powi(2)).sum();
+                dot(&weights, gradient) + 0.5 * Z_FACTOR.value * squares
+            }
         });
         dot(&output.y, g) + of_gate
     }
@@ -90,7 +102,8 @@ fn check_config(config: &Config, seed: u64, of_gate: Option<GateGradient>) {
     let state = State { x, parameters, gates };
     let gate_gradient = of_gate.map(|of| (of, added.as_slice()));
     let twin::Output { h, w, .. } = state.forward(config);
-    let extras = Extras { gate_gradient, ..Extras::default() };
+    let z_factor = (of_gate == Some(GateGradient::Losses)).then_some(Z_FACTOR);
+    let extras = Extras { gate_gradient, z_factor, ..Extras::default() };
     let input = twin::backward_input(config, &state.parameters, &h, &w, &g, &extras, None);
     let activations = twin::Activations { x: &state.x, g: &g, h: &h, w: &w, dh: &input.dh, dl: &input.dl };
     let gradients = twin::backward_params(config, &activations, &extras);
@@ -131,6 +144,7 @@ fn gradients_match_differences() {
     let config = layer(shapes[0]);
     let [sigmoid, normalised] = [Weighting::Sigmoid, Weighting::NormalisedSigmoid];
     let (latent, a) = (Router::Latent, Sharing::Separate);
+    let losses = Some(GateGradient::Losses);
     let of_gate = [GateGradient::Weights(GateRows::Token), GateGradient::Logits(GateRows::Token)].map(Some);
     for (config, of_gate) in [
         (Config { a, ..config }, None),
@@ -138,6 +152,16 @@ fn gradients_match_differences() {
         (Config { router: latent, router_bias: true, weighting: sigmoid, ..config }, of_gate[1]),
         (Config { weighting: Weighting::TopK { k: 2, renormalise: true }, ..config }, of_gate[0]),
         (Config { weighting: Weighting::TopK { k: 3, renormalise: false }, ..config }, of_gate[1]),
+        (Config { logsumexp: true, temperature: 0.6, ..config }, losses),
+        (
+            Config {
+                logsumexp: true,
+                router: latent,
+                weighting: Weighting::TopK { k: 2, renormalise: false },
+                ..config
+            },
+            losses,
+        ),
         (Config { weighting: sigmoid, temperature: 1.5, ..config }, of_gate[0]),
         (Config { weighting: normalised, temperature: 1.5, ..config }, of_gate[0]),
         (Config { weighting: normalised, router: latent, ..config }, of_gate[1]),

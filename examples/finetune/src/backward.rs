@@ -2,7 +2,7 @@
 
 use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Batch, Bound, Element, Error, GateGradient,
-    GateLossesOptions, GateRows, Operation, WriteMode, wgpu,
+    GateLossesOptions, Operation, WriteMode, wgpu,
 };
 
 use crate::Result;
@@ -59,7 +59,7 @@ impl Backward {
             let gate_gradient = gpu.zeroed("gate gradient", experts as usize)?;
             let losses = if balanced {
                 let options = GateLossesOptions { balance, ..GateLossesOptions::default() };
-                let report = gpu.zeroed("report", 4 + 2 * experts as usize)?;
+                let report = gpu.zeroed("report", 5 + 2 * experts as usize)?;
                 let losses = kernels.prepare(&Operation::GateLosses(options), config, capacity)?;
                 Some(losses.bind(&[
                     ("saved", (&saved[layer]).into()),
@@ -71,7 +71,7 @@ impl Backward {
             };
 
             let options = BackwardInputOptions {
-                gate_gradient: balanced.then_some(GateGradient::Weights(GateRows::Batch)),
+                gate_gradient: balanced.then_some(GateGradient::Losses),
                 dx: dx.map(|_| (Element::F32, WriteMode::Accumulate)),
                 ..BackwardInputOptions::default()
             };

@@ -62,6 +62,8 @@ pub struct Shape {
     pub router_bias: bool,
     /// Of the temperature, percent.
     pub temperature: u32,
+    /// Whether the logsumexp of the logits is saved, for the z-loss.
+    pub logsumexp: bool,
     /// The probability of dropout, percent, and what it drops.
     pub dropout: Option<(u32, DropoutOf)>,
 }
@@ -133,8 +135,8 @@ pub struct Case {
     pub seed: Option<u64>,
 }
 
-/// The coefficients of balance and spread.
-pub const LOSSES: [f32; 2] = [0.7, 0.3];
+/// The coefficients of balance, of spread, and of the z-loss where the layer saves the logsumexp.
+pub const LOSSES: [f32; 3] = [0.7, 0.3, 0.4];
 
 /// Optimiser steps in a case of `AdamW`.
 const ADAMW_STEPS: u32 = 50;
@@ -142,8 +144,20 @@ const ADAMW_STEPS: u32 = 50;
 impl Shape {
     pub const fn new(tokens: u32, [d_in, d_out]: [u32; 2], [rank, experts]: [u32; 2]) -> Self {
         let (a, weighting) = (Sharing::Shared, Weighting::Softmax);
-        let (router_bias, temperature, dropout) = (false, 100, None);
-        Self { tokens, d_in, d_out, rank, experts, a, weighting, router_bias, temperature, dropout }
+        let (router_bias, temperature, logsumexp, dropout) = (false, 100, false, None);
+        Self {
+            tokens,
+            d_in,
+            d_out,
+            rank,
+            experts,
+            a,
+            weighting,
+            router_bias,
+            temperature,
+            logsumexp,
+            dropout,
+        }
     }
 
     /// The same with other weights.
@@ -154,6 +168,11 @@ impl Shape {
     /// The same with a bias of the router.
     pub const fn biased(self) -> Self {
         Self { router_bias: true, ..self }
+    }
+
+    /// The same with the logsumexp saved.
+    pub const fn with_logsumexp(self) -> Self {
+        Self { logsumexp: true, ..self }
     }
 
     /// The same with dropout, in percent.
@@ -178,13 +197,14 @@ impl Shape {
 
     /// The layer's configuration; the scaling is no power of two.
     pub fn config(&self, router: Router) -> Config {
-        let Self { d_in, d_out, rank, experts, a, weighting, router_bias, temperature, .. } = *self;
+        let Self { d_in, d_out, rank, experts, a, weighting, router_bias, temperature, logsumexp, .. } =
+            *self;
         let temperature = temperature as f32 / 100.0;
         let stream = 5;
         let dropout = |(percent, of)| Dropout { of, stream, ..Dropout::new(percent as f32 / 100.0) };
         let dropout = self.dropout.map(dropout);
         let config = Config { d_in, d_out, rank, experts, scaling: 1.7, dropout, ..Config::DEFAULT };
-        Config { router, a, weighting, router_bias, temperature, ..config }
+        Config { router, a, weighting, router_bias, temperature, logsumexp, ..config }
     }
 }
 
@@ -482,9 +502,8 @@ impl Case {
         let backward_input = |dx: bool| {
             let (g_stride, dx_stride) = (self.stride(d_out), self.stride(d_in));
             let dx = dx.then_some((targets, write));
-            let of_losses = GateGradient::Weights(GateRows::Batch);
             let gate_gradient = match self.operation {
-                Operation::StepWithLosses(_) => Some(of_losses),
+                Operation::StepWithLosses(_) => Some(GateGradient::Losses),
                 _ => self.gate_gradient,
             };
             let (g, mask) = (sources, self.mask);
@@ -502,6 +521,7 @@ impl Case {
         let losses = hydralora::Operation::GateLosses(GateLossesOptions {
             balance: LOSSES[0],
             spread: LOSSES[1],
+            z: if config.logsumexp { LOSSES[2] } else { 0.0 },
             mask: self.mask,
         });
         let (mut tensors, operations) = match self.operation {
@@ -530,7 +550,8 @@ impl Case {
 
     /// Adds the tensors that options bind, as far as the operation has them.
     fn add_tensors_of_options(&self, tensors: &mut Vec<Tensor>, router: Router, rng: &mut StdRng) {
-        let Shape { tokens, experts, .. } = self.shape;
+        let Shape { tokens, experts, logsumexp, .. } = self.shape;
+        let of_losses = experts + u32::from(logsumexp);
         let has = |tensors: &[Tensor], name| tensors.iter().any(|tensor| tensor.name == name);
         if let Router::GivenWeights | Router::GivenLogits = router
             && has(tensors, "y")
@@ -543,12 +564,13 @@ impl Case {
         if let Some(added) = self.gate_gradient
             && has(tensors, "dstate")
         {
-            let gradient = noise(rng, added.rows().count(tokens) * experts);
-            tensors.push(Tensor::input("gate_gradient", experts, gradient));
+            let width = if added == GateGradient::Losses { of_losses } else { experts };
+            let gradient = noise(rng, added.rows().count(tokens) * width);
+            tensors.push(Tensor::input("gate_gradient", width, gradient));
         }
         if let Operation::GateLosses(_) | Operation::StepWithLosses(_) = self.operation {
-            let (row, report) = (experts, 4 + 2 * experts);
-            tensors.push(Tensor::poisoned("gate_gradient", row, row as usize));
+            let report = 5 + 2 * experts;
+            tensors.push(Tensor::poisoned("gate_gradient", of_losses, of_losses as usize));
             tensors.push(Tensor::poisoned("report", report, report as usize));
         }
         if self.mask {
@@ -574,7 +596,7 @@ impl Case {
 
 impl Case {
     fn write_options(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { a, weighting, router_bias, temperature, dropout, .. } = self.shape;
+        let Shape { a, weighting, router_bias, temperature, logsumexp, dropout, .. } = self.shape;
         if a == Sharing::Separate {
             f.write_str("/separate-a")?;
         }
@@ -591,6 +613,9 @@ impl Case {
         }
         if temperature != 100 {
             write!(f, "/temperature{temperature}")?;
+        }
+        if logsumexp {
+            f.write_str("/logsumexp")?;
         }
         match dropout {
             None => {}
@@ -609,6 +634,7 @@ impl Case {
             None => {}
             Some(GateGradient::Weights(rows)) => write!(f, "/added-to-weights-{rows:?}")?,
             Some(GateGradient::Logits(rows)) => write!(f, "/added-to-logits-{rows:?}")?,
+            Some(GateGradient::Losses) => f.write_str("/added-losses")?,
         }
         Ok(())
     }

@@ -711,11 +711,27 @@ fn gate_losses(cases: &mut Vec<Case>) {
     for inputs in [Inputs::Indifferent, Inputs::Saturated] {
         cases.push(Case::new(Operation::GateLosses(Router::Input), few).with_inputs(inputs));
     }
+    let shape = few.with_logsumexp();
+    for mask in [false, true] {
+        cases.push(Case { mask, ..Case::new(Operation::GateLosses(Router::Input), shape) });
+    }
+    let gate_gradient = Some(GateGradient::Losses);
+    for shape in [shape.at(250), shape.top(2, false)] {
+        cases.push(Case { gate_gradient, ..Case::new(Operation::BackwardInput(Router::Latent), shape) });
+    }
+    cases.push(Case::new(Operation::Forward(Router::Input), shape.at(30)));
+    // Nothing is added to the router's own gradient.
+    for shape in [shape.separate(), shape.top(2, false)] {
+        cases.push(Case::new(Operation::Step(Router::Input), shape));
+    }
     cases.push(Case { room: 50, ..Case::new(Operation::GateLosses(Router::Input), few) });
     for (shape, router) in [
         (few, Router::Input),
         (few.separate(), Router::Input),
         (few.weighted(Weighting::Sigmoid), Router::Latent),
+        (few.with_logsumexp().at(60), Router::Input),
+        (few.with_logsumexp().biased(), Router::Latent),
+        (few.with_logsumexp(), Router::GivenLogits),
     ] {
         let step = Case::new(Operation::StepWithLosses(router), shape);
         cases.extend([step.clone(), Case { mask: true, room: 20, ..step.planned_for(Planning::Wide) }]);

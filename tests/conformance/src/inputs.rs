@@ -141,8 +141,10 @@ impl Inputs {
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
             let total: f32 = exponentials.iter().sum();
+            let logsumexp = config.logsumexp.then_some(largest + total.ln());
             let Weighting::TopK { k, renormalise } = config.weighting else {
                 state.extend(exponentials.iter().map(|e| e / total));
+                state.extend(logsumexp);
                 continue;
             };
             let mut order: Vec<usize> = (0..exponentials.len()).collect();
@@ -156,6 +158,7 @@ impl Inputs {
                     (false, false) => -exponential / total,
                 }
             }));
+            state.extend(logsumexp);
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(tokens)) {
             state[(token * config.state_len()) as usize] = poison;

@@ -91,7 +91,7 @@ impl Line {
         let of_gate = match &self.of_gate {
             Some((GateGradient::Weights(_), gradient)) => dot(&output.w, gradient),
             Some((GateGradient::Logits(_), gradient)) => dot(&output.logits, gradient),
-            None => 0.0,
+            Some((GateGradient::Losses, _)) | None => 0.0,
         };
         let of_losses =
             if let Operation::StepWithLosses(_) = self.operation { self.of_losses(&output.w) } else { 0.0 };
@@ -105,8 +105,9 @@ impl Line {
         };
         let (here, there, experts) = (report(&self.forward(0.0).w), report(w), self.config.experts as usize);
         // The shares of loads are counts, which have no slope.
-        let balance = f64::from(self.config.experts) * dot(&here[4..4 + experts], &there[4 + experts..]);
-        f64::from(LOSSES[0]) * balance + f64::from(LOSSES[1]) * there[2].value
+        let balance = f64::from(self.config.experts) * dot(&here[5..5 + experts], &there[5 + experts..]);
+        let [of_balance, of_spread, of_z] = LOSSES.map(f64::from);
+        of_balance * balance + of_spread * there[2].value + of_z * there[4].value
     }
 
     /// The elements of dstate that are gradients of given gates, and the direction there.

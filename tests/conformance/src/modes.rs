@@ -185,11 +185,12 @@ fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> 
 fn leave_out_changing_tokens(case: &Case, job: &mut Job, line: &mut Line) -> Result<(), Failure> {
     let chosen = |distance| -> Vec<bool> { line.forward(distance).w.iter().map(|w| w.value > 0.0).collect() };
     let (here, there) = (chosen(0.0), [-DISTANCE, DISTANCE].map(chosen));
-    let (experts, width) = (case.shape.experts as usize, case.shape.d_out as usize);
+    let width = case.shape.d_out as usize;
+    let gates = here.len() / case.shape.tokens as usize;
     let cotangent = job.tensors.iter_mut().find(|tensor| tensor.name == "g").expect("a step has g");
     let mut kept = 0;
     for token in 0..case.shape.tokens as usize {
-        let own = token * experts..(token + 1) * experts;
+        let own = token * gates..(token + 1) * gates;
         if there.iter().all(|there| there[own.clone()] == here[own.clone()]) {
             kept += 1;
             continue;

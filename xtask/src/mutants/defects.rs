@@ -832,6 +832,29 @@ pub(super) const DEFECTS: &[Defect] = &[
         "dims.spread_scale * of_spread",
         "dims.balance_scale * of_spread",
     ),
+    // z-loss
+    defect(
+        "logsumexp without its maximum",
+        "gate/softmax.wgsl",
+        "= dims.logit_scale * largest + log",
+        "= log",
+    ),
+    defect(
+        "logsumexp of unscaled logits",
+        "gate/softmax.wgsl",
+        "= dims.logit_scale * largest +",
+        "= largest +",
+    ),
+    defect("z-loss sign", "gate/softmax_backward.wgsl", "slope += z_factor()", "slope -= z_factor()"),
+    defect(
+        "z-loss of the last expert's weight",
+        "gate/softmax_backward.wgsl",
+        "z_factor() * state[(A_ROWS + EXPERTS)",
+        "z_factor() * state[(A_ROWS + EXPERTS - 1u)",
+    ),
+    defect("z-loss factor of another place", "gate/add_gradient.wgsl", "given_at(EXPERTS)", "given_at(0u)"),
+    defect("z not squared", "kernel/gate_sums.wgsl", "logsumexp * logsumexp", "logsumexp"),
+    defect("z-loss factor not doubled", "kernel/gate_losses.wgsl", "= 2.0 * dims.z_scale", "= dims.z_scale"),
     // groups of parameters, the scale of gradients
     defect("group of another four", "optimiser/groups_given.wgsl", "2u * (at % 16u)", "2u * (at % 8u)"),
     defect(
@@ -850,8 +873,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect("norm not scaled", "optimiser/clip_norm.wgsl", "hyper.gradient_scale * bitcast", "bitcast"),
     // backward_input
-    defect("softmax backward sign", "gate/softmax_backward.wgsl", "(dw - mean)", "(mean - dw)"),
-    defect("softmax backward without its mean", "gate/softmax_backward.wgsl", "(dw - mean)", "dw"),
+    defect("softmax backward sign", "gate/softmax_backward.wgsl", "= dw - mean;", "= mean - dw;"),
+    defect("softmax backward without its mean", "gate/softmax_backward.wgsl", "= dw - mean;", "= dw;"),
     defect("backward scale dropped", "kernel/backward_input.wgsl", "= dims.scaling * value;", "= value;"),
     defect(
         "dh weighted by another expert",

@@ -33,7 +33,7 @@ const HALF: [Elements; 6] = [
 ];
 
 /// The gates besides the softmax of all experts, and an A for each.
-const GATES: [Config; 12] = [
+const GATES: [Config; 14] = [
     Config { a: Sharing::Separate, ..LAYER },
     Config { a: Sharing::Separate, weighting: Weighting::TopK { k: 2, renormalise: true }, ..LAYER },
     Config { router: Router::Latent, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
@@ -42,6 +42,8 @@ const GATES: [Config; 12] = [
     Config { router: Router::GivenLogits, weighting: Weighting::Sigmoid, ..LAYER },
     Config { router_bias: true, weighting: Weighting::NormalisedSigmoid, ..LAYER },
     Config { router: Router::Latent, router_bias: true, ..LAYER },
+    Config { logsumexp: true, ..LAYER },
+    Config { logsumexp: true, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
     Config { weighting: Weighting::Sigmoid, experts: 1, ..LAYER },
     Config { dropout: Some(Dropout::new(0.5)), ..LAYER },
     Config { dropout: Some(Dropout::new(0.5)), rank: 5, experts: 1, ..LAYER },
@@ -126,6 +128,13 @@ pub fn permutations() -> Vec<Shader> {
                 other @ (Operation::Linear(_) | Operation::GateLosses(_)) => other,
             };
             shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
+        }
+        for config in GATES.into_iter().filter(|config| config.logsumexp) {
+            let gate_gradient = Some(GateGradient::Losses);
+            let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
+            shaders.extend(shaders_of(
+                planner.plan(&Operation::BackwardInput(options), &config, 300).expect("it fits"),
+            ));
         }
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 2, 9, 17, 100] {
