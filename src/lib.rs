@@ -31,8 +31,9 @@ pub use host::{device, stopwatch};
 pub use layer::schedule;
 pub use layer::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Block, Config, Dropout, DropoutOf,
-    ForwardOptions, GateGradient, GateLossesOptions, GateRows, GroupHyper, Groups, Layout, LinearDirection,
-    LinearOptions, Operation, Pack, ParameterGroup, Place, Router, Sharing, Weighting, WriteMode,
+    ForwardOptions, GateGradient, GateGradientsOptions, GateLossesOptions, GateRows, GroupHyper, Groups,
+    Layout, LinearDirection, LinearOptions, Operation, Pack, ParameterGroup, Place, Router, Sharing,
+    Weighting, WriteMode,
 };
 pub use memory::Memory;
 pub use merge::{Merge, MergeDescriptor, MergeError};

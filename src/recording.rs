@@ -129,6 +129,11 @@ impl Operand {
         Self { by_tokens: false, ..self }
     }
 
+    /// The same, but written.
+    pub(crate) fn written(self) -> Self {
+        Self { kind: BindingKind::Write, ..self }
+    }
+
     /// The same, with rows that start `stride` elements apart.
     ///
     /// # Errors

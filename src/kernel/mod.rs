@@ -11,6 +11,7 @@ mod constants;
 mod dropout;
 mod forward;
 mod gate;
+mod gate_gradients;
 mod gate_losses;
 mod linear;
 mod shrink;
@@ -24,6 +25,7 @@ pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use binding::{Binding, BindingKind, Source, Varying};
 pub(crate) use compose::{Parts, ShrinkFrom};
 pub use forward::ForwardShader;
+pub use gate_gradients::GateGradientsShader;
 pub use gate_losses::GateSumsShader;
 pub(crate) use linear::LinearTarget;
 pub use linear::{LinearReduceShader, LinearShader};
@@ -40,6 +42,7 @@ pub enum Shader {
     BackwardParamsReduce(ReduceShader),
     Linear(LinearShader),
     LinearReduce(LinearReduceShader),
+    GateGradients(GateGradientsShader),
     GateSums(GateSumsShader),
     GateLosses,
     GradientNorm,
@@ -65,6 +68,7 @@ impl Shader {
             Self::BackwardParamsReduce(shader) => shader.parts(),
             Self::Linear(shader) => shader.parts(),
             Self::LinearReduce(shader) => shader.parts(),
+            Self::GateGradients(shader) => shader.parts(),
             Self::GateSums(shader) => shader.parts(),
             Self::GateLosses => gate_losses::gate_losses_parts(),
             Self::GradientNorm => adamw::gradient_norm_parts(),

@@ -16,8 +16,8 @@ pub enum Router {
     /// Logits `W_g A x`, where `W_g` is experts x rank: the formula in the paper.
     Latent,
     /// No router: the caller gives the weights, any numbers, as the tensor `gates` of forward
-    /// ([`GateRows`](crate::GateRows)), and finds their gradient for each token in `dstate`, after dh. Also for one
-    /// expert.
+    /// ([`GateRows`](crate::GateRows)), and finds their gradient for each token in `dstate`, after dh; their sums where
+    /// tokens share a row are in [`GateGradientsOptions`](crate::GateGradientsOptions). Also for one expert.
     GivenWeights,
     /// No router: the caller gives the logits in the same way, and finds their gradient in the same place.
     GivenLogits,

@@ -20,8 +20,8 @@ pub use hyper::{AdamWHyper, GroupHyper, Groups, ParameterGroup};
 pub use layout::{Block, Layout};
 pub(crate) use operation::Needs;
 pub use operation::{
-    BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateGradient, GateLossesOptions, GateRows,
-    LinearDirection, LinearOptions, Operation, WriteMode,
+    BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateGradient, GateGradientsOptions,
+    GateLossesOptions, GateRows, LinearDirection, LinearOptions, Operation, WriteMode,
 };
 pub(crate) use pack::Shelves;
 pub use pack::{Pack, Place};

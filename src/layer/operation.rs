@@ -234,6 +234,18 @@ pub struct LinearOptions {
     pub target_stride: Option<u32>,
 }
 
+/// Options of the gradients of given weights or logits that tokens share: one dispatch after `backward_input`, which
+/// leaves each token's gradient in `dstate`.
+///
+/// Tensors: `dstate` (as `backward_input` wrote it) and `gate_gradients` (rows by [`GateRows`] x experts, f32; receives
+/// the sums over the tokens of each row).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GateGradientsOptions {
+    /// Which tokens share a row, as forward had it.
+    pub rows: GateRows,
+}
+
 /// Options of the losses of a router, which keep its experts in use. Their gradient is for
 /// [`BackwardInputOptions::gate_gradient`], as [`GateGradient::Losses`].
 ///
@@ -314,6 +326,7 @@ pub enum Operation {
     BackwardInput(BackwardInputOptions),
     BackwardParams(BackwardParamsOptions),
     Linear(LinearOptions),
+    GateGradients(GateGradientsOptions),
     GateLosses(GateLossesOptions),
 }
 
@@ -326,6 +339,7 @@ impl Operation {
             Self::BackwardInput(_) => "backward_input",
             Self::BackwardParams(_) => "backward_params",
             Self::Linear(_) => "linear",
+            Self::GateGradients(_) => "gate_gradients",
             Self::GateLosses(_) => "gate_losses",
         }
     }
@@ -380,6 +394,7 @@ impl Needs {
                 Self { parameters: Some(Element::F32), saved: true, dstate: true, ..needs }
             }
             Operation::BackwardParams(_) => Self { saved: true, dstate: true, gradients: true, ..needs },
+            Operation::GateGradients(_) => Self { dstate: true, ..needs },
             Operation::GateLosses(_) => Self { saved: true, ..needs },
             Operation::Linear(_) => needs,
         })

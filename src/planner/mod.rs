@@ -6,6 +6,7 @@ mod backward_params;
 mod describe;
 mod forward;
 mod fused;
+mod gate_gradients;
 mod gate_losses;
 mod linear;
 mod work;
@@ -53,6 +54,9 @@ fn problem(operation: &Operation, config: &Config, tokens: u32) -> Result<Box<dy
             Box::new(backward_params::BackwardParams::new(config, tokens, *options)?)
         }
         Operation::Linear(options) => Box::new(linear::Linear::new(config, tokens, *options)?),
+        Operation::GateGradients(options) => {
+            Box::new(gate_gradients::GateGradients::new(config, tokens, *options)?)
+        }
         Operation::GateLosses(options) => Box::new(gate_losses::GateLosses::new(config, tokens, *options)?),
     })
 }
@@ -218,6 +222,7 @@ impl Operation {
             Self::BackwardInput(options) => backward_input::least_work(config, tokens, options),
             Self::BackwardParams(options) => backward_params::least_work(config, tokens, options),
             Self::Linear(options) => linear::least_work(config, tokens, options),
+            Self::GateGradients(options) => gate_gradients::least_work(config, tokens, options),
             Self::GateLosses(options) => gate_losses::least_work(config, tokens, options),
         }
     }

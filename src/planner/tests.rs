@@ -5,13 +5,14 @@ use std::mem::offset_of;
 use super::adamw::{Dims as AdamWDims, Hyper, NormDims, ReduceDims as NormReduceDims, SQUARES_WORDS};
 use super::backward_params::{Dims as OuterDims, ReduceDims};
 use super::fused::{FusedDims, ShrinkDims};
+use super::gate_gradients::Dims as GatesDims;
 use super::gate_losses::{LossesDims, SumsDims};
 use super::linear::Dims as LinearDims;
 use super::*;
 use crate::kernel::Shader;
 use crate::layer::{
-    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateLossesOptions, GroupHyper,
-    Groups, LinearOptions,
+    AdamWHyper, BackwardInputOptions, BackwardParamsOptions, ForwardOptions, GateGradientsOptions,
+    GateLossesOptions, GroupHyper, Groups, LinearOptions,
 };
 use crate::plan::{Grid, LinearChoice};
 use crate::recording::Step;
@@ -86,6 +87,12 @@ fn uniforms_match() {
         seen.insert(step.shader.clone());
         check(&step.shader);
     }
+    let given = Config { router: crate::layer::Router::GivenWeights, ..CONFIG };
+    let sums = Operation::GateGradients(GateGradientsOptions::default());
+    for step in planner.plan(&sums, &given, 4).expect("it fits").steps {
+        seen.insert(step.shader.clone());
+        check(&step.shader);
+    }
     let groups = Groups { b: GroupHyper { rate: 16.0, weight_decay: None }, ..Groups::default() };
     let hyper = AdamWHyper { max_norm: Some(1.0), groups, ..AdamWHyper::default() };
     for recording in planner.adamw(&[64, 128], &hyper).expect("it fits") {
@@ -93,7 +100,7 @@ fn uniforms_match() {
         check(&recording.steps[0].shader);
     }
     let kernels = |shader: &Shader| shader.source().label;
-    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 13, "kernels");
+    assert_eq!(seen.iter().map(kernels).collect::<std::collections::HashSet<_>>().len(), 14, "kernels");
 }
 
 fn check(shader: &Shader) {
@@ -174,6 +181,7 @@ fn check(shader: &Shader) {
                 first_tile
             );
         }
+        Shader::GateGradients(_) => assert_uniform!(shader, 0, GatesDims, row_tokens),
         Shader::GateSums(_) => assert_uniform!(shader, 0, SumsDims, experts),
         Shader::GateLosses => {
             assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale, z_scale, gradients)

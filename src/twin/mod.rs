@@ -17,6 +17,7 @@ mod backward_input;
 mod backward_params;
 mod dropout;
 mod forward;
+mod gate_gradients;
 mod gate_losses;
 mod linear;
 
@@ -25,6 +26,7 @@ pub use backward_input::{InputGradient, backward_input};
 pub use backward_params::{Activations, backward_params};
 pub use dropout::{Random, philox};
 pub use forward::{Output, forward};
+pub use gate_gradients::gate_gradients;
 pub use gate_losses::{GateLosses, gate_losses};
 pub use linear::{linear, linear_backward};
 

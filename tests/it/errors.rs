@@ -9,8 +9,9 @@ use hydralora::wgpu;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions,
     Batch, Bound, Choice, Config, DeviceProfile, Dropout, Element, Error, ForwardOptions, FusedChoice,
-    GateGradient, GateLossesOptions, GateRows, GroupHyper, Groups, Kernels, Limit, LinearDirection,
-    LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor, Weighting,
+    GateGradient, GateGradientsOptions, GateLossesOptions, GateRows, GroupHyper, Groups, Kernels, Limit,
+    LinearDirection, LinearOptions, Operation, OuterChoice, Planner, Recording, Router, Sharing, Tensor,
+    Weighting,
 };
 
 use crate::common::{CONFIG, GPU, adapter, zeroed};
@@ -217,6 +218,8 @@ fn options_that_exclude_each_other() {
         let losses = Operation::GateLosses(GateLossesOptions { z: 0.1, ..GateLossesOptions::default() });
         move |words| excluded(config, losses, words)
     };
+    let sums = |rows| Operation::GateGradients(GateGradientsOptions { rows });
+    excluded(CONFIG, sums(GateRows::Batch), ["gradients of given", "a router"]);
     with_z(CONFIG)(["a z-loss", "logsumexp"]);
     let logsumexp = Config { logsumexp: true, ..CONFIG };
     with_z(Config { weighting: Weighting::Sigmoid, ..logsumexp })(["logsumexp", "softmax"]);

@@ -5,8 +5,9 @@ use std::fmt::{self, Display};
 
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, Dropout, DropoutOf, Element,
-    ForwardOptions, FusedChoice, GateGradient, GateLossesOptions, GateRows, GroupHyper, Layout, LinearChoice,
-    LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing, Weighting, WriteMode,
+    ForwardOptions, FusedChoice, GateGradient, GateGradientsOptions, GateLossesOptions, GateRows, GroupHyper,
+    Layout, LinearChoice, LinearDirection, LinearOptions, LinearWay, OuterChoice, Router, Sharing, Weighting,
+    WriteMode,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -30,6 +31,8 @@ pub enum Operation {
     BackwardParams(Router),
     /// Forward and both backwards, each fed by the one before.
     Step(Router),
+    /// The gradients of weights or logits that tokens share, from given `[dh, dl]`.
+    GateGradients(Router),
     /// The losses of a router from given `[h, w]`.
     GateLosses(Router),
     /// Forward, the losses of the router, and both backwards with their gradient.
@@ -217,6 +220,7 @@ impl Operation {
             | Self::BackwardState(router)
             | Self::BackwardParams(router)
             | Self::Step(router)
+            | Self::GateGradients(router)
             | Self::GateLosses(router)
             | Self::StepWithLosses(router) => Some(router),
             Self::Linear { .. }
@@ -234,6 +238,7 @@ impl Operation {
             Self::BackwardInput(_) | Self::BackwardState(_) => "backward_input",
             Self::BackwardParams(_) => "backward_params",
             Self::Step(_) | Self::StepWithLosses(_) => "step",
+            Self::GateGradients(_) => "gate_gradients",
             Self::GateLosses(_) => "gate_losses",
             Self::Linear { .. } => "linear",
             Self::AdamW { .. } | Self::AdamWBuffers | Self::AdamWGroups { .. } | Self::AdamWNorms => "adamw",
@@ -339,6 +344,7 @@ impl Case {
             | Operation::BackwardState(router)
             | Operation::BackwardParams(router)
             | Operation::Step(router)
+            | Operation::GateGradients(router)
             | Operation::GateLosses(router)
             | Operation::StepWithLosses(router) => self.adapter(router, rng),
         }
@@ -450,7 +456,7 @@ impl Case {
             }
             let rows = match tensor.name.as_str() {
                 "gate_gradient" if tensor.written => GateRows::Batch,
-                "gates" => self.gates,
+                "gates" | "gate_gradients" => self.gates,
                 "gate_gradient" => self.gate_gradient.map_or(GateRows::Token, GateGradient::rows),
                 _ => GateRows::Token,
             };
@@ -534,6 +540,13 @@ impl Case {
                 (vec![g, parameters, saved, result("dstate")], vec![backward_input(false)])
             }
             Operation::BackwardParams(_) => (vec![x, g, saved, dstate, gradients], vec![backward_params]),
+            Operation::GateGradients(_) => {
+                let experts = config.experts;
+                let rows = self.gates.count(tokens);
+                let sums = Tensor::poisoned("gate_gradients", experts, (rows * experts) as usize);
+                let options = GateGradientsOptions { rows: self.gates };
+                (vec![dstate, sums], vec![hydralora::Operation::GateGradients(options)])
+            }
             Operation::GateLosses(_) => (vec![saved], vec![losses]),
             Operation::StepWithLosses(_) => (
                 vec![x, g, parameters, y, result("saved"), dx, result("dstate"), gradients],

@@ -612,6 +612,11 @@ fn other_gates(cases: &mut Vec<Case>) {
         for router in [Router::GivenWeights, Router::GivenLogits] {
             let step = Case::new(Operation::Step(router), few);
             cases.extend([Case { gates, ..step.clone() }, Case { gates, room: 20, ..step }]);
+            let sums = Case::new(Operation::GateGradients(router), few);
+            cases.extend([Case { gates, ..sums.clone() }, Case { gates, room: 20, ..sums.clone() }]);
+            let many = Shape { tokens: 300, ..odd };
+            cases.push(Case { gates, ..Case::new(Operation::GateGradients(router), many) });
+            cases.push(Case { gates, ..sums.planned_for(Planning::Narrow) });
         }
         for gate_gradient in [GateGradient::Weights(gates), GateGradient::Logits(gates)].map(Some) {
             let step = Case::new(Operation::Step(Router::Input), few.at(80));

@@ -18,6 +18,7 @@ impl Defect {
             Some((_, file)) if file.starts_with("linear") => " linear/",
             Some(("sink", _)) => " linear/",
             Some((_, file)) if file.starts_with("backward_params") => " backward_params/",
+            Some((_, file)) if file.starts_with("gate_gradients") => " gate_gradients/",
             Some((_, file)) if file.starts_with("gate_") => " gate_losses/",
             Some(("mask", _)) => " forward/",
             Some(("dropout", file)) if file.contains("outer") => " backward_params/",
@@ -832,6 +833,15 @@ pub(super) const DEFECTS: &[Defect] = &[
         "dims.spread_scale * of_spread",
         "dims.balance_scale * of_spread",
     ),
+    // gate_gradients
+    defect("tokens of a row lost", "kernel/gate_gradients.wgsl", "at < count;", "at + 1u < count;"),
+    defect(
+        "rows past the end",
+        "kernel/gate_gradients.wgsl",
+        "min(dims.row_tokens, tokens - first)",
+        "dims.row_tokens",
+    ),
+    defect("gradients of h summed", "kernel/gate_gradients.wgsl", "STATE + A_ROWS + ", "STATE + "),
     // z-loss
     defect(
         "logsumexp without its maximum",

@@ -5,6 +5,7 @@ mod adamw;
 mod backward_input;
 mod backward_params;
 mod forward;
+mod gate_gradients;
 mod gate_losses;
 mod linear;
 
@@ -126,6 +127,7 @@ impl Op for LayerOp {
             Operation::BackwardInput(options) => backward_input::twin(&self.config, options, values),
             Operation::BackwardParams(options) => backward_params::twin(&self.config, options, values),
             Operation::Linear(options) => linear::twin(&self.config, options, values),
+            Operation::GateGradients(options) => gate_gradients::twin(&self.config, options, values),
             Operation::GateLosses(options) => gate_losses::twin(&self.config, options, values),
         }
     }

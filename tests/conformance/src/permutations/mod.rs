@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use hydralora::kernel::Shader;
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout,
-    DropoutOf, Element, ForwardOptions, GateGradient, GateLossesOptions, GateRows, GroupHyper, Groups,
-    LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice, Planner, Recording,
-    Router, Sharing, Weighting, WriteMode, wgpu,
+    DropoutOf, Element, ForwardOptions, GateGradient, GateGradientsOptions, GateLossesOptions, GateRows,
+    GroupHyper, Groups, LinearChoice, LinearDirection, LinearOptions, LinearWay, Operation, OuterChoice,
+    Planner, Recording, Router, Sharing, Weighting, WriteMode, wgpu,
 };
 
 /// Either access to either side of a layer.
@@ -125,10 +125,15 @@ pub fn permutations() -> Vec<Shader> {
                 Operation::BackwardParams(options) => {
                     Operation::BackwardParams(BackwardParamsOptions { mask: true, ..options })
                 }
-                other @ (Operation::Linear(_) | Operation::GateLosses(_)) => other,
+                other @ (Operation::Linear(_) | Operation::GateGradients(_) | Operation::GateLosses(_)) => {
+                    other
+                }
             };
             shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
         }
+        let given = Config { router: Router::GivenWeights, ..LAYER };
+        let sums = Operation::GateGradients(GateGradientsOptions { rows: GateRows::Sequence(7) });
+        shaders.extend(shaders_of(planner.plan(&sums, &given, 300).expect("it fits")));
         for config in GATES.into_iter().filter(|config| config.logsumexp) {
             let gate_gradient = Some(GateGradient::Losses);
             let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
