@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 
 mod adamw;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 mod element;
 mod error;
 mod gpu;

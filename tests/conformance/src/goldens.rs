@@ -18,7 +18,7 @@ use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::case::Planning;
-use crate::compare::{Distribution, Ratios};
+use crate::compare::Ratios;
 use crate::device::{Device, Failure};
 use crate::job::{Job, Placement, Tensor, Values};
 use crate::modes;
@@ -29,7 +29,7 @@ static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/goldens");
 
 /// The precision of a layer, and how much of it runs.
 #[derive(Clone, Copy)]
-struct Form {
+pub struct Form {
     elements: Elements,
     /// Whether backward runs too, or forward alone.
     training: bool,
@@ -37,6 +37,7 @@ struct Form {
 
 impl Form {
     const F32: Self = Self { elements: Elements::F32, training: true };
+    pub const INFERENCE: Self = Self { elements: Elements::F32, training: false };
 
     /// In training, the adapter and the frozen weights stay f32.
     fn in_half(element: Element, training: bool) -> Self {
@@ -82,7 +83,9 @@ pub fn half_plans(device: &Arc<dyn Device>) -> Vec<Plan> {
 fn plan(device: &Arc<dyn Device>, name: &str, bytes: Vec<u8>, form: Form) -> Plan {
     let device = Arc::clone(device);
     Plan::new(form.name(name), "goldens", move || {
-        Golden::parse(&bytes).map_err(Failure::Failed)?.check(&*device, form).map(Some)
+        let mut ratios = Ratios::default();
+        Golden::parse(&bytes).map_err(Failure::Failed)?.compare(&*device, form, &mut ratios)?;
+        Ok(Some(ratios.distribution()?))
     })
 }
 
@@ -122,7 +125,8 @@ pub fn read(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     Ok(files)
 }
 
-struct Golden {
+/// A layer, its inputs, and what they should give.
+pub struct Golden {
     config: Config,
     tokens: u32,
     adapter: Adapter,
@@ -139,6 +143,20 @@ struct Golden {
 }
 
 impl Golden {
+    /// A layer of which only the output is known.
+    pub fn of_layer(
+        config: Config,
+        adapter: Adapter,
+        [x, weight]: [Vec<f32>; 2],
+        bias: Option<Vec<f32>>,
+        y: Vec<f64>,
+    ) -> Self {
+        let (g, dx) = (vec![0.0; y.len()], vec![0.0; x.len()]);
+        let tokens = (x.len() / config.d_in as usize) as u32;
+        let (gates, gates_gradient, gradients) = (None, None, Adapter::default());
+        Self { config, tokens, adapter, gates, gates_gradient, x, g, weight, bias, y, dx, gradients }
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
@@ -322,7 +340,7 @@ impl Golden {
     }
 
     /// Compares the layer with the golden, within the twin's bounds, and the twin with the golden.
-    fn check(&self, device: &dyn Device, form: Form) -> Result<Distribution, Failure> {
+    pub fn compare(&self, device: &dyn Device, form: Form, ratios: &mut Ratios) -> Result<(), Failure> {
         let (job, twins) = self.job(form)?;
         let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
@@ -341,7 +359,6 @@ impl Golden {
                 goldens.push(("dstate", dstate));
             }
         }
-        let mut ratios = Ratios::default();
         for (name, golden) in goldens {
             let twin = &twins[name];
             if let Some(at) = (0..twin.len()).find(|&at| {
@@ -360,6 +377,6 @@ impl Golden {
                 .collect();
             ratios.compare(name, &results[name], &expected)?;
         }
-        Ok(ratios.distribution()?)
+        Ok(())
     }
 }

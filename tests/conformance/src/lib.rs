@@ -8,6 +8,7 @@
 
 mod case;
 mod cases;
+mod checkpoints;
 mod compare;
 mod dawn;
 mod device;
@@ -138,6 +139,7 @@ fn try_run(mut options: Options) -> Result<ExitCode, String> {
         trials.sort_by_key(|trial| !trial.name().contains(first));
     }
     let conclusion = libtest_mimic::run(&options.harness, trials);
+    checkpoints::clean_up();
     if options.harness.list {
         return Ok(ExitCode::SUCCESS);
     }

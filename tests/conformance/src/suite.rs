@@ -15,7 +15,7 @@ use crate::inputs::Inputs;
 use crate::known::{self, KNOWN, Known, Verdict};
 use crate::modes::Mode;
 use crate::report::{Record, Report, Status};
-use crate::{Options, cases, goldens, job, properties, random, robustness, selfcheck, shaders};
+use crate::{Options, cases, checkpoints, goldens, job, properties, random, robustness, selfcheck, shaders};
 
 /// What a trial does.
 pub type Run = Box<dyn FnOnce() -> Result<Option<Distribution>, Failure> + Send>;
@@ -192,6 +192,7 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
     if device.identity().limits_of == ADAPTER_LIMITS {
         plans.extend((0..u64::from(options.random)).map(|seed| random::plan(device, seed)));
         plans.extend(goldens::half_plans(device));
+        plans.extend(checkpoints::plans(device));
         plans.extend(robustness::plans(device));
     }
     if let Some(partition) = options.partition {
