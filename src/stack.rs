@@ -233,6 +233,25 @@ impl Stack {
         Ok(())
     }
 
+    /// Sets the parameters of all modules from a checkpoint, one module after the other. It takes effect before the next
+    /// submission. The stack must have the checkpoint's modules: see
+    /// [`Checkpoint::configs`](crate::checkpoint::Checkpoint::configs).
+    ///
+    /// # Errors
+    /// Modules that only one of the two has, matrices with other shapes, and the errors of reading.
+    #[cfg(feature = "checkpoint")]
+    pub fn load(
+        &self,
+        checkpoint: &crate::checkpoint::Checkpoint,
+    ) -> Result<(), crate::checkpoint::CheckpointError> {
+        for place in self.pack.places() {
+            self.write(place.name(), &checkpoint.adapter(place.name())?)?;
+        }
+        // Those that the stack does not have.
+        checkpoint.modules().iter().try_for_each(|module| self.find(&module.name).map(drop))?;
+        Ok(())
+    }
+
     /// Binds an operation of a module to the caller's activations: those of `x`, `y`, `g` and `dx` that the
     /// operation has. The stack provides its own tensors for the others, unless they are given.
     ///

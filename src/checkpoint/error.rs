@@ -72,6 +72,17 @@ pub enum CheckpointError {
         /// The index of the first.
         first: usize,
     },
+    /// A layer that the format has no place for.
+    #[error("{option} = {value} has no place in a checkpoint")]
+    Unstorable {
+        /// The option of the layer.
+        option: String,
+        /// Its value.
+        value: String,
+    },
+    /// A layer or matrices that the library refuses.
+    #[error(transparent)]
+    Library(#[from] crate::Error),
     /// No module has this name.
     #[error("there is no module `{module}`")]
     UnknownModule {

@@ -4,10 +4,12 @@
 mod archive;
 mod error;
 mod pickle;
+mod save;
 mod settings;
 mod tensors;
 
 pub use error::CheckpointError;
+pub use save::save;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,6 +110,12 @@ impl Checkpoint {
     #[must_use]
     pub fn with_any_numbers(self) -> Self {
         Self { accepts_any_number: true, ..self }
+    }
+
+    /// The modules' names and layers, for a [`StackDescriptor`](crate::StackDescriptor).
+    #[must_use]
+    pub fn configs(&self) -> Vec<(&str, Config)> {
+        self.modules.iter().map(|module| (module.name.as_str(), module.config)).collect()
     }
 
     /// The modules, in the order of their names.

@@ -118,11 +118,11 @@ impl Settings {
     }
 }
 
-/// The entry of a pattern whose name is the end of the module's, or all of it.
+/// The entry of a pattern whose name is the module's, or else the end of it.
 fn of_module<T: Copy>(entries: &[(String, T)], module: &str) -> Option<T> {
-    let ends =
-        |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    entries.iter().find(|(name, _)| ends(name)).map(|&(_, value)| value)
+    let ends = |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    let whole = entries.iter().find(|(name, _)| name == module);
+    whole.or_else(|| entries.iter().find(|(name, _)| ends(name))).map(|&(_, value)| value)
 }
 
 /// Refuses options that change what a layer computes, and those that nobody here knows.

@@ -116,10 +116,9 @@ impl Problem for BackwardInput {
                 g,
                 dx,
                 gate_gradient: options.gate_gradient.map(|added| match added {
-                    GateGradient::Weights(_) => GateGradient::Weights(GateRows::Token),
-                    GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
                     GateGradient::Losses if config.logsumexp => GateGradient::Losses,
-                    GateGradient::Losses => GateGradient::Weights(GateRows::Token),
+                    GateGradient::Weights(_) | GateGradient::Losses => GateGradient::Weights(GateRows::Token),
+                    GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
                 }),
                 dropout: config.drops().map(|dropout| dropout.of),
                 mask: options.mask,

@@ -184,7 +184,7 @@ fn check(shader: &Shader) {
         Shader::GateGradients(_) => assert_uniform!(shader, 0, GatesDims, row_tokens),
         Shader::GateSums(_) => assert_uniform!(shader, 0, SumsDims, experts),
         Shader::GateLosses => {
-            assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale, z_scale, gradients)
+            assert_uniform!(shader, 0, LossesDims, experts, balance_scale, spread_scale, z_scale, gradients);
         }
         shader => check_optimiser(shader),
     }

@@ -3,6 +3,7 @@
 
 mod batch;
 mod calibration;
+mod checkpoints;
 mod common;
 mod errors;
 mod merge;

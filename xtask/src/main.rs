@@ -88,6 +88,12 @@ enum Task {
     Predict,
     /// Measure the layer beside burn's and PyTorch's on this machine, in one table.
     Peers(peers::Options),
+    /// Say what an adapter's checkpoint holds: modules, shapes, types, sizes. Fails with the reason if it cannot be
+    /// loaded.
+    Inspect {
+        /// A folder with `adapter_config.json`, or a file beside one.
+        path: std::path::PathBuf,
+    },
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -137,6 +143,9 @@ fn run(task: Task) -> Result<(), String> {
             let suite =
                 ["run", "--quiet", "--release", "--package", "hydralora-conformance", "--", "--shaders"];
             cargo(&suite, &[folder.into()])
+        }
+        Task::Inspect { path } => {
+            cargo(&["run", "--quiet", "--release", "--example", "inspect", "--"], &[path.into()])
         }
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),

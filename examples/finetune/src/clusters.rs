@@ -69,7 +69,9 @@ fn features(pieces: &[&[u8]]) -> Vec<Vec<f64>> {
     for point in &mut points {
         let length = point.iter().map(|number| number * number).sum::<f64>().sqrt();
         // A piece in which nothing is rare stays at the origin.
-        point.iter_mut().for_each(|number| *number /= length.max(f64::MIN_POSITIVE));
+        for number in point {
+            *number /= length.max(f64::MIN_POSITIVE);
+        }
     }
     points
 }

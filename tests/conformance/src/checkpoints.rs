@@ -104,8 +104,9 @@ fn refused(folder: &Path, option: &str, value: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(error.to_string()))?;
     let settings: serde_json::Value =
         serde_json::from_slice(&text).map_err(|error| Failure::Failed(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_str(value).unwrap_or_default();
     match settings.get(option) {
-        Some(found) if found.to_string() == value => Ok(()),
+        Some(found) if *found == value => Ok(()),
         found => Err(Failure::Failed(format!("refused for {option} = {value}, which is {found:?} there"))),
     }
 }

@@ -100,47 +100,7 @@ pub fn permutations() -> Vec<Shader> {
                 }
             }
         }
-        for config in GATES {
-            for tokens in [1, 300] {
-                for write in WRITES {
-                    let training = write == WriteMode::Overwrite;
-                    shaders.extend(adapter(&config, tokens, F32, write, training, planner));
-                }
-            }
-        }
-        for config in GATES.into_iter().filter(|config| config.experts > 1) {
-            for mask in [false, true] {
-                let losses =
-                    Operation::GateLosses(GateLossesOptions { mask, ..GateLossesOptions::default() });
-                shaders.extend(shaders_of(planner.plan(&losses, &config, 300).expect("it fits")));
-            }
-        }
-        for operation in operations(F32, WriteMode::Accumulate, true) {
-            let masked = match operation {
-                Operation::Forward(options) => Operation::Forward(ForwardOptions { mask: true, ..options }),
-                Operation::BackwardInput(options) => {
-                    let gate_gradient = Some(GateGradient::Weights(GateRows::Token));
-                    Operation::BackwardInput(BackwardInputOptions { mask: true, gate_gradient, ..options })
-                }
-                Operation::BackwardParams(options) => {
-                    Operation::BackwardParams(BackwardParamsOptions { mask: true, ..options })
-                }
-                other @ (Operation::Linear(_) | Operation::GateGradients(_) | Operation::GateLosses(_)) => {
-                    other
-                }
-            };
-            shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
-        }
-        let given = Config { router: Router::GivenWeights, ..LAYER };
-        let sums = Operation::GateGradients(GateGradientsOptions { rows: GateRows::Sequence(7) });
-        shaders.extend(shaders_of(planner.plan(&sums, &given, 300).expect("it fits")));
-        for config in GATES.into_iter().filter(|config| config.logsumexp) {
-            let gate_gradient = Some(GateGradient::Losses);
-            let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
-            shaders.extend(shaders_of(
-                planner.plan(&Operation::BackwardInput(options), &config, 300).expect("it fits"),
-            ));
-        }
+        shaders.extend(with_options(planner));
         for [d_in, d_out] in WIDTHS {
             for tokens in [1, 2, 9, 17, 100] {
                 for write in WRITES {
@@ -166,6 +126,50 @@ pub fn permutations() -> Vec<Shader> {
         }
     }
     shaders.into_iter().collect()
+}
+
+/// Shaders of layers with other gates, with an A for each expert, with dropout and a mask.
+fn with_options(planner: &Planner) -> HashSet<Shader> {
+    let mut shaders = HashSet::new();
+    for config in GATES {
+        for tokens in [1, 300] {
+            for write in WRITES {
+                let training = write == WriteMode::Overwrite;
+                shaders.extend(adapter(&config, tokens, F32, write, training, planner));
+            }
+        }
+    }
+    for config in GATES.into_iter().filter(|config| config.experts > 1) {
+        for mask in [false, true] {
+            let losses = Operation::GateLosses(GateLossesOptions { mask, ..GateLossesOptions::default() });
+            shaders.extend(shaders_of(planner.plan(&losses, &config, 300).expect("it fits")));
+        }
+    }
+    for operation in operations(F32, WriteMode::Accumulate, true) {
+        let masked = match operation {
+            Operation::Forward(options) => Operation::Forward(ForwardOptions { mask: true, ..options }),
+            Operation::BackwardInput(options) => {
+                let gate_gradient = Some(GateGradient::Weights(GateRows::Token));
+                Operation::BackwardInput(BackwardInputOptions { mask: true, gate_gradient, ..options })
+            }
+            Operation::BackwardParams(options) => {
+                Operation::BackwardParams(BackwardParamsOptions { mask: true, ..options })
+            }
+            other @ (Operation::Linear(_) | Operation::GateGradients(_) | Operation::GateLosses(_)) => other,
+        };
+        shaders.extend(shaders_of(planner.plan(&masked, &LAYER, 300).expect("it fits")));
+    }
+    let given = Config { router: Router::GivenWeights, ..LAYER };
+    let sums = Operation::GateGradients(GateGradientsOptions { rows: GateRows::Sequence(7) });
+    shaders.extend(shaders_of(planner.plan(&sums, &given, 300).expect("it fits")));
+    for config in GATES.into_iter().filter(|config| config.logsumexp) {
+        let gate_gradient = Some(GateGradient::Losses);
+        let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
+        shaders.extend(shaders_of(
+            planner.plan(&Operation::BackwardInput(options), &config, 300).expect("it fits"),
+        ));
+    }
+    shaders
 }
 
 /// Shaders of plans whose shrink has a dispatch of its own, which the widths of all others do not make pay.

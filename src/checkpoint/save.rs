@@ -1,0 +1,180 @@
+//! Writing adapters with the keys of the released HydraLoRA code, and plain LoRA as PEFT reads it.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::error::CheckpointError;
+use super::tensors::failed;
+use super::{SETTINGS, WRAPPER};
+use crate::element::Element;
+use crate::layer::{Adapter, Config, Router, Sharing, Weighting};
+
+const TENSORS: &str = "adapter_model.safetensors";
+
+/// Writes adapters into a folder, as `adapter_model.safetensors` in f32 and `adapter_config.json`, which
+/// [`Checkpoint::open`](super::Checkpoint::open) reads back bit for bit. Layers with one expert are plain LoRA, which
+/// PEFT loads too. `adapter` is asked for one module's matrices after the other.
+///
+/// Each file is written under another name first, and takes the place of an old one when it is complete. So the old one
+/// is whole until the new one is.
+///
+/// # Errors
+/// Layers that the format has no place for: other weights than the softmax's, a router's bias, a temperature, given
+/// weights, and modules with different numbers of experts. Matrices with wrong shapes, and what the system refuses.
+pub fn save(
+    folder: &Path,
+    modules: &[(&str, Config)],
+    mut adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let settings = settings(modules)?;
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let mut end = 0u64;
+    for (name, config) in modules {
+        for (key, [rows, columns]) in tensors(name, config) {
+            let start = end;
+            end += 4 * rows * columns;
+            let info = json!({ "dtype": "F32", "shape": [rows, columns], "data_offsets": [start, end] });
+            header.insert(key, info);
+        }
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    replace(&folder.join(TENSORS), |file| {
+        file(&(header.len() as u64).to_le_bytes())?;
+        file(&header)?;
+        for (name, config) in modules {
+            let adapter = adapter(name)?;
+            // Checks every shape.
+            config.layout()?.pack(&adapter)?;
+            for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
+                file(&Element::F32.encode(matrix))?;
+            }
+            if config.experts > 1 {
+                file(&Element::F32.encode(&adapter.router))?;
+            }
+        }
+        Ok(())
+    })?;
+    let settings = serde_json::to_vec_pretty(&settings).unwrap_or_default();
+    replace(&folder.join(SETTINGS), |file| file(&settings))
+}
+
+/// The names and shapes of a module's tensors, in the order of the file.
+fn tensors(module: &str, config: &Config) -> Vec<(String, [u64; 2])> {
+    let [d_in, d_out, rank, experts] =
+        [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
+    let key = |part: &str| format!("{WRAPPER}{module}.lora_{part}.weight");
+    let several = experts > 1;
+    let mut tensors: Vec<_> = if several && config.a == Sharing::Separate {
+        (0..experts).map(|i| (key(&format!("A{i}")), [rank, d_in])).collect()
+    } else {
+        vec![(key("A"), [rank, d_in])]
+    };
+    let b = |i: u64| if several { key(&format!("B{i}")) } else { key("B") };
+    tensors.extend((0..experts).map(|i| (b(i), [d_out, rank])));
+    if several {
+        let columns = if config.router == Router::Latent { rank } else { d_in };
+        tensors.push((key("route"), [experts, columns]));
+    }
+    tensors
+}
+
+/// `adapter_config.json`.
+fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
+    let Some((_, first)) = modules.first() else {
+        return Err(unstorable("modules", "none"));
+    };
+    let alpha = |config: &Config| f64::from(config.scaling) * f64::from(config.rank);
+    let (mut ranks, mut alphas) = (Map::new(), Map::new());
+    for (name, config) in modules {
+        check(config)?;
+        if config.experts != first.experts {
+            let found = format!("{} for `{name}`, {} for `{}`", config.experts, first.experts, modules[0].0);
+            return Err(unstorable("experts", &found));
+        }
+        if config.rank != first.rank {
+            ranks.insert((*name).to_owned(), config.rank.into());
+        }
+        if alpha(config) != alpha(first) {
+            alphas.insert((*name).to_owned(), alpha(config).into());
+        }
+    }
+    let names: Vec<&str> = modules.iter().map(|(name, _)| *name).collect();
+    let mut settings = json!({
+        "alpha_pattern": alphas,
+        "base_model_name_or_path": null,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "lora_alpha": alpha(first),
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": first.rank,
+        "rank_pattern": ranks,
+        "target_modules": names,
+        "task_type": null,
+    });
+    if first.experts > 1 {
+        settings["lora_nums"] = first.experts.into();
+    }
+    Ok(settings)
+}
+
+/// Refuses what would be lost.
+fn check(config: &Config) -> Result<(), CheckpointError> {
+    config.layout()?;
+    if config.experts == 1 && config.weighting != Weighting::Sigmoid {
+        return match config.router {
+            Router::Input | Router::Latent => Ok(()),
+            given => Err(unstorable("router", &format!("{given:?}"))),
+        };
+    }
+    if config.weighting != Weighting::Softmax {
+        return Err(unstorable("weighting", &format!("{:?}", config.weighting)));
+    }
+    if config.router_bias {
+        return Err(unstorable("router_bias", "true"));
+    }
+    if config.temperature != 1.0 {
+        return Err(unstorable("temperature", &config.temperature.to_string()));
+    }
+    match config.router {
+        Router::Input => Ok(()),
+        // The width of its matrix tells which router it is.
+        Router::Latent if config.rank != config.d_in => Ok(()),
+        other => Err(unstorable("router", &format!("{other:?}"))),
+    }
+}
+
+fn unstorable(option: &str, value: &str) -> CheckpointError {
+    CheckpointError::Unstorable { option: option.to_owned(), value: value.to_owned() }
+}
+
+/// Writes a file whole, or leaves the old one: under another name, then in its place.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), CheckpointError>) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part: PathBuf = path.with_file_name(name);
+    let written = (|| {
+        let mut file = BufWriter::new(File::create(&part).map_err(|error| failed(&part, error))?);
+        write(&mut |bytes| file.write_all(bytes).map_err(|error| failed(&part, error)))?;
+        let file = file.into_inner().map_err(|error| failed(&part, error.into_error()))?;
+        file.sync_all().map_err(|error| failed(&part, error))?;
+        std::fs::rename(&part, path).map_err(|error| failed(path, error))
+    })();
+    if written.is_err() {
+        // What is left of it is of no use; if it stays, it does no harm.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}

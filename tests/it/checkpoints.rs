@@ -1,0 +1,367 @@
+//! Adapters that other programs saved are read whole or refused with the reason, whatever is wrong with them.
+
+use std::path::{Path, PathBuf};
+
+use hydralora::checkpoint::{Checkpoint, CheckpointError, save};
+use hydralora::{Adapter, Config, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Weighting};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::common::GPU;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/checkpoints").join(name)
+}
+
+/// A folder that is removed with this.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hydralora-test-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for temporary files");
+        Self(path)
+    }
+
+    /// A copy of a fixture without what it should give.
+    fn copy_of(name: &str, copy: &str) -> Self {
+        let folder = Self::new(copy);
+        for entry in std::fs::read_dir(fixture(name)).expect("the fixture") {
+            let path = entry.expect("the fixture").path();
+            if !path.ends_with("expected.safetensors") {
+                std::fs::copy(&path, folder.0.join(path.file_name().expect("a file"))).expect("a copy");
+            }
+        }
+        folder
+    }
+
+    /// The same with another text in place of one of the settings'.
+    fn with_setting(name: &str, copy: &str, [from, to]: [&str; 2]) -> Self {
+        let folder = Self::copy_of(name, copy);
+        let path = folder.0.join("adapter_config.json");
+        let text = std::fs::read_to_string(&path).expect("the settings");
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("a copy");
+        folder
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Reads everything.
+fn load(path: &Path) -> Result<Vec<(String, Config, Adapter)>, CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let modules = checkpoint.modules().iter();
+    modules
+        .map(|module| Ok((module.name.clone(), module.config, checkpoint.adapter(&module.name)?)))
+        .collect()
+}
+
+/// Checks that a checkpoint is refused, and that the message has all of the texts.
+fn refused(folder: &Folder, texts: &[&str]) {
+    let message = load(&folder.0).expect_err("it is to be refused").to_string();
+    assert!(texts.iter().all(|text| message.contains(text)), "{message}, not {texts:?}");
+}
+
+#[test]
+fn layers_are_what_the_settings_say() {
+    let modules = load(&fixture("hydralora_official")).expect("a checkpoint");
+    assert_eq!(modules.len(), 6);
+    let (name, config, adapter) = &modules[0];
+    assert_eq!(name, "model.layers.0.mlp.down_proj");
+    let expected = Config { d_in: 96, d_out: 64, rank: 4, experts: 4, scaling: 8.0, ..Config::default() };
+    assert_eq!(*config, expected);
+    assert_eq!([adapter.a.len(), adapter.router.len(), adapter.b.len()], [4 * 96, 4 * 96, 4]);
+    let modules = load(&fixture("peft_rslora")).expect("a checkpoint");
+    let numbers: Vec<_> =
+        modules.iter().map(|(name, config, _)| (name.as_str(), config.rank, config.scaling)).collect();
+    assert_eq!(numbers, [("q_proj", 8, (24.0 / 8f64.sqrt()) as f32), ("v_proj", 4, 16.0 / 2.0)]);
+}
+
+#[test]
+fn what_would_change_the_arithmetic_is_refused_by_name() {
+    let dora = load(&fixture("peft_dora")).expect_err("it is to be refused").to_string();
+    assert!(dora.contains("use_dora = true"), "{dora}");
+    for (at, [from, to]) in [
+        ["\"use_qalora\": false", "\"use_qalora\": true"],
+        ["\"lora_bias\": false", "\"lora_bias\": true"],
+        ["\"arrow_config\": null", "\"arrow_config\": {\"top_k\": 2}"],
+        ["\"alora_invocation_tokens\": null", "\"alora_invocation_tokens\": [1]"],
+        ["\"use_bdlora\": null", "\"use_bdlora\": {\"nblocks\": 2}"],
+        ["\"kasa_config\": null", "\"kasa_config\": {\"beta\": 1}"],
+        ["\"monteclora_config\": null", "\"monteclora_config\": {\"samples\": 1}"],
+        ["\"velora_config\": null", "\"velora_config\": {\"groups\": 1}"],
+        ["\"modules_to_save\": null", "\"modules_to_save\": [\"head\"]"],
+        ["\"layer_replication\": null", "\"layer_replication\": [[0, 1]]"],
+        ["\"peft_type\": \"LORA\"", "\"peft_type\": \"LOHA\""],
+        ["\"bias\": \"none\"", "\"bias\": \"all\""],
+        ["\"init_lora_weights\": false", "\"init_lora_weights\": \"pissa\""],
+        ["\"use_rslora\": false", "\"use_tomorrows_lora\": true"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = Folder::with_setting("peft_lora", &format!("option{at}"), [from, to]);
+        let option = to.split('"').nth(1).expect("a name");
+        refused(&folder, &[option, "not supported"]);
+    }
+}
+
+#[test]
+fn settings_that_disagree_with_the_tensors_are_refused() {
+    for (at, (name, [from, to], texts)) in [
+        ("hydralora_official", ["\"lora_nums\": 4", "\"lora_nums\": 3"], &["one of 3", "4 of them"][..]),
+        ("hydralora_official", ["\"r\": 4", "\"r\": 8"], &["lora_A", "8 x 96", "4 x 96"]),
+        ("peft_lora", ["\"r\": 8", "\"r\": 8.5"], &["r in adapter_config.json", "8.5", "whole number"]),
+        ("peft_lora", ["\"r\": 8", "\"s\": null"], &["r in adapter_config.json", "missing"]),
+        ("peft_lora", ["\"lora_alpha\": 16", "\"lora_alpha\": \"16\""], &["lora_alpha", "finite number"]),
+        ("peft_rslora", ["\"v_proj\": 4", "\"v_.*\": 4"], &["rank_pattern", "not regular expressions"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        refused(&Folder::with_setting(name, &format!("setting{at}"), [from, to]), texts);
+    }
+}
+
+/// Writes plain LoRA whose tensors are as given.
+fn written(copy: &str, tensors: &[(&str, [u64; 2])]) -> Folder {
+    let folder = Folder::copy_of("peft_lora", copy);
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (key, [rows, columns]) in tensors {
+        let start = end;
+        end += 4 * rows * columns;
+        let info =
+            serde_json::json!({ "dtype": "F32", "shape": [rows, columns], "data_offsets": [start, end] });
+        header.insert((*key).to_owned(), info);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + end as usize, 0);
+    std::fs::write(folder.0.join("adapter_model.safetensors"), bytes).expect("a file");
+    folder
+}
+
+#[test]
+fn tensors_that_are_missing_unexpected_or_misshapen_are_named() {
+    let (a, b) = (("m.lora_A.weight", [8, 64]), ("m.lora_B.weight", [48, 8]));
+    load(&written("good", &[a, b]).0).expect("a good one");
+    for (at, (tensors, texts)) in [
+        (&[a][..], &["module `m`", "lora_B", "missing"][..]),
+        (&[b], &["module `m`", "lora_A", "missing"]),
+        (&[a, ("m.lora_B.weight", [8, 48])], &["m.lora_B.weight", "48 x 8", "8 x 48", "transpose"]),
+        (&[a, ("m.lora_B.weight", [48, 7])], &["m.lora_B.weight", "48 x 8", "48 x 7"]),
+        (&[a, b, ("m.bias", [1, 1])], &["m.bias", "another tensor"]),
+        (&[a, b, ("m.lora_embedding_A", [1, 1])], &["lora_embedding_A"]),
+        (&[a, b, ("m.lora_C.weight", [1, 1])], &["m.lora_C.weight", "another tensor"]),
+        (&[a, b, ("m.lora_B0.weight", [48, 8])], &["m.lora_B0.weight", "there once"]),
+        (&[a, b, ("base_model.model.m.lora_B.weight", [48, 8])], &["lora_B.weight", "there once"]),
+        (&[a, ("m.lora_B0.weight", [48, 8]), ("m.lora_B2.weight", [48, 8])], &["lora_B1", "missing"]),
+        (&[a, ("m.lora_B0.weight", [48, 8]), ("m.lora_B1.weight", [48, 8])], &["lora_route", "missing"]),
+        (&[a, b, ("m.lora_route.weight", [2, 64])], &["lora_route", "1 x 64", "2 x 64"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        refused(&written(&format!("tensors{at}"), tensors), texts);
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_loaded_only_when_asked_for() {
+    let folder = written("infinite", &[("m.lora_A.weight", [8, 64]), ("m.lora_B.weight", [48, 8])]);
+    let path = folder.0.join("adapter_model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("the file");
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).expect("a file");
+    refused(&folder, &["m.lora_B.weight", "1 numbers", "the first at 383"]);
+    let checkpoint = Checkpoint::open(&folder.0).expect("a checkpoint").with_any_numbers();
+    assert!(checkpoint.adapter("m").expect("any numbers").b[0][383].is_nan());
+}
+
+/// The file of a fixture that holds tensors.
+fn tensors_of(name: &str) -> &'static str {
+    if name == "hydralora_official" { "adapter_model.bin" } else { "adapter_model.safetensors" }
+}
+
+#[test]
+fn truncated_files_are_refused_at_every_byte() {
+    for name in ["hydralora_official", "peft_lora"] {
+        let folder = Folder::copy_of(name, &format!("truncated-{name}"));
+        let path = folder.0.join(tensors_of(name));
+        let whole = std::fs::read(&path).expect("the file");
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).expect("a file");
+            assert!(load(&folder.0).is_err(), "{name}, the first {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_never_panic() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    for name in ["hydralora_official", "peft_lora"] {
+        let folder = Folder::copy_of(name, &format!("flipped-{name}"));
+        for file in [tensors_of(name), "adapter_config.json"] {
+            let path = folder.0.join(file);
+            let whole = std::fs::read(&path).expect("the file");
+            for _ in 0..3000 {
+                let mut bytes = whole.clone();
+                for _ in 0..rng.random_range(1..4) {
+                    // Headers, directories and pickles lie at the ends.
+                    let near = rng.random_range(0..bytes.len().min(5000));
+                    let at = if rng.random() { near } else { bytes.len() - 1 - near };
+                    bytes[at] ^= 1 << rng.random_range(0..8);
+                }
+                std::fs::write(&path, bytes).expect("a file");
+                // Either it is refused, or what is loaded has the shapes of its layer.
+                for (name, config, adapter) in load(&folder.0).into_iter().flatten() {
+                    let packed = config.layout().and_then(|layout| layout.pack(&adapter));
+                    assert!(packed.is_ok(), "{name}: {config}");
+                }
+            }
+            std::fs::write(&path, whole).expect("a file");
+        }
+    }
+}
+
+#[test]
+fn pickles_execute_nothing() {
+    let folder = Folder::copy_of("hydralora_official", "pickle");
+    let path = folder.0.join("adapter_model.bin");
+    let whole = std::fs::read(&path).expect("the file");
+    // A name of the same length in the place of a function that the tensors need.
+    let name = b"torch._utils\n_rebuild_tensor_v2\n";
+    let at = whole.windows(name.len()).position(|window| window == name).expect("the function's name");
+    let mut bytes = whole.clone();
+    bytes[at..at + name.len()].copy_from_slice(b"subprocess._\ncheck_output_____\n\n");
+    std::fs::write(&path, &bytes).expect("a file");
+    refused(&folder, &["subprocess._", "nothing was executed"]);
+    // Tuples in tuples, deeper than any stack.
+    let at = whole.windows(2).position(|window| window == b"\x80\x02").expect("the pickle");
+    let mut bytes = whole;
+    bytes[at + 2..at + 4000].fill(b'\x85');
+    bytes[at + 2] = b')';
+    std::fs::write(&path, &bytes).expect("a file");
+    refused(&folder, &["deep"]);
+}
+
+#[test]
+fn missing_files_are_named() {
+    let folder = Folder::new("empty");
+    refused(&folder, &["adapter_config.json"]);
+    std::fs::copy(fixture("peft_lora").join("adapter_config.json"), folder.0.join("adapter_config.json"))
+        .expect("a copy");
+    refused(&folder, &["neither adapter_model.safetensors nor adapter_model.bin"]);
+    let message = load(&folder.0.join("nowhere")).expect_err("it is not there").to_string();
+    assert!(message.contains("nowhere"), "{message}");
+}
+
+#[test]
+fn nested_folders_and_single_files_are_found() {
+    let folder = Folder::new("nested");
+    let inner = folder.0.join("default");
+    std::fs::create_dir_all(&inner).expect("a folder");
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(fixture("peft_lora").join(file), inner.join(file)).expect("a copy");
+    }
+    let direct = load(&fixture("peft_lora")).expect("a checkpoint");
+    assert_eq!(load(&folder.0).expect("it is within"), direct);
+    assert_eq!(load(&inner.join("adapter_model.safetensors")).expect("a file"), direct);
+}
+
+#[test]
+fn saved_adapters_come_back_bit_for_bit() {
+    let folder = Folder::new("saved");
+    let layer = Config { d_in: 36, d_out: 20, rank: 4, experts: 3, scaling: 1.7, ..Config::default() };
+    let plain = Config { experts: 1, ..layer };
+    for modules in [
+        vec![("a.q", layer), ("b.q", Config { rank: 8, scaling: 0.3, router: Router::Latent, ..layer })],
+        vec![("m", Config { a: Sharing::Separate, ..layer })],
+        vec![
+            ("q", plain),
+            ("a.q", Config { rank: 2, scaling: 3.0, ..plain }),
+            ("v", Config { scaling: 1.9, ..plain }),
+        ],
+    ] {
+        let of = |name: &str| {
+            let (seed, (_, config)) =
+                modules.iter().enumerate().find(|(_, (own, _))| *own == name).expect("a module");
+            Adapter::initialise_random_heads(config, seed as u64, 0.7)
+        };
+        save(&folder.0, &modules, |name| Ok(of(name)?)).expect("a folder to write to");
+        let loaded = load(&folder.0).expect("what was saved");
+        assert_eq!(loaded.len(), modules.len());
+        for (name, config, adapter) in loaded {
+            let (_, saved) = modules.iter().find(|(own, _)| *own == name).expect("a module");
+            // A plain layer's router means nothing.
+            assert_eq!((&config, adapter), (saved, of(&name).expect("a layer")), "{name}");
+        }
+        let left = std::fs::read_dir(&folder.0).expect("the folder").count();
+        assert_eq!(left, 2, "files");
+    }
+}
+
+#[test]
+fn what_a_checkpoint_has_no_place_for_is_not_saved() {
+    let folder = Folder::new("unstorable");
+    let layer = Config { d_in: 36, d_out: 20, rank: 4, experts: 3, ..Config::default() };
+    for (config, option) in [
+        (Config { weighting: Weighting::Sigmoid, ..layer }, "weighting"),
+        (Config { router_bias: true, ..layer }, "router_bias"),
+        (Config { temperature: 2.0, ..layer }, "temperature"),
+        (Config { router: Router::GivenWeights, ..layer }, "router"),
+        (Config { router: Router::Latent, d_in: 4, ..layer }, "router"),
+    ] {
+        let saved = save(&folder.0, &[("m", config)], |_| Ok(Adapter::initialise(&config, 1)?));
+        let message = saved.expect_err("it has no place").to_string();
+        assert!(message.contains(option) && message.contains("no place"), "{message}");
+    }
+    let mixed = [("m", layer), ("n", Config { experts: 2, ..layer })];
+    let saved = save(&folder.0, &mixed, |_| Ok(Adapter::initialise(&layer, 1)?));
+    assert!(saved.expect_err("they differ").to_string().contains("experts = 2 for `n`"));
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_checkpoint() {
+    let folder = Folder::new("failed");
+    let config = Config { d_in: 36, d_out: 20, rank: 4, experts: 3, ..Config::default() };
+    let modules = [("m", config), ("n", config)];
+    save(&folder.0, &modules, |_| Ok(Adapter::initialise(&config, 1)?)).expect("a folder to write to");
+    let before = load(&folder.0).expect("what was saved");
+    let wrong = |name: &str| {
+        let adapter = Adapter::initialise(&config, 2)?;
+        Ok(if name == "n" { Adapter { a: vec![0.0; 3], ..adapter } } else { adapter })
+    };
+    assert!(matches!(save(&folder.0, &modules, wrong), Err(CheckpointError::Library(_))));
+    assert_eq!(load(&folder.0).expect("the old one"), before);
+    assert_eq!(std::fs::read_dir(&folder.0).expect("the folder").count(), 2, "files");
+}
+
+#[test]
+fn a_stack_takes_a_checkpoint() {
+    let checkpoint = Checkpoint::open(&fixture("hydralora_official")).expect("a checkpoint");
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let modules = checkpoint.configs();
+    let operations = &[Operation::Forward(hydralora::ForwardOptions::default())];
+    let descriptor =
+        StackDescriptor { modules: &modules, capacity: 4.into(), operations, ..Default::default() };
+    let stack = Stack::new(&kernels, &descriptor).expect("a stack");
+    stack.load(&checkpoint).expect("the checkpoint's modules");
+    for place in stack.pack().places() {
+        let parameters = GPU.read_blocking(&stack.parameters()[place.buffer()]).expect("the device runs");
+        let adapter = place.layout().unpack(&parameters[place.elements()]).expect("as many as it has");
+        assert_eq!(adapter, checkpoint.adapter(place.name()).expect("a module"), "{}", place.name());
+    }
+    let descriptor = StackDescriptor { modules: &modules[1..], ..descriptor };
+    let stack = Stack::new(&kernels, &descriptor).expect("a stack");
+    let message = stack.load(&checkpoint).expect_err("one is missing").to_string();
+    assert!(message.contains(modules[0].0), "{message}");
+}
