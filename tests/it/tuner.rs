@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Once};
 
@@ -16,7 +16,7 @@ use hydralora::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{GPU, adapter};
+use crate::common::{Folder, GPU, adapter};
 
 /// A layer with few candidates, each of which compiles a pipeline.
 const CONFIG: Config = Config {
@@ -225,43 +225,6 @@ fn tuned_kernels_share_their_pipelines() {
     tuned.warm([first, second.clone()]).expect("it compiles");
     kernels.warm([second]).expect("it compiles");
     assert_eq!((kernels.compiled(), tuned.compiled()), (2, 2));
-}
-
-/// A test's own folder. It is removed when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("hydralora-{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder for temporary files");
-        Self(folder)
-    }
-
-    /// Writes a file with these contents, and returns its path.
-    fn file(&self, name: &str, contents: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, contents).expect("the folder can be written");
-        path
-    }
-
-    /// The names of the files in it, sorted.
-    fn names(&self) -> Vec<String> {
-        Self::names_in(&self.0)
-    }
-
-    fn names_in(folder: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(folder).expect("it is there");
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.expect("it is there").file_name().display().to_string()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 thread_local! {

@@ -137,6 +137,7 @@ BOTH(float2, max, float2, fmaxf)
 DEVICE float2 clamp(float2 a, float2 low, float2 high) { return min(max(a, low), high); }
 DEVICE float4 abs(float4 a) { return float4(fabsf(a.x), fabsf(a.y), fabsf(a.z), fabsf(a.w)); }
 DEVICE float4 sqrt(float4 a) { return float4(sqrtf(a.x), sqrtf(a.y), sqrtf(a.z), sqrtf(a.w)); }
+DEVICE float4 log(float4 a) { return float4(__logf(a.x), __logf(a.y), __logf(a.z), __logf(a.w)); }
 DEVICE float4 exp(float4 a) { return float4(__expf(a.x), __expf(a.y), __expf(a.z), __expf(a.w)); }
 DEVICE float4 fma(float4 a, float4 b, float4 c) {
     return float4(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y), fmaf(a.z, b.z, c.z), fmaf(a.w, b.w, c.w));

@@ -14,6 +14,25 @@ pub(super) struct Defect {
 impl Defect {
     /// Where to look first: in the names of the trials that are the likeliest to notice it.
     pub(super) fn trials(&self) -> &'static str {
+        // Options that few trials have.
+        let options = [
+            ("mask", "/mask"),
+            ("drop", "/dropout"),
+            ("generator", "/dropout"),
+            ("router bias", "/router-bias"),
+            ("of the bias", "/router-bias"),
+            ("sigmoid", "sigmoid"),
+            ("logsumexp", "/logsumexp"),
+            ("z-loss", "/logsumexp"),
+            ("temperature", "/temperature"),
+            ("gradient of logits", "/added-to-"),
+            ("gradient of weights", "/added-to-"),
+            ("gradient of given weights", "/added-to-"),
+            ("added gradient", "/added-to-"),
+        ];
+        if let Some((_, trials)) = options.iter().find(|(word, _)| self.name.contains(word)) {
+            return trials;
+        }
         match self.file.split_once('/') {
             Some((_, file)) if file.starts_with("linear") => " linear/",
             Some(("sink", _)) => " linear/",
