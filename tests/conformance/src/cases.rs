@@ -630,10 +630,11 @@ fn other_gates(cases: &mut Vec<Case>) {
 }
 
 /// Dropout of x and of h: in every operation, with ranks that are whole fours and those that are not, both routers, other
-/// gates, little and much, and in every plan that treats rows, splits and tiles in a way of its own.
+/// gates, little and much, with one and with three tokens after the last four, and in every plan that treats rows, splits
+/// and tiles in a way of its own.
 fn dropout(cases: &mut Vec<Case>) {
     let [few, odd, one] =
-        [Shape::new(37, [64, 48], [4, 5]), Shape::new(13, [37, 29], [3, 4]), Shape::new(9, [20, 24], [5, 1])];
+        [Shape::new(39, [64, 48], [4, 5]), Shape::new(13, [37, 29], [3, 4]), Shape::new(9, [20, 24], [5, 1])];
     let (x, h) = (DropoutOf::Input, DropoutOf::Latent);
     for (shape, router) in [
         (few.dropping(30, x), Router::Input),

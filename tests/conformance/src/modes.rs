@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use hydralora::Weighting;
 use hydralora::twin::{self, Approx};
+use hydralora::{Weighting, WriteMode};
 
 use crate::case::{Case, Operation, Planning};
 use crate::compare::{Distribution, Ratios};
@@ -38,7 +38,7 @@ impl Mode {
                 modes.push(Self::Determinism);
             }
             if matches!(case.operation, Operation::Step(_) | Operation::StepWithLosses(_))
-                && case.write == hydralora::WriteMode::Overwrite
+                && case.write == WriteMode::Overwrite
             {
                 modes.push(Self::Gradients);
             }
@@ -100,7 +100,31 @@ pub fn compare(job: &Job, results: &Results) -> Result<Distribution, String> {
 pub fn correctness(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let job = case.job();
     let results = run(device, case, &job, 1)?;
+    if case.mask && case.write == WriteMode::Accumulate {
+        masked_rows_keep_their_bits(&job, &results)?;
+    }
     Ok(compare(&job, &results)?)
+}
+
+/// Checks that y and dx of tokens that take no adapter are what they were.
+fn masked_rows_keep_their_bits(job: &Job, results: &Results) -> Result<(), String> {
+    let mask = &job.tensor("mask").data;
+    for tensor in job.tensors.iter().filter(|tensor| ["y", "dx"].contains(&tensor.name.as_str())) {
+        let before = tensor.element.decode(&tensor.element.encode(&tensor.data));
+        let rows = before.chunks(tensor.width).zip(results[&tensor.name].chunks(tensor.width));
+        for (token, ((before, after), _)) in rows.zip(mask).enumerate().filter(|(_, (_, take))| **take == 0.0)
+        {
+            let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+            if let Some(at) = before.iter().zip(after).position(differs) {
+                let name = &tensor.name;
+                return Err(format!(
+                    "{name} of masked token {token} was {} and is {} at {at}",
+                    before[at], after[at]
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn determinism(device: &dyn Device, case: &Case) -> Result<(), Failure> {
