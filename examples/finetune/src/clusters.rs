@@ -31,9 +31,13 @@ pub struct Elbow {
 pub fn elbow(texts: &[Text], seed: u64) -> Elbow {
     let pieces: Vec<&[u8]> = texts.iter().flat_map(|text| text.pieces(PIECE, PIECES)).collect();
     let points = features(&pieces);
+    elbow_of_points(&points, MOST_CLUSTERS, seed)
+}
+
+fn elbow_of_points(points: &[Vec<f64>], most: usize, seed: u64) -> Elbow {
     let random = &mut StdRng::seed_from_u64(seed);
-    let distances: Vec<f64> = (1..=MOST_CLUSTERS.min(points.len()))
-        .map(|clusters| (0..RUNS).map(|_| k_means(&points, clusters, random)).fold(f64::INFINITY, f64::min))
+    let distances: Vec<f64> = (1..=most.min(points.len()))
+        .map(|clusters| (0..RUNS).map(|_| k_means(points, clusters, random)).fold(f64::INFINITY, f64::min))
         .collect();
     Elbow { clusters: elbow_of(&distances), distances }
 }
@@ -129,14 +133,9 @@ mod tests {
             (0..3).map(|axis| f64::from(u8::from(axis == group)) + 0.01 * ((at + axis) % 5) as f64).collect()
         };
         let points: Vec<Vec<f64>> = (0..60).map(|at| point(at % 3, at / 3)).collect();
-        let random = &mut StdRng::seed_from_u64(1);
-        let distances: Vec<f64> = (1..=8)
-            .map(|clusters| {
-                (0..RUNS).map(|_| k_means(&points, clusters, random)).fold(f64::INFINITY, f64::min)
-            })
-            .collect();
+        let Elbow { distances, clusters } = elbow_of_points(&points, 8, 1);
         assert!(distances.is_sorted_by(|fewer, more| fewer > more), "{distances:?}");
-        assert_eq!(elbow_of(&distances), 3, "{distances:?}");
+        assert_eq!(clusters, 3, "{distances:?}");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The pictures.
 
+use std::ops::Range;
 use std::path::Path;
 
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -22,6 +25,38 @@ pub fn load_font() -> Result<()> {
         .map_err(|_| "the built-in font cannot be read".into())
 }
 
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Draws a caption and axes: x in whole numbers, y with `digits` behind the point.
+fn chart<'a>(
+    root: &Area<'a>,
+    caption: &str,
+    [x, y]: [Range<f64>; 2],
+    [x_name, y_name]: [&str; 2],
+    digits: usize,
+) -> Result<Chart<'a>> {
+    let mut chart = ChartBuilder::on(root)
+        .caption(caption, (FONT, 44, &INK))
+        .margin(30)
+        .x_label_area_size(80)
+        .y_label_area_size(100)
+        .build_cartesian_2d(x, y)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(INK.mix(0.12))
+        .axis_style(INK.mix(0.6))
+        .label_style((FONT, 28, &INK))
+        .axis_desc_style((FONT, 32, &INK))
+        .x_desc(x_name)
+        .y_desc(y_name)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.digits$}"))
+        .draw()?;
+    Ok(chart)
+}
+
 /// Plots the training losses of both runs: thin lines for single steps, their running means on top.
 pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
     let root = BitMapBackend::new(path, (1600, 960)).into_drawing_area();
@@ -30,24 +65,13 @@ pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
     let all = || curves.iter().flat_map(|(_, curve)| curve.iter().copied());
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let margin = 0.05 * (high - low).max(0.1);
-    let mut chart = ChartBuilder::on(&root)
-        .caption("Fine-tuning the frozen base on the mixed texts", (FONT, 44, &INK))
-        .margin(30)
-        .x_label_area_size(80)
-        .y_label_area_size(100)
-        .build_cartesian_2d(1.0..(steps as f64).max(2.0), low - margin..high + margin)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(INK.mix(0.12))
-        .axis_style(INK.mix(0.6))
-        .label_style((FONT, 28, &INK))
-        .axis_desc_style((FONT, 32, &INK))
-        .x_desc("step")
-        .y_desc("training loss (bits per byte)")
-        .x_label_formatter(&|step| format!("{step:.0}"))
-        .y_label_formatter(&|bits| format!("{bits:.1}"))
-        .draw()?;
+    let mut chart = chart(
+        &root,
+        "Fine-tuning the frozen base on the mixed texts",
+        [1.0..(steps as f64).max(2.0), low - margin..high + margin],
+        ["step", "training loss (bits per byte)"],
+        1,
+    )?;
     let points =
         |values: &[f64]| -> Vec<(f64, f64)> { (1..).map(f64::from).zip(values.iter().copied()).collect() };
     for ((_, curve), colour) in curves.iter().zip(COLOURS) {
@@ -76,28 +100,13 @@ pub fn elbow(path: &Path, elbow: &Elbow) -> Result<()> {
     let root = BitMapBackend::new(path, (1600, 960)).into_drawing_area();
     root.fill(&WHITE)?;
     let highest = elbow.distances.iter().copied().fold(0.0, f64::max);
-    let mut chart = ChartBuilder::on(&root)
-        .caption("Clusters of the texts' pieces", (FONT, 44, &INK))
-        .margin(30)
-        .x_label_area_size(80)
-        .y_label_area_size(110)
-        .build_cartesian_2d(
-            0.5..elbow.distances.len() as f64 + 0.5,
-            0.0..1.05 * highest.max(f64::MIN_POSITIVE),
-        )?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(INK.mix(0.12))
-        .axis_style(INK.mix(0.6))
-        .label_style((FONT, 28, &INK))
-        .axis_desc_style((FONT, 32, &INK))
-        .x_desc("clusters")
-        .y_desc("mean squared distance to a centre")
-        .x_labels(elbow.distances.len())
-        .x_label_formatter(&|clusters| format!("{clusters:.0}"))
-        .y_label_formatter(&|distance| format!("{distance:.2}"))
-        .draw()?;
+    let mut chart = chart(
+        &root,
+        "Clusters of the texts' pieces",
+        [0.5..elbow.distances.len() as f64 + 0.5, 0.0..1.05 * highest.max(f64::MIN_POSITIVE)],
+        ["clusters", "mean squared distance to a centre"],
+        2,
+    )?;
     let points: Vec<(f64, f64)> = (1..).map(f64::from).zip(elbow.distances.iter().copied()).collect();
     let at = points[elbow.clusters - 1];
     chart.draw_series(LineSeries::new(points.iter().copied(), COLOURS[1].stroke_width(4)))?;

@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use hydralora::Adapter;
 use hydralora::checkpoint::{Checkpoint, CheckpointError};
 use include_dir::{Dir, include_dir};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
-use crate::goldens::{Form, Golden};
+use crate::goldens::{Form, Golden, f32s, f64s};
 use crate::suite::Plan;
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/checkpoints");
@@ -117,22 +117,9 @@ fn golden(
     config: hydralora::Config,
     adapter: Adapter,
 ) -> Result<Golden, String> {
-    let data = |name: &str, dtype: Dtype| {
-        let tensor = expected
-            .tensor(&format!("{module}.{name}"))
-            .map_err(|error| format!("{module}.{name}: {error}"))?;
-        if tensor.dtype() == dtype {
-            Ok(tensor.data())
-        } else {
-            Err(format!("{module}.{name} is {:?}", tensor.dtype()))
-        }
-    };
-    let f32s = |name: &str| -> Result<Vec<f32>, String> {
-        Ok(data(name, Dtype::F32)?.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-    };
-    let x = f32s("x")?;
-    let y =
-        data("expect.y", Dtype::F64)?.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
-    let bias = expected.tensor(&format!("{module}.bias")).is_ok().then(|| f32s("bias")).transpose()?;
-    Ok(Golden::of_layer(config, adapter, [x, f32s("weight")?], bias, y))
+    let name = |part: &str| format!("{module}.{part}");
+    let f32s = |part: &str| f32s(expected, &name(part));
+    let bias = expected.tensor(&name("bias")).is_ok().then(|| f32s("bias")).transpose()?;
+    let y = f64s(expected, &name("expect.y"))?;
+    Ok(Golden::of_layer(config, adapter, [f32s("x")?, f32s("weight")?], bias, y))
 }

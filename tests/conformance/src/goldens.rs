@@ -125,6 +125,21 @@ pub fn read(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     Ok(files)
 }
 
+/// A tensor of f32.
+pub fn f32s(file: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
+    Ok(data(file, name, Dtype::F32)?.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+/// A tensor of f64.
+pub fn f64s(file: &SafeTensors<'_>, name: &str) -> Result<Vec<f64>, String> {
+    Ok(data(file, name, Dtype::F64)?.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+}
+
+fn data<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a [u8], String> {
+    let tensor = file.tensor(name).map_err(|error| format!("{name}: {error}"))?;
+    if tensor.dtype() == dtype { Ok(tensor.data()) } else { Err(format!("{name} is {:?}", tensor.dtype())) }
+}
+
 /// A layer, its inputs, and what they should give.
 pub struct Golden {
     config: Config,
@@ -164,22 +179,8 @@ impl Golden {
         let text = |key: &str| metadata.get(key).ok_or_else(|| format!("no {key} in the metadata"));
         let number = |key: &str| text(key)?.parse::<f64>().map_err(|error| format!("{key}: {error}"));
         let count = |key: &str| number(key).map(|number| number as u32);
-        let data = |name: &str, dtype: Dtype| {
-            let tensor = file.tensor(name).map_err(|error| format!("{name}: {error}"))?;
-            if tensor.dtype() == dtype {
-                Ok(tensor.data())
-            } else {
-                Err(format!("{name} is {:?}", tensor.dtype()))
-            }
-        };
-        let f32s = |name: &str| -> Result<Vec<f32>, String> {
-            let bytes = data(name, Dtype::F32)?.as_chunks().0;
-            Ok(bytes.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-        };
-        let f64s = |name: &str| -> Result<Vec<f64>, String> {
-            let bytes = data(name, Dtype::F64)?.as_chunks().0;
-            Ok(bytes.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
-        };
+        let f32s = |name: &str| f32s(&file, name);
+        let f64s = |name: &str| f64s(&file, name);
         let expected = |name: &str| -> Result<Vec<Approx>, String> {
             Ok(f64s(&format!("expect.grad_{name}.weight"))?.into_iter().map(Approx::exact).collect())
         };
