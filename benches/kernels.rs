@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             })
             .to_vec()
     } else {
-        frozen::shapes()
+        frozen::shapes(kernels.profile().software)
     };
     for shape in &frozen_shapes {
         match Frozen::new(&gpu, &kernels, shape) {

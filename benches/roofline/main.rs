@@ -166,7 +166,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
     }
     if also(Also::Linear) {
-        for shape in frozen::shapes() {
+        for shape in frozen::shapes(kernels.profile().software) {
             if let Err(failure) = measure.frozen(&shape, &mut copier, &mut report) {
                 eprintln!("{shape} {}: {failure}", shape.element);
                 report.refused.push(format!("{shape} {}: {failure}", shape.element));
@@ -223,6 +223,7 @@ impl Measure<'_> {
         let Self { gpu, stopwatch, kernels, options } = *self;
         for write in [WriteMode::Overwrite, WriteMode::Accumulate] {
             let ours = Ours::new(gpu, kernels, shape, Setting { element, write, own_outputs: true })?;
+            stopwatch.warm_up(|pass| Kernel::Forward.encode(&ours, pass))?;
             for kernel in Kernel::ALL {
                 // AdamW sees no activations, and has no two ways of writing.
                 if kernel == Kernel::AdamW && (element, write) != (Element::F32, WriteMode::Overwrite) {
@@ -284,6 +285,7 @@ impl Measure<'_> {
             working_set: frozen.working_set,
             predicted: self.predicted(&shape.operation(), &shape.config(), shape.tokens)?,
         };
+        self.stopwatch.warm_up(|pass| frozen.encode(pass))?;
         let row = self.row(measured, copier, || frozen.time(self.stopwatch))?;
         println!("{shape} {} {}: {:.3} ms", shape.element, shape.kernel(), 1e3 * row.seconds);
         report.kernels.push(row);
@@ -367,6 +369,7 @@ impl Measure<'_> {
         for entrant in &entrants {
             entrant.time(self.stopwatch)?;
         }
+        self.stopwatch.warm_up(|pass| entrants[0].encode(pass))?;
         let mut times = [const { Vec::new() }; 3];
         for _ in 0..self.options.rounds.get() {
             for (entrant, times) in entrants.iter().zip(&mut times) {

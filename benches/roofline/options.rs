@@ -2,6 +2,7 @@
 //! tensors.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
@@ -105,6 +106,10 @@ impl Tensors<'_> {
     }
 }
 
+/// A run of a step repeats it for about this long, but no more often than this.
+const ENOUGH: Duration = Duration::from_millis(10);
+const MOST_REPEATS: f64 = 100.0;
+
 /// The cost of every option at a shape, in f32, adding to y and dx.
 pub fn measure(
     gpu: &Gpu,
@@ -116,12 +121,21 @@ pub fn measure(
     let (plain, tokens) = (config(shape), shape.tokens);
     let tensors = &mut Tensors { gpu, buffers: HashMap::new() };
     let batch = Batch::new(kernels, tokens)?;
-    let seconds = |bound: &[Bound]| -> Result<f64, Error> {
-        let time = stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &batch)))?;
-        Ok(time.as_secs_f64())
-    };
     let variants = variants(plain);
     let reference = tensors.step(kernels, &variants[0], tokens)?;
+    let encode = |bound: &[Bound], pass: &mut wgpu::ComputePass<'_>| {
+        bound.iter().try_for_each(|bound| bound.encode(pass, &batch))
+    };
+    let once = |bound: &[Bound]| stopwatch.time(|pass| encode(bound, pass));
+    once(&reference)?;
+    // Differences of a few percent are hidden by the clock's noise where a step is short.
+    let repeats =
+        (ENOUGH.as_secs_f64() / once(&reference)?.as_secs_f64()).clamp(1.0, MOST_REPEATS).ceil() as u32;
+    stopwatch.warm_up(|pass| encode(&reference, pass))?;
+    let seconds = |bound: &[Bound]| -> Result<f64, Error> {
+        let time = stopwatch.time(|pass| (0..repeats).try_for_each(|_| encode(bound, pass)))?;
+        Ok(time.as_secs_f64() / f64::from(repeats))
+    };
     let frozen = [LinearDirection::Forward, LinearDirection::Backward].map(|direction| {
         let linear = Operation::Linear(LinearOptions { direction, ..LinearOptions::default() });
         tensors.bind(kernels, &linear, &plain, tokens)

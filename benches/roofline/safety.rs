@@ -32,6 +32,10 @@ pub fn measure(gpu: &Gpu, stopwatch: &Stopwatch, rounds: usize) -> Result<Vec<Sa
                 for dispatches in [&ours, &other] {
                     dispatches.time(stopwatch)?;
                 }
+                stopwatch.warm_up(|pass| {
+                    ours.encode(pass);
+                    Ok(())
+                })?;
                 let mut ratios = Vec::new();
                 for _ in 0..rounds {
                     let [ours, other] = [ours.time(stopwatch)?, other.time(stopwatch)?];

@@ -255,7 +255,12 @@ pub struct Entrant {
 impl Entrant {
     /// Seconds for one set of inputs.
     pub fn time(&self, stopwatch: &Stopwatch) -> Result<f64, Error> {
-        Ok(stopwatch.time(|pass| (self.encode)(pass))?.as_secs_f64() / f64::from(self.sets))
+        Ok(stopwatch.time(|pass| self.encode(pass))?.as_secs_f64() / f64::from(self.sets))
+    }
+
+    /// A run with each set of inputs.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        (self.encode)(pass)
     }
 }
 

@@ -6,7 +6,7 @@ use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
     Batch, Bound, Capacity, Config, Element, Error, Kernels, LinearDirection, LinearOptions, Operation,
-    Plans, Tensor,
+    Plans, Tensor, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -26,12 +26,17 @@ pub struct Shape {
 /// A projection and the logits of a small language model (SmolLM-135M).
 const WIDTHS: [[u32; 2]; 2] = [[576, 1536], [576, 49152]];
 const TOKENS: [u32; 3] = [1, 16, 256];
+/// A projection of a large one (LLaMA-2-7B), and a batch of it, for GPUs alone.
+const LARGE: [u32; 2] = [4096, 4096];
+const MANY_TOKENS: u32 = 4096;
 
 /// The shapes that are measured.
-pub fn shapes() -> Vec<Shape> {
+pub fn shapes(software: bool) -> Vec<Shape> {
     let mut shapes = Vec::new();
-    for [d_in, d_out] in WIDTHS {
-        for tokens in TOKENS {
+    let large = (!software).then_some(LARGE);
+    for [d_in, d_out] in WIDTHS.into_iter().chain(large) {
+        let many = (large == Some([d_in, d_out])).then_some(MANY_TOKENS);
+        for tokens in TOKENS.into_iter().chain(many) {
             for direction in [LinearDirection::Forward, LinearDirection::Backward] {
                 for element in [Element::F32, Element::F16] {
                     shapes.push(Shape { tokens, d_in, d_out, direction, element });
@@ -110,8 +115,11 @@ impl Frozen {
 
     /// Seconds for one run.
     pub fn time(&self, stopwatch: &Stopwatch) -> Result<f64, Error> {
-        let time =
-            stopwatch.time(|pass| self.bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;
-        Ok(time.as_secs_f64() / self.bound.len() as f64)
+        Ok(stopwatch.time(|pass| self.encode(pass))?.as_secs_f64() / self.bound.len() as f64)
+    }
+
+    /// A run with each set of weights.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        self.bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch))
     }
 }

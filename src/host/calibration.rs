@@ -17,7 +17,8 @@ use crate::plan::DeviceNumbers;
 ///
 /// [`DeviceProfile::calibrated`](crate::DeviceProfile::calibrated) takes the numbers;
 /// [`Tuner::calibrate`](crate::tuner::Tuner::calibrate) measures them and keeps them in the tuning file.
-/// Measuring takes some tens of milliseconds, most of them to compile five small pipelines.
+/// Measuring takes some tens of milliseconds, most of them to compile five small pipelines, and half a second before
+/// them to wake a GPU ([`Stopwatch::warm_up`]): at the clock of an idle one, plans would be made for another device.
 ///
 /// The sizes of caches, of register files and of workgroup memory, and the threads that a core holds, are not
 /// measured: they are those of the device's class ([`DeviceNumbers::of`]).
@@ -73,6 +74,7 @@ impl Calibration {
         let arithmetic =
             bench.pipeline("probe multiply_add", include_str!("probe/multiply_add.wgsl")).await?;
         let many = bench.many;
+        bench.warm_up(&arithmetic).await?;
         let all = bench.step(&arithmetic, many, bench.bytes).await?;
         let one = bench.step(&arithmetic, 1, bench.bytes).await?;
         let cores = (f64::from(many) * one / all).round().clamp(1.0, f64::from(many));
@@ -204,6 +206,19 @@ impl<'a> Bench<'a> {
             cache: None,
         });
         scopes.report(pipeline).await
+    }
+
+    /// Wakes a GPU.
+    async fn warm_up(&self, pipeline: &wgpu::ComputePipeline) -> Result<(), Error> {
+        let dims = Dims { vecs: (self.bytes / 16) as u32, steps: 1 << 8, first: 0, unused: 0 };
+        self.gpu.queue.write_buffer(&self.uniform, 0, bytemuck::bytes_of(&dims));
+        let run = |pass: &mut wgpu::ComputePass<'_>| {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(self.many, 1, 1);
+            Ok(())
+        };
+        self.stopwatch.warm_up_async(run).await
     }
 
     /// Seconds of the fastest of a few runs, each of `steps` steps in the first `bytes` of the source.

@@ -85,7 +85,7 @@ pub struct Measurement {
 /// can do, and more where the order of plans is a guess, or the software driver's own.
 const MOST_TRIALS: usize = 16;
 const MOST_CALIBRATED_TRIALS: usize = 5;
-/// Number of times that a plan is timed in the first round. The fastest time counts.
+/// Number of times that each plan is timed at first. The fastest time counts.
 const ROUNDS: usize = 3;
 /// Number of times that the best and the predicted plan are timed in turn. The medians count.
 const PAIRS: usize = 5;
@@ -218,7 +218,8 @@ impl Tuner {
     /// all numbers of tokens that have the same next power of two as `tokens`.
     ///
     /// Compiles the pipelines of up to sixteen plans, or of up to five on a GPU that was calibrated. Some
-    /// drivers take a second for each.
+    /// drivers take a second for each. Then a GPU works for half a second before anything is timed
+    /// ([`Stopwatch::warm_up`]).
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.
@@ -245,17 +246,21 @@ impl Tuner {
         choices.retain(|&choice| choice != predicted && trial.record(choice).is_ok());
         choices.insert(0, predicted);
         choices.truncate(most_trials);
-        let mut timed = Vec::new();
+        let mut trials = Vec::new();
         for choice in choices {
             let prepared = trial.prepare(choice)?;
             // A run without timing, because some drivers compile a pipeline only when it first runs.
             trial.time(&stopwatch, &prepared)?;
-            let mut fastest = Duration::MAX;
-            for _ in 0..ROUNDS {
-                fastest = fastest.min(trial.time(&stopwatch, &prepared)?);
-            }
-            timed.push((choice, fastest));
+            trials.push((choice, prepared, Duration::MAX));
         }
+        stopwatch.warm_up(|pass| trial.encode(&trials[0].1, pass))?;
+        // In turn, so that a device whose clock changes is fair to all.
+        for _ in 0..ROUNDS {
+            for (_, prepared, fastest) in &mut trials {
+                *fastest = trial.time(&stopwatch, prepared)?.min(*fastest);
+            }
+        }
+        let timed: Vec<_> = trials.into_iter().map(|(choice, _, fastest)| (choice, fastest)).collect();
         let fastest = timed.iter().min_by_key(|(_, time)| *time);
         let mut choice = fastest.map_or(predicted, |&(choice, _)| choice);
         let pair = [trial.prepare(choice)?, trial.prepare(predicted)?];
@@ -411,8 +416,11 @@ impl Trial {
 
     /// The mean time of a run, over all sets of inputs in turn.
     fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
-        let all =
-            stopwatch.time(|pass| bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch)))?;
-        Ok(all / bound.len() as u32)
+        Ok(stopwatch.time(|pass| self.encode(bound, pass))? / bound.len() as u32)
+    }
+
+    /// A run with each set of inputs.
+    fn encode(&self, bound: &[Bound], pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+        bound.iter().try_for_each(|bound| bound.encode(pass, &self.batch))
     }
 }

@@ -13,9 +13,9 @@ use hydralora::device::{Gpu, instance_from_env};
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
 use hydralora::{
-    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, BackwardParamsOptions, Batch, Bound, Capacity, Config,
-    DeviceProfile, Element, Error, ForwardOptions, Kernels, LinearOptions, Operation, Planner, Plans,
-    Prepared, Router, Tensor, wgpu,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, BackwardParamsOptions, Batch, Bound, Capacity, Choice,
+    Config, DeviceProfile, Element, Error, ForwardOptions, Kernels, LinearChoice, LinearOptions, LinearWay,
+    Operation, Planner, Plans, Prepared, Router, Tensor, wgpu,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -49,7 +49,7 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     }
     // A plan that is not possible gives way to another without a word.
     let matrices: Option<(&str, Misfortune)> =
-        (device.profile().matrices > 0).then_some(("matrices-are-planned", matrices_are_planned));
+        (device.profile().matrices > 0).then_some(("matrices-can-be-planned", matrices_can_be_planned));
     misfortunes
         .into_iter()
         .chain(matrices)
@@ -64,16 +64,18 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
         .collect()
 }
 
-/// Whether the frozen layer's plans for a device with cooperative matrices have them among their candidates.
-fn matrices_are_planned(device: &WgpuDevice) -> Result<(), Failure> {
+/// Whether the frozen layer can be planned with the device's cooperative matrices.
+fn matrices_can_be_planned(device: &WgpuDevice) -> Result<(), Failure> {
     let f16 = Element::F16;
     let options = LinearOptions { source: f16, weight: f16, target: f16, ..Default::default() };
-    let profile = DeviceProfile { software: false, ..device.profile().clone() };
+    let profile = device.profile().clone();
     let config = Config { d_in: 64, d_out: 128, ..Config::default() };
-    let recordings = Planner::new(profile).candidates(&Operation::Linear(options), &config, 64)?;
-    let found =
-        recordings.iter().any(|recording| recording.steps[0].shader.source().label == "linear_matrix");
-    if found { Ok(()) } else { Err(Failure::Failed("no candidate multiplies matrices".to_owned())) }
+    let way = LinearWay::Matrices { size: profile.matrices };
+    let choice = LinearChoice { threads: 64, thread_tokens: 1, thread_quads: 1, splits: 1, way };
+    let recording =
+        Planner::new(profile).plan_as(Choice::Linear(choice), &Operation::Linear(options), &config, 64)?;
+    let label = recording.steps[0].shader.source().label;
+    if label == "linear_matrix" { Ok(()) } else { Err(Failure::Failed(format!("{label} was planned"))) }
 }
 
 /// Longer than any trial takes on a software driver.

@@ -223,7 +223,7 @@ impl Form {
         buffers: [&wgpu::Buffer; 3],
     ) {
         let expand_quads = quads.min(4).min(self.broadcast_lanes().unwrap_or(4));
-        let most_step = self.broadcast_lanes().map_or(16, |lanes| lanes / expand_quads);
+        let most_step = self.broadcast_lanes().map_or(8, |lanes| lanes / expand_quads);
         // The rows whose coefficients fit workgroup memory.
         let room = rows.min(self.profile.limits.max_compute_workgroup_storage_size / (16 * quads));
         let step = (1..=most_step.min(room)).rev().find(|&step| rows.is_multiple_of(step)).unwrap_or(1);
