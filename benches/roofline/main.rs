@@ -158,6 +158,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 wrong |= !left_out && !half_rows;
             }
         }
+        // What was measured stays, should the rest fail or be stopped.
+        write(options, &report)?;
     }
     if also(Also::Options) {
         for shape in &shapes {
@@ -185,12 +187,19 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         let (record, finish) = (record.as_secs_f64(), finish.as_secs_f64());
         report.step = Some(StepRow { adapters, dispatches, record, finish });
     }
-    std::fs::create_dir_all(&options.out)?;
-    std::fs::write(options.out.join("report.json"), serde_json::to_string_pretty(&report)?)?;
-    std::fs::write(options.out.join("report.md"), report.markdown())?;
-    plot::roofline(&options.out.join("roofline.png"), &report)?;
+    write(options, &report)?;
     println!("\n{}\nwritten to {}", report.markdown(), options.out.display());
     if wrong { Err("not everything was measured (see above)".into()) } else { Ok(()) }
+}
+
+fn write(options: &Options, report: &Report) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(&options.out)?;
+    std::fs::write(options.out.join("report.json"), serde_json::to_string_pretty(report)?)?;
+    std::fs::write(options.out.join("report.md"), report.markdown())?;
+    if !report.kernels.is_empty() {
+        plot::roofline(&options.out.join("roofline.png"), report)?;
+    }
+    Ok(())
 }
 
 /// What is known of a kernel before it runs.

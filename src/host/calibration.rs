@@ -34,8 +34,11 @@ pub struct Calibration {
 /// Bytes of each of the two buffers of the probes, on a graphics card, which is more than caches hold; on
 /// other GPUs; and on software devices.
 const BYTES: [u64; 3] = [128 << 20, 64 << 20, 16 << 20];
-/// Bytes that the last cache holds, and the nearest one does not.
+/// Bytes that the last cache holds, and the nearest one does not when a single workgroup reads them.
 const CACHED: u64 = 1 << 20;
+/// The part of the last cache that all workgroups read together: so much that the nearest caches hold little of it,
+/// although each core's workgroups pass over the same bytes.
+const CACHE_PART: f64 = 0.25;
 /// Runs of each probe, of which the fastest counts.
 const RUNS: usize = 3;
 /// Workgroups that fill any GPU, for rates of arithmetic and of reads; and any processor.
@@ -91,7 +94,8 @@ impl Calibration {
         let walk = bench.pipeline("probe walk", include_str!("probe/walk.wgsl")).await?;
         let (memory_latency, bytes_in_flight) = bench.walks(&walk).await?;
         let cache_latency = bench.step(&walk, 1, CACHED).await?;
-        let cached = bench.step(&walk, many, CACHED).await?;
+        let part = ((CACHE_PART * class.cache_bytes) as u64).next_power_of_two().max(CACHED);
+        let cached = bench.step(&walk, many, part).await?;
         let read = bench.pipeline("probe workgroup_read", include_str!("probe/workgroup_read.wgsl")).await?;
         let read = bench.step(&read, many, bench.bytes).await?;
 

@@ -10,9 +10,9 @@ const INDICES: f64 = 24.0;
 /// Instructions of a thread that find, clamp and select a vec4 of a matrix.
 const FETCH: f64 = 10.0;
 
-/// How many times as fast as lanes a GPU with cooperative matrices multiplies, at least: 4 on AMD's RDNA 3, 8 to 16
-/// on NVIDIA's (their architecture white papers).
-const MATRIX_RATE: f64 = 4.0;
+/// How many times as fast as lanes the kernel multiplies with cooperative matrices. The units are several times as fast,
+/// but the kernel waits for its loads: on an H100 it reached 28 to 37 TFLOP/s, and tiles 31.
+const MATRIX_RATE: f64 = 1.0;
 
 /// The part of the last cache that what is read twice may fill.
 const REUSED: f64 = 0.8;
@@ -95,7 +95,11 @@ impl LinearProblem {
         let weights = 4.0 * steps * quads;
         Phase {
             registers: 4.0 * (tokens * quads + weights + held) + INDICES,
-            chain: gpu.loaded_latency() + later_groups(tile.thread_tokens.div_ceil(GROUP), gpu.cache_latency),
+            // Four rows of weights for each quad and step: an H100 took as long as if each load waited for a part of the
+            // one before it.
+            chain: gpu.loaded_latency()
+                + later_groups(4 * step * tile.thread_quads, gpu.loaded_latency())
+                + later_groups(tile.thread_tokens.div_ceil(GROUP), gpu.cache_latency),
             instructions: weights * (FETCH + unpacking(matrix))
                 + held * (FETCH + unpacking(source))
                 + received
