@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{Parser, ValueEnum};
-use hydralora::calibration::Calibration;
 use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::tuner::Tuner;
@@ -107,14 +106,12 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     hydralora_benches::enter_project()?;
     let gpu = pollster::block_on(Gpu::from_env())?;
     let stopwatch = Stopwatch::new(&gpu)?;
-    let profile = DeviceProfile::of(&gpu.device);
+    let mut tuner = Tuner::new(&gpu.device);
     // Nothing depends on it in software.
-    let calibration = if profile.software { None } else { Some(Calibration::measure(&gpu)?) };
-    let profile = match calibration {
-        Some(Calibration { numbers, .. }) => profile.calibrated(numbers),
-        None => profile,
-    };
-    let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, profile);
+    if !DeviceProfile::of(&gpu.device).software {
+        tuner.calibrate(&gpu)?;
+    }
+    let kernels = Kernels::with_profile(&gpu.device, &gpu.queue, tuner.profile(&gpu.device));
     let mut copier = Copier::new(&gpu, &stopwatch)?;
     let limits = Limits::measure(&mut copier)?;
     println!(
@@ -129,7 +126,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         date: time::OffsetDateTime::now_utc().date().to_string(),
         clock: stopwatch.clock().to_string(),
         limits,
-        calibration,
+        calibration: tuner.calibration().copied(),
         kernels: Vec::new(),
         contests: Vec::new(),
         tunings: Vec::new(),
@@ -148,7 +145,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut wrong = false;
     for shape in &shapes {
         for &element in &options.element {
-            if let Err(failure) = measure.shape(shape, element, &mut copier, &mut report) {
+            if let Err(failure) = measure.shape(shape, element, &mut copier, &mut tuner, &mut report) {
                 eprintln!("{shape} {element}: {failure}");
                 report.refused.push(format!("{shape} {element}: {failure}"));
                 // A device may be too small for a part of the grid, and half precision has no odd rows; but
@@ -227,6 +224,7 @@ impl Measure<'_> {
         shape: &Shape,
         element: Element,
         copier: &mut Copier<'_>,
+        tuner: &mut Tuner,
         report: &mut Report,
     ) -> Result<(), Failure> {
         let Self { gpu, stopwatch, kernels, options } = *self;
@@ -258,7 +256,6 @@ impl Measure<'_> {
             }
         }
         if options.also.contains(&Also::Tuning) {
-            let mut tuner = Tuner::new(&gpu.device);
             for operation in Operation::training_step(Element::F32) {
                 let measured = tuner.measure(gpu, &contest::config(shape), shape.tokens, operation)?;
                 let (predicted, best) = (measured.predicted.as_secs_f64(), measured.best.as_secs_f64());

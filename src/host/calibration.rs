@@ -236,7 +236,7 @@ impl<'a> Bench<'a> {
         for _ in 0..RUNS {
             let vecs = (bytes.min(self.bytes) / 16) as u32;
             let first = self.next.get();
-            self.next.set(first.wrapping_add(steps.wrapping_mul(64 * workgroups)));
+            self.next.set(first.wrapping_add(steps.wrapping_mul(64 * (workgroups + 1))));
             let dims = Dims { vecs, steps, first, unused: 0 };
             self.gpu.queue.write_buffer(&self.uniform, 0, bytemuck::bytes_of(&dims));
             let time = self.stopwatch.time_async(|pass| {
