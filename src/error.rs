@@ -280,6 +280,10 @@ pub enum Error {
         module: String,
     },
 
+    /// A stack that does not train was asked for the state of training.
+    #[error("the stack has no optimiser: StackDescriptor::operations needs a backward_params")]
+    NoOptimiser,
+
     /// The choice belongs to another kind of operation.
     #[error("the choice is none of {operation}: take one of Planner::choices")]
     WrongChoice {

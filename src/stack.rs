@@ -4,7 +4,7 @@ use crate::adamw::{AdamW, AdamWBuffers, AdamWDescriptor, AdamWStatus};
 use crate::element::Element;
 use crate::error::{Error, Limit};
 use crate::gpu::{Batch, Bound, Kernels, Tensor};
-use crate::layer::{AdamWHyper, Adapter, Config, ForwardOptions, Needs, Operation, Pack, Shelves};
+use crate::layer::{AdamWHyper, Adapter, Config, ForwardOptions, Needs, Operation, Pack, Place, Shelves};
 use crate::memory::Memory;
 use crate::plan::Capacity;
 use crate::recording::Recording;
@@ -226,11 +226,13 @@ impl Stack {
     /// # Errors
     /// A module that the stack does not have, or matrices with other shapes.
     pub fn write(&self, module: &str, adapter: &Adapter) -> Result<(), Error> {
-        let place = &self.pack.places()[self.find(module)?];
-        let packed = place.layout().pack(adapter)?;
-        let bytes = Element::F32.encode(&packed);
-        self.kernels.queue().write_buffer(&self.parameters[place.buffer()], place.offset(), &bytes);
+        let place = self.place(module)?;
+        self.write_to(&self.parameters[place.buffer()], place.offset(), &place.layout().pack(adapter)?);
         Ok(())
+    }
+
+    fn write_to(&self, buffer: &wgpu::Buffer, offset: u64, packed: &[f32]) {
+        self.kernels.queue().write_buffer(buffer, offset, &Element::F32.encode(packed));
     }
 
     /// Sets the parameters of all modules from a checkpoint, one module after the other. It takes effect before the next
@@ -250,6 +252,47 @@ impl Stack {
         // Those that the stack does not have.
         checkpoint.modules().iter().try_for_each(|module| self.find(&module.name).map(drop))?;
         Ok(())
+    }
+
+    /// Sets the parameters and moments of all modules to what they were when training was saved, one module after the
+    /// other, and returns the number of steps taken: the next has that number and one. It takes effect before the next
+    /// submission. The same steps on the same device then give the same bits as if training had not been interrupted.
+    ///
+    /// # Errors
+    /// A stack without an optimiser, modules that were not saved, matrices with other shapes, and the errors of
+    /// reading.
+    #[cfg(feature = "checkpoint")]
+    pub fn resume(
+        &self,
+        training: &crate::checkpoint::Training,
+    ) -> Result<u32, crate::checkpoint::CheckpointError> {
+        for place in self.pack.places() {
+            let state = training.module(place.name(), place.config())?;
+            self.write(place.name(), &state.parameters)?;
+            let moments = self.moments_of(place)?;
+            let second = 4 * self.pack.buffers()[place.buffer()] as u64;
+            for (first, adapter) in [(0, &state.first_moments), (second, &state.second_moments)] {
+                self.write_to(moments, first + place.offset(), &place.layout().pack(adapter)?);
+            }
+        }
+        Ok(training.step())
+    }
+
+    /// The modules' names and layers.
+    #[must_use]
+    pub fn configs(&self) -> Vec<(&str, Config)> {
+        self.pack.places().iter().map(|place| (place.name(), *place.config())).collect()
+    }
+
+    /// The place of a module.
+    pub(crate) fn place(&self, module: &str) -> Result<&Place, Error> {
+        Ok(&self.pack.places()[self.find(module)?])
+    }
+
+    /// The buffer with a module's moments.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn moments_of(&self, place: &Place) -> Result<&wgpu::Buffer, Error> {
+        self.moments.get(place.buffer()).ok_or(Error::NoOptimiser)
     }
 
     /// Binds an operation of a module to the caller's activations: those of `x`, `y`, `g` and `dx` that the

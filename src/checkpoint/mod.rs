@@ -1,22 +1,27 @@
-//! Adapters that other programs saved: HydraLoRA's own format, `LoRAMoE`'s, and PEFT's LoRA, in safetensors or as torch
-//! pickles them.
+//! Adapters that other programs saved: HydraLoRA's own format, `LoRAMoE`'s and `MoLA`'s, PEFT's `LoRA` and Lily, in
+//! safetensors or as torch pickles them.
 
 mod archive;
 mod error;
+mod names;
 mod pickle;
 mod save;
 mod settings;
 mod tensors;
+mod training;
 
 pub use error::CheckpointError;
+pub use names::{gguf_name, hugging_face_name};
 pub use save::save;
+pub use training::{ModuleState, Training, save_training};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::element::Element;
-use crate::layer::{Adapter, Config, Router, Sharing};
-use settings::Settings;
+use crate::layer::{Adapter, Config, Router, Sharing, Weighting};
+use names::Part;
+use settings::{Method, Settings};
 use tensors::{Stored, failed};
 
 const SETTINGS: &str = "adapter_config.json";
@@ -51,6 +56,11 @@ pub struct Module {
     pub name: String,
     /// Its layer, without dropout.
     pub config: Config,
+    /// Whether all tokens of a batch have the same gates, the mean of those that `config` gives each: PEFT's Lily. An
+    /// operation with this `config` gates each token by itself. The mean is in the report of
+    /// [`Operation::GateLosses`](crate::Operation::GateLosses), and is given to a layer with
+    /// [`Router::GivenWeights`](crate::Router::GivenWeights) and one row for the batch.
+    pub averages_gates: bool,
     /// The widest type of its stored numbers.
     pub element: Element,
     /// Bytes of its tensors.
@@ -66,14 +76,8 @@ struct Tensors {
     shared_a: bool,
     single_b: bool,
     router: Option<Stored>,
-}
-
-/// Which tensor of a module a name means.
-#[derive(Clone, Copy)]
-enum Part {
-    A(Option<u32>),
-    B(Option<u32>),
-    Router,
+    /// Lily's B, until it is taken apart.
+    stack: Option<Stored>,
 }
 
 impl Checkpoint {
@@ -98,9 +102,11 @@ impl Checkpoint {
             return Err(CheckpointError::Damaged { path: folder, reason: "it has no tensors".to_owned() });
         }
         let (mut modules, mut tensors) = (Vec::new(), Vec::new());
-        for (name, of_module) in found {
+        for (name, mut of_module) in found {
+            of_module.unstack(&name, &settings)?;
             let (config, element, bytes) = of_module.check(&name, &settings)?;
-            modules.push(Module { name, config, element, bytes });
+            let averages_gates = settings.method == Method::Lily;
+            modules.push(Module { name, config, averages_gates, element, bytes });
             tensors.push(of_module);
         }
         Ok(Self { modules, tensors, settings, accepts_any_number: false })
@@ -112,13 +118,29 @@ impl Checkpoint {
         Self { accepts_any_number: true, ..self }
     }
 
+    /// The same with other names of its modules, such as [`gguf_name`] gives them.
+    ///
+    /// # Errors
+    /// Two modules would have one name.
+    pub fn with_names(mut self, name: impl Fn(&str) -> String) -> Result<Self, CheckpointError> {
+        let mut names = BTreeSet::new();
+        for module in &mut self.modules {
+            let new = name(&module.name);
+            if !names.insert(new.clone()) {
+                return Err(crate::Error::DuplicateModule { module: new }.into());
+            }
+            module.name = new;
+        }
+        Ok(self)
+    }
+
     /// The modules' names and layers, for a [`StackDescriptor`](crate::StackDescriptor).
     #[must_use]
     pub fn configs(&self) -> Vec<(&str, Config)> {
         self.modules.iter().map(|module| (module.name.as_str(), module.config)).collect()
     }
 
-    /// The modules, in the order of their names.
+    /// The modules, in the order of the names that the files have.
     #[must_use]
     pub fn modules(&self) -> &[Module] {
         &self.modules
@@ -211,7 +233,7 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), CheckpointError> {
 
 /// Adds a tensor to the module that its name says.
 fn add(found: &mut BTreeMap<String, Tensors>, stored: Stored) -> Result<(), CheckpointError> {
-    let (module, part) = parse(&stored.key)?;
+    let (module, part) = names::parse(&stored.key)?;
     let tensors = found.entry(module.clone()).or_default();
     let key = stored.key.clone();
     let (before, number) = match part {
@@ -224,11 +246,12 @@ fn add(found: &mut BTreeMap<String, Tensors>, stored: Stored) -> Result<(), Chec
             (tensors.b.insert(number.unwrap_or(0), stored), number)
         }
         Part::Router => (tensors.router.replace(stored), None),
+        Part::Stack => (tensors.stack.replace(stored), None),
     };
     let mixed = match part {
         Part::A(_) => tensors.shared_a && (tensors.a.len() > 1 || number.is_some()),
         Part::B(_) => tensors.single_b && (tensors.b.len() > 1 || number.is_some()),
-        Part::Router => false,
+        Part::Router | Part::Stack => false,
     };
     if before.is_some() || mixed {
         let (expected, found) = ("there once".to_owned(), "there twice, with a number or without".to_owned());
@@ -237,33 +260,35 @@ fn add(found: &mut BTreeMap<String, Tensors>, stored: Stored) -> Result<(), Chec
     Ok(())
 }
 
-/// The module and the part that a tensor's name means.
-fn parse(key: &str) -> Result<(String, Part), CheckpointError> {
-    let unexpected = || CheckpointError::Tensor {
-        module: key.to_owned(),
-        key: key.to_owned(),
-        expected: "lora_A, lora_B or lora_route of a module, with `.weight`".to_owned(),
-        found: "another tensor".to_owned(),
-    };
-    let (module, part) = key.rsplit_once(".lora_").ok_or_else(unexpected)?;
-    let module = module.strip_prefix(WRAPPER).unwrap_or(module).to_owned();
-    let Some(part) = part.strip_suffix(".default.weight").or_else(|| part.strip_suffix(".weight")) else {
-        return Err(CheckpointError::Option {
-            option: format!("lora_{part}"),
-            value: format!("a tensor of `{module}`"),
-        });
-    };
-    let number = |digits: &str| if digits.is_empty() { Ok(None) } else { digits.parse().map(Some) };
-    let part = match part.split_at_checked(1) {
-        Some(("A", digits)) => Part::A(number(digits).map_err(|_| unexpected())?),
-        Some(("B", digits)) => Part::B(number(digits).map_err(|_| unexpected())?),
-        _ if part == "route" => Part::Router,
-        _ => return Err(unexpected()),
-    };
-    Ok((module, part))
-}
-
 impl Tensors {
+    /// Takes Lily's B apart: those of all experts lie below one another, each transposed.
+    fn unstack(&mut self, module: &str, settings: &Settings) -> Result<(), CheckpointError> {
+        let Some(stack) = self.stack.take() else { return Ok(()) };
+        let experts = match (settings.method, settings.experts) {
+            (Method::Lily, Some(experts)) if self.b.is_empty() => experts,
+            _ => {
+                let (module, key) = (module.to_owned(), stack.key);
+                let (expected, found) = ("lora_B".to_owned(), "Lily's".to_owned());
+                return Err(CheckpointError::Tensor { module, key, expected, found });
+            }
+        };
+        let rank = u64::from(settings.rank(module));
+        let rows = u64::from(experts).checked_mul(rank);
+        let Some([_, d_out]) = stack.matrix().filter(|[found, _]| Some(*found) == rows) else {
+            return Err(CheckpointError::Tensor {
+                module: module.to_owned(),
+                expected: format!("{experts} * {rank} x d_out"),
+                found: stack.described(),
+                key: stack.key,
+            });
+        };
+        for expert in 0..experts {
+            let first_row = u64::from(expert) * rank;
+            self.b.insert(expert, stack.transposed_rows(first_row, [rank, d_out]));
+        }
+        Ok(())
+    }
+
     /// The layer that the tensors make with the settings, the widest type of its numbers, and their bytes.
     fn check(&self, module: &str, settings: &Settings) -> Result<(Config, Element, u64), CheckpointError> {
         let Self { a, b, router, .. } = self;
@@ -283,10 +308,15 @@ impl Tensors {
         };
         let (first_a, first_b) = (first(a, "lora_A")?, first(b, "lora_B")?);
         let experts = b.len() as u64;
-        if let Some(said) = settings.experts.map(u64::from).filter(|&said| said != experts) {
+        // MoE-PEFT leaves some modules without experts.
+        let plain = self.shared_a && self.single_b && router.is_none();
+        let may_be_plain = matches!(settings.method, Method::LoraMoe | Method::Mola);
+        let said = settings.experts.map(u64::from).filter(|&said| said != experts);
+        if let Some(said) = said.filter(|_| !(plain && may_be_plain)) {
             let found = format!("{experts} of them");
-            return Err(wrong("lora_B", format!("one of {said}, as lora_nums says"), found));
+            return Err(wrong("lora_B", format!("one of {said}, as the settings say"), found));
         }
+        let weighting = self.weighting(experts, settings)?;
         if a.len() > 1 && a.len() as u64 != experts {
             return Err(wrong(
                 "lora_A",
@@ -315,7 +345,8 @@ impl Tensors {
             let d_out = if rows(stored) == rank && columns(stored) != rank { columns(stored) } else { d_out };
             expect(stored, [d_out, rank])?;
         }
-        let latent = router.as_ref().is_some_and(|router| columns(router) == rank && rank != d_in);
+        let lily = settings.method == Method::Lily;
+        let latent = router.as_ref().is_some_and(|router| lily || columns(router) == rank && rank != d_in);
         match router {
             Some(router) => expect(router, [experts, if latent { rank } else { d_in }])?,
             None if experts > 1 => return Err(missing("lora_route")),
@@ -333,11 +364,30 @@ impl Tensors {
             scaling: settings.scaling(module),
             router: if latent { Router::Latent } else { Router::Input },
             a: if self.shared_a || experts == 1 { Sharing::Shared } else { Sharing::Separate },
+            weighting,
             ..Config::default()
         };
         let all = || a.values().chain(b.values()).chain(router);
         let bytes = |stored: &Stored| stored.shape.iter().product::<u64>() * stored.element.bytes();
         let element = all().map(|stored| stored.element).max_by_key(|element| element.bytes());
         Ok((config, element.unwrap_or_default(), all().map(bytes).sum()))
+    }
+
+    /// How the router's logits become weights. `MoLA` takes the best experts of each token; its own code does not save
+    /// how many, so that somebody has to add it to the settings.
+    fn weighting(&self, experts: u64, settings: &Settings) -> Result<Weighting, CheckpointError> {
+        let mola = settings.method == Method::Mola
+            || self.router.as_ref().is_some_and(|router| router.key.ends_with(names::MOLA_ROUTER));
+        match settings.top_k {
+            _ if experts == 1 => Ok(Weighting::Softmax),
+            Some(k) if mola => Ok(Weighting::TopK { k, renormalise: true }),
+            None if mola => Err(CheckpointError::Setting {
+                option: "top_k".to_owned(),
+                expected: "the number of experts of a token, which MoLA does not save: add it",
+                found: "missing".to_owned(),
+            }),
+            Some(k) => Err(CheckpointError::Option { option: "top_k".to_owned(), value: k.to_string() }),
+            None => Ok(Weighting::Softmax),
+        }
     }
 }

@@ -22,51 +22,68 @@ const TENSORS: &str = "adapter_model.safetensors";
 /// is whole until the new one is.
 ///
 /// # Errors
-/// Layers that the format has no place for: other weights than the softmax's, a router's bias, a temperature, given
-/// weights, and modules with different numbers of experts. Matrices with wrong shapes, and what the system refuses.
+/// Layers that the format has no place for: other weights than the softmax's and `MoLA`'s, a router's bias, a
+/// temperature, given weights, and modules with different numbers of experts or other weights. Matrices with wrong shapes, and what the system refuses.
 pub fn save(
     folder: &Path,
     modules: &[(&str, Config)],
     mut adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
 ) -> Result<(), CheckpointError> {
     let settings = settings(modules)?;
-    let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
-    let mut end = 0u64;
-    for (name, config) in modules {
-        for (key, [rows, columns]) in tensors(name, config) {
-            let start = end;
-            end += 4 * rows * columns;
-            let info = json!({ "dtype": "F32", "shape": [rows, columns], "data_offsets": [start, end] });
-            header.insert(key, info);
-        }
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-    replace(&folder.join(TENSORS), |file| {
-        file(&(header.len() as u64).to_le_bytes())?;
-        file(&header)?;
-        for (name, config) in modules {
-            let adapter = adapter(name)?;
-            // Checks every shape.
-            config.layout()?.pack(&adapter)?;
-            for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
-                file(&Element::F32.encode(matrix))?;
-            }
-            if config.experts > 1 {
-                file(&Element::F32.encode(&adapter.router))?;
-            }
-        }
-        Ok(())
-    })?;
+    write_tensors(&folder.join(TENSORS), modules, [""], &Map::new(), |name| Ok([adapter(name)?]))?;
     let settings = serde_json::to_vec_pretty(&settings).unwrap_or_default();
     replace(&folder.join(SETTINGS), |file| file(&settings))
 }
 
+/// Writes a file with the matrices of all modules, several versions of each: what comes behind a key is the version's.
+/// `matrices` is asked for one module's after the other.
+pub(super) fn write_tensors<const N: usize>(
+    path: &Path,
+    modules: &[(&str, Config)],
+    versions: [&str; N],
+    metadata: &Map<String, Value>,
+    mut matrices: impl FnMut(&str) -> Result<[Adapter; N], CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let mut header = Map::new();
+    let mut own = metadata.clone();
+    own.insert("format".to_owned(), "pt".into());
+    header.insert("__metadata__".to_owned(), own.into());
+    let mut end = 0u64;
+    for (name, config) in modules {
+        for version in versions {
+            for (key, [rows, columns]) in tensors(name, config) {
+                let start = end;
+                end += 4 * rows * columns;
+                let info = json!({ "dtype": "F32", "shape": [rows, columns], "data_offsets": [start, end] });
+                header.insert(format!("{key}{version}"), info);
+            }
+        }
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    replace(path, |file| {
+        file(&(header.len() as u64).to_le_bytes())?;
+        file(&header)?;
+        for (name, config) in modules {
+            for adapter in matrices(name)? {
+                // Checks every shape.
+                config.layout()?.pack(&adapter)?;
+                for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
+                    file(&Element::F32.encode(matrix))?;
+                }
+                if config.experts > 1 {
+                    file(&Element::F32.encode(&adapter.router))?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The names and shapes of a module's tensors, in the order of the file.
-fn tensors(module: &str, config: &Config) -> Vec<(String, [u64; 2])> {
+pub(super) fn tensors(module: &str, config: &Config) -> Vec<(String, [u64; 2])> {
     let [d_in, d_out, rank, experts] =
         [config.d_in, config.d_out, config.rank, config.experts].map(u64::from);
     let key = |part: &str| format!("{WRAPPER}{module}.lora_{part}.weight");
@@ -98,6 +115,10 @@ fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
             let found = format!("{} for `{name}`, {} for `{}`", config.experts, first.experts, modules[0].0);
             return Err(unstorable("experts", &found));
         }
+        if config.weighting != first.weighting {
+            let found = format!("{:?} for `{name}`", config.weighting);
+            return Err(unstorable("weighting", &found));
+        }
         if config.rank != first.rank {
             ranks.insert((*name).to_owned(), config.rank.into());
         }
@@ -121,14 +142,20 @@ fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
         "target_modules": names,
         "task_type": null,
     });
-    if first.experts > 1 {
-        settings["lora_nums"] = first.experts.into();
+    match first.weighting {
+        _ if first.experts == 1 => {}
+        Weighting::TopK { k, .. } => {
+            settings["peft_type"] = "MOLA".into();
+            settings["num_experts"] = first.experts.into();
+            settings["top_k"] = k.into();
+        }
+        _ => settings["lora_nums"] = first.experts.into(),
     }
     Ok(settings)
 }
 
 /// Refuses what would be lost.
-fn check(config: &Config) -> Result<(), CheckpointError> {
+pub(super) fn check(config: &Config) -> Result<(), CheckpointError> {
     config.layout()?;
     if config.experts == 1 && config.weighting != Weighting::Sigmoid {
         return match config.router {
@@ -136,7 +163,7 @@ fn check(config: &Config) -> Result<(), CheckpointError> {
             given => Err(unstorable("router", &format!("{given:?}"))),
         };
     }
-    if config.weighting != Weighting::Softmax {
+    if !matches!(config.weighting, Weighting::Softmax | Weighting::TopK { renormalise: true, .. }) {
         return Err(unstorable("weighting", &format!("{:?}", config.weighting)));
     }
     if config.router_bias {

@@ -7,12 +7,15 @@ use super::error::CheckpointError;
 /// What the loaders of adapters know of them.
 #[derive(Debug)]
 pub(super) struct Settings {
+    pub(super) method: Method,
     rank: u32,
     alpha: f64,
     /// Whether the scaling is alpha / sqrt(rank).
     root: bool,
     /// The number of experts, if it is said.
     pub(super) experts: Option<u32>,
+    /// The number of experts of a token, if it is said.
+    pub(super) top_k: Option<u32>,
     ranks: Vec<(String, u32)>,
     alphas: Vec<(String, f64)>,
     /// Whether the base's weights are stored transposed, which an adapter's are not.
@@ -21,8 +24,26 @@ pub(super) struct Settings {
     pub(super) dropout: f32,
 }
 
+/// What the file says that the adapter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// PEFT's `LoRA`, and what is built on it and does not change the name: `HydraLoRA`, `LoRAMoE`, `MoLA`.
+    Lora,
+    /// MoE-PEFT's `LoRAMoE`: experts in some modules, plain `LoRA` in others.
+    LoraMoe,
+    /// MoE-PEFT's `MoLA`: the same with the best experts of each token.
+    Mola,
+    /// PEFT's Lily: a latent router, whose gates are averaged over the batch.
+    Lily,
+}
+
+impl Method {
+    const ALL: [(&str, Self); 4] =
+        [("LORA", Self::Lora), ("LORAMOE", Self::LoraMoe), ("MOLA", Self::Mola), ("LILY", Self::Lily)];
+}
+
 /// Options that change nothing about a loaded layer, whatever they are.
-const HARMLESS: [&str; 30] = [
+const HARMLESS: [&str; 36] = [
     "auto_mapping",
     "base_model_name_or_path",
     "blc_alpha",
@@ -34,6 +55,12 @@ const HARMLESS: [&str; 30] = [
     "inference_mode",
     "layers_pattern",
     "layers_to_transform",
+    "init_weights",
+    "name",
+    "router_aux_loss_coef",
+    "router_init_range",
+    "router_loss",
+    "task_name",
     "loftq_config",
     "lora_ga_config",
     "megatron_config",
@@ -50,9 +77,9 @@ const HARMLESS: [&str; 30] = [
     "fan_in_fan_out",
     "lora_alpha",
     "lora_dropout",
-    "lora_nums",
     "r",
     "rank_pattern",
+    "top_k",
     "use_rslora",
 ];
 
@@ -64,8 +91,12 @@ impl Settings {
         let settings: Map<String, Value> = serde_json::from_slice(text).map_err(|error| {
             wrong("the whole", "an object with the adapter's options", &error.to_string())
         })?;
+        let said = settings.get("peft_type").and_then(Value::as_str);
+        let method = Method::ALL.into_iter().find(|(name, _)| Some(*name) == said);
+        // Older files do not say it.
+        let method = method.map_or(Method::Lora, |(_, method)| method);
         for (option, value) in &settings {
-            refuse(option, value)?;
+            refuse(option, value, method)?;
         }
         let get = |option: &str| settings.get(option).filter(|value| !value.is_null());
         let number = |option: &'static str| match get(option).map(|value| (value, value.as_f64())) {
@@ -76,7 +107,18 @@ impl Settings {
         let needed =
             |option: &'static str| number(option)?.ok_or_else(|| wrong(option, "a finite number", "missing"));
         let rank = needed("r").and_then(|number| count("r", number))?;
-        let experts = number("lora_nums")?.map(|number| count("lora_nums", number)).transpose()?;
+        let whole = |option: &'static str| number(option)?.map(|number| count(option, number)).transpose();
+        let experts = match method {
+            Method::Lora => whole("lora_nums")?,
+            Method::LoraMoe | Method::Mola => {
+                Some(whole("num_experts")?.ok_or_else(|| missing("num_experts"))?)
+            }
+            Method::Lily => Some(whole("num_B")?.ok_or_else(|| missing("num_B"))?),
+        };
+        let top_k = whole("top_k")?;
+        if method == Method::Mola && top_k.is_none() {
+            return Err(missing("top_k"));
+        }
         let pattern = |option: &'static str| -> Result<Vec<(String, f64)>, CheckpointError> {
             let Some(value) = get(option) else { return Ok(Vec::new()) };
             let expected = "an object of module names and numbers";
@@ -93,11 +135,18 @@ impl Settings {
         };
         let ranks = pattern("rank_pattern")?.into_iter();
         let ranks = ranks.map(|(name, rank)| Ok((name, count("rank_pattern", rank)?)));
+        // Lily's scaling is what its rank would divide.
+        let alpha = match method {
+            Method::Lily => needed("scaling")? * f64::from(rank),
+            Method::Lora | Method::LoraMoe | Method::Mola => needed("lora_alpha")?,
+        };
         Ok(Self {
+            method,
             rank,
-            alpha: needed("lora_alpha")?,
+            alpha,
             root: is_set(get("use_rslora")),
             experts,
+            top_k,
             ranks: ranks.collect::<Result<_, CheckpointError>>()?,
             alphas: pattern("alpha_pattern")?,
             fan_in_fan_out: is_set(get("fan_in_fan_out")),
@@ -126,10 +175,14 @@ fn of_module<T: Copy>(entries: &[(String, T)], module: &str) -> Option<T> {
 }
 
 /// Refuses options that change what a layer computes, and those that nobody here knows.
-fn refuse(option: &str, value: &Value) -> Result<(), CheckpointError> {
+fn refuse(option: &str, value: &Value, method: Method) -> Result<(), CheckpointError> {
     let allowed = match option {
         _ if HARMLESS.contains(&option) || !is_set(Some(value)) => true,
-        "peft_type" => value == "LORA",
+        "peft_type" => Method::ALL.iter().any(|(name, _)| value == *name),
+        "routing_strategy" => value == "loramoe" || value == "mola",
+        "num_B" | "scaling" | "stride_A" => method == Method::Lily,
+        "num_experts" => matches!(method, Method::LoraMoe | Method::Mola),
+        "lora_nums" => method == Method::Lora,
         "bias" => value == "none",
         "init_lora_weights" => match value {
             Value::String(name) => INITIALISATIONS.contains(&name.as_str()),
@@ -151,6 +204,10 @@ fn is_set(value: Option<&Value>) -> bool {
         Some(Value::Object(entries)) => !entries.is_empty(),
         Some(_) => true,
     }
+}
+
+fn missing(option: &str) -> CheckpointError {
+    wrong(option, "a whole number of at least 1", "missing")
 }
 
 fn count(option: &str, number: f64) -> Result<u32, CheckpointError> {

@@ -1,5 +1,6 @@
 //! The tensors of a checkpoint's files: where each lies, and its numbers. Only one tensor is in memory at a time.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -33,12 +34,13 @@ pub(super) struct Stored {
 /// The tensors of a file, by its format.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => of_safetensors(path),
+        Some("safetensors") => of_safetensors(path).map(|(tensors, _)| tensors),
         _ => of_torch(path),
     }
 }
 
-fn of_safetensors(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
+/// The tensors of a safetensors file, and what else it says.
+pub(super) fn of_safetensors(path: &Path) -> Result<(Vec<Stored>, HashMap<String, String>), CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let mut file = open(path)?;
     let length = file.seek(SeekFrom::End(0)).map_err(|error| failed(path, error))?;
@@ -80,7 +82,7 @@ fn of_safetensors(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
             data.saturating_add(end)
         )));
     }
-    Ok(tensors)
+    Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
 }
 
 fn of_torch(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
@@ -169,6 +171,14 @@ impl Stored {
     pub(super) fn described(&self) -> String {
         let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
         format!("{} {}", shape.join(" x "), self.element)
+    }
+
+    /// The transpose of some rows of a matrix that has as many columns.
+    pub(super) fn transposed_rows(&self, first_row: u64, [rows, columns]: [u64; 2]) -> Self {
+        let [row, column] = [self.strides[0], self.strides[1]];
+        // Its shape was checked when it was read: no product is larger than the file.
+        let first = self.first + first_row * row * self.element.bytes();
+        Self { shape: vec![columns, rows], strides: vec![column, row], first, ..self.clone() }
     }
 
     /// The numbers of a matrix, row by row.

@@ -2,6 +2,7 @@
 //! wait. Of the library, only [`stopwatch`](crate::stopwatch) and `tuner` depend on them.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -211,7 +212,29 @@ impl Gpu {
         element: Element,
         elements: usize,
     ) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
-        let copied = self.copy_out(buffer, element, elements);
+        self.read_from(buffer, element, 0, elements)
+    }
+
+    /// Like [`Gpu::read`], for some of the buffer's elements.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::read_as`].
+    pub fn read_part(
+        &self,
+        buffer: &wgpu::Buffer,
+        elements: Range<usize>,
+    ) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
+        self.read_from(buffer, Element::F32, elements.start, elements.len())
+    }
+
+    fn read_from(
+        &self,
+        buffer: &wgpu::Buffer,
+        element: Element,
+        first: usize,
+        elements: usize,
+    ) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
+        let copied = self.copy_out(buffer, element, first, elements);
         async move {
             let (staging, reported, mapped) = copied?;
             // After a refused copy, the staging buffer would map as zeros.
@@ -232,6 +255,7 @@ impl Gpu {
         &self,
         buffer: &wgpu::Buffer,
         element: Element,
+        first: usize,
         elements: usize,
     ) -> Result<
         (
@@ -245,9 +269,11 @@ impl Gpu {
         if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::MissingUsage { tensor, missing: "COPY_SRC" });
         }
+        let offset = first as u64 * element.bytes();
         let (needed, given) = (whole_words(elements as u64, element), buffer.size());
-        if given < needed {
-            let shape = format!("{elements} {element} in whole 32-bit words");
+        if given < needed.saturating_add(offset) {
+            let shape = format!("{elements} {element} in whole 32-bit words, from {first} on");
+            let needed = needed.saturating_add(offset);
             return Err(Error::TooSmall { tensor, shape, needed, given });
         }
         let scopes = Scopes::push(&self.device, READING);
@@ -258,7 +284,7 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, needed);
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, needed);
         self.queue.submit([encoder.finish()]);
         let (call, mapped) = callback();
         staging.map_async(wgpu::MapMode::Read, .., call);
@@ -285,6 +311,18 @@ impl Gpu {
         elements: usize,
     ) -> Result<Vec<f32>, Error> {
         self.finish(READING, LONGEST_SLEEP, self.read_as(buffer, element, elements))?
+    }
+
+    /// Like [`Gpu::read_blocking`], for some of the buffer's elements.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::read_as`].
+    pub fn read_part_blocking(
+        &self,
+        buffer: &wgpu::Buffer,
+        elements: Range<usize>,
+    ) -> Result<Vec<f32>, Error> {
+        self.finish(READING, LONGEST_SLEEP, self.read_part(buffer, elements))?
     }
 
     /// Waits until all submitted work has finished. Not for the web.

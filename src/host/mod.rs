@@ -4,6 +4,8 @@
 #[cfg(feature = "tuner")]
 pub mod calibration;
 pub mod device;
+#[cfg(feature = "checkpoint")]
+mod saving;
 pub mod stopwatch;
 #[cfg(feature = "tuner")]
 pub mod tuner;

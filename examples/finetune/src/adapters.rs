@@ -1,5 +1,8 @@
 //! The adapters of fc1 and fc2 on the device.
 
+use std::path::Path;
+
+use hydralora::checkpoint::{self, Checkpoint};
 use hydralora::device::Gpu;
 use hydralora::{Adapter, Config, Dropout, Layout, Sharing, Weighting, wgpu};
 
@@ -92,6 +95,31 @@ impl Adapters {
     pub fn download(&self, gpu: &Gpu) -> Result<[Adapter; 2]> {
         let download = |layer: usize| self.layout.unpack(&gpu.read_blocking(&self.parameters[layer])?);
         Ok([download(0)?, download(1)?])
+    }
+
+    /// The names and layers of both modules.
+    pub fn modules(&self) -> [(&'static str, Config); 2] {
+        ADAPTED.map(|name| (name, self.config))
+    }
+
+    /// Saves both adapters into a folder, with the reference code's names.
+    pub fn save(&self, gpu: &Gpu, folder: &Path) -> Result<()> {
+        let [fc1, fc2] = self.download(gpu)?;
+        let of = |name: &str| if name == ADAPTED[0] { fc1.clone() } else { fc2.clone() };
+        Ok(checkpoint::save(folder, &self.modules(), |name| Ok(of(name)))?)
+    }
+
+    /// The adapters that a folder has.
+    pub fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let config = checkpoint.modules().first().ok_or("there is no module")?.config;
+        let adapters = [checkpoint.adapter(ADAPTED[0])?, checkpoint.adapter(ADAPTED[1])?];
+        Self::upload(gpu, config, &adapters)
+    }
+
+    /// The layout of each adapter's packed parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The number of elements of a layer's packed parameters, and of their gradients.

@@ -4,7 +4,6 @@
 mod adapters;
 mod backward;
 mod base;
-mod checkpoint;
 mod clusters;
 mod corpus;
 mod evaluate;
@@ -76,6 +75,15 @@ struct Options {
     /// Seed of the fresh adapters and of the order of the data
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Save the adapters and the state of training there, every 50 steps and at the end
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
+    /// Go on from what was saved there, with the same options: the adapters become the same, bit for bit
+    #[arg(long, value_name = "FOLDER")]
+    resume: Option<PathBuf>,
+    /// Stop after this step, to go on later
+    #[arg(long, value_name = "STEP", value_parser = count)]
+    until: Option<u32>,
     /// Where to write the pictures and the adapter [default: the project's target/demo]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -144,15 +152,23 @@ fn run(options: &Options) -> Result<()> {
     let names =
         [format!("LoRA r={}", lora.rank), format!("{variant} r={} N={}{top}", hydra.rank, hydra.experts)];
     let width = names.iter().map(String::len).max().unwrap_or(0);
-    let fine_tune = |name: &str, config: Config| -> Result<(Run, Vec<Score>)> {
+    let fine_tune = |name: &str, folder: &str, config: Config| -> Result<(Run, Vec<Score>)> {
         let name = format!("{name:width$}");
-        let training = Training { steps: options.steps, seed: options.seed, balance: options.balance };
+        let within = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(folder));
+        let training = Training {
+            steps: options.steps,
+            until: options.until.unwrap_or(options.steps).min(options.steps),
+            save: within(&options.save),
+            resume: within(&options.resume),
+            seed: options.seed,
+            balance: options.balance,
+        };
         let run = train::train(&runtime, &name, config, &texts, &training)?;
         let scores = evaluate(&runtime, Some(&run.adapters), &texts)?;
         Ok((run, scores))
     };
-    let (lora_run, lora_scores) = fine_tune(&names[0], lora)?;
-    let (hydra_run, hydra_scores) = fine_tune(&names[1], hydra)?;
+    let (lora_run, lora_scores) = fine_tune(&names[0], "lora", lora)?;
+    let (hydra_run, hydra_scores) = fine_tune(&names[1], "hydralora", hydra)?;
 
     let base = Entry { name: "frozen base", parameters: 0, time: None, scores: &base_scores };
     let entry = |name, config, run: &Run, scores| Entry {
@@ -173,8 +189,7 @@ fn run(options: &Options) -> Result<()> {
         println!("  {line}");
     }
 
-    let file = out.join("hydralora.safetensors");
-    check_reload(&runtime, &file, &hydra_run.adapters, &texts, &hydra_scores)?;
+    check_reload(&runtime, &out.join("adapter"), &hydra_run.adapters, &texts, &hydra_scores)?;
     let (merged, error) = evaluate::merged(&runtime, &hydra_run.adapters, &hydra_scores, &texts)?;
     println!(
         "merged into the base, with the mean gate of each expert: {:.3} bits per byte, instead of {:.3}; fc1's outputs \
@@ -184,9 +199,9 @@ fn run(options: &Options) -> Result<()> {
         100.0 * error.difference / error.output
     );
     let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
-    plot::losses(&out.join("loss.png"), curves)?;
+    plot::losses(&out.join("loss.png"), hydra_run.first, curves)?;
     plot::routing(&out.join("routing.png"), &names[1], &texts, &hydra_scores)?;
-    println!("\n{}: loss.png, routing.png, hydralora.safetensors", shown(&out, project));
+    println!("\n{}: loss.png, routing.png, adapter", shown(&out, project));
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(())
 }
@@ -233,19 +248,18 @@ fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<S
 /// Saves adapters, loads them again, and checks that the loaded ones score the same, bit for bit.
 fn check_reload(
     runtime: &Runtime,
-    file: &Path,
+    folder: &Path,
     trained: &Adapters,
     texts: &[Text],
     scores: &[Score],
 ) -> Result<()> {
-    checkpoint::save(file, &trained.config, &trained.download(&runtime.gpu)?)?;
-    let (config, adapters) = checkpoint::load(file)?;
-    let loaded = Adapters::upload(&runtime.gpu, config, &adapters)?;
+    trained.save(&runtime.gpu, folder)?;
+    let loaded = Adapters::load(&runtime.gpu, folder)?;
     if evaluate(runtime, Some(&loaded), texts)? == scores {
         println!("\nsaved, loaded back, and evaluated again: the loss is the same, bit for bit");
         Ok(())
     } else {
-        Err(format!("{}: the loaded adapter's loss differs from the trained one's", file.display()).into())
+        Err(format!("{}: the loaded adapter's loss differs from the trained one's", folder.display()).into())
     }
 }
 

@@ -58,7 +58,7 @@ fn chart<'a>(
 }
 
 /// Plots the training losses of both runs: thin lines for single steps, their running means on top.
-pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
+pub fn losses(path: &Path, first: u32, curves: [(&str, &[f64]); 2]) -> Result<()> {
     let root = BitMapBackend::new(path, (1600, 960)).into_drawing_area();
     root.fill(&WHITE)?;
     let steps = curves.iter().map(|(_, curve)| curve.len()).max().unwrap_or(0);
@@ -68,12 +68,13 @@ pub fn losses(path: &Path, curves: [(&str, &[f64]); 2]) -> Result<()> {
     let mut chart = chart(
         &root,
         "Fine-tuning the frozen base on the mixed texts",
-        [1.0..(steps as f64).max(2.0), low - margin..high + margin],
+        [f64::from(first)..f64::from(first) + (steps as f64 - 1.0).max(1.0), low - margin..high + margin],
         ["step", "training loss (bits per byte)"],
         1,
     )?;
-    let points =
-        |values: &[f64]| -> Vec<(f64, f64)> { (1..).map(f64::from).zip(values.iter().copied()).collect() };
+    let points = |values: &[f64]| -> Vec<(f64, f64)> {
+        (first..).map(f64::from).zip(values.iter().copied()).collect()
+    };
     for ((_, curve), colour) in curves.iter().zip(COLOURS) {
         chart.draw_series(LineSeries::new(points(curve), colour.mix(0.25)))?;
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use hydralora::Adapter;
-use hydralora::checkpoint::{Checkpoint, CheckpointError};
+use hydralora::checkpoint::{Checkpoint, CheckpointError, Module};
+use hydralora::{Adapter, Config, Router};
 use include_dir::{Dir, include_dir};
 use safetensors::SafeTensors;
 
@@ -89,7 +89,7 @@ fn check(device: &dyn Device, folder: &Path) -> Result<Option<Distribution>, Fai
     let mut ratios = Ratios::default();
     for module in checkpoint.modules() {
         let adapter = checkpoint.adapter(&module.name).map_err(|error| Failure::Failed(error.to_string()))?;
-        let golden = golden(&expected, &module.name, module.config, adapter).map_err(Failure::Failed)?;
+        let golden = golden(&expected, module, adapter).map_err(Failure::Failed)?;
         golden.compare(device, Form::INFERENCE, &mut ratios).map_err(|failure| match failure {
             Failure::Failed(message) => Failure::Failed(format!("{}: {message}", module.name)),
             other @ Failure::Unsupported(_) => other,
@@ -111,15 +111,39 @@ fn refused(folder: &Path, option: &str, value: &str) -> Result<(), Failure> {
     }
 }
 
-fn golden(
-    expected: &SafeTensors<'_>,
-    module: &str,
-    config: hydralora::Config,
-    adapter: Adapter,
-) -> Result<Golden, String> {
-    let name = |part: &str| format!("{module}.{part}");
+fn golden(expected: &SafeTensors<'_>, module: &Module, adapter: Adapter) -> Result<Golden, String> {
+    let name = |part: &str| format!("{}.{part}", module.name);
     let f32s = |part: &str| f32s(expected, &name(part));
     let bias = expected.tensor(&name("bias")).is_ok().then(|| f32s("bias")).transpose()?;
     let y = f64s(expected, &name("expect.y"))?;
-    Ok(Golden::of_layer(config, adapter, [f32s("x")?, f32s("weight")?], bias, y))
+    let inputs = [f32s("x")?, f32s("weight")?];
+    if !module.averages_gates {
+        return Ok(Golden::of_layer(module.config, adapter, None, inputs, bias, y));
+    }
+    let gates = mean_gates(&module.config, &adapter, &inputs[0]);
+    let config = Config { router: Router::GivenWeights, ..module.config };
+    let adapter = Adapter { router: Vec::new(), ..adapter };
+    Ok(Golden::of_layer(config, adapter, Some(gates), inputs, bias, y))
+}
+
+/// The mean over all tokens of a latent router's gates, for each token.
+fn mean_gates(config: &Config, adapter: &Adapter, x: &[f32]) -> Vec<f64> {
+    let [d_in, rank, experts] = [config.d_in, config.rank, config.experts].map(|length| length as usize);
+    let dot = |row: &[f32], vector: &[f64]| -> f64 {
+        row.iter().zip(vector).map(|(&row, vector)| f64::from(row) * vector).sum()
+    };
+    let mut mean = vec![0.0; experts];
+    let tokens = x.len() / d_in;
+    for token in x.chunks(d_in) {
+        let token: Vec<f64> = token.iter().copied().map(f64::from).collect();
+        let h: Vec<f64> = adapter.a.chunks(d_in).map(|row| dot(row, &token)).collect();
+        let logits: Vec<f64> = adapter.router.chunks(rank).map(|row| dot(row, &h)).collect();
+        let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        for (mean, power) in mean.iter_mut().zip(powers) {
+            *mean += power / sum / tokens as f64;
+        }
+    }
+    (0..tokens).flat_map(|_| mean.clone()).collect()
 }

@@ -145,8 +145,8 @@ pub struct Golden {
     config: Config,
     tokens: u32,
     adapter: Adapter,
-    /// Weights that are given, and their gradient.
-    gates: Option<Vec<f32>>,
+    /// Weights that are given, before they are rounded to f32, and their gradient.
+    gates: Option<Vec<f64>>,
     gates_gradient: Option<Vec<f64>>,
     x: Vec<f32>,
     g: Vec<f32>,
@@ -158,17 +158,18 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// A layer of which only the output is known.
+    /// A layer of which only the output is known, perhaps with weights that are given.
     pub fn of_layer(
         config: Config,
         adapter: Adapter,
+        gates: Option<Vec<f64>>,
         [x, weight]: [Vec<f32>; 2],
         bias: Option<Vec<f32>>,
         y: Vec<f64>,
     ) -> Self {
         let (g, dx) = (vec![0.0; y.len()], vec![0.0; x.len()]);
         let tokens = (x.len() / config.d_in as usize) as u32;
-        let (gates, gates_gradient, gradients) = (None, None, Adapter::default());
+        let (gates_gradient, gradients) = (None, Adapter::default());
         Self { config, tokens, adapter, gates, gates_gradient, x, g, weight, bias, y, dx, gradients }
     }
 
@@ -227,7 +228,10 @@ impl Golden {
                 router_bias: Vec::new(),
                 b: (0..experts).map(|i| f32s(&format!("lora_B{i}.weight"))).collect::<Result<_, _>>()?,
             },
-            gates: external.then(|| f32s("gates")).transpose()?,
+            gates: external
+                .then(|| f32s("gates"))
+                .transpose()?
+                .map(|gates| gates.into_iter().map(f64::from).collect()),
             gates_gradient: external.then(|| f64s("expect.grad_gates")).transpose()?,
             x: f32s("x")?,
             g: f32s("grad_y")?,
@@ -262,7 +266,8 @@ impl Golden {
             Tensor::poisoned("gradients", layout.len() as u32, layout.len()),
         ];
         let experts = self.config.experts;
-        tensors.extend(self.gates.clone().map(|gates| Tensor::input("gates", experts, gates)));
+        let gates = self.gates.iter().map(|gates| gates.iter().map(|&gate| gate as f32).collect());
+        tensors.extend(gates.map(|gates| Tensor::input("gates", experts, gates)));
         tensors.extend(self.bias.clone().map(|bias| Tensor::input("bias", d_out, bias)));
         Ok(tensors)
     }
@@ -335,6 +340,9 @@ impl Golden {
             values.insert(given.name, given.data.iter().zip(exact).map(off).collect());
             tensors.push(stored);
         }
+        let rounded = |&value: &f64| Approx { value, bound: (value - f64::from(value as f32)).abs() };
+        values
+            .extend(self.gates.iter().map(|gates| ("gates".to_owned(), gates.iter().map(rounded).collect())));
         let job = Job::new(tensors, self.ops(form));
         job.ops.iter().for_each(|op| op.twin(&mut values));
         Ok((job, values))
