@@ -41,6 +41,9 @@ fn inspect(path: &Path) -> Result<(), CheckpointError> {
         modules.len(),
         parameters - routers
     );
+    if modules.iter().any(|module| module.averages_gates) {
+        println!("the gates of all tokens of a batch are averaged");
+    }
     if checkpoint.dropout() > 0.0 {
         println!("trained with dropout {}", checkpoint.dropout());
     }

@@ -1,6 +1,7 @@
 //! The zip archives that torch writes: every entry stored, none compressed. So sizes are what they claim to be, or
 //! beyond the file.
 
+use std::collections::HashSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -34,7 +35,7 @@ pub(super) fn entries(file: &mut (impl Read + Seek)) -> Result<Vec<Entry>, Strin
     }
     let bytes = read(file, start, size)?;
     let mut fields = Fields { bytes: &bytes, at: 0 };
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), HashSet::new());
     for _ in 0..count {
         let at = start + fields.at as u64;
         let truncated = || format!("the directory ends within an entry at {at}");
@@ -73,7 +74,7 @@ pub(super) fn entries(file: &mut (impl Read + Seek)) -> Result<Vec<Entry>, Strin
         if last > length {
             return Err(format!("`{name}` ends at {last}, in a file of {length}"));
         }
-        if entries.iter().any(|entry: &Entry| entry.name == name) {
+        if !names.insert(name.clone()) {
             return Err(format!("`{name}` is there twice"));
         }
         entries.push(Entry { name, bytes: first..last });

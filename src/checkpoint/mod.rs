@@ -367,6 +367,8 @@ impl Tensors {
             weighting,
             ..Config::default()
         };
+        // Whether there is such a layer.
+        config.layout()?;
         let all = || a.values().chain(b.values()).chain(router);
         let bytes = |stored: &Stored| stored.shape.iter().product::<u64>() * stored.element.bytes();
         let element = all().map(|stored| stored.element).max_by_key(|element| element.bytes());

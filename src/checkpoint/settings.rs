@@ -95,7 +95,9 @@ impl Settings {
         let method = Method::ALL.into_iter().find(|(name, _)| Some(*name) == said);
         // Older files do not say it.
         let method = method.map_or(Method::Lora, |(_, method)| method);
-        for (option, value) in &settings {
+        // First what explains the others.
+        let first = settings.iter().filter(|(option, _)| *option == "peft_type");
+        for (option, value) in first.chain(&settings) {
             refuse(option, value, method)?;
         }
         let get = |option: &str| settings.get(option).filter(|value| !value.is_null());

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use hydralora::checkpoint::{Checkpoint, CheckpointError, save};
-use hydralora::{Adapter, Config, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Weighting};
+use hydralora::checkpoint::{Checkpoint, CheckpointError, Training, gguf_name, save};
+use hydralora::{
+    Adapter, Config, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Tensor, Weighting,
+    wgpu,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -62,6 +65,64 @@ fn layers_are_what_the_settings_say() {
 }
 
 #[test]
+fn relatives_are_what_their_writers_say() {
+    let checkpoint = Checkpoint::open(&fixture("peft_lily")).expect("a checkpoint");
+    let module = &checkpoint.modules()[0];
+    let lily = Config {
+        d_in: 56,
+        d_out: 40,
+        rank: 4,
+        experts: 3,
+        scaling: 2.0,
+        router: Router::Latent,
+        ..Config::default()
+    };
+    assert_eq!((module.config, module.averages_gates), (lily, true));
+    let modules = load(&fixture("moe_peft_mola")).expect("a checkpoint");
+    let weighting = Weighting::TopK { k: 2, renormalise: true };
+    assert!(modules.iter().all(|(_, config, _)| {
+        (config.experts, config.weighting, config.a) == (5, weighting, Sharing::Separate)
+    }));
+    let modules = load(&fixture("moe_peft_loramoe")).expect("a checkpoint");
+    let experts: Vec<_> = modules.iter().map(|(name, config, _)| (name.as_str(), config.experts)).collect();
+    let expected =
+        [("mlp.down_proj", 3), ("mlp.gate_proj", 3), ("self_attn.o_proj", 1), ("self_attn.q_proj", 1)];
+    let expected = expected.map(|(name, experts)| (format!("model.layers.0.{name}"), experts));
+    assert!(experts.iter().copied().eq(expected.iter().map(|(name, experts)| (name.as_str(), *experts))));
+}
+
+/// `MoLA`'s own code does not save how many experts a token takes.
+#[test]
+fn what_mola_does_not_save_has_to_be_added() {
+    let tensors = [
+        ("m.lora_A.default_0.weight", [8, 64]),
+        ("m.lora_A.default_1.weight", [8, 64]),
+        ("m.lora_B.default_0.weight", [48, 8]),
+        ("m.lora_B.default_1.weight", [48, 8]),
+        ("m.router.router.weight", [2, 64]),
+    ];
+    let folder = written("mola", &tensors);
+    refused(&folder, &["top_k", "MoLA does not save"]);
+    let path = folder.0.join("adapter_config.json");
+    let text = std::fs::read_to_string(&path).expect("the settings");
+    std::fs::write(&path, text.replacen('{', "{\"top_k\": 1,", 1)).expect("a file");
+    let modules = load(&folder.0).expect("a checkpoint");
+    assert_eq!(modules[0].1.weighting, Weighting::TopK { k: 1, renormalise: true });
+}
+
+#[test]
+fn modules_can_have_other_names() {
+    let open = || Checkpoint::open(&fixture("hydralora_official")).expect("a checkpoint");
+    let names = |name: &str| gguf_name(name).unwrap_or_else(|| name.to_owned());
+    let checkpoint = open().with_names(names).expect("different names");
+    assert_eq!(checkpoint.modules()[0].name, "blk.0.ffn_down");
+    let module = open().adapter("model.layers.0.mlp.down_proj").expect("a module");
+    assert_eq!(checkpoint.adapter("blk.0.ffn_down").expect("a module"), module);
+    let message = open().with_names(|_| "one".to_owned()).expect_err("they are the same").to_string();
+    assert!(message.contains("one"), "{message}");
+}
+
+#[test]
 fn what_would_change_the_arithmetic_is_refused_by_name() {
     let dora = load(&fixture("peft_dora")).expect_err("it is to be refused").to_string();
     assert!(dora.contains("use_dora = true"), "{dora}");
@@ -99,6 +160,22 @@ fn settings_that_disagree_with_the_tensors_are_refused() {
         ("peft_lora", ["\"r\": 8", "\"s\": null"], &["r in adapter_config.json", "missing"]),
         ("peft_lora", ["\"lora_alpha\": 16", "\"lora_alpha\": \"16\""], &["lora_alpha", "finite number"]),
         ("peft_rslora", ["\"v_proj\": 4", "\"v_.*\": 4"], &["rank_pattern", "not regular expressions"]),
+        ("peft_lora", ["\"task_type\"", "\"num_B\": 2, \"task\""], &["num_B = 2", "not supported"]),
+        ("peft_lora", ["\"task_type\"", "\"scaling\": 2.0, \"task\""], &["scaling = 2.0", "not supported"]),
+        ("hydralora_official", ["\"lora_nums\": 4", "\"lora_nums\": 4, \"top_k\": 2"], &["top_k = 2"]),
+        ("peft_lily", ["\"num_B\": 3", "\"num_B\": 2"], &["lily_B", "2 * 4 x d_out", "12 x 40"]),
+        ("peft_lily", ["\"num_B\": 3", "\"num_C\": null"], &["num_B", "missing"]),
+        ("peft_lily", ["\"scaling\": 2.0", "\"scaling\": null"], &["scaling", "missing"]),
+        ("peft_lily", ["\"LILY\"", "\"LORA\""], &["not supported"]),
+        ("moe_peft_mola", ["\"top_k\": 2", "\"top_k\": null"], &["top_k", "missing"]),
+        ("moe_peft_mola", ["\"top_k\": 2", "\"top_k\": 6"], &["6"]),
+        ("moe_peft_mola", ["\"num_experts\": 5", "\"num_experts\": 4"], &["one of 4", "5 of them"]),
+        (
+            "moe_peft_mola",
+            ["\"routing_strategy\": \"mola\"", "\"routing_strategy\": \"mixlora\""],
+            &["routing_strategy"],
+        ),
+        ("moe_peft_loramoe", ["\"LORAMOE\"", "\"MIXLORA\""], &["peft_type", "MIXLORA"]),
     ]
     .into_iter()
     .enumerate()
@@ -167,7 +244,8 @@ fn numbers_that_are_not_finite_are_loaded_only_when_asked_for() {
 
 /// The file of a fixture that holds tensors.
 fn tensors_of(name: &str) -> &'static str {
-    if name == "hydralora_official" { "adapter_model.bin" } else { "adapter_model.safetensors" }
+    let torch = name == "hydralora_official" || name.starts_with("moe_peft");
+    if torch { "adapter_model.bin" } else { "adapter_model.safetensors" }
 }
 
 #[test]
@@ -264,6 +342,7 @@ fn saved_adapters_come_back_bit_for_bit() {
     for modules in [
         vec![("a.q", layer), ("b.q", Config { rank: 8, scaling: 0.3, router: Router::Latent, ..layer })],
         vec![("m", Config { a: Sharing::Separate, ..layer })],
+        vec![("m", Config { weighting: Weighting::TopK { k: 2, renormalise: true }, ..layer })],
         vec![
             ("q", plain),
             ("a.q", Config { rank: 2, scaling: 3.0, ..plain }),
@@ -344,6 +423,168 @@ fn a_stack_takes_a_checkpoint() {
     assert!(message.contains(modules[0].0), "{message}");
 }
 
+/// Steps of training a stack on its own state, with gradients that depend on the step alone.
+fn train(stack: &Stack, steps: std::ops::RangeInclusive<u32>) {
+    for step in steps {
+        for place in stack.pack().places() {
+            let gradients =
+                Adapter::initialise_random_heads(place.config(), step.into(), 1.0).expect("a layer");
+            let packed = place.layout().pack(&gradients).expect("its shapes");
+            let buffer = &stack.gradients()[place.buffer()];
+            GPU.queue.write_buffer(buffer, place.offset(), &Element::F32.encode(&packed));
+        }
+        let optimiser = stack.optimiser().expect("a stack that trains");
+        optimiser.set_step(&GPU.queue, step, 1e-2).expect("a step");
+        let mut encoder = GPU.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        optimiser.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        GPU.queue.submit([encoder.finish()]);
+    }
+}
+
+/// The bits of everything that training changes.
+fn bits(stack: &Stack) -> Vec<u32> {
+    let buffers = stack.parameters().iter().chain(stack.moments());
+    buffers.flat_map(|buffer| GPU.read_blocking(buffer).expect("the device runs")).map(f32::to_bits).collect()
+}
+
+#[test]
+fn training_goes_on_with_equal_bits() {
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let layer = Config { d_in: 36, d_out: 20, rank: 3, experts: 3, ..Config::default() };
+    let modules = [
+        ("a", layer),
+        ("b", Config { d_in: 13, rank: 5, ..layer }),
+        ("c", Config { experts: 3, d_out: 7, ..layer }),
+    ];
+    let operations = &Operation::training_step(Element::F32);
+    let descriptor =
+        StackDescriptor { modules: &modules, capacity: 4.into(), operations, ..Default::default() };
+    let stack = |seed: u64| {
+        let stack = Stack::new(&kernels, &descriptor).expect("a stack");
+        for (name, config) in &modules {
+            let adapter = Adapter::initialise_random_heads(config, seed, 1.0).expect("a layer");
+            stack.write(name, &adapter).expect("its own module");
+        }
+        stack
+    };
+    let whole = stack(1);
+    train(&whole, 1..=7);
+    let folder = Folder::new("training");
+    let first = stack(1);
+    train(&first, 1..=3);
+    first.save(&GPU, &folder.0).expect("a folder to write to");
+    first.save_training(&GPU, &folder.0, 3).expect("a folder to write to");
+    assert_eq!(folder.names(), ["adapter_config.json", "adapter_model.safetensors", "training.safetensors"]);
+    let saved = Training::open(&folder.0).expect("what was saved");
+    let second = stack(2);
+    assert_eq!(second.resume(&saved).expect("its own modules"), 3);
+    assert!(bits(&second) == bits(&first), "it resumes with other bits");
+    train(&second, 4..=7);
+    assert!(bits(&second) == bits(&whole), "it goes on with other bits");
+    assert!(bits(&second) != bits(&first), "it does not train");
+    // What others read is the same.
+    let checkpoint = Checkpoint::open(&folder.0).expect("what was saved");
+    assert_eq!(checkpoint.adapter("b").expect("a module"), first.read(&GPU, "b").expect("a module"));
+    assert_ne!(checkpoint.adapter("b").expect("a module"), second.read(&GPU, "b").expect("a module"));
+}
+
+#[test]
+fn states_of_training_that_do_not_fit_are_refused() {
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let config = Config { d_in: 36, d_out: 20, rank: 3, experts: 3, ..Config::default() };
+    let stack = |config: Config, operations: &[Operation]| {
+        let modules = &[("m", config)];
+        let descriptor = StackDescriptor { modules, capacity: 4.into(), operations, ..Default::default() };
+        Stack::new(&kernels, &descriptor).expect("a stack")
+    };
+    let step = Operation::training_step(Element::F32);
+    let folder = Folder::new("unfit");
+    stack(config, &step).save_training(&GPU, &folder.0, 5).expect("a folder to write to");
+    let saved = Training::open(&folder.0).expect("what was saved");
+    let other =
+        stack(Config { rank: 4, ..config }, &step).resume(&saved).expect_err("another shape").to_string();
+    assert!(other.contains("4 x 36") && other.contains("3 x 36"), "{other}");
+    let message = stack(config, &step[..1]).resume(&saved).expect_err("no optimiser").to_string();
+    assert!(message.contains("no optimiser"), "{message}");
+    let message = saved.module("n", &config).expect_err("it was not saved").to_string();
+    assert!(message.contains("n.lora_A") && message.contains("missing"), "{message}");
+    let path = folder.0.join("training.safetensors");
+    let whole = std::fs::read(&path).expect("the file");
+    for length in (0..whole.len()).step_by(7) {
+        std::fs::write(&path, &whole[..length]).expect("a file");
+        assert!(Training::open(&folder.0).is_err(), "the first {length} bytes");
+    }
+    let at = whole.windows(6).position(|window| window == b"\"step\"").expect("the step");
+    let mut without = whole;
+    without[at + 1] = b'S';
+    std::fs::write(&path, without).expect("a file");
+    let message = Training::open(&folder.0).expect_err("no step").to_string();
+    assert!(message.contains("do not say the step"), "{message}");
+}
+
+/// An archive with one entry, stored but for what is changed about it.
+fn archive(name: &str, method: u16, claimed: u32, at: u32) -> Vec<u8> {
+    let content = b"\x80\x02}q\x00.";
+    let fields = |method: u16| {
+        let mut fields = Vec::new();
+        fields.extend([20u16, 0, method, 0, 0].into_iter().flat_map(u16::to_le_bytes));
+        fields.extend([0, claimed, claimed].into_iter().flat_map(u32::to_le_bytes));
+        fields.extend([name.len() as u16, 0].into_iter().flat_map(u16::to_le_bytes));
+        fields
+    };
+    let mut bytes = [b"PK\x03\x04", &fields(method)[..], name.as_bytes(), content].concat();
+    let start = bytes.len() as u32;
+    bytes.extend([b"PK\x01\x02\x14\x00", &fields(method)[..], &[0; 10]].concat());
+    bytes.extend(at.to_le_bytes());
+    bytes.extend(name.as_bytes());
+    let size = bytes.len() as u32 - start;
+    bytes.extend([b"PK\x05\x06", &[0; 4][..], &[1, 0, 1, 0]].concat());
+    bytes.extend([size, start].into_iter().flat_map(u32::to_le_bytes));
+    bytes.extend([0; 2]);
+    bytes
+}
+
+#[test]
+fn bombs_and_paths_out_of_archives_are_refused() {
+    let folder = copy_of("hydralora_official", "bomb");
+    let path = folder.0.join("adapter_model.bin");
+    for (bytes, texts) in [
+        // No tensors, but a good archive.
+        (archive("archive/data.pkl", 0, 6, 0), &["no tensors"][..]),
+        (archive("archive/data.pkl", 8, 6, 0), &["compressed"]),
+        (archive("archive/data.pkl", 0, 0xffff_fff0, 0), &["in a file of"]),
+        (archive("archive/data.pkl", 0, 6, 1 << 30), &["bytes at"]),
+        (archive("../data.pkl", 0, 6, 0), &["leads out"]),
+        (archive("/archive/data.pkl", 0, 6, 0), &["leads out"]),
+        (archive("a\\data.pkl", 0, 6, 0), &["leads out"]),
+    ] {
+        std::fs::write(&path, bytes).expect("a file");
+        refused(&folder, texts);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_broken_ones_are_named() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new("links");
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        symlink(fixture("peft_lora").join(file), folder.0.join(file)).expect("a link");
+    }
+    assert_eq!(load(&folder.0).expect("linked files"), load(&fixture("peft_lora")).expect("a checkpoint"));
+    // To itself, and to nothing.
+    for target in ["adapter_model.safetensors", "nowhere"] {
+        let link = folder.0.join("adapter_model.safetensors");
+        std::fs::remove_file(&link).expect("the link");
+        symlink(target, &link).expect("a link");
+        refused(&folder, &["adapter_model.safetensors"]);
+    }
+    // A folder within itself.
+    let folder = Folder::new("loop");
+    symlink(".", folder.0.join("default")).expect("a link");
+    refused(&folder, &["adapter_config.json"]);
+}
+
 /// The environment variable with the folder that a process of its own saves into, over and over.
 #[cfg(unix)]
 const SAVE_INTO: &str = "HYDRALORA_TEST_SAVE_INTO";
@@ -409,4 +650,48 @@ fn a_killed_or_a_full_save_leaves_the_old_checkpoint() {
     child.wait().expect("a killed process");
     assert!(said.contains("Io"), "{said}");
     check();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "run by a_full_filesystem_leaves_the_old_checkpoint"]
+fn save_on_a_tiny_filesystem() {
+    let folder = PathBuf::from(std::env::var_os(SAVE_INTO).expect("a folder"));
+    let (config, first) = version(0);
+    save(&folder, &[("m", config)], |_| Ok(first.clone())).expect("room for one checkpoint");
+    let (config, second) = version(1);
+    let full =
+        save(&folder, &[("m", config)], |_| Ok(second.clone())).expect_err("no room for two").to_string();
+    assert!(full.contains("No space left"), "{full}");
+    assert_eq!(load(&folder).expect("the old one")[0].2, first);
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors"]);
+    println!("as it should be");
+}
+
+/// In a filesystem of its own that holds one checkpoint, but not two.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_filesystem_leaves_the_old_checkpoint() {
+    let folder = Folder::new("tiny");
+    let script =
+        "mount -t tmpfs -o size=64k tmpfs \"$HYDRALORA_TEST_SAVE_INTO\" || exit 77; exec \"$0\" \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", "checkpoints::save_on_a_tiny_filesystem", "--ignored", "--nocapture"])
+        .env(SAVE_INTO, &folder.0)
+        .output()
+        .expect("util-linux's unshare");
+    let [said, wrong] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if output.status.code() == Some(77) || wrong.starts_with("unshare:") {
+        eprintln!("this system lets nobody mount a filesystem, so a full one was not tried: {wrong}");
+        return;
+    }
+    assert!(said.contains("as it should be"), "{said}{wrong}");
 }
