@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hydralora::checkpoint::{Checkpoint, CheckpointError, Training, gguf_name, save};
 use hydralora::{
-    Adapter, Config, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Tensor, Weighting,
-    wgpu,
+    Adapter, Config, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Weighting, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -286,6 +285,30 @@ fn flipped_bits_never_panic() {
             }
             std::fs::write(&path, whole).expect("a file");
         }
+    }
+}
+
+/// What the fuzz targets have found worth keeping, and where they began: `fuzz/`.
+#[test]
+fn the_fuzzers_corpus_is_read_or_refused() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (target, name, file) in [
+        ("settings", "peft_lora", "adapter_config.json"),
+        ("safetensors", "peft_lora", "adapter_model.safetensors"),
+        ("torch", "hydralora_official", "adapter_model.bin"),
+    ] {
+        let folder = copy_of(name, &format!("corpus-{target}"));
+        let mut read = 0;
+        for entry in std::fs::read_dir(corpus.join(target)).expect("a corpus") {
+            let path = entry.expect("an entry").path();
+            std::fs::copy(&path, folder.0.join(file)).expect("a copy");
+            for (name, config, adapter) in load(&folder.0).into_iter().flatten() {
+                let packed = config.layout().and_then(|layout| layout.pack(&adapter));
+                assert!(packed.is_ok(), "{}: {name}: {config}", path.display());
+            }
+            read += 1;
+        }
+        assert!(read > 0, "{target} has no corpus");
     }
 }
 

@@ -94,6 +94,12 @@ enum Task {
         /// A folder with `adapter_config.json`, or a file beside one.
         path: std::path::PathBuf,
     },
+    /// Save plain LoRA, load it with PEFT, and compare what its layers compute.
+    Peft {
+        /// A Python with torch, peft and safetensors.
+        #[arg(long, default_value = "python3")]
+        python: OsString,
+    },
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -147,11 +153,26 @@ fn run(task: Task) -> Result<(), String> {
         Task::Inspect { path } => {
             cargo(&["run", "--quiet", "--release", "--example", "inspect", "--"], &[path.into()])
         }
+        Task::Peft { python } => peft(root, &python),
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),
         Task::Predict => predict::run(root),
         Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
+    }
+}
+
+fn peft(root: &Path, python: &OsString) -> Result<(), String> {
+    let folder = root.join("target/peft");
+    cargo(&["run", "--quiet", "--example", "save_lora", "--"], &[folder.clone().into()])?;
+    let script = root.join("peers/peft_check.py");
+    match Command::new(python).arg(script).arg(folder).status() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(format!(
+            "{} did not compare them; it needs the packages torch, peft and safetensors, as a virtual environment has after \
+             `pip install torch peft safetensors` (some gigabytes); --python PATH chooses it",
+            python.display()
+        )),
     }
 }
 
