@@ -1,0 +1,135 @@
+//! The adapters of a model, in one stack.
+
+use hydralora::{
+    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Element, ForwardOptions, Kernels, Operation,
+    Stack, StackDescriptor, WriteMode, wgpu,
+};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// A matrix of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Projection {
+    Query,
+    Key,
+    Value,
+    Output,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Projection {
+    /// The module's name, as Hugging Face has it.
+    pub fn name(self, block: u32) -> String {
+        let name = match self {
+            Self::Query => "self_attn.q_proj",
+            Self::Key => "self_attn.k_proj",
+            Self::Value => "self_attn.v_proj",
+            Self::Output => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        };
+        format!("model.layers.{block}.{name}")
+    }
+
+    /// d_in and d_out.
+    pub fn shape(self, config: &Config) -> [u32; 2] {
+        let Config { width, hidden, .. } = *config;
+        match self {
+            Self::Query | Self::Output => [width, width],
+            Self::Key | Self::Value => [width, config.key_width()],
+            Self::Gate | Self::Up => [width, hidden],
+            Self::Down => [hidden, width],
+        }
+    }
+}
+
+pub struct Adapters {
+    pub stack: Stack,
+    pub layer: hydralora::Config,
+    targets: Vec<Projection>,
+}
+
+const ADDING: WriteMode = WriteMode::Accumulate;
+
+fn forward(save: bool) -> Operation {
+    Operation::Forward(ForwardOptions { write: ADDING, save, ..Default::default() })
+}
+
+fn backward() -> [Operation; 2] {
+    let input = BackwardInputOptions { dx: Some((Element::F32, ADDING)), ..Default::default() };
+    [Operation::BackwardInput(input), Operation::BackwardParams(BackwardParamsOptions::default())]
+}
+
+impl Adapters {
+    /// Fresh adapters like `layer` on these projections of every block, with which the model computes the same as
+    /// without. They can be trained in steps of up to `capacity` tokens.
+    pub fn new(
+        kernels: &Kernels,
+        config: &Config,
+        targets: &[Projection],
+        layer: hydralora::Config,
+        capacity: u32,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let modules: Vec<_> = (0..config.blocks)
+            .flat_map(|block| targets.iter().map(move |&target| (block, target)))
+            .map(|(block, target)| {
+                let [d_in, d_out] = target.shape(config);
+                (target.name(block), hydralora::Config { d_in, d_out, ..layer })
+            })
+            .collect();
+        let named: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
+        let [input, params] = backward();
+        let hyper = AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..Default::default() };
+        let operations = &[forward(true), forward(false), input, params];
+        let descriptor = StackDescriptor { modules: &named, capacity: capacity.into(), operations, hyper };
+        let stack = Stack::new(kernels, &descriptor)?;
+        for ((name, config), at) in named.iter().zip(0..) {
+            stack.write(name, &Adapter::initialise(config, seed.wrapping_mul(named.len() as u64).wrapping_add(at))?)?;
+        }
+        Ok(Self { stack, layer, targets: targets.to_vec() })
+    }
+
+    /// What a projection's adapter adds to y, if it has one.
+    pub fn forward(
+        &self,
+        block: u32,
+        projection: Projection,
+        x: &wgpu::Buffer,
+        y: &wgpu::Buffer,
+        training: bool,
+    ) -> Result<Option<Bound>, Error> {
+        if !self.targets.contains(&projection) {
+            return Ok(None);
+        }
+        let tensors = [("x", x.into()), ("y", y.into())];
+        Ok(Some(self.stack.bind(&projection.name(block), &forward(training), &tensors)?))
+    }
+
+    /// What a projection's adapter adds to dx, and its gradients.
+    pub fn backward(
+        &self,
+        block: u32,
+        projection: Projection,
+        [x, g, dx]: [&wgpu::Buffer; 3],
+    ) -> Result<Vec<Bound>, Error> {
+        if !self.targets.contains(&projection) {
+            return Ok(Vec::new());
+        }
+        let [input, params] = backward();
+        let name = projection.name(block);
+        Ok(vec![
+            self.stack.bind(&name, &input, &[("g", g.into()), ("dx", dx.into())])?,
+            self.stack.bind(&name, &params, &[("x", x.into()), ("g", g.into())])?,
+        ])
+    }
+
+    /// The number of trained numbers.
+    pub fn parameters(&self) -> u64 {
+        self.stack.pack().places().iter().map(|place| place.config().parameter_count()).sum()
+    }
+}

@@ -1,0 +1,27 @@
+//! What can be wrong with a model's files, or with a device for it.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: {error}", path = path.display())]
+    Io { path: PathBuf, error: std::io::Error },
+    #[error("{path} is damaged, or of another format: {reason}", path = path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path}: `{key}` should be {expected}, but is {found}", path = path.display())]
+    Metadata { path: PathBuf, key: String, expected: &'static str, found: String },
+    #[error("{path}: the tensor `{name}` should be {expected}, but is {found}", path = path.display())]
+    Tensor { path: PathBuf, name: String, expected: String, found: String },
+    #[error("{path}: {what} = {value} is not supported", path = path.display())]
+    Unsupported { path: PathBuf, what: &'static str, value: String },
+    #[error("`{name}` needs {needed} bytes, and a binding of this device has at most {allowed}")]
+    TooLarge { name: String, needed: u64, allowed: u64 },
+    #[error("{tokens} tokens from position {position} on; the context has {context}")]
+    Context { tokens: u32, position: u32, context: u32 },
+    #[error("the tokenizer: {0}")]
+    Tokenizer(String),
+    #[error(transparent)]
+    Library(#[from] hydralora::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] hydralora::checkpoint::CheckpointError),
+}

@@ -1,0 +1,314 @@
+//! GGUF files: what they say, where their tensors lie, and the numbers of a tensor.
+//!
+//! Source: ggml's docs/gguf.md, and ggml-common.h for the blocks.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use half::f16;
+
+use crate::error::Error;
+
+/// Far more than any file's: what claims more is damaged.
+const MOST_ENTRIES: u64 = 1 << 16;
+const MOST_ITEMS: u64 = 1 << 24;
+const MOST_TEXT: u64 = 1 << 26;
+
+/// A value of the metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Whole(i128),
+    Number(f64),
+    Bool(bool),
+    Text(String),
+    Array(Vec<Value>),
+}
+
+/// How a tensor's numbers are stored: in blocks of so many, with so many bytes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    F32,
+    F16,
+    Bf16,
+    /// Blocks of 32: a scale in f16, and 32 whole numbers of 4 bits, less 8.
+    Q4_0,
+    /// Blocks of 32: a scale and a least number in f16, and 32 whole numbers of 4 bits.
+    Q4_1,
+    /// Blocks of 32: a scale in f16, and 32 whole numbers of 8 bits.
+    Q8_0,
+}
+
+impl Storage {
+    fn of(number: u32) -> Option<Self> {
+        let known =
+            [(0, Self::F32), (1, Self::F16), (2, Self::Q4_0), (3, Self::Q4_1), (8, Self::Q8_0), (30, Self::Bf16)];
+        known.into_iter().find(|(own, _)| *own == number).map(|(_, storage)| storage)
+    }
+
+    /// Numbers and bytes of a block.
+    fn block(self) -> [u64; 2] {
+        match self {
+            Self::F32 => [1, 4],
+            Self::F16 | Self::Bf16 => [1, 2],
+            Self::Q4_0 => [32, 18],
+            Self::Q4_1 => [32, 20],
+            Self::Q8_0 => [32, 34],
+        }
+    }
+
+    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let half = |at: &[u8]| f16::from_le_bytes([at[0], at[1]]).to_f32();
+        let nibbles = |bytes: &[u8]| -> Vec<f32> {
+            let low = bytes.iter().map(|byte| f32::from(byte & 15));
+            low.chain(bytes.iter().map(|byte| f32::from(byte >> 4))).collect()
+        };
+        let blocks = bytes.chunks_exact(self.block()[1] as usize);
+        match self {
+            Self::F32 => blocks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Self::F16 => blocks.map(half).collect(),
+            Self::Bf16 => blocks.map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)).collect(),
+            Self::Q4_0 => {
+                blocks.flat_map(|b| nibbles(&b[2..]).into_iter().map(move |q| half(b) * (q - 8.0))).collect()
+            }
+            Self::Q4_1 => blocks
+                .flat_map(|b| nibbles(&b[4..]).into_iter().map(move |q| half(b) * q + half(&b[2..])))
+                .collect(),
+            Self::Q8_0 => {
+                blocks.flat_map(|b| b[2..].iter().map(move |&q| half(b) * f32::from(q as i8))).collect()
+            }
+        }
+    }
+}
+
+/// A tensor: `rows` x `columns`; a vector has one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tensor {
+    pub rows: u64,
+    pub columns: u64,
+    pub storage: Storage,
+    first: u64,
+    bytes: u64,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Gguf {
+    path: PathBuf,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Gguf {
+    /// Reads everything but the tensors' numbers.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+        let failed = |error| Error::Io { path: path.to_owned(), error };
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut reader = Reader { file: BufReader::new(file), at: 0, length };
+        let contents = reader.contents().map_err(damaged)?;
+        let (metadata, tensors) = contents;
+        Ok(Self { path: path.to_owned(), metadata, tensors })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names and shapes of the tensors.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    fn wrong(&self, key: &str, expected: &'static str) -> Error {
+        let found = self.get(key).map_or("missing".to_owned(), |value| match value {
+            Value::Array(items) => format!("an array of {}", items.len()),
+            other => format!("{other:?}"),
+        });
+        Error::Metadata { path: self.path.clone(), key: key.to_owned(), expected, found }
+    }
+
+    pub fn text(&self, key: &str) -> Result<&str, Error> {
+        match self.get(key) {
+            Some(Value::Text(text)) => Ok(text),
+            _ => Err(self.wrong(key, "a text")),
+        }
+    }
+
+    /// A count of at least 1.
+    pub fn count(&self, key: &str) -> Result<u32, Error> {
+        match self.get(key) {
+            Some(Value::Whole(number @ 1..=0xffff_ffff)) => Ok(*number as u32),
+            _ => Err(self.wrong(key, "a whole number from 1 on")),
+        }
+    }
+
+    pub fn number(&self, key: &str) -> Result<f32, Error> {
+        match self.get(key) {
+            Some(Value::Number(number)) if number.is_finite() => Ok(*number as f32),
+            _ => Err(self.wrong(key, "a finite number")),
+        }
+    }
+
+    pub fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+        let text = |value: &Value| if let Value::Text(text) = value { Some(text.clone()) } else { None };
+        match self.get(key) {
+            Some(Value::Array(items)) => items.iter().map(text).collect::<Option<Vec<_>>>(),
+            _ => None,
+        }
+        .ok_or_else(|| self.wrong(key, "an array of texts"))
+    }
+
+    /// The numbers of a tensor, row by row. It has to have this shape.
+    pub fn read(&self, name: &str, shape: [u32; 2]) -> Result<Vec<f32>, Error> {
+        let tensor = self.tensors.get(name);
+        let found = tensor.map_or("missing".to_owned(), |tensor| format!("{} x {}", tensor.rows, tensor.columns));
+        let wrong = || Error::Tensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            expected: format!("{} x {}", shape[0], shape[1]),
+            found,
+        };
+        let tensor = tensor.filter(|tensor| [tensor.rows, tensor.columns] == shape.map(u64::from));
+        let tensor = tensor.ok_or_else(wrong)?;
+        let failed = |error| Error::Io { path: self.path.clone(), error };
+        let mut file = File::open(&self.path).map_err(failed)?;
+        file.seek(SeekFrom::Start(tensor.first)).map_err(failed)?;
+        let mut bytes = vec![0; tensor.bytes as usize];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        Ok(tensor.storage.decode(&bytes))
+    }
+}
+
+type Contents = (BTreeMap<String, Value>, BTreeMap<String, Tensor>);
+
+struct Reader {
+    file: BufReader<File>,
+    at: u64,
+    length: u64,
+}
+
+impl Reader {
+    fn contents(&mut self) -> Result<Contents, String> {
+        if self.bytes(4)? != b"GGUF" {
+            return Err("it does not begin with GGUF".to_owned());
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(format!("version {version} of the format; 2 and 3 can be read"));
+        }
+        let (tensor_count, entries) = (self.u64()?, self.u64()?);
+        if tensor_count > MOST_ENTRIES || entries > MOST_ENTRIES {
+            return Err(format!("{tensor_count} tensors and {entries} entries of metadata"));
+        }
+        let mut metadata = BTreeMap::new();
+        for _ in 0..entries {
+            let key = self.text()?;
+            let kind = self.u32()?;
+            let value = self.value(kind, 0)?;
+            metadata.insert(key, value);
+        }
+        let mut infos = Vec::new();
+        for _ in 0..tensor_count {
+            let name = self.text()?;
+            let dimensions = self.u32()?;
+            if !(1..=2).contains(&dimensions) {
+                return Err(format!("`{name}` has {dimensions} dimensions; vectors and matrices can be read"));
+            }
+            let columns = self.u64()?;
+            let rows = if dimensions == 2 { self.u64()? } else { 1 };
+            let number = self.u32()?;
+            let storage = Storage::of(number).ok_or_else(|| {
+                format!("`{name}` has ggml's type {number}; F32, F16, BF16, Q4_0, Q4_1 and Q8_0 can be read")
+            })?;
+            infos.push((name, rows, columns, storage, self.u64()?));
+        }
+        let alignment = match metadata.get("general.alignment") {
+            Some(Value::Whole(number @ 1..=0x10000)) => *number as u64,
+            _ => 32,
+        };
+        let data = self.at.next_multiple_of(alignment);
+        let mut tensors = BTreeMap::new();
+        for (name, rows, columns, storage, offset) in infos {
+            let [numbers, block] = storage.block();
+            let bytes = rows
+                .checked_mul(columns)
+                .filter(|count| *count > 0 && columns.is_multiple_of(numbers))
+                .and_then(|count| (count / numbers).checked_mul(block));
+            let bytes = bytes.ok_or_else(|| format!("`{name}` is {rows} x {columns} in {storage:?}"))?;
+            let first = data.checked_add(offset);
+            let end = first.and_then(|first| first.checked_add(bytes));
+            let (Some(first), Some(_)) = (first, end.filter(|end| *end <= self.length)) else {
+                return Err(format!("`{name}` has {bytes} bytes at {offset}, in a file of {}", self.length));
+            };
+            let tensor = Tensor { rows, columns, storage, first, bytes };
+            if tensors.insert(name.clone(), tensor).is_some() {
+                return Err(format!("`{name}` is there twice"));
+            }
+        }
+        Ok((metadata, tensors))
+    }
+
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>, String> {
+        if count > self.length.saturating_sub(self.at) {
+            return Err(format!("{count} bytes at {}, in a file of {}", self.at, self.length));
+        }
+        let mut bytes = vec![0; count as usize];
+        self.file.read_exact(&mut bytes).map_err(|error| format!("{count} bytes at {}: {error}", self.at))?;
+        self.at += count;
+        Ok(bytes)
+    }
+
+    fn whole(&mut self, count: u64) -> Result<u64, String> {
+        Ok(self.bytes(count)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.whole(4).map(|number| number as u32)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.whole(8)
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let length = self.u64()?;
+        if length > MOST_TEXT {
+            return Err(format!("a text of {length} bytes at {}", self.at));
+        }
+        Ok(String::from_utf8_lossy(&self.bytes(length)?).into_owned())
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value, String> {
+        let signed = |number: u64, bits: u32| Value::Whole(((number << (64 - bits)) as i64 >> (64 - bits)).into());
+        Ok(match kind {
+            0 => Value::Whole(self.whole(1)?.into()),
+            1 => signed(self.whole(1)?, 8),
+            2 => Value::Whole(self.whole(2)?.into()),
+            3 => signed(self.whole(2)?, 16),
+            4 => Value::Whole(self.whole(4)?.into()),
+            5 => signed(self.whole(4)?, 32),
+            6 => Value::Number(f32::from_bits(self.u32()?).into()),
+            7 => Value::Bool(self.whole(1)? != 0),
+            8 => Value::Text(self.text()?),
+            9 if depth < 4 => {
+                let kind = self.u32()?;
+                let count = self.u64()?;
+                if count > MOST_ITEMS {
+                    return Err(format!("an array of {count} items at {}", self.at));
+                }
+                Value::Array((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            10 => Value::Whole(self.u64()?.into()),
+            11 => signed(self.u64()?, 64),
+            12 => Value::Number(f64::from_bits(self.u64()?)),
+            other => return Err(format!("a value of type {other} at {}", self.at)),
+        })
+    }
+}

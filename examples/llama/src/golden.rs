@@ -1,0 +1,92 @@
+//! What others compute of a model: `HYDRALORA_LLM_GOLDEN`'s file, and the model's own gradients beside differences of
+//! its losses.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hydralora::device::Gpu;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::model::{ENDLESS, Model, largest};
+use crate::tokenizer::Tokenizer;
+
+#[derive(Deserialize)]
+struct File {
+    texts: BTreeMap<String, Text>,
+    greedy: BTreeMap<String, Greedy>,
+}
+
+/// A text, its tokens, the negative log-likelihood of each after the first, and the best logits after the last.
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+    nll: Vec<f64>,
+    last_top5: Vec<(u32, f64)>,
+}
+
+/// A prompt of some tokens, and those that are chosen one after the other for having the largest logit.
+#[derive(Deserialize)]
+struct Greedy {
+    ids: Vec<u32>,
+    prompt_tokens: usize,
+    smallest_margin: f64,
+}
+
+/// How far from the published numbers a model may be: each nll, and their mean in a text.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    pub each: f64,
+    pub mean: f64,
+}
+
+/// Compares a model with a file of what it should compute. Prints what it finds, and says whether all of it is right.
+pub fn check(gpu: &Gpu, model: &mut Model, tokenizer: &Tokenizer, path: &Path, allowed: Allowed) -> Result<bool, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
+    let file: File = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    let mut right = true;
+    for (name, Text { text, ids, nll, last_top5 }) in &file.texts {
+        let tokens = tokenizer.encode(text)? == *ids && tokenizer.decode(ids)? == *text;
+        let parts = [&ids[..ids.len() - 1], &ids[1..]];
+        let losses = gpu.block_on(model.losses(gpu, parts, ENDLESS))??;
+        let off: Vec<f64> = losses.iter().zip(nll).map(|(own, nll)| f64::from(*own) - nll).collect();
+        let worst = off.iter().fold(0.0, |worst: f64, off| worst.max(off.abs()));
+        let mean = off.iter().sum::<f64>() / off.len() as f64;
+        let logits = gpu.block_on(model.logits(gpu, ids, 0))??;
+        let logit = |(token, logit): &(u32, f64)| (f64::from(logits[*token as usize]) - logit).abs();
+        let last = last_top5.iter().map(logit).fold(0.0, f64::max);
+        let good = tokens && losses.len() == nll.len() && worst <= allowed.each && mean.abs() <= allowed.mean;
+        right &= good && last <= 10.0 * allowed.each;
+        println!(
+            "{name}: tokens {}, nll off by {worst:.1e} at most and {mean:.1e} in the mean, the best logits by {last:.1e}",
+            if tokens { "equal" } else { "DIFFER" }
+        );
+    }
+    for (prompt, Greedy { ids, prompt_tokens, smallest_margin }) in &file.greedy {
+        let own = generate(gpu, model, &ids[..*prompt_tokens], ids.len() - prompt_tokens)?;
+        let equal = own[..] == ids[*prompt_tokens..];
+        right &= equal;
+        println!(
+            "{prompt:?}: the continuation {} (its smallest margin is {smallest_margin:.2})",
+            if equal { "is equal" } else { "DIFFERS" }
+        );
+    }
+    Ok(right)
+}
+
+/// The tokens with the largest logits after a prompt, one after the other.
+pub fn generate(gpu: &Gpu, model: &mut Model, prompt: &[u32], count: usize) -> Result<Vec<u32>, Error> {
+    let mut own = Vec::new();
+    let mut logits = gpu.block_on(model.logits(gpu, prompt, 0))??;
+    while own.len() < count {
+        let next = largest(&logits);
+        own.push(next);
+        if own.len() < count {
+            let position = (prompt.len() + own.len() - 1) as u32;
+            logits = gpu.block_on(model.logits(gpu, &[next], position))??;
+        }
+    }
+    Ok(own)
+}

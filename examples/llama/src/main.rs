@@ -1,0 +1,210 @@
+//! Fine-tunes a LLaMA model on your GPU with HydraLoRA, and lets it write: `cargo run --release -p hydralora-llama -- --help`.
+
+mod adapters;
+mod backward;
+mod config;
+mod error;
+mod gguf;
+mod golden;
+mod model;
+mod shader;
+mod text;
+mod tokenizer;
+mod train;
+mod weights;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use hydralora::checkpoint::{Checkpoint, Training};
+use hydralora::device::Gpu;
+use hydralora::{Element, Kernels};
+
+use adapters::{Adapters, Projection};
+use error::Error;
+use golden::Allowed;
+use model::{Model, Use};
+use text::{Sampler, Text};
+use tokenizer::Tokenizer;
+use weights::Weights;
+
+/// LoRA's alpha: the scaling is alpha / rank.
+const ALPHA: f32 = 32.0;
+/// The most tokens of a generation, and of a step without training.
+const CONTEXT: u32 = 1024;
+const PROMPT: u32 = 512;
+
+/// Fine-tunes a LLaMA model on several texts at once, with HydraLoRA on the projections of every block.
+#[derive(Parser)]
+#[command(name = "llama", version)]
+struct Options {
+    /// The model, a GGUF file
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// A text to train on, a file or a folder of files; can be repeated
+    #[arg(long = "text", value_name = "PATH")]
+    texts: Vec<PathBuf>,
+    /// Training steps, each of a window of 64 predictions from every text
+    #[arg(long, default_value_t = 60)]
+    steps: u32,
+    /// The rows of A
+    #[arg(long, default_value_t = 4)]
+    rank: u32,
+    /// The number of matrices B; one is plain LoRA
+    #[arg(long, default_value_t = 4)]
+    experts: u32,
+    /// The projections with adapters
+    #[arg(long, value_delimiter = ',', default_value = "gate,up,down")]
+    targets: Vec<Projection>,
+    /// How the frozen matrices are stored on the device: f32, f16 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
+    dtype: Element,
+    /// Save the adapters and the state of training there
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
+    /// Go on from what was saved there
+    #[arg(long, value_name = "FOLDER")]
+    resume: Option<PathBuf>,
+    /// Load adapters from there
+    #[arg(long, value_name = "FOLDER")]
+    load: Option<PathBuf>,
+    /// Let the model go on with this text
+    #[arg(long, value_name = "PROMPT")]
+    generate: Option<String>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 32)]
+    tokens: usize,
+    /// Compare the model with a file of what it should compute, instead
+    #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
+    golden: Option<PathBuf>,
+    /// Seed of the fresh adapters and of the order of the data
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn dtype(text: &str) -> Result<Element, String> {
+    let known = [Element::F32, Element::F16, Element::Bf16];
+    known.into_iter().find(|element| element.to_string() == text).ok_or_else(|| "f32, f16 or bf16".to_owned())
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool, Error> {
+    let gpu = pollster::block_on(Gpu::from_env())?;
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
+    println!("{}", gpu.describe());
+    let begin = Instant::now();
+    let (weights, tokenizer) = Weights::load(&gpu, &options.model, options.dtype)?;
+    let config = &weights.config;
+    println!(
+        "{}: {} blocks, width {}, {} tokens in the vocabulary; frozen in {}, loaded in {:.1} s",
+        options.model.display(),
+        config.blocks,
+        config.width,
+        config.vocabulary,
+        options.dtype,
+        begin.elapsed().as_secs_f64()
+    );
+    let tokens = train::SEQUENCE * options.texts.len() as u32;
+    let capacity = if tokens == 0 { PROMPT } else { tokens };
+    let how = Use { capacity, context: CONTEXT.min(config.context), training: false };
+    if let Some(path) = &options.golden {
+        let mut model = Model::new(&gpu, &kernels, &weights, None, how)?;
+        // Measured for half precision: docs of the example.
+        let allowed = match options.dtype {
+            Element::F32 => Allowed { each: 2e-3, mean: 1e-4 },
+            Element::F16 => Allowed { each: 2e-2, mean: 1e-3 },
+            Element::Bf16 => Allowed { each: 5e-1, mean: 2e-2 },
+        };
+        return golden::check(&gpu, &mut model, &tokenizer, path, allowed);
+    }
+    let layer = hydralora::Config {
+        rank: options.rank,
+        experts: options.experts,
+        scaling: hydralora::Config::lora_scaling(ALPHA, options.rank),
+        ..Default::default()
+    };
+    let texts = options.texts.iter().map(|path| read(path, &tokenizer)).collect::<Result<Vec<_>, _>>()?;
+    let adapters = Adapters::new(&kernels, config, &options.targets, layer, capacity, options.seed)?;
+    if let Some(folder) = &options.load {
+        adapters.stack.load(&Checkpoint::open(folder)?)?;
+    }
+    let mut model = Model::new(&gpu, &kernels, &weights, Some(&adapters), how)?;
+    if !texts.is_empty() {
+        println!("{} on {} modules, {} parameters", adapters.layer, adapters.stack.pack().places().len(), adapters.parameters());
+        println!("held-out bits per byte");
+        report(&texts, &train::evaluate(&gpu, &mut model, &texts, &tokenizer)?);
+        fine_tune(&gpu, &kernels, &weights, &adapters, &texts, options)?;
+        report(&texts, &train::evaluate(&gpu, &mut model, &texts, &tokenizer)?);
+    }
+    if let Some(prompt) = &options.generate {
+        let ids = tokenizer.encode(prompt)?;
+        let begin = Instant::now();
+        let own = golden::generate(&gpu, &mut model, &ids, options.tokens)?;
+        let rate = own.len() as f64 / begin.elapsed().as_secs_f64();
+        println!("{prompt}{}\n({rate:.1} tokens/s)", tokenizer.decode(&own)?);
+    }
+    Ok(true)
+}
+
+fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Text, Error> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Text::new(&name, &text::read(path)?, tokenizer)
+}
+
+fn report(texts: &[Text], scores: &[f64]) {
+    let each = texts.iter().zip(scores).map(|(text, score)| format!("{} {score:.3}", text.name));
+    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+    println!("  {}, mean {mean:.3}", each.collect::<Vec<_>>().join(", "));
+}
+
+fn fine_tune(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    weights: &Weights,
+    adapters: &Adapters,
+    texts: &[Text],
+    options: &Options,
+) -> Result<(), Error> {
+    let capacity = train::SEQUENCE * texts.len() as u32;
+    let how = Use { capacity, context: capacity, training: true };
+    let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
+    let mut sampler = Sampler::new(texts, options.seed);
+    let taken = match &options.resume {
+        Some(folder) => adapters.stack.resume(&Training::open(folder)?)?,
+        None => 0,
+    };
+    for _ in 0..taken {
+        sampler.draw(train::SEQUENCE as usize);
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a template");
+    let bar = indicatif::ProgressBar::new(options.steps.into()).with_style(style);
+    let begin = Instant::now();
+    for step in taken + 1..=options.steps {
+        let loss = train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps])?;
+        let rate = f64::from((step - taken) * capacity) / begin.elapsed().as_secs_f64();
+        bar.set_position(step.into());
+        bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
+        if bar.is_hidden() {
+            println!("step {step}: loss {loss:.4}, {rate:.0} tokens/s");
+        }
+    }
+    bar.finish();
+    if let Some(folder) = &options.save {
+        adapters.stack.save(gpu, folder)?;
+        adapters.stack.save_training(gpu, folder, options.steps)?;
+    }
+    Ok(())
+}

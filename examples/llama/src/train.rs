@@ -1,0 +1,66 @@
+//! Training the adapters, and how well a model predicts.
+
+use std::f64::consts::LN_2;
+
+use hydralora::device::Gpu;
+use hydralora::{schedule, wgpu};
+
+use crate::adapters::Adapters;
+use crate::error::Error;
+use crate::model::Model;
+use crate::text::{Sampler, Text, WINDOW};
+use crate::tokenizer::Tokenizer;
+
+/// The predictions of a text in a step.
+pub const SEQUENCE: u32 = 64;
+const PEAK_LEARNING_RATE: f32 = 1e-3;
+const WARM_UP_STEPS: u32 = 6;
+
+/// Takes a step of training, of `steps`, and returns the mean loss before it in nats.
+pub fn step(
+    gpu: &Gpu,
+    model: &mut Model,
+    adapters: &Adapters,
+    sampler: &mut Sampler<'_>,
+    [step, steps]: [u32; 2],
+) -> Result<f64, Error> {
+    let [inputs, targets] = sampler.draw(SEQUENCE as usize);
+    let rate = PEAK_LEARNING_RATE * schedule::cosine(step, WARM_UP_STEPS.min(steps), steps);
+    let optimiser = adapters.stack.optimiser().ok_or(hydralora::Error::NoOptimiser)?;
+    optimiser.set_step(&gpu.queue, step, rate)?;
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        model.train(&gpu.queue, &mut pass, [&inputs, &targets], SEQUENCE)?;
+        optimiser.encode(&mut pass);
+    }
+    gpu.queue.submit([encoder.finish()]);
+    let losses = gpu.read_part_blocking(model.loss_buffer(), 0..inputs.len())?;
+    Ok(mean(&losses))
+}
+
+pub fn mean(losses: &[f32]) -> f64 {
+    losses.iter().copied().map(f64::from).sum::<f64>() / losses.len() as f64
+}
+
+/// Held-out bits per byte of every text.
+pub fn evaluate(
+    gpu: &Gpu,
+    model: &mut Model,
+    texts: &[Text],
+    tokenizer: &Tokenizer,
+) -> Result<Vec<f64>, Error> {
+    let mut scores = Vec::new();
+    for text in texts {
+        let [inputs, targets] = text.held_out();
+        let most = (model.how.capacity / WINDOW * WINDOW) as usize;
+        let mut nats = 0.0;
+        for (inputs, targets) in inputs.chunks(most).zip(targets.chunks(most)) {
+            let losses = gpu.block_on(model.losses(gpu, [inputs, targets], WINDOW))??;
+            nats += losses.iter().copied().map(f64::from).sum::<f64>();
+        }
+        let bytes: usize = targets.iter().map(|&token| tokenizer.bytes(token)).sum();
+        scores.push(nats / LN_2 / bytes as f64);
+    }
+    Ok(scores)
+}
