@@ -330,7 +330,18 @@ impl Gpu {
     /// # Errors
     /// The device was lost.
     pub fn wait(&self) -> Result<(), Error> {
-        self.finish("waiting for the device", LONGEST_SLEEP, self.submitted_work_done())
+        self.block_on(self.submitted_work_done())
+    }
+
+    /// Waits for a future that waits for this device, such as [`Gpu::read`] or [`Kernels::prepare_async`], and polls the
+    /// device meanwhile. Not for the web.
+    ///
+    /// # Errors
+    /// The device was lost.
+    ///
+    /// [`Kernels::prepare_async`]: crate::Kernels::prepare_async
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
+        self.finish("waiting for the device", LONGEST_SLEEP, future)
     }
 
     /// Resolves when all work that was submitted by now has finished.

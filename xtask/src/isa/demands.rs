@@ -21,10 +21,10 @@ struct Demand {
 const DEMANDS: [Demand; 18] = [
     //                               in flight, waits, added to, spilled
     demand("forward", Amd, [4, 4, 4, 0]),
-    demand("forward", Nvidia, [2, 12, 4, 4]),
+    demand("forward", Nvidia, [2, 6, 4, 4]),
     demand("forward", Intel, [1, 16, 1, 1024]),
     demand("backward_input", Amd, [4, 4, 4, 0]),
-    demand("backward_input", Nvidia, [1, 6, 4, 0]),
+    demand("backward_input", Nvidia, [1, 5, 4, 0]),
     demand("backward_input", Intel, [1, 15, 1, 512]),
     demand("shrink", Amd, [8, 3, 0, 0]),
     demand("shrink", Nvidia, [6, 7, 0, 12]),
