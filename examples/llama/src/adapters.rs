@@ -1,8 +1,8 @@
 //! The adapters of a model, in one stack.
 
 use hydralora::{
-    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Element, ForwardOptions, Kernels, Operation,
-    Stack, StackDescriptor, WriteMode, wgpu,
+    AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Dropout, Element,
+    ForwardOptions, Kernels, Operation, Stack, StackDescriptor, WriteMode, wgpu,
 };
 
 use crate::config::Config;
@@ -35,7 +35,7 @@ impl Projection {
         format!("model.layers.{block}.{name}")
     }
 
-    /// d_in and d_out.
+    /// `d_in` and `d_out`.
     pub fn shape(self, config: &Config) -> [u32; 2] {
         let Config { width, hidden, .. } = *config;
         match self {
@@ -49,6 +49,8 @@ impl Projection {
 
 pub struct Adapters {
     pub stack: Stack,
+    /// The same without dropout, if there is any: what is evaluated and writes.
+    evaluated: Option<Stack>,
     pub layer: hydralora::Config,
     targets: Vec<Projection>,
 }
@@ -77,9 +79,11 @@ impl Adapters {
     ) -> Result<Self, Error> {
         let modules: Vec<_> = (0..config.blocks)
             .flat_map(|block| targets.iter().map(move |&target| (block, target)))
-            .map(|(block, target)| {
+            .zip(0..)
+            .map(|((block, target), stream)| {
                 let [d_in, d_out] = target.shape(config);
-                (target.name(block), hydralora::Config { d_in, d_out, ..layer })
+                let dropout = layer.dropout.map(|dropout| Dropout { stream, ..dropout });
+                (target.name(block), hydralora::Config { d_in, d_out, dropout, ..layer })
             })
             .collect();
         let named: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
@@ -89,9 +93,34 @@ impl Adapters {
         let descriptor = StackDescriptor { modules: &named, capacity: capacity.into(), operations, hyper };
         let stack = Stack::new(kernels, &descriptor)?;
         for ((name, config), at) in named.iter().zip(0..) {
-            stack.write(name, &Adapter::initialise(config, seed.wrapping_mul(named.len() as u64).wrapping_add(at))?)?;
+            stack.write(
+                name,
+                &Adapter::initialise(config, seed.wrapping_mul(named.len() as u64).wrapping_add(at))?,
+            )?;
         }
-        Ok(Self { stack, layer, targets: targets.to_vec() })
+        let evaluated = if layer.dropout.is_some_and(|dropout| dropout.probability > 0.0) {
+            let plain = |&(name, config)| (name, hydralora::Config { dropout: None, ..config });
+            let modules: Vec<_> = named.iter().map(plain).collect();
+            let operations = &[forward(false)];
+            let descriptor = StackDescriptor {
+                modules: &modules,
+                capacity: capacity.into(),
+                operations,
+                ..Default::default()
+            };
+            Some(Stack::new(kernels, &descriptor)?)
+        } else {
+            None
+        };
+        Ok(Self { stack, evaluated, layer, targets: targets.to_vec() })
+    }
+
+    /// Records that what is evaluated becomes what has been trained.
+    pub fn evaluate(&self, encoder: &mut wgpu::CommandEncoder) {
+        let Some(evaluated) = &self.evaluated else { return };
+        for (from, to) in self.stack.parameters().iter().zip(evaluated.parameters()) {
+            encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
+        }
     }
 
     /// What a projection's adapter adds to y, if it has one.
@@ -107,7 +136,8 @@ impl Adapters {
             return Ok(None);
         }
         let tensors = [("x", x.into()), ("y", y.into())];
-        Ok(Some(self.stack.bind(&projection.name(block), &forward(training), &tensors)?))
+        let stack = self.evaluated.as_ref().filter(|_| !training).unwrap_or(&self.stack);
+        Ok(Some(stack.bind(&projection.name(block), &forward(training), &tensors)?))
     }
 
     /// What a projection's adapter adds to dx, and its gradients.

@@ -54,7 +54,8 @@ pub fn bind(
     let Gradients { d, h, .. } = &gradients;
     let shape = [width, config.vocabulary];
     let tokens = binder.how.capacity;
-    let head = binder.linear(LinearDirection::Backward, shape, [logits, binder.weights.head(), h], FIRST, tokens)?;
+    let head =
+        binder.linear(LinearDirection::Backward, shape, [logits, binder.weights.head(), h], FIRST, tokens)?;
     steps.push(Step::Library(head));
     steps.push(binder.own(&binder.shaders.last_norm_backward, &[&binder.weights.norm, sum, h, d]));
     for (index, own) in (0..config.blocks).zip(blocks).rev() {
@@ -79,8 +80,14 @@ fn block(
     binder.projection_backward(steps, at(Projection::Gate), [&own.h_hidden, gate, &block.gate, h], FIRST)?;
     binder.projection_backward(steps, at(Projection::Up), [&own.h_hidden, up, &block.up, h], ADDING)?;
     steps.push(binder.own(&shaders.norm_backward, &[&block.hidden_norm, &own.x_hidden, h, d]));
-    binder.projection_backward(steps, at(Projection::Output), [&own.attended, d, &block.output, attended], FIRST)?;
-    let of_query = [&own.rotated, &own.keys, &own.values, &own.attended, attended, &own.log_sums, rotated, deltas];
+    binder.projection_backward(
+        steps,
+        at(Projection::Output),
+        [&own.attended, d, &block.output, attended],
+        FIRST,
+    )?;
+    let of_query =
+        [&own.rotated, &own.keys, &own.values, &own.attended, attended, &own.log_sums, rotated, deltas];
     let of_key = [&own.rotated, &own.keys, &own.values, attended, &own.log_sums, deltas, keys, value];
     steps.extend([
         binder.own(&shaders.attention_query, &of_query),

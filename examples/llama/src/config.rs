@@ -1,4 +1,6 @@
-//! What a LLaMA model is made of.
+//! What a `LLaMA` model is made of.
+
+use std::fmt::{self, Display};
 
 use crate::error::Error;
 use crate::gguf::Gguf;
@@ -70,9 +72,25 @@ impl Config {
         Ok(config)
     }
 
+    /// The numbers of the matrices, and those of the norms.
+    pub fn numbers(&self) -> [u64; 2] {
+        let [width, hidden, keys] = [self.width, self.hidden, self.key_width()].map(u64::from);
+        let block = 2 * width * (width + keys) + 3 * width * hidden;
+        let tables = if self.tied { 1 } else { 2 };
+        let blocks = u64::from(self.blocks);
+        [blocks * block + tables * u64::from(self.vocabulary) * width, (2 * blocks + 1) * width]
+    }
+
     /// Elements of a token's keys, and of its values.
     pub fn key_width(&self) -> u32 {
         self.key_heads * self.head_width
+    }
+}
+
+impl Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blocks, width, heads, vocabulary, .. } = self;
+        write!(f, "{blocks} blocks of width {width} with {heads} heads, and {vocabulary} tokens,")
     }
 }
 

@@ -18,6 +18,10 @@ pub enum Error {
     TooLarge { name: String, needed: u64, allowed: u64 },
     #[error("{tokens} tokens from position {position} on; the context has {context}")]
     Context { tokens: u32, position: u32, context: u32 },
+    #[error(
+        "`{name}` has a part of {tokens} tokens, and {needed} are needed: take a longer text or a shorter --sequence"
+    )]
+    ShortText { name: String, tokens: usize, needed: u32 },
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error(transparent)]

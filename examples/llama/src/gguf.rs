@@ -42,8 +42,14 @@ pub enum Storage {
 
 impl Storage {
     fn of(number: u32) -> Option<Self> {
-        let known =
-            [(0, Self::F32), (1, Self::F16), (2, Self::Q4_0), (3, Self::Q4_1), (8, Self::Q8_0), (30, Self::Bf16)];
+        let known = [
+            (0, Self::F32),
+            (1, Self::F16),
+            (2, Self::Q4_0),
+            (3, Self::Q4_1),
+            (8, Self::Q8_0),
+            (30, Self::Bf16),
+        ];
         known.into_iter().find(|(own, _)| *own == number).map(|(_, storage)| storage)
     }
 
@@ -68,16 +74,18 @@ impl Storage {
         match self {
             Self::F32 => blocks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Self::F16 => blocks.map(half).collect(),
-            Self::Bf16 => blocks.map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)).collect(),
+            Self::Bf16 => {
+                blocks.map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)).collect()
+            }
             Self::Q4_0 => {
                 blocks.flat_map(|b| nibbles(&b[2..]).into_iter().map(move |q| half(b) * (q - 8.0))).collect()
             }
             Self::Q4_1 => blocks
                 .flat_map(|b| nibbles(&b[4..]).into_iter().map(move |q| half(b) * q + half(&b[2..])))
                 .collect(),
-            Self::Q8_0 => {
-                blocks.flat_map(|b| b[2..].iter().map(move |&q| half(b) * f32::from(q as i8))).collect()
-            }
+            Self::Q8_0 => blocks
+                .flat_map(|b| b[2..].iter().map(move |&q| half(b) * f32::from(q.cast_signed())))
+                .collect(),
         }
     }
 }
@@ -168,7 +176,8 @@ impl Gguf {
     /// The numbers of a tensor, row by row. It has to have this shape.
     pub fn read(&self, name: &str, shape: [u32; 2]) -> Result<Vec<f32>, Error> {
         let tensor = self.tensors.get(name);
-        let found = tensor.map_or("missing".to_owned(), |tensor| format!("{} x {}", tensor.rows, tensor.columns));
+        let found =
+            tensor.map_or("missing".to_owned(), |tensor| format!("{} x {}", tensor.rows, tensor.columns));
         let wrong = || Error::Tensor {
             path: self.path.clone(),
             name: name.to_owned(),
@@ -219,7 +228,9 @@ impl Reader {
             let name = self.text()?;
             let dimensions = self.u32()?;
             if !(1..=2).contains(&dimensions) {
-                return Err(format!("`{name}` has {dimensions} dimensions; vectors and matrices can be read"));
+                return Err(format!(
+                    "`{name}` has {dimensions} dimensions; vectors and matrices can be read"
+                ));
             }
             let columns = self.u64()?;
             let rows = if dimensions == 2 { self.u64()? } else { 1 };
@@ -286,7 +297,9 @@ impl Reader {
     }
 
     fn value(&mut self, kind: u32, depth: u32) -> Result<Value, String> {
-        let signed = |number: u64, bits: u32| Value::Whole(((number << (64 - bits)) as i64 >> (64 - bits)).into());
+        let signed = |number: u64, bits: u32| {
+            Value::Whole(((number << (64 - bits)).cast_signed() >> (64 - bits)).into())
+        };
         Ok(match kind {
             0 => Value::Whole(self.whole(1)?.into()),
             1 => signed(self.whole(1)?, 8),
@@ -310,5 +323,115 @@ impl Reader {
             12 => Value::Number(f64::from_bits(self.u64()?)),
             other => return Err(format!("a value of type {other} at {}", self.at)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Gguf, Storage, Value};
+
+    /// A file of one text of metadata and some tensors, each 2 x 32.
+    fn file(tensors: &[(&str, u32, &[u8])]) -> Vec<u8> {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+        let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
+        bytes.extend((tensors.len() as u64).to_le_bytes());
+        bytes.extend(1u64.to_le_bytes());
+        bytes.extend([text("name"), 8u32.to_le_bytes().to_vec(), text("value")].concat());
+        let mut offset = 0u64;
+        for (name, kind, data) in tensors {
+            bytes.extend([text(name), 2u32.to_le_bytes().to_vec()].concat());
+            bytes.extend([32u64, 2].into_iter().flat_map(u64::to_le_bytes));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            offset += (data.len() as u64).next_multiple_of(32);
+        }
+        for (_, _, data) in tensors {
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(*data);
+        }
+        bytes
+    }
+
+    fn open(name: &str, bytes: &[u8]) -> (PathBuf, Result<Gguf, String>) {
+        let path = std::env::temp_dir().join(format!("hydralora-gguf-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).expect("a file");
+        let opened = Gguf::open(&path).map_err(|error| error.to_string());
+        (path, opened)
+    }
+
+    #[test]
+    fn blocks_are_numbers() {
+        // The scale 0.5 and the least number -1.5 in f16, and nibbles and bytes that differ.
+        let (half, least) = ([0x00, 0x38], [0x00, 0xbe]);
+        let nibbles: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
+        let wholes: Vec<u8> = (0..32).map(|i: i32| (4 * i - 64) as i8 as u8).collect();
+        let nibble = |i: usize| if i < 16 { i as f32 } else { 31.0 - i as f32 };
+        let numbers = |of: &dyn Fn(usize) -> f32| (0..32).map(of).collect::<Vec<_>>();
+        assert_eq!(
+            Storage::Q4_0.decode(&[&half, &nibbles[..]].concat()),
+            numbers(&|i| 0.5 * (nibble(i) - 8.0))
+        );
+        assert_eq!(
+            Storage::Q4_1.decode(&[&half, &least, &nibbles[..]].concat()),
+            numbers(&|i| 0.5 * nibble(i) - 1.5)
+        );
+        assert_eq!(
+            Storage::Q8_0.decode(&[&half, &wholes[..]].concat()),
+            numbers(&|i| 0.5 * (4.0 * i as f32 - 64.0))
+        );
+        assert_eq!(Storage::F16.decode(&half), [0.5]);
+        assert_eq!(Storage::Bf16.decode(&[0x20, 0xc1]), [-10.0]);
+        assert_eq!(Storage::F32.decode(&1.25f32.to_le_bytes()), [1.25]);
+    }
+
+    #[test]
+    fn tensors_are_read_and_wrong_ones_named() {
+        let numbers: Vec<u8> = (0..64u16).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+        let (path, opened) = open("good", &file(&[("a", 0, &numbers), ("b", 2, &[0; 36])]));
+        let opened = opened.expect("a good file");
+        assert_eq!(opened.get("name"), Some(&Value::Text("value".to_owned())));
+        let expected: Vec<f32> = (0..64u16).map(f32::from).collect();
+        assert_eq!(opened.read("a", [2, 32]).expect("a tensor"), expected);
+        assert_eq!(opened.read("b", [2, 32]).expect("a tensor"), vec![0.0; 64]);
+        for (name, shape, part) in [("a", [32, 2], "2 x 32"), ("c", [2, 32], "missing")] {
+            let message = opened.read(name, shape).expect_err("it is not there").to_string();
+            assert!(message.contains(part) && message.contains(&format!("`{name}`")), "{message}");
+        }
+        std::fs::remove_file(path).expect("the file");
+        let (path, opened) = open("type", &file(&[("a", 12, &[0; 64])]));
+        assert!(opened.expect_err("an unknown type").contains("`a` has ggml's type 12"));
+        std::fs::remove_file(path).expect("the file");
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let numbers = [0; 256];
+        let whole = file(&[("a", 0, &numbers)]);
+        for length in 0..whole.len() {
+            let (_, opened) = open("truncated", &whole[..length]);
+            assert!(opened.is_err(), "the first {length} bytes");
+        }
+        // Counts that nothing has room for.
+        for at in [8, 16, 24, 44] {
+            let mut bytes = whole.clone();
+            bytes[at..at + 8].fill(0xff);
+            let (_, opened) = open("huge", &bytes);
+            assert!(opened.is_err(), "{at}");
+        }
+        for bit in 0..8 * 120 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            // Refused or read, but neither a panic nor memory for more than there is.
+            let (_, opened) = open("flipped", &bytes);
+            if let Ok(opened) = opened {
+                let _ = opened.read("a", [2, 32]);
+            }
+        }
+        for name in ["truncated", "huge", "flipped"] {
+            let (path, _) = open(name, &[]);
+            std::fs::remove_file(path).expect("the file");
+        }
     }
 }

@@ -20,10 +20,12 @@ struct File {
 /// A text, its tokens, the negative log-likelihood of each after the first, and the best logits after the last.
 #[derive(Deserialize)]
 struct Text {
-    text: String,
+    #[serde(rename = "text")]
+    own: String,
     ids: Vec<u32>,
     nll: Vec<f64>,
-    last_top5: Vec<(u32, f64)>,
+    #[serde(rename = "last_top5")]
+    best: Vec<(u32, f64)>,
 }
 
 /// A prompt of some tokens, and those that are chosen one after the other for having the largest logit.
@@ -42,13 +44,19 @@ pub struct Allowed {
 }
 
 /// Compares a model with a file of what it should compute. Prints what it finds, and says whether all of it is right.
-pub fn check(gpu: &Gpu, model: &mut Model, tokenizer: &Tokenizer, path: &Path, allowed: Allowed) -> Result<bool, Error> {
+pub fn check(
+    gpu: &Gpu,
+    model: &mut Model,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    allowed: Allowed,
+) -> Result<bool, Error> {
     let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
     let mut right = true;
-    for (name, Text { text, ids, nll, last_top5 }) in &file.texts {
-        let tokens = tokenizer.encode(text)? == *ids && tokenizer.decode(ids)? == *text;
+    for (name, Text { own, ids, nll, best }) in &file.texts {
+        let tokens = tokenizer.encode(own)? == *ids && tokenizer.decode(ids)? == *own;
         let parts = [&ids[..ids.len() - 1], &ids[1..]];
         let losses = gpu.block_on(model.losses(gpu, parts, ENDLESS))??;
         let off: Vec<f64> = losses.iter().zip(nll).map(|(own, nll)| f64::from(*own) - nll).collect();
@@ -56,7 +64,7 @@ pub fn check(gpu: &Gpu, model: &mut Model, tokenizer: &Tokenizer, path: &Path, a
         let mean = off.iter().sum::<f64>() / off.len() as f64;
         let logits = gpu.block_on(model.logits(gpu, ids, 0))??;
         let logit = |(token, logit): &(u32, f64)| (f64::from(logits[*token as usize]) - logit).abs();
-        let last = last_top5.iter().map(logit).fold(0.0, f64::max);
+        let last = best.iter().map(logit).fold(0.0, f64::max);
         let good = tokens && losses.len() == nll.len() && worst <= allowed.each && mean.abs() <= allowed.mean;
         right &= good && last <= 10.0 * allowed.each;
         println!(

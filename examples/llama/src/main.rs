@@ -1,4 +1,4 @@
-//! Fine-tunes a LLaMA model on your GPU with HydraLoRA, and lets it write: `cargo run --release -p hydralora-llama -- --help`.
+//! Fine-tunes a `LLaMA` model on your GPU with HydraLoRA, and lets it write: `cargo run --release -p hydralora-llama -- --help`.
 
 mod adapters;
 mod backward;
@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod gguf;
 mod golden;
+mod gradient;
 mod model;
 mod shader;
 mod text;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use clap::Parser;
 use hydralora::checkpoint::{Checkpoint, Training};
 use hydralora::device::Gpu;
-use hydralora::{Element, Kernels};
+use hydralora::{Dropout, Element, Kernels};
 
 use adapters::{Adapters, Projection};
 use error::Error;
@@ -36,7 +37,7 @@ const ALPHA: f32 = 32.0;
 const CONTEXT: u32 = 1024;
 const PROMPT: u32 = 512;
 
-/// Fine-tunes a LLaMA model on several texts at once, with HydraLoRA on the projections of every block.
+/// Fine-tunes a `LLaMA` model on several texts at once, with adapters on the projections of every block.
 #[derive(Parser)]
 #[command(name = "llama", version)]
 struct Options {
@@ -46,7 +47,7 @@ struct Options {
     /// A text to train on, a file or a folder of files; can be repeated
     #[arg(long = "text", value_name = "PATH")]
     texts: Vec<PathBuf>,
-    /// Training steps, each of a window of 64 predictions from every text
+    /// Training steps, each of a window from every text
     #[arg(long, default_value_t = 60)]
     steps: u32,
     /// The rows of A
@@ -61,6 +62,12 @@ struct Options {
     /// How the frozen matrices are stored on the device: f32, f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     dtype: Element,
+    /// Windows of 128 predictions from each text's held-out part
+    #[arg(long, default_value_t = 8)]
+    windows: usize,
+    /// The probability of dropout in training
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f32,
     /// Save the adapters and the state of training there
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
@@ -76,7 +83,10 @@ struct Options {
     /// Tokens to generate
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Compare the model with a file of what it should compute, instead
+    /// Predictions from each text in a step
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    sequence: u32,
+    /// Compare the model with a file of what it should compute, and gradients with differences, instead
     #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
     golden: Option<PathBuf>,
     /// Seed of the fresh adapters and of the order of the data
@@ -106,20 +116,15 @@ fn run(options: &Options) -> Result<bool, Error> {
     let kernels = Kernels::new(&gpu.device, &gpu.queue);
     println!("{}", gpu.describe());
     let begin = Instant::now();
-    let (weights, tokenizer) = Weights::load(&gpu, &options.model, options.dtype)?;
+    let (weights, tokenizer) = Weights::load(&gpu, &options.model, options.dtype, |config, bytes| {
+        println!("{config} take {} in {}", megabytes(bytes), options.dtype);
+    })?;
     let config = &weights.config;
-    println!(
-        "{}: {} blocks, width {}, {} tokens in the vocabulary; frozen in {}, loaded in {:.1} s",
-        options.model.display(),
-        config.blocks,
-        config.width,
-        config.vocabulary,
-        options.dtype,
-        begin.elapsed().as_secs_f64()
-    );
-    let tokens = train::SEQUENCE * options.texts.len() as u32;
-    let capacity = if tokens == 0 { PROMPT } else { tokens };
+    println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
+    let tokens = options.sequence * options.texts.len() as u32;
+    let capacity = if tokens == 0 { PROMPT } else { tokens.max(text::WINDOW) };
     let how = Use { capacity, context: CONTEXT.min(config.context), training: false };
+    println!("a step of up to {capacity} tokens takes {}", megabytes(how.bytes(config)));
     if let Some(path) = &options.golden {
         let mut model = Model::new(&gpu, &kernels, &weights, None, how)?;
         // Measured for half precision: docs of the example.
@@ -128,26 +133,37 @@ fn run(options: &Options) -> Result<bool, Error> {
             Element::F16 => Allowed { each: 2e-2, mean: 1e-3 },
             Element::Bf16 => Allowed { each: 5e-1, mean: 2e-2 },
         };
-        return golden::check(&gpu, &mut model, &tokenizer, path, allowed);
+        let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
+        return Ok(gradient::check(&gpu, &kernels, &weights, &tokenizer)? && equal);
     }
     let layer = hydralora::Config {
         rank: options.rank,
         experts: options.experts,
         scaling: hydralora::Config::lora_scaling(ALPHA, options.rank),
+        dropout: Some(Dropout::new(options.dropout)),
         ..Default::default()
     };
-    let texts = options.texts.iter().map(|path| read(path, &tokenizer)).collect::<Result<Vec<_>, _>>()?;
+    let texts = options
+        .texts
+        .iter()
+        .map(|path| read(path, options.sequence, &tokenizer))
+        .collect::<Result<Vec<_>, _>>()?;
     let adapters = Adapters::new(&kernels, config, &options.targets, layer, capacity, options.seed)?;
     if let Some(folder) = &options.load {
         adapters.stack.load(&Checkpoint::open(folder)?)?;
     }
     let mut model = Model::new(&gpu, &kernels, &weights, Some(&adapters), how)?;
     if !texts.is_empty() {
-        println!("{} on {} modules, {} parameters", adapters.layer, adapters.stack.pack().places().len(), adapters.parameters());
+        println!(
+            "{} on {} modules, {} parameters",
+            adapters.layer,
+            adapters.stack.pack().places().len(),
+            adapters.parameters()
+        );
         println!("held-out bits per byte");
-        report(&texts, &train::evaluate(&gpu, &mut model, &texts, &tokenizer)?);
+        report(&texts, &train::evaluate(&gpu, &mut model, &adapters, &texts, &tokenizer, options.windows)?);
         fine_tune(&gpu, &kernels, &weights, &adapters, &texts, options)?;
-        report(&texts, &train::evaluate(&gpu, &mut model, &texts, &tokenizer)?);
+        report(&texts, &train::evaluate(&gpu, &mut model, &adapters, &texts, &tokenizer, options.windows)?);
     }
     if let Some(prompt) = &options.generate {
         let ids = tokenizer.encode(prompt)?;
@@ -159,9 +175,13 @@ fn run(options: &Options) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn read(path: &Path, tokenizer: &Tokenizer) -> Result<Text, Error> {
+fn read(path: &Path, window: u32, tokenizer: &Tokenizer) -> Result<Text, Error> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Text::new(&name, &text::read(path)?, tokenizer)
+    Text::new(&name, &text::read(path)?, window, tokenizer)
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.0} MB", bytes as f64 / 1e6)
 }
 
 fn report(texts: &[Text], scores: &[f64]) {
@@ -178,23 +198,25 @@ fn fine_tune(
     texts: &[Text],
     options: &Options,
 ) -> Result<(), Error> {
-    let capacity = train::SEQUENCE * texts.len() as u32;
+    let tokens = options.sequence * texts.len() as u32;
+    let capacity = tokens.max(text::WINDOW);
     let how = Use { capacity, context: capacity, training: true };
+    println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
     let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
-    let mut sampler = Sampler::new(texts, options.seed);
+    let mut sampler = Sampler::new(texts, options.sequence, options.seed);
     let taken = match &options.resume {
         Some(folder) => adapters.stack.resume(&Training::open(folder)?)?,
         None => 0,
     };
     for _ in 0..taken {
-        sampler.draw(train::SEQUENCE as usize);
+        sampler.draw();
     }
     let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a template");
     let bar = indicatif::ProgressBar::new(options.steps.into()).with_style(style);
     let begin = Instant::now();
     for step in taken + 1..=options.steps {
-        let loss = train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps])?;
-        let rate = f64::from((step - taken) * capacity) / begin.elapsed().as_secs_f64();
+        let loss = train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps], options.seed)?;
+        let rate = f64::from((step - taken) * tokens) / begin.elapsed().as_secs_f64();
         bar.set_position(step.into());
         bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
         if bar.is_hidden() {

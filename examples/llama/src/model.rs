@@ -2,7 +2,8 @@
 
 use hydralora::device::Gpu;
 use hydralora::{
-    Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor, WriteMode, wgpu,
+    Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor, WriteMode,
+    wgpu,
 };
 
 use crate::adapters::{Adapters, Projection};
@@ -32,7 +33,13 @@ impl Span {
         Ok(Self { batch: Batch::new(kernels, 1)?, uniform })
     }
 
-    pub fn set(&mut self, queue: &wgpu::Queue, tokens: u32, position: u32, sequence: u32) -> Result<(), Error> {
+    pub fn set(
+        &mut self,
+        queue: &wgpu::Queue,
+        tokens: u32,
+        position: u32,
+        sequence: u32,
+    ) -> Result<(), Error> {
         self.batch.set(queue, tokens)?;
         queue.write_buffer(&self.uniform, 0, bytemuck::bytes_of(&[tokens, position, sequence, 0]));
         Ok(())
@@ -64,6 +71,20 @@ pub struct Use {
     pub context: u32,
     /// Whether adapters are trained: every block then has activations of its own, and sequences begin at place 0.
     pub training: bool,
+}
+
+impl Use {
+    /// Bytes of the activations, of the keys and values, and of their gradients.
+    pub fn bytes(&self, config: &Config) -> u64 {
+        let [width, hidden, keys] = [config.width, config.hidden, config.key_width()].map(u64::from);
+        let (blocks, heads) = (u64::from(config.blocks), u64::from(config.heads));
+        let block = 9 * width + 2 * keys + heads + 3 * hidden;
+        let shared = 4 * width + u64::from(config.vocabulary) + 4;
+        let own =
+            if self.training { blocks * block + 5 * width + 3 * (hidden + keys) + heads } else { block };
+        let rows = u64::from(if self.training { self.capacity } else { self.context });
+        4 * (u64::from(self.capacity) * (shared + own) + 2 * blocks * keys * rows)
+    }
 }
 
 /// A model, perhaps with adapters.
@@ -346,7 +367,13 @@ impl Model {
     }
 
     /// Sets the tokens of a step, each with the one that it should predict, in sequences of this length.
-    fn set(&mut self, queue: &wgpu::Queue, inputs: &[u32], targets: &[u32], sequence: u32) -> Result<u32, Error> {
+    fn set(
+        &mut self,
+        queue: &wgpu::Queue,
+        inputs: &[u32],
+        targets: &[u32],
+        sequence: u32,
+    ) -> Result<u32, Error> {
         let tokens = inputs.len().min(targets.len()) as u32;
         self.check(tokens, 0)?;
         self.span.set(queue, tokens, 0, sequence)?;

@@ -25,7 +25,8 @@ impl Tokenizer {
         if !["smollm", "gpt-2", "default"].contains(&pre) {
             return unsupported("tokenizer.ggml.pre", pre);
         }
-        let vocabulary: ahash::AHashMap<String, u32> = file.texts("tokenizer.ggml.tokens")?.into_iter().zip(0..).collect();
+        let vocabulary: ahash::AHashMap<String, u32> =
+            file.texts("tokenizer.ggml.tokens")?.into_iter().zip(0..).collect();
         let pair = |merge: String| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let merges: Option<Vec<_>> = file.texts("tokenizer.ggml.merges")?.into_iter().map(pair).collect();
         let merges = merges.ok_or_else(|| Error::Tokenizer("a merge without two parts".to_owned()))?;
@@ -53,6 +54,7 @@ impl Tokenizer {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
 }

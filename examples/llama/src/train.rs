@@ -11,8 +11,6 @@ use crate::model::Model;
 use crate::text::{Sampler, Text, WINDOW};
 use crate::tokenizer::Tokenizer;
 
-/// The predictions of a text in a step.
-pub const SEQUENCE: u32 = 64;
 const PEAK_LEARNING_RATE: f32 = 1e-3;
 const WARM_UP_STEPS: u32 = 6;
 
@@ -23,15 +21,17 @@ pub fn step(
     adapters: &Adapters,
     sampler: &mut Sampler<'_>,
     [step, steps]: [u32; 2],
+    seed: u64,
 ) -> Result<f64, Error> {
-    let [inputs, targets] = sampler.draw(SEQUENCE as usize);
+    let [inputs, targets] = sampler.draw();
     let rate = PEAK_LEARNING_RATE * schedule::cosine(step, WARM_UP_STEPS.min(steps), steps);
     let optimiser = adapters.stack.optimiser().ok_or(hydralora::Error::NoOptimiser)?;
     optimiser.set_step(&gpu.queue, step, rate)?;
+    model.batch().set_random(&gpu.queue, seed, step);
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        model.train(&gpu.queue, &mut pass, [&inputs, &targets], SEQUENCE)?;
+        model.train(&gpu.queue, &mut pass, [&inputs, &targets], sampler.window())?;
         optimiser.encode(&mut pass);
     }
     gpu.queue.submit([encoder.finish()]);
@@ -47,12 +47,17 @@ pub fn mean(losses: &[f32]) -> f64 {
 pub fn evaluate(
     gpu: &Gpu,
     model: &mut Model,
+    adapters: &Adapters,
     texts: &[Text],
     tokenizer: &Tokenizer,
+    windows: usize,
 ) -> Result<Vec<f64>, Error> {
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    adapters.evaluate(&mut encoder);
+    gpu.queue.submit([encoder.finish()]);
     let mut scores = Vec::new();
     for text in texts {
-        let [inputs, targets] = text.held_out();
+        let [inputs, targets] = text.held_out(windows);
         let most = (model.how.capacity / WINDOW * WINDOW) as usize;
         let mut nats = 0.0;
         for (inputs, targets) in inputs.chunks(most).zip(targets.chunks(most)) {

@@ -36,7 +36,13 @@ pub struct Weights {
 impl Weights {
     /// Loads a GGUF file, one tensor after the other, with its tokenizer. What the device cannot hold is refused
     /// before any memory is taken.
-    pub fn load(gpu: &Gpu, path: &Path, element: Element) -> Result<(Self, Tokenizer), Error> {
+    /// `announce` is told the bytes of the weights before they are taken.
+    pub fn load(
+        gpu: &Gpu,
+        path: &Path,
+        element: Element,
+        announce: impl FnOnce(&Config, u64),
+    ) -> Result<(Self, Tokenizer), Error> {
         let file = Gguf::open(path)?;
         let config = Config::of_gguf(&file)?;
         let tokenizer = Tokenizer::of_gguf(&file)?;
@@ -46,6 +52,8 @@ impl Weights {
         if table > allowed {
             return Err(Error::TooLarge { name: "token_embd.weight".to_owned(), needed: table, allowed });
         }
+        let [matrices, norms] = config.numbers();
+        announce(&config, matrices * element.bytes() + 4 * norms);
         let load = |name: &str, shape: [u32; 2], element| -> Result<wgpu::Buffer, Error> {
             Ok(gpu.upload_as(name, &file.read(name, shape)?, element)?)
         };

