@@ -38,6 +38,10 @@ pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
         for text in ["prose.txt", "code.c", "legal", "tables.zi"] {
             all.extend(["--text".into(), root.join("examples/finetune/data/corpora").join(text).into()]);
         }
+        if !names("--beside") && !names("--rank") && !names("--experts") {
+            // As many parameters as HydraLoRA's default.
+            all.extend(["--beside".into(), "12".into()]);
+        }
     }
     all.extend(options);
     cargo(&["run", "--quiet", "--release", "--package", "hydralora-llama", "--"], &all)

@@ -1,5 +1,6 @@
 //! The adapters of a model, in one stack.
 
+use hydralora::device::Gpu;
 use hydralora::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Dropout, Element,
     ForwardOptions, Kernels, Operation, Stack, StackDescriptor, WriteMode, wgpu,
@@ -51,7 +52,6 @@ pub struct Adapters {
     pub stack: Stack,
     /// The same without dropout, if there is any: what is evaluated and writes.
     evaluated: Option<Stack>,
-    pub layer: hydralora::Config,
     targets: Vec<Projection>,
 }
 
@@ -112,15 +112,17 @@ impl Adapters {
         } else {
             None
         };
-        Ok(Self { stack, evaluated, layer, targets: targets.to_vec() })
+        Ok(Self { stack, evaluated, targets: targets.to_vec() })
     }
 
-    /// Records that what is evaluated becomes what has been trained.
-    pub fn evaluate(&self, encoder: &mut wgpu::CommandEncoder) {
+    /// Makes what is evaluated and writes what has been trained.
+    pub fn publish(&self, gpu: &Gpu) {
         let Some(evaluated) = &self.evaluated else { return };
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for (from, to) in self.stack.parameters().iter().zip(evaluated.parameters()) {
             encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
         }
+        gpu.queue.submit([encoder.finish()]);
     }
 
     /// What a projection's adapter adds to y, if it has one.

@@ -22,6 +22,8 @@ pub enum Error {
         "`{name}` has a part of {tokens} tokens, and {needed} are needed: take a longer text or a shorter --sequence"
     )]
     ShortText { name: String, tokens: usize, needed: u32 },
+    #[error("the adapter of `{module}` is not what was saved")]
+    Reloaded { module: String },
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error(transparent)]

@@ -56,6 +56,9 @@ struct Options {
     /// The number of matrices B; one is plain LoRA
     #[arg(long, default_value_t = 4)]
     experts: u32,
+    /// Train plain LoRA of this rank first, on the same batches
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..))]
+    beside: Option<u32>,
     /// The projections with adapters
     #[arg(long, value_delimiter = ',', default_value = "gate,up,down")]
     targets: Vec<Projection>,
@@ -136,43 +139,133 @@ fn run(options: &Options) -> Result<bool, Error> {
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
         return Ok(gradient::check(&gpu, &kernels, &weights, &tokenizer)? && equal);
     }
-    let layer = hydralora::Config {
-        rank: options.rank,
-        experts: options.experts,
-        scaling: hydralora::Config::lora_scaling(ALPHA, options.rank),
-        dropout: Some(Dropout::new(options.dropout)),
-        ..Default::default()
+    let texts = options.texts.iter().map(|path| read(path, options.sequence, &tokenizer));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let session = Session {
+        gpu: &gpu,
+        kernels: &kernels,
+        weights: &weights,
+        tokenizer: &tokenizer,
+        texts: &texts,
+        options,
     };
-    let texts = options
-        .texts
-        .iter()
-        .map(|path| read(path, options.sequence, &tokenizer))
-        .collect::<Result<Vec<_>, _>>()?;
-    let adapters = Adapters::new(&kernels, config, &options.targets, layer, capacity, options.seed)?;
-    if let Some(folder) = &options.load {
-        adapters.stack.load(&Checkpoint::open(folder)?)?;
+    if !texts.is_empty()
+        && let Some(rank) = options.beside
+    {
+        session.run(layer(rank, 1, 0.0), how, "lora", false)?;
     }
-    let mut model = Model::new(&gpu, &kernels, &weights, Some(&adapters), how)?;
-    if !texts.is_empty() {
-        println!(
-            "{} on {} modules, {} parameters",
-            adapters.layer,
-            adapters.stack.pack().places().len(),
-            adapters.parameters()
-        );
-        println!("held-out bits per byte");
-        report(&texts, &train::evaluate(&gpu, &mut model, &adapters, &texts, &tokenizer, options.windows)?);
-        fine_tune(&gpu, &kernels, &weights, &adapters, &texts, options)?;
-        report(&texts, &train::evaluate(&gpu, &mut model, &adapters, &texts, &tokenizer, options.windows)?);
+    session.run(layer(options.rank, options.experts, options.dropout), how, "hydralora", true)?;
+    Ok(true)
+}
+
+/// An adapter like those of every module.
+fn layer(rank: u32, experts: u32, dropout: f32) -> hydralora::Config {
+    let scaling = hydralora::Config::lora_scaling(ALPHA, rank);
+    hydralora::Config { rank, experts, scaling, dropout: Some(Dropout::new(dropout)), ..Default::default() }
+}
+
+/// What is trained with, and on.
+struct Session<'a> {
+    gpu: &'a Gpu,
+    kernels: &'a Kernels,
+    weights: &'a Weights,
+    tokenizer: &'a Tokenizer,
+    texts: &'a [Text],
+    options: &'a Options,
+}
+
+impl Session<'_> {
+    /// Trains adapters if there are texts, and lets the model write if it shall.
+    fn run(&self, layer: hydralora::Config, how: Use, name: &str, writes: bool) -> Result<(), Error> {
+        let Self { gpu, kernels, weights, texts, options, .. } = *self;
+        let adapters =
+            Adapters::new(kernels, &weights.config, &options.targets, layer, how.capacity, options.seed)?;
+        if let Some(folder) = &options.load {
+            adapters.stack.load(&Checkpoint::open(folder)?)?;
+        }
+        let mut model = Model::new(gpu, kernels, weights, Some(&adapters), how)?;
+        if !texts.is_empty() {
+            let [modules, parameters] = [adapters.stack.pack().places().len() as u64, adapters.parameters()];
+            println!(
+                "\n{name}, rank {}, {} experts: {modules} modules, {parameters} parameters",
+                layer.rank, layer.experts
+            );
+            self.report(&mut model, &adapters)?;
+            self.write(&mut model, writes)?;
+            self.train(&adapters, name)?;
+            self.report(&mut model, &adapters)?;
+        }
+        adapters.publish(gpu);
+        self.write(&mut model, writes)
     }
-    if let Some(prompt) = &options.generate {
+
+    /// Prints held-out bits per byte.
+    fn report(&self, model: &mut Model, adapters: &Adapters) -> Result<(), Error> {
+        let Self { gpu, tokenizer, texts, options, .. } = *self;
+        adapters.publish(gpu);
+        let scores = train::evaluate(gpu, model, texts, tokenizer, options.windows)?;
+        let each = texts.iter().zip(&scores).map(|(text, score)| format!("{} {score:.3}", text.name));
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        println!("held-out bits per byte: {}, mean {mean:.3}", each.collect::<Vec<_>>().join(", "));
+        Ok(())
+    }
+
+    /// Lets the model go on with a text, if there is one.
+    fn write(&self, model: &mut Model, writes: bool) -> Result<(), Error> {
+        let Self { gpu, tokenizer, options, .. } = *self;
+        let Some(prompt) = options.generate.as_ref().filter(|_| writes) else { return Ok(()) };
         let ids = tokenizer.encode(prompt)?;
         let begin = Instant::now();
-        let own = golden::generate(&gpu, &mut model, &ids, options.tokens)?;
+        let own = golden::generate(gpu, model, &ids, options.tokens)?;
         let rate = own.len() as f64 / begin.elapsed().as_secs_f64();
         println!("{prompt}{}\n({rate:.1} tokens/s)", tokenizer.decode(&own)?);
+        Ok(())
     }
-    Ok(true)
+
+    fn train(&self, adapters: &Adapters, name: &str) -> Result<(), Error> {
+        let Self { gpu, kernels, weights, texts, options, .. } = *self;
+        let tokens = options.sequence * texts.len() as u32;
+        let capacity = tokens.max(text::WINDOW);
+        let how = Use { capacity, context: capacity, training: true };
+        println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
+        let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
+        let mut sampler = Sampler::new(texts, options.sequence, options.seed);
+        let taken = match &options.resume {
+            Some(folder) => adapters.stack.resume(&Training::open(&folder.join(name))?)?,
+            None => 0,
+        };
+        for _ in 0..taken {
+            sampler.draw();
+        }
+        let style =
+            indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a template");
+        let bar = indicatif::ProgressBar::new(options.steps.into()).with_style(style);
+        let begin = Instant::now();
+        for step in taken + 1..=options.steps {
+            let loss =
+                train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps], options.seed)?;
+            let rate = f64::from((step - taken) * tokens) / begin.elapsed().as_secs_f64();
+            bar.set_position(step.into());
+            bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
+            if bar.is_hidden() {
+                println!("step {step}: loss {loss:.4}, {rate:.0} tokens/s");
+            }
+        }
+        bar.finish();
+        if let Some(folder) = &options.save {
+            let folder = folder.join(name);
+            adapters.stack.save(gpu, &folder)?;
+            adapters.stack.save_training(gpu, &folder, options.steps)?;
+            let checkpoint = Checkpoint::open(&folder)?;
+            for module in checkpoint.modules() {
+                if checkpoint.adapter(&module.name)? != adapters.stack.read(gpu, &module.name)? {
+                    return Err(Error::Reloaded { module: module.name.clone() });
+                }
+            }
+            println!("saved to {}, loaded back, and equal", folder.display());
+        }
+        Ok(())
+    }
 }
 
 fn read(path: &Path, window: u32, tokenizer: &Tokenizer) -> Result<Text, Error> {
@@ -182,51 +275,4 @@ fn read(path: &Path, window: u32, tokenizer: &Tokenizer) -> Result<Text, Error> 
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.0} MB", bytes as f64 / 1e6)
-}
-
-fn report(texts: &[Text], scores: &[f64]) {
-    let each = texts.iter().zip(scores).map(|(text, score)| format!("{} {score:.3}", text.name));
-    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-    println!("  {}, mean {mean:.3}", each.collect::<Vec<_>>().join(", "));
-}
-
-fn fine_tune(
-    gpu: &Gpu,
-    kernels: &Kernels,
-    weights: &Weights,
-    adapters: &Adapters,
-    texts: &[Text],
-    options: &Options,
-) -> Result<(), Error> {
-    let tokens = options.sequence * texts.len() as u32;
-    let capacity = tokens.max(text::WINDOW);
-    let how = Use { capacity, context: capacity, training: true };
-    println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
-    let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
-    let mut sampler = Sampler::new(texts, options.sequence, options.seed);
-    let taken = match &options.resume {
-        Some(folder) => adapters.stack.resume(&Training::open(folder)?)?,
-        None => 0,
-    };
-    for _ in 0..taken {
-        sampler.draw();
-    }
-    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a template");
-    let bar = indicatif::ProgressBar::new(options.steps.into()).with_style(style);
-    let begin = Instant::now();
-    for step in taken + 1..=options.steps {
-        let loss = train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps], options.seed)?;
-        let rate = f64::from((step - taken) * tokens) / begin.elapsed().as_secs_f64();
-        bar.set_position(step.into());
-        bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
-        if bar.is_hidden() {
-            println!("step {step}: loss {loss:.4}, {rate:.0} tokens/s");
-        }
-    }
-    bar.finish();
-    if let Some(folder) = &options.save {
-        adapters.stack.save(gpu, folder)?;
-        adapters.stack.save_training(gpu, folder, options.steps)?;
-    }
-    Ok(())
 }

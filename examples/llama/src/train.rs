@@ -47,14 +47,10 @@ pub fn mean(losses: &[f32]) -> f64 {
 pub fn evaluate(
     gpu: &Gpu,
     model: &mut Model,
-    adapters: &Adapters,
     texts: &[Text],
     tokenizer: &Tokenizer,
     windows: usize,
 ) -> Result<Vec<f64>, Error> {
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    adapters.evaluate(&mut encoder);
-    gpu.queue.submit([encoder.finish()]);
     let mut scores = Vec::new();
     for text in texts {
         let [inputs, targets] = text.held_out(windows);
