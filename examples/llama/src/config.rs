@@ -1,6 +1,7 @@
 //! What a `LLaMA` model is made of.
 
 use std::fmt::{self, Display};
+use std::path::Path;
 
 use crate::error::Error;
 use crate::gguf::Gguf;
@@ -61,15 +62,27 @@ impl Config {
             epsilon: file.number("llama.attention.layer_norm_rms_epsilon")?,
             tied: !file.tensors().contains_key("output.weight"),
         };
-        let divides = config.heads.is_multiple_of(config.key_heads) && config.width == heads * head_width;
-        if !divides || head_width != 64 {
-            return Err(unsupported(
-                file,
-                "heads",
-                &format!("{heads} of {head_width}, {} of keys, width {width}", config.key_heads),
-            ));
-        }
+        config.check(file.path())?;
         Ok(config)
+    }
+
+    /// Refuses what the shaders are not made for.
+    pub fn check(&self, path: &Path) -> Result<(), Error> {
+        let Self { heads, key_heads, head_width, width, hidden, vocabulary, .. } = *self;
+        let divides =
+            heads.is_multiple_of(key_heads) && u64::from(width) == u64::from(heads) * u64::from(head_width);
+        let fours = [width, hidden, vocabulary].iter().all(|length| length.is_multiple_of(4));
+        if divides && fours && head_width == 64 {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            path: path.to_owned(),
+            what: "a layer's shape",
+            value: format!(
+                "{heads} heads of {head_width}, {key_heads} of keys, width {width}, hidden {hidden}, {vocabulary} tokens \
+                 (heads have 64 elements here, and rows a multiple of four)"
+            ),
+        })
     }
 
     /// The numbers of the matrices, and those of the norms.

@@ -7,8 +7,10 @@ mod error;
 mod gguf;
 mod golden;
 mod gradient;
+mod huggingface;
 mod model;
 mod shader;
+mod source;
 mod text;
 mod tokenizer;
 mod train;
@@ -41,8 +43,8 @@ const PROMPT: u32 = 512;
 #[derive(Parser)]
 #[command(name = "llama", version)]
 struct Options {
-    /// The model, a GGUF file
-    #[arg(long, value_name = "FILE")]
+    /// The model, a GGUF file or a Hugging Face folder
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// A text to train on, a file or a folder of files; can be repeated
     #[arg(long = "text", value_name = "PATH")]

@@ -1,5 +1,7 @@
 //! Text as tokens, and back.
 
+use std::path::Path;
+
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -9,7 +11,11 @@ use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
 use crate::error::Error;
 use crate::gguf::Gguf;
 
-pub struct Tokenizer(Inner);
+pub struct Tokenizer {
+    inner: Inner,
+    /// Whether each character of a token's name is a byte.
+    bytes: bool,
+}
 
 impl Tokenizer {
     /// GPT-2's byte-level pairs, with the merges that the file has.
@@ -37,20 +43,28 @@ impl Tokenizer {
         let steps = if pre == "smollm" { vec![digits, bytes.into()] } else { vec![bytes.into()] };
         inner.with_pre_tokenizer(Some(Sequence::new(steps)));
         inner.with_decoder(Some(bytes));
-        Ok(Self(inner))
+        Ok(Self { inner, bytes: true })
+    }
+
+    /// Hugging Face's own file.
+    pub fn of_file(path: &Path) -> Result<Self, Error> {
+        Ok(Self { inner: Inner::from_file(path).map_err(failed)?, bytes: false })
     }
 
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.0.encode(text, false).map_err(failed)?.get_ids().to_vec())
+        Ok(self.inner.encode(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
-    /// The bytes of a token, each of which is a character of its name.
+    /// The bytes of a token.
     pub fn bytes(&self, token: u32) -> usize {
-        self.0.id_to_token(token).map_or(0, |name| name.chars().count())
+        if !self.bytes {
+            return self.decode(&[token]).map_or(0, |text| text.len());
+        }
+        self.inner.id_to_token(token).map_or(0, |name| name.chars().count())
     }
 
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.0.decode(tokens, false).map_err(failed)
+        self.inner.decode(tokens, false).map_err(failed)
     }
 }
 

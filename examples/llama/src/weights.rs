@@ -7,7 +7,7 @@ use hydralora::{Element, wgpu};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::gguf::Gguf;
+use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
 /// A block's weights: `d_out` x `d_in` matrices in the model's element, and the norms' vectors in f32.
@@ -34,7 +34,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Loads a GGUF file, one tensor after the other, with its tokenizer. What the device cannot hold is refused
+    /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot hold is refused
     /// before any memory is taken.
     /// `announce` is told the bytes of the weights before they are taken.
     pub fn load(
@@ -43,9 +43,8 @@ impl Weights {
         element: Element,
         announce: impl FnOnce(&Config, u64),
     ) -> Result<(Self, Tokenizer), Error> {
-        let file = Gguf::open(path)?;
-        let config = Config::of_gguf(&file)?;
-        let tokenizer = Tokenizer::of_gguf(&file)?;
+        let source = Source::open(path)?;
+        let (config, tokenizer) = (source.config()?, source.tokenizer()?);
         let limits = gpu.device.limits();
         let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let table = u64::from(config.vocabulary) * u64::from(config.width) * element.bytes();
@@ -55,7 +54,7 @@ impl Weights {
         let [matrices, norms] = config.numbers();
         announce(&config, matrices * element.bytes() + 4 * norms);
         let load = |name: &str, shape: [u32; 2], element| -> Result<wgpu::Buffer, Error> {
-            Ok(gpu.upload_as(name, &file.read(name, shape)?, element)?)
+            Ok(gpu.upload_as(name, &source.read(name, shape, &config)?, element)?)
         };
         let (width, hidden, keys) = (config.width, config.hidden, config.key_width());
         let block = |index: u32| -> Result<Block, Error> {

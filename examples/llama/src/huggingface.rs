@@ -1,0 +1,283 @@
+//! Folders as Hugging Face's transformers saves models: `config.json`, safetensors in one file or several, and
+//! `tokenizer.json`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// The longest header that safetensors' writers allow.
+const MOST_HEADER: u64 = 100_000_000;
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Place {
+    file: PathBuf,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    first: u64,
+    bytes: u64,
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    tensors: BTreeMap<String, Place>,
+    pub config: Config,
+}
+
+impl Folder {
+    /// Reads everything but the tensors' numbers.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let mut tensors = BTreeMap::new();
+        for file in files(path)? {
+            places(&file, &mut tensors)?;
+        }
+        let settings = json(&path.join("config.json"))?;
+        let config = config(&path.join("config.json"), &settings, tensors.contains_key("lm_head.weight"))?;
+        Ok(Self { path: path.to_owned(), tensors, config })
+    }
+
+    pub fn tokenizer(&self) -> PathBuf {
+        self.path.join("tokenizer.json")
+    }
+
+    /// The numbers of a tensor, row by row. It has to have this shape; a vector has one row.
+    pub fn read(&self, name: &str, [rows, columns]: [u32; 2]) -> Result<Vec<f32>, Error> {
+        let place = self.tensors.get(name);
+        let wanted = [rows as usize, columns as usize];
+        let fits = |place: &&Place| place.shape == wanted || (rows == 1 && place.shape == [columns as usize]);
+        let found = place.map_or("missing".to_owned(), |place| format!("{:?}", place.shape));
+        let place = place.filter(fits).ok_or_else(|| Error::Tensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            expected: format!("{rows} x {columns}"),
+            found,
+        })?;
+        let failed = |error| Error::Io { path: place.file.clone(), error };
+        let mut file = File::open(&place.file).map_err(failed)?;
+        file.seek(SeekFrom::Start(place.first)).map_err(failed)?;
+        let mut bytes = vec![0; place.bytes as usize];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        Ok(match place.dtype {
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+            _ => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        })
+    }
+}
+
+fn json(path: &Path) -> Result<Value, Error> {
+    let text = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// The files with tensors.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let index = path.join("model.safetensors.index.json");
+    if !index.is_file() {
+        return Ok(vec![path.join("model.safetensors")]);
+    }
+    let map = json(&index)?;
+    let damaged = || Error::Damaged { path: index.clone(), reason: "no weight_map of file names".to_owned() };
+    let names = map.get("weight_map").and_then(Value::as_object).ok_or_else(damaged)?.values();
+    let names: Option<std::collections::BTreeSet<&str>> = names.map(Value::as_str).collect();
+    let names = names.ok_or_else(damaged)?;
+    // A name leads nowhere but into the folder.
+    if names.iter().any(|name| name.contains(['/', '\\'])) {
+        return Err(damaged());
+    }
+    Ok(names.into_iter().map(|name| path.join(name)).collect())
+}
+
+/// Adds the tensors of a file.
+fn places(path: &Path, tensors: &mut BTreeMap<String, Place>) -> Result<(), Error> {
+    let failed = |error| Error::Io { path: path.to_owned(), error };
+    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut header = [0; 8];
+    file.read_exact(&mut header).map_err(failed)?;
+    let header = u64::from_le_bytes(header);
+    if header > MOST_HEADER || header + 8 > length {
+        return Err(damaged(format!("a header of {header} bytes, in a file of {length}")));
+    }
+    let mut text = vec![0; header as usize];
+    file.read_exact(&mut text).map_err(failed)?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    for (name, info) in metadata.tensors() {
+        let size = match info.dtype {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+            other => return Err(damaged(format!("`{name}` is {other:?}; F32, F16 and BF16 can be read"))),
+        };
+        let (start, end) = info.data_offsets;
+        let count = info.shape.iter().try_fold(size, |bytes: usize, length| bytes.checked_mul(*length));
+        let inside = (8 + header).checked_add(end as u64).is_some_and(|end| end <= length);
+        if !inside || count.is_none_or(|count| start.checked_add(count) != Some(end)) {
+            return Err(damaged(format!(
+                "`{name}` lies at {start} to {end} with the shape {:?}",
+                info.shape
+            )));
+        }
+        let (first, bytes) = (8 + header + start as u64, (end - start) as u64);
+        let place =
+            Place { file: path.to_owned(), dtype: info.dtype, shape: info.shape.clone(), first, bytes };
+        if tensors.insert(name.clone(), place).is_some() {
+            return Err(damaged(format!("`{name}` is there twice")));
+        }
+    }
+    Ok(())
+}
+
+fn config(path: &Path, settings: &Value, has_head: bool) -> Result<Config, Error> {
+    let get = |key: &str| settings.get(key).filter(|value| !value.is_null());
+    let unsupported = |what, value: &Value| {
+        Err(Error::Unsupported { path: path.to_owned(), what, value: value.to_string() })
+    };
+    for (what, plain) in [("model_type", "llama"), ("hidden_act", "silu")] {
+        match get(what) {
+            Some(value) if value != plain => return unsupported(what, value),
+            _ => {}
+        }
+    }
+    for what in ["attention_bias", "mlp_bias"] {
+        match get(what) {
+            Some(value) if value != false => return unsupported(what, value),
+            _ => {}
+        }
+    }
+    // Older versions have `rope_scaling` and `rope_theta`, newer ones both in `rope_parameters`.
+    let rope = get("rope_parameters").or_else(|| get("rope_scaling"));
+    if let Some(rope) = rope
+        && let Some(kind) = rope.get("rope_type").or_else(|| rope.get("type"))
+        && kind != "default"
+    {
+        return unsupported("rope_type", kind);
+    }
+    let wrong = |key: &str, expected| Error::Metadata {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        expected,
+        found: get(key).map_or("missing".to_owned(), Value::to_string),
+    };
+    let whole = |value: &Value| {
+        value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0)
+    };
+    let count = |key: &str| get(key).and_then(whole).ok_or_else(|| wrong(key, "a whole number from 1 on"));
+    let number =
+        |value: &Value| value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+    let (width, heads) = (count("hidden_size")?, count("num_attention_heads")?);
+    let theta = get("rope_theta").or_else(|| rope.and_then(|rope| rope.get("rope_theta")));
+    let config = Config {
+        blocks: count("num_hidden_layers")?,
+        width,
+        hidden: count("intermediate_size")?,
+        heads,
+        key_heads: get("num_key_value_heads").and_then(whole).unwrap_or(heads),
+        head_width: get("head_dim").and_then(whole).unwrap_or(width / heads),
+        vocabulary: count("vocab_size")?,
+        context: count("max_position_embeddings")?,
+        rope_base: theta
+            .map_or(Some(10_000.0), number)
+            .ok_or_else(|| wrong("rope_theta", "a finite number"))?,
+        epsilon: get("rms_norm_eps")
+            .and_then(number)
+            .ok_or_else(|| wrong("rms_norm_eps", "a finite number"))?,
+        tied: !has_head,
+    };
+    config.check(path)?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::Folder;
+
+    const FILES: [&str; 6] = [
+        "config.json",
+        "model.safetensors.index.json",
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "tokenizer.json",
+    ];
+
+    fn tiny() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny")
+    }
+
+    fn copy(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("hydralora-llama-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for file in FILES {
+            std::fs::copy(tiny().join(file), folder.join(file)).expect("a copy");
+        }
+        folder
+    }
+
+    /// What is wrong with a copy in which a text of a file is another.
+    fn refused(name: &str, file: &str, [from, to]: [&str; 2]) -> String {
+        let folder = copy(name);
+        let text = std::fs::read_to_string(folder.join(file)).expect("a file");
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(folder.join(file), text.replacen(from, to, 1)).expect("a file");
+        let error = Folder::open(&folder).expect_err(to).to_string();
+        std::fs::remove_dir_all(folder).expect("the copy");
+        error
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (at, (change, part)) in [
+            (["\"model_type\": \"llama\"", "\"model_type\": \"gpt2\""], "model_type = \"gpt2\""),
+            (["\"silu\"", "\"gelu\""], "hidden_act = \"gelu\""),
+            (["\"attention_bias\": false", "\"attention_bias\": true"], "attention_bias = true"),
+            (["\"rope_type\": \"default\"", "\"rope_type\": \"llama3\""], "rope_type = \"llama3\""),
+            (["\"head_dim\": 64", "\"head_dim\": 32"], "2 heads of 32"),
+            (["\"hidden_size\": 128", "\"hidden_size\": \"128\""], "hidden_size"),
+            (["\"vocab_size\": 320", "\"vocab_size\": 0"], "vocab_size"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = refused(&format!("option{at}"), "config.json", change);
+            assert!(error.contains(part), "{error}, not {part}");
+        }
+        let index = "model.safetensors.index.json";
+        let outside = refused("outside", index, ["\"model-00001-of-00003", "\"../model-00001-of-00003"]);
+        assert!(outside.contains("weight_map"), "{outside}");
+        let missing = refused("missing", index, ["\"model-00001-of-00003", "\"model-00004-of-00003"]);
+        assert!(missing.contains("model-00004"), "{missing}");
+    }
+
+    #[test]
+    fn damaged_files_and_wrong_shapes_are_refused() {
+        let folder = copy("damaged");
+        let path = folder.join(FILES[2]);
+        let whole = std::fs::read(&path).expect("a file");
+        for length in (0..whole.len()).step_by(997).chain([whole.len() - 1]) {
+            std::fs::write(&path, &whole[..length]).expect("a file");
+            assert!(Folder::open(&folder).is_err(), "the first {length} bytes");
+        }
+        std::fs::remove_dir_all(folder).expect("the copy");
+        let folder = Folder::open(&tiny()).expect("a model");
+        assert_eq!(folder.read("model.norm.weight", [1, 128]).expect("a norm").len(), 128);
+        for (name, shape) in [("model.norm.weight", [1, 64]), ("model.nothing.weight", [1, 128])] {
+            let error = folder.read(name, shape).expect_err("it is not there").to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
