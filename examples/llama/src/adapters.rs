@@ -3,7 +3,7 @@
 use hydralora::device::Gpu;
 use hydralora::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Dropout, Element,
-    ForwardOptions, Kernels, Operation, Stack, StackDescriptor, WriteMode, wgpu,
+    ForwardOptions, GateLossesOptions, Kernels, Operation, Stack, StackDescriptor, WriteMode, wgpu,
 };
 
 use crate::config::Config;
@@ -61,6 +61,10 @@ fn forward(save: bool) -> Operation {
     Operation::Forward(ForwardOptions { write: ADDING, save, ..Default::default() })
 }
 
+fn gates() -> Operation {
+    Operation::GateLosses(GateLossesOptions::default())
+}
+
 fn backward() -> [Operation; 2] {
     let input = BackwardInputOptions { dx: Some((Element::F32, ADDING)), ..Default::default() };
     [Operation::BackwardInput(input), Operation::BackwardParams(BackwardParamsOptions::default())]
@@ -89,7 +93,11 @@ impl Adapters {
         let named: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
         let [input, params] = backward();
         let hyper = AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..Default::default() };
-        let operations = &[forward(true), forward(false), input, params];
+        let mut operations = vec![forward(true), forward(false), input, params];
+        if layer.experts > 1 {
+            operations.push(gates());
+        }
+        let operations = &operations;
         let descriptor = StackDescriptor { modules: &named, capacity: capacity.into(), operations, hyper };
         let stack = Stack::new(kernels, &descriptor)?;
         for ((name, config), at) in named.iter().zip(0..) {
@@ -158,6 +166,22 @@ impl Adapters {
             self.stack.bind(&name, &input, &[("g", g.into()), ("dx", dx.into())])?,
             self.stack.bind(&name, &params, &[("x", x.into()), ("g", g.into())])?,
         ])
+    }
+
+    /// What the routers of all modules do with the tokens of the last step of training: a dispatch for each module, and
+    /// its report ([`Operation::GateLosses`]).
+    pub fn reports(&self, gpu: &Gpu) -> Result<Vec<(Bound, wgpu::Buffer)>, Error> {
+        let routed = self.stack.pack().places().iter().filter(|place| place.config().experts > 1);
+        routed
+            .map(|place| {
+                let experts = place.config().experts as usize;
+                let [report, gradient] =
+                    [5 + 2 * experts, experts].map(|length| gpu.zeroed("report", length));
+                let (report, gradient) = (report?, gradient?);
+                let tensors = [("report", (&report).into()), ("gate_gradient", (&gradient).into())];
+                Ok((self.stack.bind(place.name(), &gates(), &tensors)?, report))
+            })
+            .collect()
     }
 
     /// The number of trained numbers.

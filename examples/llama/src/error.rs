@@ -24,6 +24,8 @@ pub enum Error {
     ShortText { name: String, tokens: usize, needed: u32 },
     #[error("the adapter of `{module}` is not what was saved")]
     Reloaded { module: String },
+    #[error("a picture: {0}")]
+    Picture(String),
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error(transparent)]

@@ -9,6 +9,7 @@ mod golden;
 mod gradient;
 mod huggingface;
 mod model;
+mod plot;
 mod shader;
 mod source;
 mod text;
@@ -29,6 +30,7 @@ use adapters::{Adapters, Projection};
 use error::Error;
 use golden::Allowed;
 use model::{Model, Use};
+use plot::{Curve, Routing};
 use text::{Sampler, Text};
 use tokenizer::Tokenizer;
 use weights::Weights;
@@ -94,6 +96,9 @@ struct Options {
     /// Compare the model with a file of what it should compute, and gradients with differences, instead
     #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
     golden: Option<PathBuf>,
+    /// Where to draw the losses and the routing [default: the project's target/llm]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
     /// Seed of the fresh adapters and of the order of the data
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -141,6 +146,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
         return Ok(gradient::check(&gpu, &kernels, &weights, &tokenizer)? && equal);
     }
+    plot::load_font()?;
     let texts = options.texts.iter().map(|path| read(path, options.sequence, &tokenizer));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let session = Session {
@@ -151,12 +157,17 @@ fn run(options: &Options) -> Result<bool, Error> {
         texts: &texts,
         options,
     };
+    let mut curves = Vec::new();
     if !texts.is_empty()
         && let Some(rank) = options.beside
     {
-        session.run(layer(rank, 1, 0.0), how, "lora", false)?;
+        curves.extend(session.run(layer(rank, 1, 0.0), how, "lora", false)?);
     }
-    session.run(layer(options.rank, options.experts, options.dropout), how, "hydralora", true)?;
+    let own = layer(options.rank, options.experts, options.dropout);
+    curves.extend(session.run(own, how, "hydralora", true)?);
+    if !curves.is_empty() {
+        plot::losses(&session.picture("loss.png")?, &curves)?;
+    }
     Ok(true)
 }
 
@@ -178,7 +189,14 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Trains adapters if there are texts, and lets the model write if it shall.
-    fn run(&self, layer: hydralora::Config, how: Use, name: &str, writes: bool) -> Result<(), Error> {
+    fn run(
+        &self,
+        layer: hydralora::Config,
+        how: Use,
+        name: &str,
+        writes: bool,
+    ) -> Result<Option<Curve>, Error> {
+        let mut curve = None;
         let Self { gpu, kernels, weights, texts, options, .. } = *self;
         let adapters =
             Adapters::new(kernels, &weights.config, &options.targets, layer, how.capacity, options.seed)?;
@@ -194,11 +212,23 @@ impl Session<'_> {
             );
             self.report(&mut model, &adapters)?;
             self.write(&mut model, writes)?;
-            self.train(&adapters, name)?;
+            curve = Some(self.train(&adapters, name)?);
             self.report(&mut model, &adapters)?;
         }
         adapters.publish(gpu);
-        self.write(&mut model, writes)
+        self.write(&mut model, writes)?;
+        Ok(curve)
+    }
+
+    /// The path of a picture.
+    fn picture(&self, name: &str) -> Result<PathBuf, Error> {
+        // The package is in examples/llama.
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+        let folder = self.options.out.clone().unwrap_or_else(|| project.join("target/llm"));
+        std::fs::create_dir_all(&folder).map_err(|error| Error::Io { path: folder.clone(), error })?;
+        let path = folder.join(name);
+        println!("draws {}", path.display());
+        Ok(path)
     }
 
     /// Prints held-out bits per byte.
@@ -224,7 +254,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn train(&self, adapters: &Adapters, name: &str) -> Result<(), Error> {
+    fn train(&self, adapters: &Adapters, name: &str) -> Result<Curve, Error> {
         let Self { gpu, kernels, weights, texts, options, .. } = *self;
         let tokens = options.sequence * texts.len() as u32;
         let capacity = tokens.max(text::WINDOW);
@@ -243,9 +273,11 @@ impl Session<'_> {
             indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a template");
         let bar = indicatif::ProgressBar::new(options.steps.into()).with_style(style);
         let begin = Instant::now();
+        let mut losses = Vec::new();
         for step in taken + 1..=options.steps {
             let loss =
                 train::step(gpu, &mut model, adapters, &mut sampler, [step, options.steps], options.seed)?;
+            losses.push(loss);
             let rate = f64::from((step - taken) * tokens) / begin.elapsed().as_secs_f64();
             bar.set_position(step.into());
             bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
@@ -266,7 +298,16 @@ impl Session<'_> {
             }
             println!("saved to {}, loaded back, and equal", folder.display());
         }
-        Ok(())
+        let reports = adapters.reports(gpu)?;
+        if !reports.is_empty() {
+            let of = |text: &Text| -> Result<Routing, Error> {
+                let modules = model.routing(gpu, &reports, text.held_out(options.windows), text::WINDOW)?;
+                Ok(Routing { text: text.name.clone(), modules })
+            };
+            let routings = texts.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+            plot::routing(&self.picture("routing.png")?, options.experts as usize, &routings)?;
+        }
+        Ok((name.to_owned(), taken + 1, losses))
     }
 }
 

@@ -398,6 +398,32 @@ impl Model {
         self.backward.iter().try_for_each(|step| step.encode(pass, &self.span))
     }
 
+    /// The mean weights that each module's router gives its experts, for the first tokens of a text.
+    pub fn routing(
+        &mut self,
+        gpu: &Gpu,
+        reports: &[(Bound, wgpu::Buffer)],
+        [inputs, targets]: [&[u32]; 2],
+        sequence: u32,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let most = inputs.len().min(self.how.capacity as usize);
+        self.set(&gpu.queue, &inputs[..most], &targets[..most], sequence)?;
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.encode(&mut pass)?;
+            for (bound, _) in reports {
+                bound.encode(&mut pass, &self.span.batch)?;
+            }
+        }
+        gpu.queue.submit([encoder.finish()]);
+        let weights = |(_, report): &(Bound, wgpu::Buffer)| {
+            let report = gpu.read_blocking(report)?;
+            Ok(report[5 + (report.len() - 5) / 2..].to_vec())
+        };
+        reports.iter().map(weights).collect()
+    }
+
     /// The losses of the last step.
     pub fn loss_buffer(&self) -> &wgpu::Buffer {
         &self.losses
