@@ -240,17 +240,30 @@ impl Stack {
     /// [`Checkpoint::configs`](crate::checkpoint::Checkpoint::configs).
     ///
     /// # Errors
-    /// Modules that only one of the two has, matrices with other shapes, and the errors of reading.
+    /// Modules that only one of the two has or that are other layers, in which case nothing is set, and the errors of
+    /// reading. Dropout does not count.
     #[cfg(feature = "checkpoint")]
     pub fn load(
         &self,
         checkpoint: &crate::checkpoint::Checkpoint,
     ) -> Result<(), crate::checkpoint::CheckpointError> {
+        // Those that the stack does not have, and those that are other layers: shapes alone do not tell scalings apart.
+        for module in checkpoint.modules() {
+            let own = Config { dropout: None, logsumexp: false, ..*self.place(&module.name)?.config() };
+            if own != module.config {
+                let (module, expected, found) =
+                    (module.name.clone(), own.to_string(), module.config.to_string());
+                return Err(crate::checkpoint::CheckpointError::Layer { module, expected, found });
+            }
+        }
+        let has = |name: &str| checkpoint.modules().iter().any(|module| module.name == name);
+        if let Some(place) = self.pack.places().iter().find(|place| !has(place.name())) {
+            let module = place.name().to_owned();
+            return Err(crate::checkpoint::CheckpointError::UnknownModule { module });
+        }
         for place in self.pack.places() {
             self.write(place.name(), &checkpoint.adapter(place.name())?)?;
         }
-        // Those that the stack does not have.
-        checkpoint.modules().iter().try_for_each(|module| self.find(&module.name).map(drop))?;
         Ok(())
     }
 
@@ -259,13 +272,17 @@ impl Stack {
     /// submission. The same steps on the same device then give the same bits as if training had not been interrupted.
     ///
     /// # Errors
-    /// A stack without an optimiser, modules that were not saved, matrices with other shapes, and the errors of
-    /// reading.
+    /// A stack without an optimiser, modules that were not saved and matrices with other shapes, in which case nothing is
+    /// set, and the errors of reading.
     #[cfg(feature = "checkpoint")]
     pub fn resume(
         &self,
         training: &crate::checkpoint::Training,
     ) -> Result<u32, crate::checkpoint::CheckpointError> {
+        for place in self.pack.places() {
+            self.moments_of(place)?;
+            training.check(place.name(), place.config())?;
+        }
         for place in self.pack.places() {
             let state = training.module(place.name(), place.config())?;
             self.write(place.name(), &state.parameters)?;

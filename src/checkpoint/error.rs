@@ -83,6 +83,16 @@ pub enum CheckpointError {
     /// A layer or matrices that the library refuses.
     #[error(transparent)]
     Library(#[from] crate::Error),
+    /// A module that is another layer than the one it is loaded into.
+    #[error("module `{module}` is {found}, and is to be loaded into {expected}")]
+    Layer {
+        /// The module.
+        module: String,
+        /// The layer that it is loaded into.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// No module has this name.
     #[error("there is no module `{module}`")]
     UnknownModule {

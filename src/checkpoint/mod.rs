@@ -95,7 +95,7 @@ impl Checkpoint {
         let mut found: BTreeMap<String, Tensors> = BTreeMap::new();
         for file in files {
             for stored in tensors::of_file(&file)? {
-                add(&mut found, stored)?;
+                add(&mut found, stored, settings.method)?;
             }
         }
         if found.is_empty() {
@@ -232,8 +232,8 @@ fn files(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), CheckpointError> {
 }
 
 /// Adds a tensor to the module that its name says.
-fn add(found: &mut BTreeMap<String, Tensors>, stored: Stored) -> Result<(), CheckpointError> {
-    let (module, part) = names::parse(&stored.key)?;
+fn add(found: &mut BTreeMap<String, Tensors>, stored: Stored, method: Method) -> Result<(), CheckpointError> {
+    let (module, part) = names::parse(&stored.key, method)?;
     let tensors = found.entry(module.clone()).or_default();
     let key = stored.key.clone();
     let (before, number) = match part {
@@ -274,7 +274,9 @@ impl Tensors {
         };
         let rank = u64::from(settings.rank(module));
         let rows = u64::from(experts).checked_mul(rank);
-        let Some([_, d_out]) = stack.matrix().filter(|[found, _]| Some(*found) == rows) else {
+        // With a length of zero, a few bytes could claim any number of experts.
+        let fits = |&[found, d_out]: &[u64; 2]| Some(found) == rows && d_out > 0;
+        let Some([_, d_out]) = stack.matrix().filter(fits) else {
             return Err(CheckpointError::Tensor {
                 module: module.to_owned(),
                 expected: format!("{experts} * {rank} x d_out"),

@@ -1,14 +1,11 @@
 //! The names of tensors in a checkpoint, as the programs that write them make them, and of modules.
 
 use super::error::CheckpointError;
+use super::settings::Method;
 
 /// What all names begin with that PEFT wraps around a model, and what MoE-PEFT puts in front.
-const WRAPPERS: [[&str; 2]; 4] = [
-    ["base_model.model.", ""],
-    ["loramoe.layers.", "model.layers."],
-    ["mola.layers.", "model.layers."],
-    ["mixlora.layers.", "model.layers."],
-];
+const WRAPPERS: [[&str; 2]; 3] =
+    [["base_model.model.", ""], ["loramoe.layers.", "model.layers."], ["mola.layers.", "model.layers."]];
 
 /// How the name of `MoLA`'s router ends.
 pub(super) const MOLA_ROUTER: &str = ".router.router.weight";
@@ -32,7 +29,7 @@ pub(super) enum Part {
 /// | MoE-PEFT | `M.experts.0.lora_A.weight`, `M.experts.0.lora_B.weight`, `M.moe_gate.weight` |
 /// | MoLA | `M.lora_A.default_0.weight`, `M.lora_B.default_0.weight`, `M.router.router.weight` |
 /// | PEFT's Lily | `M.lily_A.weight`, `M.lily_B.weight`, `M.lily_router.weight` |
-pub(super) fn parse(key: &str) -> Result<(String, Part), CheckpointError> {
+pub(super) fn parse(key: &str, method: Method) -> Result<(String, Part), CheckpointError> {
     let unexpected = || CheckpointError::Tensor {
         module: key.to_owned(),
         key: key.to_owned(),
@@ -60,8 +57,9 @@ pub(super) fn parse(key: &str) -> Result<(String, Part), CheckpointError> {
     }
     let (module, part) = rest.rsplit_once(".lora_").ok_or_else(unexpected)?;
     let number = |digits: &str| digits.parse::<u32>().map_err(|_| unexpected());
-    // Where a number stands, if anywhere: before `lora_A`, or behind it.
-    let (module, before) = match module.rsplit_once(".experts.") {
+    // Where a number stands, if anywhere: before `lora_A`, or behind it. Other programs' modules may be called so.
+    let numbered = matches!(method, Method::LoraMoe | Method::Mola);
+    let (module, before) = match module.rsplit_once(".experts.").filter(|_| numbered) {
         Some((module, digits)) => (module, Some(number(digits)?)),
         None => (module, None),
     };
@@ -110,6 +108,9 @@ const PROJECTIONS: [[&str; 2]; 7] = [
 /// The name that a GGUF file has for a projection of a `LLaMA` model, and the name that Hugging Face has:
 /// `model.layers.3.mlp.gate_proj` is `blk.3.ffn_gate`. `None` for any other name.
 ///
+/// GGUF files of `LLaMA` models have the rows of `attn_q` and `attn_k` in another order: element i of a head's first half,
+/// then element i of its second. So the rows of B of an adapter of these two have to change their order too.
+///
 /// ```
 /// use hydralora::checkpoint::{gguf_name, hugging_face_name};
 ///
@@ -134,7 +135,7 @@ pub fn hugging_face_name(module: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, gguf_name, hugging_face_name, parse};
+    use super::{Method, Part, gguf_name, hugging_face_name, parse};
 
     #[test]
     fn names_mean_what_their_writers_mean() {
@@ -153,14 +154,19 @@ mod tests {
             ("base_model.model.model.layers.3.mlp.up_proj.lily_B.weight", Part::Stack),
             ("base_model.model.model.layers.3.mlp.up_proj.lily_router.weight", Part::Router),
         ] {
-            assert_eq!(parse(key).expect(key), (module.to_owned(), part), "{key}");
+            let method = if key.contains(".experts.") { Method::LoraMoe } else { Method::Lora };
+            assert_eq!(parse(key, method).expect(key), (module.to_owned(), part), "{key}");
         }
         for key in
             ["m.lora_A", "m.lora_C.weight", "m.lora_.weight", "m.weight", "m.lora_Ax.weight", "lora_A.weight"]
         {
-            assert!(parse(key).is_err(), "{key}");
+            assert!(parse(key, Method::Lora).is_err(), "{key}");
         }
-        assert!(parse("m.experts.1.lora_A2.weight").is_err());
+        assert!(parse("m.experts.1.lora_A2.weight", Method::Mola).is_err());
+        // A mixture of the model's own, whose matrices have adapters.
+        let own = "block_sparse_moe.experts.0.w1";
+        let parsed = parse(&format!("{own}.lora_A.weight"), Method::Lora).expect(own);
+        assert_eq!(parsed, (own.to_owned(), Part::A(None)));
     }
 
     #[test]

@@ -58,6 +58,11 @@ const REBUILD: &str = "torch._utils._rebuild_tensor_v2";
 const PARAMETER: &str = "torch._utils._rebuild_parameter";
 const ORDERED: &str = "collections.OrderedDict";
 
+/// The most dimensions of a tensor, and bytes of its name: what is memoised once may be used a million times, and is
+/// copied for each use.
+const MOST_DIMENSIONS: usize = 8;
+const MOST_NAME: usize = 4096;
+
 /// The names that tensors need.
 const GLOBALS: [&str; 6] =
     [REBUILD, PARAMETER, ORDERED, "torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage"];
@@ -69,6 +74,9 @@ pub(super) fn tensors(pickle: &[u8]) -> Result<Vec<(String, View)>, Refused> {
         return Err(Refused::Damaged("no dictionary".to_owned()));
     };
     let named = |(key, value): &(Value, Value)| match (key, value) {
+        (Value::Text(name), _) if name.len() > MOST_NAME => {
+            Err(Refused::Damaged(format!("a name of {} bytes", name.len())))
+        }
         (Value::Text(name), Value::Tensor(view)) => Ok((name.to_string(), View::clone(view))),
         (Value::Text(name), _) => Err(Refused::Damaged(format!("`{name}` is no tensor"))),
         _ => Err(Refused::Damaged("a tensor without a name".to_owned())),
@@ -311,6 +319,7 @@ fn call(function: &Value, arguments: Value) -> Option<Value> {
         (PARAMETER, [tensor @ Value::Tensor(_), ..]) => Some(tensor.clone()),
         (REBUILD, [Value::Storage { kind, name }, Value::Int(offset), shape, strides, ..]) => {
             let (shape, strides) = (numbers(shape)?, numbers(strides)?);
+            let name = Some(name).filter(|name| name.len() <= MOST_NAME)?;
             let offset = u64::try_from(*offset).ok()?;
             let (kind, storage) = ((*kind).to_owned(), name.to_string());
             (shape.len() == strides.len())
@@ -322,6 +331,7 @@ fn call(function: &Value, arguments: Value) -> Option<Value> {
 
 fn numbers(tuple: &Value) -> Option<Vec<u64>> {
     let Value::Tuple(items, _) = tuple else { return None };
+    let items = Some(items).filter(|items| items.len() <= MOST_DIMENSIONS)?;
     items
         .iter()
         .map(|item| if let Value::Int(number) = item { u64::try_from(*number).ok() } else { None })

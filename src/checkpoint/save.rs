@@ -119,12 +119,13 @@ fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
             let found = format!("{:?} for `{name}`", config.weighting);
             return Err(unstorable("weighting", &found));
         }
-        if config.rank != first.rank {
-            ranks.insert((*name).to_owned(), config.rank.into());
-        }
-        if alpha(config) != alpha(first) {
-            alphas.insert((*name).to_owned(), alpha(config).into());
-        }
+    }
+    // All names once one differs, since a name also means the ends of longer ones.
+    if modules.iter().any(|(_, config)| config.rank != first.rank) {
+        ranks.extend(modules.iter().map(|(name, config)| ((*name).to_owned(), config.rank.into())));
+    }
+    if modules.iter().any(|(_, config)| alpha(config) != alpha(first)) {
+        alphas.extend(modules.iter().map(|(name, config)| ((*name).to_owned(), alpha(config).into())));
     }
     let names: Vec<&str> = modules.iter().map(|(name, _)| *name).collect();
     let mut settings = json!({

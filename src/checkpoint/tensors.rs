@@ -99,7 +99,9 @@ fn of_torch(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
         }
         archive::read(file, entry.bytes.start, size).map_err(damaged)
     };
-    let entry = |name: &str| entries.iter().find(|entry| entry.name == format!("{folder}{name}"));
+    let by_name: HashMap<&str, &Entry> =
+        entries.iter().filter_map(|entry| Some((entry.name.strip_prefix(folder)?, entry))).collect();
+    let entry = |name: &str| by_name.get(name).copied();
     if let Some(order) = entry("byteorder")
         && content(order, &mut file)? != b"little"
     {
@@ -176,7 +178,7 @@ impl Stored {
     /// The transpose of some rows of a matrix that has as many columns.
     pub(super) fn transposed_rows(&self, first_row: u64, [rows, columns]: [u64; 2]) -> Self {
         let [row, column] = [self.strides[0], self.strides[1]];
-        // Its shape was checked when it was read: no product is larger than the file.
+        // Its span was checked when it was found, and no length is zero: no product is larger than the file.
         let first = self.first + first_row * row * self.element.bytes();
         Self { shape: vec![columns, rows], strides: vec![column, row], first, ..self.clone() }
     }

@@ -76,6 +76,27 @@ impl Training {
         self.step
     }
 
+    /// Whether all of a module is there, in the shapes of its layer.
+    pub(crate) fn check(&self, module: &str, config: &Config) -> Result<(), CheckpointError> {
+        check(config)?;
+        for version in VERSIONS {
+            for (key, shape) in tensors(module, config) {
+                self.find(module, format!("{key}{version}"), shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, module: &str, key: String, shape: [u64; 2]) -> Result<&Stored, CheckpointError> {
+        let stored = self.tensors.get(&key);
+        stored.filter(|stored| stored.matrix() == Some(shape)).ok_or_else(|| CheckpointError::Tensor {
+            module: module.to_owned(),
+            key,
+            expected: format!("{} x {} in {}", shape[0], shape[1], self.path.display()),
+            found: stored.map_or("missing".to_owned(), Stored::described),
+        })
+    }
+
     /// Reads the state of a module. Numbers that are not finite are read like others: training has them or not.
     ///
     /// # Errors
@@ -83,20 +104,9 @@ impl Training {
     pub fn module(&self, module: &str, config: &Config) -> Result<ModuleState, CheckpointError> {
         check(config)?;
         let read = |version: &str| -> Result<Adapter, CheckpointError> {
-            let mut all = tensors(module, config).into_iter().map(|(key, shape)| {
-                let key = format!("{key}{version}");
-                let stored = self.tensors.get(&key);
-                let found = stored.map_or("missing".to_owned(), Stored::described);
-                match stored.filter(|stored| stored.matrix() == Some(shape)) {
-                    Some(stored) => stored.read(),
-                    None => Err(CheckpointError::Tensor {
-                        module: module.to_owned(),
-                        key,
-                        expected: format!("{} x {} in {}", shape[0], shape[1], self.path.display()),
-                        found,
-                    }),
-                }
-            });
+            let mut all = tensors(module, config)
+                .into_iter()
+                .map(|(key, shape)| self.find(module, format!("{key}{version}"), shape)?.read());
             let mut take = |count: u32| all.by_ref().take(count as usize).collect::<Result<Vec<_>, _>>();
             let several = config.experts > 1 && config.a == Sharing::Separate;
             let a = take(if several { config.experts } else { 1 })?.concat();

@@ -269,7 +269,7 @@ impl Gpu {
         if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::MissingUsage { tensor, missing: "COPY_SRC" });
         }
-        let offset = first as u64 * element.bytes();
+        let offset = (first as u64).saturating_mul(element.bytes());
         let (needed, given) = (whole_words(elements as u64, element), buffer.size());
         if given < needed.saturating_add(offset) {
             let shape = format!("{elements} {element} in whole 32-bit words, from {first} on");

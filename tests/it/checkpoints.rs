@@ -90,6 +90,20 @@ fn relatives_are_what_their_writers_say() {
     assert!(experts.iter().copied().eq(expected.iter().map(|(name, experts)| (name.as_str(), *experts))));
 }
 
+/// With a length of zero, a few bytes could claim any number of experts.
+#[test]
+fn an_empty_lily_is_refused() {
+    let folder = copy_of("peft_lily", "empty-lily");
+    let from = written("empty-lily-tensors", &[("m.lily_B.weight", [4_294_967_295, 0])]);
+    let file = "adapter_model.safetensors";
+    std::fs::copy(from.0.join(file), folder.0.join(file)).expect("a copy");
+    let path = folder.0.join("adapter_config.json");
+    let text = std::fs::read_to_string(&path).expect("the settings");
+    let text = text.replace("\"num_B\": 3", "\"num_B\": 4294967295").replace("\"r\": 4", "\"r\": 1");
+    std::fs::write(&path, text).expect("a file");
+    refused(&folder, &["m.lily_B", "4294967295 * 1 x d_out"]);
+}
+
 /// `MoLA`'s own code does not save how many experts a token takes.
 #[test]
 fn what_mola_does_not_save_has_to_be_added() {
@@ -371,6 +385,11 @@ fn saved_adapters_come_back_bit_for_bit() {
             ("a.q", Config { rank: 2, scaling: 3.0, ..plain }),
             ("v", Config { scaling: 1.9, ..plain }),
         ],
+        // The name of the second is the end of the first's.
+        vec![
+            ("block.fc", Config { scaling: 2.0, ..plain }),
+            ("fc", Config { rank: 2, scaling: 1.0, ..plain }),
+        ],
     ] {
         let of = |name: &str| {
             let (seed, (_, config)) =
@@ -440,6 +459,14 @@ fn a_stack_takes_a_checkpoint() {
         let adapter = place.layout().unpack(&parameters[place.elements()]).expect("as many as it has");
         assert_eq!(adapter, checkpoint.adapter(place.name()).expect("a module"), "{}", place.name());
     }
+    // Another scaling is another layer, although its shapes are the same.
+    let mut other = modules.clone();
+    other[1].1.scaling *= 2.0;
+    let other = Stack::new(&kernels, &StackDescriptor { modules: &other, ..descriptor }).expect("a stack");
+    let message = other.load(&checkpoint).expect_err("another layer").to_string();
+    assert!(message.contains(modules[1].0) && message.contains("scaling"), "{message}");
+    let zeros = GPU.read_blocking(&other.parameters()[0]).expect("the device runs");
+    assert!(zeros.iter().all(|&number| number == 0.0), "something was loaded");
     let descriptor = StackDescriptor { modules: &modules[1..], ..descriptor };
     let stack = Stack::new(&kernels, &descriptor).expect("a stack");
     let message = stack.load(&checkpoint).expect_err("one is missing").to_string();

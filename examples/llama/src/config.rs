@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::path::Path;
 
 use crate::error::Error;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Value};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -27,6 +27,19 @@ pub struct Config {
     pub tied: bool,
 }
 
+/// The tensors of a block.
+const BLOCK: [&str; 9] = [
+    "attn_norm.weight",
+    "attn_q.weight",
+    "attn_k.weight",
+    "attn_v.weight",
+    "attn_output.weight",
+    "ffn_norm.weight",
+    "ffn_gate.weight",
+    "ffn_up.weight",
+    "ffn_down.weight",
+];
+
 impl Config {
     pub fn of_gguf(file: &Gguf) -> Result<Self, Error> {
         let architecture = file.text("general.architecture")?;
@@ -41,11 +54,11 @@ impl Config {
             }
             _ => width / heads,
         };
-        for (key, plain) in [("llama.rope.scaling.type", "none"), ("llama.rope.scale_linear", "1")] {
+        for key in file.keys().filter(|key| key.starts_with("llama.rope.scal")) {
             match file.get(key) {
-                None => {}
-                Some(crate::gguf::Value::Text(text)) if text == plain => {}
-                Some(other) => return Err(unsupported(file, "llama.rope.scaling", &format!("{other:?}"))),
+                Some(Value::Text(text)) if text == "none" => {}
+                Some(Value::Number(1.0)) => {}
+                other => return Err(unsupported(file, "RoPE scaling", &format!("{key}: {other:?}"))),
             }
         }
         let vocabulary = file.texts("tokenizer.ggml.tokens")?.len() as u32;
@@ -63,7 +76,20 @@ impl Config {
             tied: !file.tensors().contains_key("output.weight"),
         };
         config.check(file.path())?;
-        Ok(config)
+        // What is there changes what the model computes.
+        let known = |name: &str| {
+            let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+            let number =
+                block.is_some_and(|(number, _)| number.parse().is_ok_and(|at: u32| at < config.blocks));
+            match block {
+                Some((_, own)) => number && BLOCK.contains(&own),
+                None => ["token_embd.weight", "output_norm.weight", "output.weight"].contains(&name),
+            }
+        };
+        match file.tensors().keys().find(|name| !known(name)) {
+            Some(name) => Err(unsupported(file, "the tensor", name)),
+            None => Ok(config),
+        }
     }
 
     /// Refuses what the shaders are not made for.

@@ -24,6 +24,10 @@ pub enum Error {
     ShortText { name: String, tokens: usize, needed: u32 },
     #[error("the adapter of `{module}` is not what was saved")]
     Reloaded { module: String },
+    #[error("{taken} steps were taken already: --steps {steps} leaves none")]
+    Trained { taken: u32, steps: u32 },
+    #[error("--save and --resume are for training: name the texts with --text")]
+    NoTexts,
     #[error("a picture: {0}")]
     Picture(String),
     #[error("the tokenizer: {0}")]

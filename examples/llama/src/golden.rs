@@ -1,5 +1,4 @@
-//! What others compute of a model: `HYDRALORA_LLM_GOLDEN`'s file, and the model's own gradients beside differences of
-//! its losses.
+//! What others compute of a model: `HYDRALORA_LLM_GOLDEN`'s file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +53,15 @@ pub fn check(
     let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    let known =
+        |ids: &[u32], least: usize| ids.len() >= least && ids.iter().all(|&id| id < model.config.vocabulary);
+    let good = |text: &Text| known(&text.ids, 2) && text.best.iter().all(|(token, _)| known(&[*token], 1));
+    let whole =
+        |greedy: &Greedy| known(&greedy.ids, 2) && (1..greedy.ids.len()).contains(&greedy.prompt_tokens);
+    if !(file.texts.values().all(good) && file.greedy.values().all(whole)) {
+        let reason = "tokens that the model does not have, or too few".to_owned();
+        return Err(Error::Damaged { path: path.to_owned(), reason });
+    }
     let mut right = true;
     for (name, Text { own, ids, nll, best }) in &file.texts {
         let tokens = tokenizer.encode(own)? == *ids && tokenizer.decode(ids)? == *own;

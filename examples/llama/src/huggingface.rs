@@ -43,7 +43,7 @@ impl Folder {
             places(&file, &mut tensors)?;
         }
         let settings = json(&path.join("config.json"))?;
-        let config = config(&path.join("config.json"), &settings, tensors.contains_key("lm_head.weight"))?;
+        let config = config(&path.join("config.json"), &settings)?;
         Ok(Self { path: path.to_owned(), tensors, config })
     }
 
@@ -140,7 +140,7 @@ fn places(path: &Path, tensors: &mut BTreeMap<String, Place>) -> Result<(), Erro
     Ok(())
 }
 
-fn config(path: &Path, settings: &Value, has_head: bool) -> Result<Config, Error> {
+fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
     let get = |key: &str| settings.get(key).filter(|value| !value.is_null());
     let unsupported = |what, value: &Value| {
         Err(Error::Unsupported { path: path.to_owned(), what, value: value.to_string() })
@@ -159,11 +159,13 @@ fn config(path: &Path, settings: &Value, has_head: bool) -> Result<Config, Error
     }
     // Older versions have `rope_scaling` and `rope_theta`, newer ones both in `rope_parameters`.
     let rope = get("rope_parameters").or_else(|| get("rope_scaling"));
-    if let Some(rope) = rope
-        && let Some(kind) = rope.get("rope_type").or_else(|| rope.get("type"))
-        && kind != "default"
-    {
-        return unsupported("rope_type", kind);
+    if let Some(rope) = rope {
+        match rope.get("rope_type").or_else(|| rope.get("type")) {
+            Some(kind) if kind == "default" => {}
+            Some(kind) => return unsupported("rope_type", kind),
+            None if rope.get("factor").is_some() => return unsupported("rope_scaling", rope),
+            None => {}
+        }
     }
     let wrong = |key: &str, expected| Error::Metadata {
         path: path.to_owned(),
@@ -179,6 +181,8 @@ fn config(path: &Path, settings: &Value, has_head: bool) -> Result<Config, Error
         |value: &Value| value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
     let (width, heads) = (count("hidden_size")?, count("num_attention_heads")?);
     let theta = get("rope_theta").or_else(|| rope.and_then(|rope| rope.get("rope_theta")));
+    // An untied head that is missing is found when it is read.
+    let tied = get("tie_word_embeddings").is_some_and(|value| value == true);
     let config = Config {
         blocks: count("num_hidden_layers")?,
         width,
@@ -194,7 +198,7 @@ fn config(path: &Path, settings: &Value, has_head: bool) -> Result<Config, Error
         epsilon: get("rms_norm_eps")
             .and_then(number)
             .ok_or_else(|| wrong("rms_norm_eps", "a finite number"))?,
-        tied: !has_head,
+        tied,
     };
     config.check(path)?;
     Ok(config)

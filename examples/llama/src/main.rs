@@ -70,8 +70,8 @@ struct Options {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     dtype: Element,
     /// Windows of 128 predictions from each text's held-out part
-    #[arg(long, default_value_t = 8)]
-    windows: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    windows: u32,
     /// The probability of dropout in training
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
@@ -91,7 +91,7 @@ struct Options {
     #[arg(long, default_value_t = 32)]
     tokens: usize,
     /// Predictions from each text in a step
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     sequence: u32,
     /// Compare the model with a file of what it should compute, and gradients with differences, instead
     #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
@@ -157,6 +157,9 @@ fn run(options: &Options) -> Result<bool, Error> {
         texts: &texts,
         options,
     };
+    if texts.is_empty() && (options.save.is_some() || options.resume.is_some()) {
+        return Err(Error::NoTexts);
+    }
     let mut curves = Vec::new();
     if !texts.is_empty()
         && let Some(rank) = options.beside
@@ -200,7 +203,7 @@ impl Session<'_> {
         let Self { gpu, kernels, weights, texts, options, .. } = *self;
         let adapters =
             Adapters::new(kernels, &weights.config, &options.targets, layer, how.capacity, options.seed)?;
-        if let Some(folder) = &options.load {
+        if let Some(folder) = options.load.as_ref().filter(|_| writes) {
             adapters.stack.load(&Checkpoint::open(folder)?)?;
         }
         let mut model = Model::new(gpu, kernels, weights, Some(&adapters), how)?;
@@ -235,7 +238,7 @@ impl Session<'_> {
     fn report(&self, model: &mut Model, adapters: &Adapters) -> Result<(), Error> {
         let Self { gpu, tokenizer, texts, options, .. } = *self;
         adapters.publish(gpu);
-        let scores = train::evaluate(gpu, model, texts, tokenizer, options.windows)?;
+        let scores = train::evaluate(gpu, model, texts, tokenizer, options.windows as usize)?;
         let each = texts.iter().zip(&scores).map(|(text, score)| format!("{} {score:.3}", text.name));
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
         println!("held-out bits per byte: {}, mean {mean:.3}", each.collect::<Vec<_>>().join(", "));
@@ -258,7 +261,7 @@ impl Session<'_> {
         let Self { gpu, kernels, weights, texts, options, .. } = *self;
         let tokens = options.sequence * texts.len() as u32;
         let capacity = tokens.max(text::WINDOW);
-        let how = Use { capacity, context: capacity, training: true };
+        let how = Use { capacity, context: capacity.min(weights.config.context), training: true };
         println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
         let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
         let mut sampler = Sampler::new(texts, options.sequence, options.seed);
@@ -266,6 +269,9 @@ impl Session<'_> {
             Some(folder) => adapters.stack.resume(&Training::open(&folder.join(name))?)?,
             None => 0,
         };
+        if taken >= options.steps {
+            return Err(Error::Trained { taken, steps: options.steps });
+        }
         for _ in 0..taken {
             sampler.draw();
         }
@@ -301,7 +307,8 @@ impl Session<'_> {
         let reports = adapters.reports(gpu)?;
         if !reports.is_empty() {
             let of = |text: &Text| -> Result<Routing, Error> {
-                let modules = model.routing(gpu, &reports, text.held_out(options.windows), text::WINDOW)?;
+                let modules =
+                    model.routing(gpu, &reports, text.held_out(options.windows as usize), text::WINDOW)?;
                 Ok(Routing { text: text.name.clone(), modules })
             };
             let routings = texts.iter().map(of).collect::<Result<Vec<_>, _>>()?;

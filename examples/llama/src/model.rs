@@ -74,6 +74,11 @@ pub struct Use {
 }
 
 impl Use {
+    /// Rows of keys, and of values.
+    fn rows(&self) -> u32 {
+        self.capacity.max(self.context)
+    }
+
     /// Bytes of the activations, of the keys and values, and of their gradients.
     pub fn bytes(&self, config: &Config) -> u64 {
         let [width, hidden, keys] = [config.width, config.hidden, config.key_width()].map(u64::from);
@@ -82,7 +87,7 @@ impl Use {
         let shared = 4 * width + u64::from(config.vocabulary) + 4;
         let own =
             if self.training { blocks * block + 5 * width + 3 * (hidden + keys) + heads } else { block };
-        let rows = u64::from(if self.training { self.capacity } else { self.context });
+        let rows = u64::from(self.rows());
         4 * (u64::from(self.capacity) * (shared + own) + 2 * blocks * keys * rows)
     }
 }
@@ -180,7 +185,7 @@ impl Binder<'_> {
 
     /// Keys and values are each block's own, so that a generation can go on.
     fn new_cache(&self, all: &mut Activations) -> Result<(), Error> {
-        let rows = if self.how.training { self.how.capacity } else { self.how.context };
+        let rows = self.how.rows();
         let cache = |label| self.gpu.zeroed(label, (rows * self.weights.config.key_width()) as usize);
         (all.keys, all.values) = (cache("keys")?, cache("values")?);
         Ok(())
@@ -356,9 +361,10 @@ impl Model {
         })
     }
 
-    fn check(&self, tokens: u32, position: u32) -> Result<(), Error> {
+    /// Whether so many tokens fit, of which the longest sequence reaches from its first place to its end.
+    fn check(&self, tokens: u32, [position, end]: [u32; 2]) -> Result<(), Error> {
         let Use { capacity, context, .. } = self.how;
-        let fits = tokens > 0 && tokens <= capacity && position.saturating_add(tokens) <= context;
+        let fits = tokens > 0 && tokens <= capacity && end <= context;
         if fits { Ok(()) } else { Err(Error::Context { tokens, position, context: context.min(capacity) }) }
     }
 
@@ -375,7 +381,7 @@ impl Model {
         sequence: u32,
     ) -> Result<u32, Error> {
         let tokens = inputs.len().min(targets.len()) as u32;
-        self.check(tokens, 0)?;
+        self.check(tokens, [0, tokens.min(sequence)])?;
         self.span.set(queue, tokens, 0, sequence)?;
         queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(inputs));
         queue.write_buffer(&self.targets, 0, bytemuck::cast_slice(targets));
@@ -456,7 +462,7 @@ impl Model {
     /// The logits after the last of the tokens, which come after `position` others that are in the cache.
     pub async fn logits(&mut self, gpu: &Gpu, ids: &[u32], position: u32) -> Result<Vec<f32>, Error> {
         let tokens = ids.len() as u32;
-        self.check(tokens, position)?;
+        self.check(tokens, [position, position.saturating_add(tokens)])?;
         self.span.set(&gpu.queue, tokens, position, ENDLESS)?;
         self.last.set(&gpu.queue, 1, 0, ENDLESS)?;
         gpu.queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(ids));

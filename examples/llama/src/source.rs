@@ -41,7 +41,11 @@ impl Source {
     /// The numbers of a tensor by its name in GGUF.
     pub fn read(&self, name: &str, shape: [u32; 2], config: &Config) -> Result<Vec<f32>, Error> {
         let folder = match self {
-            Self::Gguf(file) => return file.read(name, shape),
+            Self::Gguf(file) => {
+                let numbers = file.read(name, shape)?;
+                let turned = name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight");
+                return Ok(if turned { halves(&numbers, shape[1], config) } else { numbers });
+            }
             Self::HuggingFace(folder) => folder,
         };
         let module = name.strip_suffix(".weight").unwrap_or(name);
@@ -61,19 +65,18 @@ impl Source {
                 }
             },
         };
-        let numbers = folder.read(&format!("{other}.weight"), shape)?;
-        if !(module.ends_with("attn_q") || module.ends_with("attn_k")) {
-            return Ok(numbers);
-        }
-        // Pairs of a head are its elements i and i + 32 there, and 2i and 2i + 1 here.
-        let (columns, half) = (shape[1] as usize, config.head_width as usize / 2);
-        let rows: Vec<&[f32]> = numbers.chunks(columns).collect();
-        let pair = |head: usize, i: usize| [rows[2 * half * head + i], rows[2 * half * head + half + i]];
-        let heads = rows.len() / (2 * half);
-        Ok((0..heads)
-            .flat_map(|head| (0..half).flat_map(move |i| pair(head, i)))
-            .flatten()
-            .copied()
-            .collect())
+        folder.read(&format!("{other}.weight"), shape)
     }
+}
+
+/// Rows in Hugging Face's order, in which adapters have them, too: pairs of a head are its elements i and i + half. GGUF has
+/// them side by side.
+fn halves(numbers: &[f32], columns: u32, config: &Config) -> Vec<f32> {
+    let half = config.head_width as usize / 2;
+    let rows: Vec<&[f32]> = numbers.chunks(columns as usize).collect();
+    let head = |head: &[&[f32]]| -> Vec<f32> {
+        let [first, second] = [0, 1].map(|side| (0..half).map(move |i| 2 * i + side));
+        first.chain(second).flat_map(|row| head[row]).copied().collect()
+    };
+    rows.chunks(2 * half).flat_map(head).collect()
 }

@@ -11,11 +11,7 @@ use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
 use crate::error::Error;
 use crate::gguf::Gguf;
 
-pub struct Tokenizer {
-    inner: Inner,
-    /// Whether each character of a token's name is a byte.
-    bytes: bool,
-}
+pub struct Tokenizer(Inner);
 
 impl Tokenizer {
     /// GPT-2's byte-level pairs, with the merges that the file has.
@@ -43,28 +39,24 @@ impl Tokenizer {
         let steps = if pre == "smollm" { vec![digits, bytes.into()] } else { vec![bytes.into()] };
         inner.with_pre_tokenizer(Some(Sequence::new(steps)));
         inner.with_decoder(Some(bytes));
-        Ok(Self { inner, bytes: true })
+        Ok(Self(inner))
     }
 
     /// Hugging Face's own file.
     pub fn of_file(path: &Path) -> Result<Self, Error> {
-        Ok(Self { inner: Inner::from_file(path).map_err(failed)?, bytes: false })
+        let mut inner = Inner::from_file(path).map_err(failed)?;
+        // Texts are cut into windows here.
+        inner.with_truncation(None).map_err(failed)?;
+        inner.with_padding(None);
+        Ok(Self(inner))
     }
 
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.inner.encode(text, false).map_err(failed)?.get_ids().to_vec())
-    }
-
-    /// The bytes of a token.
-    pub fn bytes(&self, token: u32) -> usize {
-        if !self.bytes {
-            return self.decode(&[token]).map_or(0, |text| text.len());
-        }
-        self.inner.id_to_token(token).map_or(0, |name| name.chars().count())
+        Ok(self.0.encode(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.inner.decode(tokens, false).map_err(failed)
+        self.0.decode(tokens, false).map_err(failed)
     }
 }
 

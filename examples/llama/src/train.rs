@@ -60,7 +60,7 @@ pub fn evaluate(
             let losses = gpu.block_on(model.losses(gpu, [inputs, targets], WINDOW))??;
             nats += losses.iter().copied().map(f64::from).sum::<f64>();
         }
-        let bytes: usize = targets.iter().map(|&token| tokenizer.bytes(token)).sum();
+        let bytes = tokenizer.decode(targets)?.len();
         scores.push(nats / LN_2 / bytes as f64);
     }
     Ok(scores)
