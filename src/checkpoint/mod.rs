@@ -59,7 +59,7 @@ pub struct Module {
     /// Whether all tokens of a batch have the same gates, the mean of those that `config` gives each: PEFT's Lily. An
     /// operation with this `config` gates each token by itself. The mean is in the report of
     /// [`Operation::GateLosses`](crate::Operation::GateLosses), and is given to a layer with
-    /// [`Router::GivenWeights`](crate::Router::GivenWeights) and one row for the batch.
+    /// [`Router::GivenWeights`] and one row for the batch.
     pub averages_gates: bool,
     /// The widest type of its stored numbers.
     pub element: Element,
