@@ -137,11 +137,11 @@ fn run(options: &Options) -> Result<bool, Error> {
     println!("a step of up to {capacity} tokens takes {}", megabytes(how.bytes(config)));
     if let Some(path) = &options.golden {
         let mut model = Model::new(&gpu, &kernels, &weights, None, how)?;
-        // Measured for half precision: docs of the example.
+        // In half precision twice what was measured: see the README.
         let allowed = match options.dtype {
             Element::F32 => Allowed { each: 2e-3, mean: 1e-4 },
-            Element::F16 => Allowed { each: 2e-2, mean: 1e-3 },
-            Element::Bf16 => Allowed { each: 5e-1, mean: 2e-2 },
+            Element::F16 => Allowed { each: 4e-2, mean: 2e-3 },
+            Element::Bf16 => Allowed { each: 1.5e-1, mean: 5e-3 },
         };
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
         return Ok(gradient::check(&gpu, &kernels, &weights, &tokenizer)? && equal);
