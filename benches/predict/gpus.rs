@@ -67,6 +67,7 @@ const H100: DeviceNumbers = DeviceNumbers {
     resident_threads: 512,
     workgroup_bytes: 228 << 10,
     registers: 128,
+    rows_together: 1,
 };
 
 pub const GPUS: [Gpu; 8] = [
@@ -135,6 +136,7 @@ pub const GPUS: [Gpu; 8] = [
             resident_threads: 1024,
             workgroup_bytes: 128 << 10,
             registers: 128,
+            rows_together: 4,
         },
         sources: "vendor: 48 WGPs, 2.4 GHz, 0.96 TB/s, 96 MB; Chips and Cheese: latencies of the caches; a fifth of \
                   dual issue, memory's latency and the rest assumed",
@@ -161,6 +163,7 @@ pub const GPUS: [Gpu; 8] = [
             resident_threads: 384,
             workgroup_bytes: 64 << 10,
             registers: 128,
+            rows_together: 4,
         },
         sources: "vendor: 40 cores, 0.4 TB/s; 1.38 GHz, latencies, caches and the rest assumed",
     },
@@ -186,6 +189,7 @@ pub const GPUS: [Gpu; 8] = [
             resident_threads: 1024,
             workgroup_bytes: 128 << 10,
             registers: 128,
+            rows_together: 4,
         },
         sources: "vendor: 32 Xe cores, 2.1 GHz, 0.56 TB/s, 16 MB; latencies and the rest assumed",
     },
@@ -211,6 +215,7 @@ pub const GPUS: [Gpu; 8] = [
             resident_threads: 512,
             workgroup_bytes: 32 << 10,
             registers: 128,
+            rows_together: 4,
         },
         sources: "0.68 GHz, 67 GB/s of LPDDR5X; everything else assumed",
     },
@@ -236,6 +241,7 @@ pub const GPUS: [Gpu; 8] = [
             resident_threads: 512,
             workgroup_bytes: 32 << 10,
             registers: 64,
+            rows_together: 4,
         },
         sources: "vendor: 11 cores of 128 lanes, 64 registers (GPU Best Practices); 0.95 GHz and everything else assumed",
     },

@@ -1,5 +1,5 @@
-//! The planner's cost model for GPUs, in seconds. It ranks plans; as a prediction of time it is rough, and no
-//! GPU has been measured yet.
+//! The planner's cost model for GPUs, in seconds. It ranks plans; as a prediction of time it is rough:
+//! one GPU, an H100, has been measured.
 //!
 //! A kernel is a sequence of phases. In each, all workgroups that the cores hold go through the same
 //! iterations in step, and five things take time at once: the dependent latencies of a thread, the issue of

@@ -143,10 +143,9 @@ impl FusedProblem {
         let (quads, tokens) = (f64::from(tile.expand_quads), f64::from(4 * tile.expand_quads));
         let chunks =
             if tile.all_staged { 0.0 } else { f64::from(self.expand_rows.div_ceil(tile.staged_rows)) };
-        // Coefficients that are read one by one come between the loads of rows, and hold them up: 1.5 times as long at
-        // T = 1 on an H100.
-        let together = if plan.choice.broadcast || tile.expand_quads > 1 { LOADED_TOGETHER } else { 1 };
-        let groups = self.expand_rows.div_ceil(together);
+        let read = !plan.choice.broadcast && tile.expand_quads == 1;
+        let together = if read { gpu.rows_together.min(LOADED_TOGETHER) } else { LOADED_TOGETHER };
+        let groups = self.expand_rows.div_ceil(together.max(1));
         let of_rows = gpu.cache_latency + later_groups(groups, gpu.cache_latency);
         // The sums start with the target, which is on its way while the first rows are read.
         let chain = if accumulate { of_rows.max(gpu.loaded_latency()) } else { of_rows };

@@ -24,6 +24,7 @@ const WIDE: DeviceNumbers = DeviceNumbers {
     resident_threads: 512,
     workgroup_bytes: 228 << 10,
     registers: 128,
+    rows_together: 1,
 };
 
 const CONFIG: Config =
@@ -60,8 +61,8 @@ fn seconds(planner: &Planner, operation: &Operation, config: &Config, tokens: u3
 fn numbers() -> impl Strategy<Value = DeviceNumbers> {
     let rates = (1e10..5e12, 1.0..10.0, 1e5..1e8, 1e11..5e13, 1e11..5e13, 1e3..5e6);
     let times = (1e-6..5e-5, 1e-6..5e-5, 1e-8..3e-7, 1.0..5.0);
-    (rates, times, 1u32..256, prop::sample::select(&[64u32, 384, 512, 1024, 2048][..]), 32u32..256).prop_map(
-        |(rates, times, cores, resident_threads, registers)| {
+    (rates, times, 1u32..256, prop::sample::select(&[64u32, 384, 512, 1024, 2048][..]), 32u32..256, 1u32..5)
+        .prop_map(|(rates, times, cores, resident_threads, registers, rows_together)| {
             let (memory_bandwidth, faster, cache_bytes, multiply_adds, load_bandwidth, bytes_in_flight) =
                 rates;
             let (launch, gap, cache_latency, slower) = times;
@@ -80,13 +81,13 @@ fn numbers() -> impl Strategy<Value = DeviceNumbers> {
                 resident_threads,
                 workgroup_bytes: 65_536,
                 registers,
+                rows_together,
             }
-        },
-    )
+        })
 }
 
 /// The same device with one number better.
-fn better(numbers: DeviceNumbers) -> [DeviceNumbers; 10] {
+fn better(numbers: DeviceNumbers) -> [DeviceNumbers; 11] {
     let n = numbers;
     [
         DeviceNumbers { launch: n.launch / 2.0, ..n },
@@ -104,6 +105,7 @@ fn better(numbers: DeviceNumbers) -> [DeviceNumbers; 10] {
         DeviceNumbers { multiply_adds: 2.0 * n.multiply_adds, ..n },
         DeviceNumbers { load_bandwidth: 2.0 * n.load_bandwidth, ..n },
         DeviceNumbers { bytes_in_flight: n.bytes_in_flight / 2.0, ..n },
+        DeviceNumbers { rows_together: 4 * n.rows_together, ..n },
     ]
 }
 
@@ -209,7 +211,8 @@ fn a_class_is_known_by_what_its_adapter_reveals() {
     assert!(cores.is_sorted() && cores[2] > 2 * cores[0], "{cores:?}");
     assert_eq!(of("Mali-G715", 0x13b5, IntegratedGpu, Vulkan).registers, 64);
     assert_eq!(of("Intel Iris", 0x8086, IntegratedGpu, Vulkan), DeviceNumbers::INTEGRATED);
-    assert_eq!(of("Whatever", 0x10de, DiscreteGpu, Vulkan), DeviceNumbers::DISCRETE);
+    assert_eq!(of("Whatever", 0x1002, DiscreteGpu, Vulkan), DeviceNumbers::DISCRETE);
+    assert_eq!(of("NVIDIA Whatever", 0x10de, DiscreteGpu, Vulkan).rows_together, 1);
     let wrong = [0.0, -1.0, f64::NAN, f64::INFINITY].map(|gap| DeviceNumbers { gap, ..WIDE }.check());
     assert!(wrong.iter().all(Result::is_err), "{wrong:?}");
 }

@@ -24,7 +24,7 @@ const DEMANDS: [Demand; 18] = [
     demand("forward", Nvidia, [2, 6, 4, 4]),
     demand("forward", Intel, [1, 16, 1, 1024]),
     demand("backward_input", Amd, [4, 4, 4, 0]),
-    demand("backward_input", Nvidia, [1, 5, 4, 0]),
+    demand("backward_input", Nvidia, [1, 6, 4, 0]),
     demand("backward_input", Intel, [1, 15, 1, 512]),
     demand("shrink", Amd, [8, 3, 0, 0]),
     demand("shrink", Nvidia, [6, 7, 0, 12]),
