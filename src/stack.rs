@@ -301,8 +301,11 @@ impl Stack {
         self.pack.places().iter().map(|place| (place.name(), *place.config())).collect()
     }
 
-    /// The place of a module.
-    pub(crate) fn place(&self, module: &str) -> Result<&Place, Error> {
+    /// The place of a module in the stack's buffers.
+    ///
+    /// # Errors
+    /// A module that the stack does not have.
+    pub fn place(&self, module: &str) -> Result<&Place, Error> {
         Ok(&self.pack.places()[self.find(module)?])
     }
 

@@ -6,6 +6,7 @@ use hydralora::{Adapter, Kernels, wgpu};
 use crate::adapters::{Adapters, Projection};
 use crate::error::Error;
 use crate::model::{Model, Use};
+use crate::shader::Shaders;
 use crate::tokenizer::Tokenizer;
 use crate::train::mean;
 use crate::weights::Weights;
@@ -22,7 +23,13 @@ const TEXT: &str = "The licensor grants you a licence to copy and to modify this
 
 /// Compares the slope of the loss along the gradients of some modules' adapters with what their backward pass says it
 /// is. Prints what it finds, and says whether it is right.
-pub fn check(gpu: &Gpu, kernels: &Kernels, weights: &Weights, tokenizer: &Tokenizer) -> Result<bool, Error> {
+pub fn check(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    weights: &Weights,
+    shaders: &Shaders,
+    tokenizer: &Tokenizer,
+) -> Result<bool, Error> {
     let layer = hydralora::Config { rank: 4, experts: 4, scaling: 2.0, ..Default::default() };
     let targets = [
         Projection::Query,
@@ -38,7 +45,7 @@ pub fn check(gpu: &Gpu, kernels: &Kernels, weights: &Weights, tokenizer: &Tokeni
         stack.write(place.name(), &Adapter::initialise_random_heads(place.config(), seed, 0.2)?)?;
     }
     let how = Use { capacity: TOKENS, context: TOKENS, training: true };
-    let mut model = Model::new(gpu, kernels, weights, Some(&adapters), how)?;
+    let mut model = Model::new(gpu, kernels, weights, shaders, Some(&adapters), how)?;
     let ids = tokenizer.encode(TEXT)?;
     let batch = [&ids[..TOKENS as usize], &ids[1..=TOKENS as usize]];
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -60,8 +67,7 @@ pub fn check(gpu: &Gpu, kernels: &Kernels, weights: &Weights, tokenizer: &Tokeni
         (last, Projection::Up),
     ] {
         let name = projection.name(block);
-        let place = stack.pack().places().iter().find(|place| place.name() == name);
-        let place = place.ok_or(hydralora::Error::UnknownModule { module: name.clone() })?;
+        let place = stack.place(&name)?;
         let gradients = gpu.read_part_blocking(&stack.gradients()[place.buffer()], place.elements())?;
         let norm = gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let before = place.layout().pack(&stack.read(gpu, &name)?)?;

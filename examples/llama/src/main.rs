@@ -31,6 +31,7 @@ use error::Error;
 use golden::Allowed;
 use model::{Model, Use};
 use plot::{Curve, Routing};
+use shader::Shaders;
 use text::{Sampler, Text};
 use tokenizer::Tokenizer;
 use weights::Weights;
@@ -130,13 +131,14 @@ fn run(options: &Options) -> Result<bool, Error> {
         println!("{config} take {} in {}", megabytes(bytes), options.dtype);
     })?;
     let config = &weights.config;
+    let shaders = Shaders::compile(&gpu.device, config, weights.element);
     println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
     let tokens = options.sequence * options.texts.len() as u32;
     let capacity = if tokens == 0 { PROMPT } else { tokens.max(text::WINDOW) };
     let how = Use { capacity, context: CONTEXT.min(config.context), training: false };
     println!("a step of up to {capacity} tokens takes {}", megabytes(how.bytes(config)));
     if let Some(path) = &options.golden {
-        let mut model = Model::new(&gpu, &kernels, &weights, None, how)?;
+        let mut model = Model::new(&gpu, &kernels, &weights, &shaders, None, how)?;
         // In half precision twice what was measured: see the README.
         let allowed = match options.dtype {
             Element::F32 => Allowed { each: 2e-3, mean: 1e-4 },
@@ -144,7 +146,7 @@ fn run(options: &Options) -> Result<bool, Error> {
             Element::Bf16 => Allowed { each: 1.5e-1, mean: 5e-3 },
         };
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
-        return Ok(gradient::check(&gpu, &kernels, &weights, &tokenizer)? && equal);
+        return Ok(gradient::check(&gpu, &kernels, &weights, &shaders, &tokenizer)? && equal);
     }
     plot::load_font()?;
     let texts = options.texts.iter().map(|path| read(path, options.sequence, &tokenizer));
@@ -153,6 +155,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         gpu: &gpu,
         kernels: &kernels,
         weights: &weights,
+        shaders: &shaders,
         tokenizer: &tokenizer,
         texts: &texts,
         options,
@@ -185,6 +188,7 @@ struct Session<'a> {
     gpu: &'a Gpu,
     kernels: &'a Kernels,
     weights: &'a Weights,
+    shaders: &'a Shaders,
     tokenizer: &'a Tokenizer,
     texts: &'a [Text],
     options: &'a Options,
@@ -200,13 +204,13 @@ impl Session<'_> {
         writes: bool,
     ) -> Result<Option<Curve>, Error> {
         let mut curve = None;
-        let Self { gpu, kernels, weights, texts, options, .. } = *self;
+        let Self { gpu, kernels, weights, shaders, texts, options, .. } = *self;
         let adapters =
             Adapters::new(kernels, &weights.config, &options.targets, layer, how.capacity, options.seed)?;
         if let Some(folder) = options.load.as_ref().filter(|_| writes) {
             adapters.stack.load(&Checkpoint::open(folder)?)?;
         }
-        let mut model = Model::new(gpu, kernels, weights, Some(&adapters), how)?;
+        let mut model = Model::new(gpu, kernels, weights, shaders, Some(&adapters), how)?;
         if !texts.is_empty() {
             let [modules, parameters] = [adapters.stack.pack().places().len() as u64, adapters.parameters()];
             println!(
@@ -258,12 +262,12 @@ impl Session<'_> {
     }
 
     fn train(&self, adapters: &Adapters, name: &str) -> Result<Curve, Error> {
-        let Self { gpu, kernels, weights, texts, options, .. } = *self;
+        let Self { gpu, kernels, weights, shaders, texts, options, .. } = *self;
         let tokens = options.sequence * texts.len() as u32;
         let capacity = tokens.max(text::WINDOW);
         let how = Use { capacity, context: capacity.min(weights.config.context), training: true };
         println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
-        let mut model = Model::new(gpu, kernels, weights, Some(adapters), how)?;
+        let mut model = Model::new(gpu, kernels, weights, shaders, Some(adapters), how)?;
         let mut sampler = Sampler::new(texts, options.sequence, options.seed);
         let taken = match &options.resume {
             Some(folder) => adapters.stack.resume(&Training::open(&folder.join(name))?)?,

@@ -285,11 +285,12 @@ impl Binder<'_> {
 }
 
 impl Model {
-    /// Binds every dispatch of a model.
+    /// Binds every dispatch of a model. `shaders` are those of its weights.
     pub fn new(
         gpu: &Gpu,
         kernels: &Kernels,
         weights: &Weights,
+        shaders: &Shaders,
         adapters: Option<&Adapters>,
         how: Use,
     ) -> Result<Self, Error> {
@@ -297,7 +298,6 @@ impl Model {
         if how.context > config.context {
             return Err(Error::Context { tokens: how.context, position: 0, context: config.context });
         }
-        let shaders = &Shaders::compile(&gpu.device, &config, weights.element);
         let (span, last) = (Span::new(kernels, gpu)?, Span::new(kernels, gpu)?);
         let turns = gpu.upload("turns", &turns(&config, how.context))?;
         let binder = Binder { gpu, kernels, weights, shaders, adapters, span: &span.uniform, turns, how };

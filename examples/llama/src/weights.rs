@@ -5,6 +5,7 @@ use std::path::Path;
 use hydralora::device::Gpu;
 use hydralora::{Element, wgpu};
 
+use crate::adapters::Projection;
 use crate::config::Config;
 use crate::error::Error;
 use crate::source::Source;
@@ -34,9 +35,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot hold is refused
-    /// before any memory is taken.
-    /// `announce` is told the bytes of the weights before they are taken.
+    /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot
+    /// hold is refused before any memory is taken. `announce` is told the bytes of the weights before they are taken.
     pub fn load(
         gpu: &Gpu,
         path: &Path,
@@ -56,20 +56,23 @@ impl Weights {
         let load = |name: &str, shape: [u32; 2], element| -> Result<wgpu::Buffer, Error> {
             Ok(gpu.upload_as(name, &source.read(name, shape, &config)?, element)?)
         };
-        let (width, hidden, keys) = (config.width, config.hidden, config.key_width());
+        let width = config.width;
         let block = |index: u32| -> Result<Block, Error> {
-            let matrix = |name: &str, shape| load(&format!("blk.{index}.{name}.weight"), shape, element);
+            let matrix = |name: &str, projection: Projection| {
+                let [d_in, d_out] = projection.shape(&config);
+                load(&format!("blk.{index}.{name}.weight"), [d_out, d_in], element)
+            };
             let norm = |name: &str| load(&format!("blk.{index}.{name}.weight"), [1, width], Element::F32);
             Ok(Block {
                 attention_norm: norm("attn_norm")?,
-                query: matrix("attn_q", [width, width])?,
-                key: matrix("attn_k", [keys, width])?,
-                value: matrix("attn_v", [keys, width])?,
-                output: matrix("attn_output", [width, width])?,
+                query: matrix("attn_q", Projection::Query)?,
+                key: matrix("attn_k", Projection::Key)?,
+                value: matrix("attn_v", Projection::Value)?,
+                output: matrix("attn_output", Projection::Output)?,
                 hidden_norm: norm("ffn_norm")?,
-                gate: matrix("ffn_gate", [hidden, width])?,
-                up: matrix("ffn_up", [hidden, width])?,
-                down: matrix("ffn_down", [width, hidden])?,
+                gate: matrix("ffn_gate", Projection::Gate)?,
+                up: matrix("ffn_up", Projection::Up)?,
+                down: matrix("ffn_down", Projection::Down)?,
             })
         };
         let table = [config.vocabulary, width];
