@@ -65,8 +65,11 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
 }
 
 impl Pass for Fused {
-    fn run(&mut self, input: usize) -> Outcome<()> {
-        self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?;
+    fn queue(&mut self, input: usize) -> Outcome<()> {
+        Ok(self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?)
+    }
+
+    fn wait(&self) -> Outcome<()> {
         Ok(self.gpu.wait()?)
     }
 
