@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
             let held = handles.into_iter().map(resource).collect::<Result<Vec<_>, _>>()?;
             let tensors: Vec<_> = held.iter().map(|(name, held)| self.tensor(name, held.resource())).collect();
             let bind = |prepared: &Prepared| {
-                let takes = |name| prepared.recordings().any(|recording| recording.tensor(name).is_some());
+                let takes = |name: &str| prepared.recordings().any(|recording| recording.tensor(name).is_some());
                 let taken = |(name, _): &&(&str, Tensor<'_>)| *name == SCRATCH || takes(name);
                 prepared.bind(&tensors.iter().filter(taken).copied().collect::<Vec<_>>())
             };

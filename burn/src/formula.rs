@@ -77,7 +77,7 @@ pub fn forward(
 pub fn gates(x: &Tensor<2>, parameters: &Tensor<1>, config: &Config, layout: &Layout) -> Tensor<2> {
     let matrices = Matrices::of(parameters, config, layout);
     let [tokens, _] = x.dims();
-    let one = || Tensor::ones([tokens, config.experts as usize], &x.device()).cast(x.dtype());
+    let one = || Tensor::<2>::ones([tokens, config.experts as usize], &x.device()).cast(x.dtype());
     weights(x, None, &matrices, config).unwrap_or_else(one)
 }
 

@@ -131,7 +131,7 @@ impl HydraKernels for CubeBackend {
 
 /// The layer on any of burn's devices with the kernels, differentiable where it is an autodiff device's.
 #[backend_extension(Cube, Autodiff, Fusion: cfg(feature = "fusion"))]
-pub trait HydraLayer: HydraKernels {
+pub trait HydraLayer: Backend {
     /// y.
     #[fusion(dtype = x, shape = y_shape(x, call))]
     fn hydra(

@@ -14,7 +14,6 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use burn_hydralora::HydraLoraConfig;
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use model::{CONTEXT, Transformer};
 use texts::{Batch, Sampler, Text};
@@ -100,8 +99,7 @@ fn train(
     let clipping = GradientClippingConfig::Norm(1.0);
     let mut adamw = AdamWConfig::new().with_weight_decay(0.0).with_grad_clipping(Some(clipping)).init();
     let mut sampler = Sampler::new(texts, options.seed);
-    let bar = ProgressBar::new(steps as u64).with_prefix(name.to_owned());
-    bar.set_style(ProgressStyle::with_template("{prefix:11} {bar:30} {pos}/{len} {elapsed} {msg}")?);
+    let begin = Instant::now();
     let (mut memory, mut mean, mut first) = (0, f32::NAN, None);
     for step in 0..steps {
         let Batch { inputs, targets } = sampler.draw(options.sequences, device);
@@ -115,19 +113,17 @@ fn train(
         let bits = loss.try_into_scalar::<f32>()? / std::f32::consts::LN_2;
         mean = if mean.is_nan() { bits } else { 0.95 * mean + 0.05 * bits };
         memory = memory.max(device.memory_pool_usage().map_or(0, |usage| usage.bytes_in_use));
-        bar.inc(1);
-        bar.set_message(format!("{mean:.3} bits a byte"));
+        if (step + 1) % steps.div_ceil(10) == 0 || step + 1 == steps {
+            let seconds = begin.elapsed().as_secs_f64();
+            eprintln!("{name:11} {:>4}/{steps}  {mean:.3} bits a byte  {seconds:.0} s", step + 1);
+        }
         // Kernels are compiled and chosen in the first steps.
         if step == steps / 4 {
             first = Some((step, Instant::now()));
         }
     }
-    bar.finish();
     let (skipped, begin) = first.unwrap_or((0, Instant::now()));
     let ms_per_step = 1e3 * begin.elapsed().as_secs_f64() / (steps - skipped - 1).max(1) as f64;
-    if bar.is_hidden() {
-        eprintln!("{name}: {mean:.3} bits a byte after {steps} steps, {ms_per_step:.0} ms each");
-    }
     Ok(Run { model, ms_per_step, memory: memory as f64 / f64::from(1 << 20) })
 }
 

@@ -84,7 +84,7 @@ fn any_number_of_axes_and_of_tokens() {
     assert_eq!(values(folded), flat, "the same tokens in another shape");
     let one: Tensor<1> = x.narrow(0, 0, 1).squeeze_dim(0);
     assert_close(&values(module.forward(one)), &flat[..64], 2e-5, "a token by itself");
-    let none = module.forward(Tensor::<3>::zeros([2, 0, 64], &DEVICE));
+    let none = module.forward(Tensor::<3>::zeros([2, 0, 64], &*DEVICE));
     assert_eq!(none.dims(), [2, 0, 64]);
     let training = DEVICE.clone().autodiff();
     let none = case.module(&training).forward(Tensor::<2>::zeros([0, 64], &training));

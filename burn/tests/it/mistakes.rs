@@ -31,7 +31,7 @@ fn wrong_shapes_panic_with_both() {
     let half = random(5, 12, 1, &DEVICE).cast(burn::tensor::DType::F16);
     let dtype = with(Extras { base: Some(half), ..Extras::default() });
     assert!(dtype.contains("F16") && dtype.contains("F32"), "{dtype}");
-    let mask = with(Extras { mask: Some(Tensor::ones([4], &DEVICE)), ..Extras::default() });
+    let mask = with(Extras { mask: Some(Tensor::ones([4], &*DEVICE)), ..Extras::default() });
     assert!(mask.contains("4 numbers") && mask.contains("5 tokens"), "{mask}");
     let superfluous = with(Extras { gates: gates(5), ..Extras::default() });
     assert!(superfluous.contains("gates are given"), "{superfluous}");

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use burn::config::Config as _;
-use burn::module::Module as _;
+use burn::module::{Module as _, Quantizer};
 use burn::nn::LinearConfig;
 use burn::store::ModuleRecord;
+use burn::tensor::quantization::{Calibration, QuantValue};
 use burn::tensor::{Device, Tensor};
 use burn_hydralora::hydralora::checkpoint::{Checkpoint, CheckpointError, save};
 use burn_hydralora::hydralora::{Adapter, Config, Dropout, Router, Weighting};
-use burn_hydralora::{HydraLinear, HydraLora, HydraLoraConfig};
+use burn_hydralora::{Extras, HydraLinear, HydraLora, HydraLoraConfig};
 
 use crate::common::{Case, DEVICE, random, values};
 
@@ -114,7 +115,7 @@ fn modules_move_freeze_and_print() {
     let module = case.module(&DEVICE);
     let moved = module.clone().to_device(&Device::flex());
     let x = random(5, 16, 1, &DEVICE);
-    let there = values(moved.forward(Tensor::from_data(x.clone().into_data(), &Device::flex())));
+    let there = values(moved.forward(Tensor::<2>::from_data(x.clone().into_data(), &Device::flex())));
     crate::common::assert_close(&there, &values(module.forward(x)), 2e-5, "on another device");
     let text = module.to_string();
     assert!(text.contains("HydraLora") && text.contains("rank 4"), "{text}");
@@ -156,4 +157,24 @@ fn gates_can_be_read() {
     }
     let one = HydraLoraConfig::new(16, 12, 4).init(&DEVICE);
     assert_eq!(values(one.gates(random(2, 16, 1, &DEVICE))), [1.0, 1.0]);
+}
+
+#[test]
+fn the_frozen_layer_may_be_quantised() {
+    let device = DEVICE.clone().autodiff();
+    let case = Case::new("plain", HydraLoraConfig::new(32, 64, 4).with_experts(3).layer(), 6);
+    let scheme = device.settings().quantization.scheme.with_value(QuantValue::Q8S);
+    let linear = LinearConfig::new(32, 64).with_bias(false).init(&device).no_grad();
+    let linear = linear.quantize_weights(&mut Quantizer::new(Calibration::MinMax, scheme));
+    let weight = linear.weight.val().dequantize();
+    let layer = HydraLinear::new(linear, case.module(&device));
+    let x = random(6, 32, 1, &device);
+    let y = layer.forward(x.clone());
+    let expected = x.clone().matmul(weight) + layer.adapter.formula(x, Extras::default());
+    crate::common::assert_close(&values(y.clone()), &values(expected.clone()), 1e-4, "y");
+    let gradients = [y, expected].map(|y| {
+        let gradients = y.powf_scalar(2.0).sum().backward();
+        values(layer.adapter.parameters.val().grad(&gradients).expect("a gradient"))
+    });
+    crate::common::assert_close(&gradients[0], &gradients[1], 1e-3, "gradients");
 }
