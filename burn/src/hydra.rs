@@ -141,21 +141,20 @@ impl HydraLora {
     /// As [`HydraLora::forward`].
     #[must_use]
     pub fn forward_with<const D: usize>(&self, x: Tensor<D>, extras: Extras<D>) -> Tensor<D> {
-        let inputs = Inputs::new(&self.layer, x, extras);
-        let device = inputs.x.device();
-        let parameters = self.parameters.val();
-        assert!(
-            device == parameters.device(),
-            "HydraLora: x is on {device:?}, and the module on {:?}: move one of them",
-            parameters.device()
-        );
-        let drops = self.training.is_enabled() && (device.is_autodiff() || parameters.device().is_autodiff());
-        let config = Config { dropout: self.layer.config.dropout.filter(|_| drops), ..self.layer.config };
-        let context = Context::of(&device).unwrap_or_else(|error| panic!("HydraLora: {error}"));
-        match context {
-            Some(context) if inputs.tokens > 0 => self.by_kernels(&context, inputs, parameters, config),
-            _ => self.by_formula(inputs, &parameters, &config),
-        }
+        self.by_rows(x, extras, self.layer.config.d_out, |inputs| {
+            let device = inputs.x.device();
+            let parameters = self.parameters.val();
+            assert!(
+                device == parameters.device(),
+                "HydraLora: x is on {device:?}, and the module on {:?}: move one of them",
+                parameters.device()
+            );
+            let config = self.called(&device);
+            match Context::of(&device).unwrap_or_else(|error| panic!("HydraLora: {error}")) {
+                Some(context) => self.by_kernels(&context, inputs, parameters, config),
+                None => self.by_formula(inputs, &parameters, &config),
+            }
+        })
     }
 
     /// What [`HydraLora::forward_with`] computes, in burn's own operations, on any device: for comparison. Dropout drops
@@ -165,11 +164,10 @@ impl HydraLora {
     /// As [`HydraLora::forward`].
     #[must_use]
     pub fn formula<const D: usize>(&self, x: Tensor<D>, extras: Extras<D>) -> Tensor<D> {
-        let inputs = Inputs::new(&self.layer, x, extras);
-        let parameters = self.parameters.val();
-        let drops = self.training.is_enabled() && parameters.device().is_autodiff();
-        let config = Config { dropout: self.layer.config.dropout.filter(|_| drops), ..self.layer.config };
-        self.by_formula(inputs, &parameters, &config)
+        self.by_rows(x, extras, self.layer.config.d_out, |inputs| {
+            let config = self.called(&inputs.x.device());
+            self.by_formula(inputs, &self.parameters.val(), &config)
+        })
     }
 
     /// The experts' weights for each token, for plots and for losses of one's own: burn's own operations, differentiable.
@@ -188,20 +186,43 @@ impl HydraLora {
             !matches!(config.router, Router::GivenWeights | Router::GivenLogits),
             "HydraLora::gates: this layer's gates are given"
         );
-        let inputs = Inputs::new(&self.layer, x, Extras::default());
-        let parameters = self.parameters.val().cast(inputs.x.dtype());
-        let gates = formula::gates(&inputs.x, &parameters, config, &self.layer.layout);
-        gates.reshape(with_last(inputs.dims, config.experts as usize))
+        self.by_rows(x, Extras::default(), config.experts, |inputs| {
+            let parameters = self.parameters.val().cast(inputs.x.dtype());
+            formula::gates(&inputs.x, &parameters, config, &self.layer.layout)
+        })
     }
 
-    fn by_kernels<const D: usize>(
+    /// Computes with a row for each token, so many numbers in a row.
+    fn by_rows<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        extras: Extras<D>,
+        columns: u32,
+        compute: impl FnOnce(Inputs) -> Tensor<2>,
+    ) -> Tensor<D> {
+        let (device, dtype) = (x.device(), x.dtype());
+        let shape = with_last(x.dims(), columns as usize);
+        match Inputs::new(&self.layer, x, extras) {
+            Some(inputs) => compute(inputs).reshape(shape),
+            None => Tensor::zeros(shape, (&device, dtype)),
+        }
+    }
+
+    /// The layer as a call has it: with its dropout only in training.
+    fn called(&self, device: &Device) -> Config {
+        let drops = self.training.is_enabled() && (device.is_autodiff() || self.parameters.is_autodiff());
+        let config = self.layer.config;
+        Config { dropout: config.dropout.filter(|_| drops), ..config }
+    }
+
+    fn by_kernels(
         &self,
         context: &Context,
-        inputs: Inputs<D>,
+        inputs: Inputs,
         parameters: Tensor<1>,
         config: Config,
-    ) -> Tensor<D> {
-        let Inputs { x, base, gates, mask, dims, tokens } = inputs;
+    ) -> Tensor<2> {
+        let Inputs { x, base, gates, mask, tokens } = inputs;
         let dtype = x.dtype();
         let [d_in, d_out] = [config.d_in, config.d_out];
         // Rows of half precision are read four elements at a time.
@@ -231,11 +252,11 @@ impl HydraLora {
             mask.map_or_else(absent, |mask| mask.cast(DType::F32).into_dispatch()),
             call,
         );
-        Tensor::<2>::from_dispatch(y).cast(dtype).reshape(with_last(dims, d_out as usize))
+        Tensor::<2>::from_dispatch(y).cast(dtype)
     }
 
-    fn by_formula<const D: usize>(&self, inputs: Inputs<D>, parameters: &Tensor<1>, config: &Config) -> Tensor<D> {
-        let Inputs { x, base, gates, mask, dims, tokens } = inputs;
+    fn by_formula(&self, inputs: Inputs, parameters: &Tensor<1>, config: &Config) -> Tensor<2> {
+        let Inputs { x, base, gates, mask, tokens } = inputs;
         let parameters = parameters.clone().cast(x.dtype());
         let gates = gates.map(|(gates, _)| {
             let [rows, experts] = gates.dims();
@@ -243,11 +264,10 @@ impl HydraLora {
             of_tokens.reshape([tokens, experts])
         });
         let y = formula::forward(x, &parameters, gates, mask, config, &self.layer.layout);
-        let y = match base {
+        match base {
             Some(base) => base + y,
             None => y,
-        };
-        y.reshape(with_last(dims, config.d_out as usize))
+        }
     }
 }
 
@@ -259,18 +279,17 @@ impl Layer {
 }
 
 /// The tensors of a call as matrices, after their shapes have been checked.
-struct Inputs<const D: usize> {
+struct Inputs {
     x: Tensor<2>,
     base: Option<Tensor<2>>,
     gates: Option<(Tensor<2>, GateRows)>,
     mask: Option<Tensor<1>>,
-    /// Those of x as it was given.
-    dims: [usize; D],
     tokens: usize,
 }
 
-impl<const D: usize> Inputs<D> {
-    fn new(layer: &Layer, x: Tensor<D>, extras: Extras<D>) -> Self {
+impl Inputs {
+    /// None if there are no tokens.
+    fn new<const D: usize>(layer: &Layer, x: Tensor<D>, extras: Extras<D>) -> Option<Self> {
         let Config { d_in, d_out, experts, router, .. } = layer.config;
         let [d_in, d_out, experts] = [d_in, d_out, experts].map(|length| length as usize);
         let Extras { base, gates, mask } = extras;
@@ -279,14 +298,13 @@ impl<const D: usize> Inputs<D> {
             dims.last() == Some(&d_in),
             "HydraLora: x has the shape {dims:?}, and its last axis must be d_input, {d_in}"
         );
-        let tokens = dims[..D - 1].iter().product();
+        let tokens: usize = dims[..D - 1].iter().product();
         assert!(u32::try_from(tokens).is_ok(), "HydraLora: x has {tokens} tokens, more than 32 bits count");
-        let base = base.map(|base| {
+        let base = base.inspect(|base| {
             let (given, needed) = (base.dims(), with_last(dims, d_out));
             assert!(given == needed, "HydraLora: base has the shape {given:?}, and y {needed:?}");
             let (given, needed) = (base.dtype(), x.dtype());
             assert!(given == needed, "HydraLora: base is {given:?}, and x {needed:?}: cast one of them");
-            base.reshape([tokens, d_out])
         });
         let takes_gates = matches!(router, Router::GivenWeights | Router::GivenLogits);
         assert!(
@@ -312,7 +330,13 @@ impl<const D: usize> Inputs<D> {
             let [given] = mask.dims();
             assert!(given == tokens, "HydraLora: the mask has {given} numbers, and x {tokens} tokens");
         });
-        Self { x: x.reshape([tokens, d_in]), base, gates, mask, dims, tokens }
+        (tokens > 0).then(|| Self {
+            x: x.reshape([tokens, d_in]),
+            base: base.map(|base| base.reshape([tokens, d_out])),
+            gates,
+            mask,
+            tokens,
+        })
     }
 }
 

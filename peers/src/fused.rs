@@ -66,7 +66,8 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
 
 impl Pass for Fused {
     fn queue(&mut self, input: usize) -> Outcome<()> {
-        Ok(self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?)
+        self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?;
+        Ok(())
     }
 
     fn wait(&self) -> Outcome<()> {
