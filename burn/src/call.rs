@@ -2,7 +2,8 @@
 
 use burn::tensor::DType;
 use hydralora::{
-    BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, GateRows, Operation, WriteMode,
+    BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, GateRows, Operation,
+    WriteMode,
 };
 
 /// What the operations of a call have in common. Tensors that a call does not have are given as the parameters, which

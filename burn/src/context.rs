@@ -113,7 +113,12 @@ impl Context {
     }
 
     /// An operation of a call; a look-up where there was the same before.
-    pub fn prepare(&self, operation: &Operation, call: &Call, tokens: u32) -> Result<Prepared, hydralora::Error> {
+    pub fn prepare(
+        &self,
+        operation: &Operation,
+        call: &Call,
+        tokens: u32,
+    ) -> Result<Prepared, hydralora::Error> {
         self.kernels.prepare(operation, &call.config, Capacity { tokens, plans: Plans::One })
     }
 

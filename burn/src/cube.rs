@@ -21,7 +21,12 @@ pub fn infer(base: CubeTensor, x: CubeTensor, others: [CubeTensor; 3], call: &Ca
 }
 
 /// y and `[h, w]`.
-pub fn train(base: CubeTensor, x: CubeTensor, others: [CubeTensor; 3], call: &Call) -> (CubeTensor, CubeTensor) {
+pub fn train(
+    base: CubeTensor,
+    x: CubeTensor,
+    others: [CubeTensor; 3],
+    call: &Call,
+) -> (CubeTensor, CubeTensor) {
     let saved = empty(&x, &call.state_shape(tokens(&x)), DType::F32);
     (forward(base, x, others, call, Some(&saved)), saved)
 }
@@ -170,9 +175,11 @@ impl<'a> Run<'a> {
                 resource.map(|resource| (name, resource)).map_err(failed)
             };
             let held = handles.into_iter().map(resource).collect::<Result<Vec<_>, _>>()?;
-            let tensors: Vec<_> = held.iter().map(|(name, held)| self.tensor(name, held.resource())).collect();
+            let tensors: Vec<_> =
+                held.iter().map(|(name, held)| self.tensor(name, held.resource())).collect();
             let bind = |prepared: &Prepared| {
-                let takes = |name: &str| prepared.recordings().any(|recording| recording.tensor(name).is_some());
+                let takes =
+                    |name: &str| prepared.recordings().any(|recording| recording.tensor(name).is_some());
                 let taken = |(name, _): &&(&str, Tensor<'_>)| *name == SCRATCH || takes(name);
                 prepared.bind(&tensors.iter().filter(taken).copied().collect::<Vec<_>>())
             };

@@ -36,7 +36,9 @@ pub enum Error {
     },
 
     /// The device is not one of burn's wgpu devices.
-    #[error("{device} is not a wgpu device: it needs no registration, because burn's own operations run there")]
+    #[error(
+        "{device} is not a wgpu device: it needs no registration, because burn's own operations run there"
+    )]
     NotWgpu {
         /// The device.
         device: String,

@@ -82,7 +82,12 @@ pub fn gates(x: &Tensor<2>, parameters: &Tensor<1>, config: &Config, layout: &La
 }
 
 /// The experts' weights; none if there is one expert with weight 1.
-fn weights(x: &Tensor<2>, given: Option<Tensor<2>>, matrices: &Matrices, config: &Config) -> Option<Tensor<2>> {
+fn weights(
+    x: &Tensor<2>,
+    given: Option<Tensor<2>>,
+    matrices: &Matrices,
+    config: &Config,
+) -> Option<Tensor<2>> {
     let rank = config.rank as usize;
     let latent = |gate: &Tensor<2>| {
         let h = x.clone().matmul(matrices.a());
@@ -93,7 +98,9 @@ fn weights(x: &Tensor<2>, given: Option<Tensor<2>>, matrices: &Matrices, config:
         (Router::GivenWeights, _) => return given,
         (Router::GivenLogits, _) => given?,
         (Router::Input, _) if rows == matrices.a_rows => return None,
-        (Router::Input, _) => x.clone().matmul(matrices.shrink.clone().narrow(1, matrices.a_rows, rows - matrices.a_rows)),
+        (Router::Input, _) => {
+            x.clone().matmul(matrices.shrink.clone().narrow(1, matrices.a_rows, rows - matrices.a_rows))
+        }
         (Router::Latent, Some(gate)) => latent(gate),
         (Router::Latent, None) => return None,
     };

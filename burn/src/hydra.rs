@@ -80,7 +80,11 @@ impl HydraLora {
     ///
     /// # Errors
     /// An unknown module, a damaged file, or a wgpu device that this package does not know.
-    pub fn try_from_checkpoint(checkpoint: &Checkpoint, module: &str, device: &Device) -> Result<Self, Error> {
+    pub fn try_from_checkpoint(
+        checkpoint: &Checkpoint,
+        module: &str,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let adapter = checkpoint.adapter(module)?;
         let known = checkpoint.modules().iter().find(|known| known.name == module);
         let unknown = || hydralora::Error::UnknownModule { module: module.to_owned() };

@@ -82,10 +82,10 @@ fn backward_specs(
     saved: &TensorSpec,
     _mask: &TensorSpec,
     _call: &Call,
-    [dx, gradients]: &[bool; 2],
+    &[dx, gradients]: &[bool; 2],
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
     let wanted = |spec: &TensorSpec, is_wanted| if is_wanted { spec.clone() } else { unwanted(spec) };
-    (saved.clone(), wanted(x, *dx), wanted(parameters, *gradients))
+    (saved.clone(), wanted(x, dx), wanted(parameters, gradients))
 }
 
 #[cfg(feature = "fusion")]

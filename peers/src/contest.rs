@@ -27,7 +27,8 @@ pub struct Problem {
 impl Problem {
     pub fn new(shape: Shape) -> Outcome<Self> {
         let Shape { tokens, d_in, d_out, rank, experts } = shape;
-        let config = Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() };
+        let config =
+            Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() };
         let rng = &mut StdRng::seed_from_u64(0);
         let mut random =
             |rows: u32, columns: u32| (0..rows * columns).map(|_| rng.random_range(-1.0..1.0)).collect();

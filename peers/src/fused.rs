@@ -1,7 +1,9 @@
 //! hydralora's kernels.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, WriteMode, wgpu};
+use hydralora::{
+    Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, WriteMode, wgpu,
+};
 use hydralora_benches::layer::{Layer, Tensors};
 
 use crate::contest::{Outcome, Pass, Problem};

@@ -30,8 +30,8 @@ enum Layer {
 
 /// Gradients of parameters, as a layer has these.
 enum Held {
-    Packed(Tensor<1>),
-    Factors { a: Tensor<2>, b: Tensor<2> },
+    Packed(Box<Tensor<1>>),
+    Factors(Box<[Tensor<2>; 2]>),
 }
 
 /// The adapter alone. On a device with autodiff, a forward and backward; otherwise a forward.
@@ -89,11 +89,12 @@ impl Layer {
     fn held(&self, gradients: &Gradients) -> Option<Held> {
         Some(match self {
             Self::Adapter(adapter) | Self::Hydra(HydraLinear { adapter, .. }) => {
-                Held::Packed(adapter.parameters.val().grad(gradients)?)
+                Held::Packed(Box::new(adapter.parameters.val().grad(gradients)?))
             }
             Self::Lora(linear) => {
                 let factors = linear.weight.adapter()?;
-                Held::Factors { a: factors.a.val().grad(gradients)?, b: factors.b.val().grad(gradients)? }
+                let [a, b] = [&factors.a, &factors.b].map(|factor| factor.val().grad(gradients));
+                Held::Factors(Box::new([a?, b?]))
             }
         })
     }
@@ -129,7 +130,8 @@ impl Pass for Trained {
                 let Adapter { a, router, b, .. } = self.layout.unpack(&packed)?;
                 results.extend([dx.clone().try_into_vec_as()?, a, router, b.concat()]);
             }
-            Some((dx, Held::Factors { a, b })) => {
+            Some((dx, Held::Factors(factors))) => {
+                let [a, b] = &**factors;
                 let matrix = |factor: &Tensor<2>| factor.clone().transpose().try_into_vec_as();
                 results.extend([dx.clone().try_into_vec_as()?, matrix(a)?, Vec::new(), matrix(b)?]);
             }

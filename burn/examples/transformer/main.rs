@@ -69,7 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         HydraLoraConfig::new(d_in, d_out, options.rank).with_experts(options.experts).with_scaling(scaling)
     };
     let hydra = base.clone().adapted(config, &training);
-    let weights = ParamGroup::from_any_regexes(vec![r"(up|down)\..*weight$"]).map_err(|error| format!("{error:?}"))?;
+    let weights =
+        ParamGroup::from_any_regexes(vec![r"(up|down)\..*weight$"]).map_err(|error| format!("{error:?}"))?;
     let lora = Lora::new(options.lora_rank, 2.0 * options.lora_rank as f64).set_param_group(weights);
     let lora = base.clone().apply_lora(lora);
 
@@ -81,7 +82,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("\n| | parameters | ms a step | MiB | prose | code | legal | tables | mean |");
     println!("|---|---|---|---|---|---|---|---|---|");
-    rows.iter().for_each(|row| println!("{row}"));
+    for row in rows {
+        println!("{row}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! A small byte-level transformer of burn's own modules.
 
 use burn::module::Module;
-use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask};
+use burn::nn::attention::{
+    MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
+};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor};
@@ -13,6 +15,7 @@ const LAYERS: usize = 2;
 const HEADS: usize = 4;
 
 /// A layer of the feed-forward parts: as it was trained, or frozen and with an adapter.
+#[expect(clippy::large_enum_variant, reason = "burn has no boxed modules")]
 #[derive(Module, Debug)]
 pub enum Projection {
     Plain(Linear),
@@ -62,7 +65,8 @@ impl Block {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [sequences, tokens, _] = x.dims();
         let mask = generate_autoregressive_mask(sequences, tokens, &x.device());
-        let attended = self.attention.forward(MhaInput::self_attn(self.norm1.forward(x.clone())).mask_attn(mask));
+        let attended =
+            self.attention.forward(MhaInput::self_attn(self.norm1.forward(x.clone())).mask_attn(mask));
         let x = x + attended.context;
         let hidden = gelu(self.up.forward(self.norm2.forward(x.clone())));
         x + self.down.forward(hidden)
@@ -92,7 +96,7 @@ impl Transformer {
     /// Logits of the byte after each: sequences x tokens x 256.
     pub fn forward(&self, bytes: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = bytes.dims();
-        let places = Tensor::<1, Int>::arange(0..tokens as i64, &bytes.device()).unsqueeze();
+        let places = Tensor::<1, Int>::arange(0..tokens.cast_signed() as i64, &bytes.device()).unsqueeze();
         let x = self.bytes.forward(bytes) + self.places.forward(places);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         self.head.forward(self.norm.forward(x))

@@ -92,7 +92,8 @@ impl Case {
         let device = device.clone().autodiff();
         let Config { d_in, d_out, experts, .. } = self.config;
         let [d_in, d_out, experts] = [d_in, d_out, experts].map(|length| length as usize);
-        let leaf = |values: &Vec<f32>, columns: usize| matrix(values, columns, &device).cast(dtype).require_grad();
+        let leaf =
+            |values: &Vec<f32>, columns: usize| matrix(values, columns, &device).cast(dtype).require_grad();
         let module = self.module(&device);
         let x = leaf(&self.x, d_in);
         let base = self.base.as_ref().map(|base| leaf(base, d_out));

@@ -87,7 +87,11 @@ fn layers_are_what_other_code_computes() {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             let bytes = std::fs::read(&path).expect("a golden");
             for device in [&*DEVICE, &Device::flex()] {
-                check(&Golden::parse(&bytes), device, &path.file_stem().unwrap_or_default().to_string_lossy());
+                check(
+                    &Golden::parse(&bytes),
+                    device,
+                    &path.file_stem().unwrap_or_default().to_string_lossy(),
+                );
             }
             tested += 1;
         }

@@ -1,8 +1,8 @@
 //! burn's memory: its default pools, views, threads with streams of their own, and writing in place.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_hydralora::HydraLora;
 use burn_hydralora::hydralora::{Config, Sharing};
+use burn_hydralora::{Extras, HydraLora};
 
 use crate::common::{By, Case, DEVICE, assert_close, random, values};
 
@@ -13,7 +13,7 @@ fn square(tokens: usize) -> Case {
 
 /// By the module and by burn's own operations.
 fn both(module: &HydraLora, x: &Tensor<2>) -> [Tensor<2>; 2] {
-    [module.forward(x.clone()), module.formula(x.clone(), Default::default())]
+    [module.forward(x.clone()), module.formula(x.clone(), Extras::default())]
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn one_tensor_may_come_twice() {
     let gradients = [By::Module, By::Formula].map(|by| {
         let y = match by {
             By::Module => module.forward(x.clone()),
-            By::Formula => module.formula(x.clone(), Default::default()),
+            By::Formula => module.formula(x.clone(), Extras::default()),
         };
         let gradients = (y * x.clone()).sum().backward();
         values(module.parameters.val().grad(&gradients).expect("a gradient"))

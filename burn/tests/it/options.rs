@@ -54,7 +54,8 @@ fn half_activations_keep_f32_parameters() {
 /// Holds what a module gave to the twin's values and bounds.
 fn assert_within(case: &Case, results: &Results, random: Option<twin::Random>) {
     let Case { config, adapter, .. } = case;
-    let exact = |values: &[f32]| values.iter().map(|&value| Approx::exact(f64::from(value))).collect::<Vec<_>>();
+    let exact =
+        |values: &[f32]| values.iter().map(|&value| Approx::exact(f64::from(value))).collect::<Vec<_>>();
     let adapter = Adapter {
         a: exact(&adapter.a),
         router: exact(&adapter.router),
@@ -63,7 +64,8 @@ fn assert_within(case: &Case, results: &Results, random: Option<twin::Random>) {
     };
     let (x, g) = (exact(&case.x), exact(&case.g));
     let experts = config.experts as usize;
-    let gates = case.gates.as_ref().map(|(gates, rows)| of_tokens(&exact(gates), experts, *rows, case.tokens));
+    let gates =
+        case.gates.as_ref().map(|(gates, rows)| of_tokens(&exact(gates), experts, *rows, case.tokens));
     let mask = case.mask.as_ref().map(|mask| mask.iter().map(|&taken| taken != 0.0).collect::<Vec<_>>());
     let extras =
         twin::Extras { gates: gates.as_deref(), mask: mask.as_deref(), random, ..twin::Extras::default() };

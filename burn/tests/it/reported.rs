@@ -3,7 +3,7 @@
 use burn::module::Module as _;
 use burn::nn::LinearConfig;
 use burn::tensor::{DType, Tensor};
-use burn_hydralora::{HydraLinear, HydraLoraConfig};
+use burn_hydralora::{Extras, HydraLinear, HydraLoraConfig};
 
 use crate::common::{Case, DEVICE, assert_close, random, values};
 
@@ -24,7 +24,7 @@ fn only_adapters_are_tracked() {
         values(layer.adapter.parameters.val().grad(&gradients).expect("a gradient"))
     });
     let by_formula = |layer: &HydraLinear, x: Tensor<2>| {
-        layer.linear.forward(x.clone()) + layer.adapter.formula(x, Default::default())
+        layer.linear.forward(x.clone()) + layer.adapter.formula(x, Extras::default())
     };
     let hidden = burn::tensor::activation::gelu(by_formula(&layers[0], x));
     let gradients = by_formula(&layers[1], hidden).powf_scalar(2.0).mean().backward();

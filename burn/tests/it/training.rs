@@ -5,7 +5,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn_hydralora::HydraLora;
 use burn_hydralora::hydralora::device::Gpu;
 use burn_hydralora::hydralora::{
-    Adapter, AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Batch, Config, Element, Kernels, Operation,
+    AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, Batch, Config, Element, Kernels, Operation,
 };
 
 use crate::common::{Case, DEVICE, matrix, values};
@@ -36,7 +36,8 @@ impl Task {
     /// The losses before each step.
     fn by_burn(&self) -> Vec<f32> {
         let device = DEVICE.clone().autodiff();
-        let mut module = HydraLora::try_from_adapter(&self.config, &self.fresh(), &device).expect("an adapter");
+        let mut module =
+            HydraLora::try_from_adapter(&self.config, &self.fresh(), &device).expect("an adapter");
         let AdamWHyper { beta1, beta2, epsilon, weight_decay, .. } = AdamWHyper::default();
         let adamw = AdamWConfig::new().with_beta_1(beta1).with_beta_2(beta2).with_epsilon(epsilon);
         let mut adamw = adamw.with_weight_decay(weight_decay).init();
