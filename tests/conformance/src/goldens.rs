@@ -58,7 +58,7 @@ impl Form {
 /// A trial for every golden, in f32.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     files().map_or_else(
-        |message| vec![Plan::new("goldens", "goldens", move || Err(Failure::Failed(message)))],
+        |message| vec![Plan::new("goldens", "goldens", move || async { Err(Failure::Failed(message)) })],
         |files| files.into_iter().map(|(name, bytes)| plan(device, &name, bytes, Form::F32)).collect(),
     )
 }
@@ -82,9 +82,9 @@ pub fn half_plans(device: &Arc<dyn Device>) -> Vec<Plan> {
 
 fn plan(device: &Arc<dyn Device>, name: &str, bytes: Vec<u8>, form: Form) -> Plan {
     let device = Arc::clone(device);
-    Plan::new(form.name(name), "goldens", move || {
+    Plan::new(form.name(name), "goldens", move || async move {
         let mut ratios = Ratios::default();
-        Golden::parse(&bytes).map_err(Failure::Failed)?.compare(&*device, form, &mut ratios)?;
+        Golden::parse(&bytes).map_err(Failure::Failed)?.compare(&*device, form, &mut ratios).await?;
         Ok(Some(ratios.distribution()?))
     })
 }
@@ -349,9 +349,9 @@ impl Golden {
     }
 
     /// Compares the layer with the golden, within the twin's bounds, and the twin with the golden.
-    pub fn compare(&self, device: &dyn Device, form: Form, ratios: &mut Ratios) -> Result<(), Failure> {
+    pub async fn compare(&self, device: &dyn Device, form: Form, ratios: &mut Ratios) -> Result<(), Failure> {
         let (job, twins) = self.job(form)?;
-        let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
+        let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1).await?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
         let mut goldens = vec![("y", values(&self.y))];
         if form.training {

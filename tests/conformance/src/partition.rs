@@ -7,7 +7,7 @@ use crate::suite::Plan;
 
 /// One of several parts of about the same size. All modes of a case belong to the same part, since they share
 /// pipelines.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Partition {
     part: u64,
     parts: u64,

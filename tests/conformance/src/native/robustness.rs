@@ -20,10 +20,11 @@ use hydralora::{
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use super::adapters::NativeDevice;
+use super::driver::{Driver, breakable_gpu, set_driver};
 use crate::case::{Case, Operation as CaseOperation, Planning, Shape};
 use crate::compare::Distribution;
-use crate::device::{Device, Failure, WgpuDevice, words};
-use crate::driver::{Driver, breakable_gpu, set_driver};
+use crate::device::{Device as _, Failure, WgpuDevice, words};
 use crate::inputs::noise;
 use crate::job::{Memory, Placement};
 use crate::modes;
@@ -32,7 +33,7 @@ use crate::suite::Plan;
 type Misfortune = fn(&WgpuDevice) -> Result<(), Failure>;
 
 /// The trials on a device. Only wgpu's devices can be made to fail in these ways.
-pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
+pub fn plans(device: &Arc<dyn NativeDevice>) -> Vec<Plan> {
     let misfortunes: [(&str, Misfortune); 9] = [
         ("a-device-lost-in-mid-use", a_device_lost_in_mid_use),
         ("a-device-lost-by-its-driver", a_device_lost_by_its_driver),
@@ -55,7 +56,7 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
         .chain(matrices)
         .map(|(name, misfortune)| {
             let device = Arc::clone(device);
-            let run = move || {
+            let run = move || async move {
                 in_time(move || misfortune(device.wgpu().expect("a wgpu device")))
                     .map(|()| None::<Distribution>)
             };
@@ -560,8 +561,11 @@ fn a_thousand_lives(device: &WgpuDevice) -> Result<(), Failure> {
     let moments = gpu.zeroed("moments", 2 * layout.len())?;
     let parameters = gpu.zeroed("parameters", layout.len())?;
     let live = || -> Result<(), Failure> {
-        let prepared =
-            job.ops.iter().map(|op| op.prepare(&gpu, &kernels, &tensor)).collect::<Result<Vec<_>, _>>()?;
+        let prepared = job
+            .ops
+            .iter()
+            .map(|op| pollster::block_on(op.prepare(&gpu, &kernels, &tensor)))
+            .collect::<Result<Vec<_>, _>>()?;
         let adamw = AdamW::prepare(
             &kernels,
             &AdamWDescriptor {
@@ -614,11 +618,13 @@ fn many_threads(device: &WgpuDevice) -> Result<(), Failure> {
                     let buffers = memory.upload(gpu)?;
                     let tensor = |name: &str| memory.place(name).tensor(&buffers);
                     for op in &job.ops {
-                        let encode = op.prepare(gpu, kernels, &tensor)?;
+                        let encode = pollster::block_on(op.prepare(gpu, kernels, &tensor))?;
                         gpu.submit(|pass| encode(pass))?;
                     }
-                    let after =
-                        buffers.iter().map(|buffer| words(gpu, buffer)).collect::<Result<Vec<_>, _>>()?;
+                    let after = buffers
+                        .iter()
+                        .map(|buffer| pollster::block_on(words(gpu, buffer)))
+                        .collect::<Result<Vec<_>, _>>()?;
                     modes::compare(&job, &memory.results(&job, &after)?)?;
                     Ok(())
                 })

@@ -23,7 +23,7 @@ static UNPACKED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 /// A trial for every checkpoint.
 pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
     let failed = |message: String| {
-        vec![Plan::new("checkpoints", "checkpoints", move || Err(Failure::Failed(message)))]
+        vec![Plan::new("checkpoints", "checkpoints", move || async { Err(Failure::Failed(message)) })]
     };
     folders().map_or_else(failed, |folders| folders.into_iter().map(|folder| plan(device, folder)).collect())
 }
@@ -31,7 +31,11 @@ pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
 fn plan(device: &Arc<dyn Device>, folder: PathBuf) -> Plan {
     let device = Arc::clone(device);
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Plan::new(format!("checkpoints/{name}"), "checkpoints", move || check(&*device, &folder))
+    Plan::new(
+        format!("checkpoints/{name}"),
+        "checkpoints",
+        move || async move { check(&*device, &folder).await },
+    )
 }
 
 /// Every folder with an `expected.safetensors`, sorted by name.
@@ -70,7 +74,7 @@ pub fn clean_up() {
 
 /// Compares every module of a checkpoint with its writer's output, or checks that the checkpoint is refused because of
 /// what it has.
-fn check(device: &dyn Device, folder: &Path) -> Result<Option<Distribution>, Failure> {
+async fn check(device: &dyn Device, folder: &Path) -> Result<Option<Distribution>, Failure> {
     let checkpoint = match Checkpoint::open(folder) {
         Err(CheckpointError::Option { option, value }) => {
             return refused(folder, &option, &value).map(|()| None);
@@ -90,7 +94,7 @@ fn check(device: &dyn Device, folder: &Path) -> Result<Option<Distribution>, Fai
     for module in checkpoint.modules() {
         let adapter = checkpoint.adapter(&module.name).map_err(|error| Failure::Failed(error.to_string()))?;
         let golden = golden(&expected, module, adapter).map_err(Failure::Failed)?;
-        golden.compare(device, Form::INFERENCE, &mut ratios).map_err(|failure| match failure {
+        golden.compare(device, Form::INFERENCE, &mut ratios).await.map_err(|failure| match failure {
             Failure::Failed(message) => Failure::Failed(format!("{}: {message}", module.name)),
             other @ Failure::Unsupported(_) => other,
         })?;

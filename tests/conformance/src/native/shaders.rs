@@ -9,9 +9,9 @@ use hydralora::kernel::{Shader, Source};
 use naga::Module;
 use naga::valid::ModuleInfo;
 
-use crate::device::Device;
-use crate::permutations::translate::{to_spir_v, translate, validate};
-use crate::permutations::{permutations, planned, with_matrices, with_subgroups};
+use super::adapters::NativeDevice;
+use super::permutations::translate::{to_spir_v, translate, validate};
+use super::permutations::{permutations, planned, with_matrices, with_subgroups};
 use crate::suite::Plan;
 
 /// Shaders with names, in a fixed order.
@@ -25,10 +25,10 @@ fn named(shaders: Vec<Shader>, suffix: &str) -> Vec<(String, Shader)> {
 }
 
 /// A trial for every shader, on a device that only compiles.
-pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
+pub fn plans(device: &Arc<dyn NativeDevice>) -> Vec<Plan> {
     let plan = |(name, shader): (String, Shader)| {
         let device = Arc::clone(device);
-        Plan::new(format!("shaders/{name}"), shader.source().label, move || {
+        Plan::new(format!("shaders/{name}"), shader.source().label, move || async move {
             device.compile(&shader).map(|()| None)
         })
     };

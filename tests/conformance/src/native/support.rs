@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::adapters::NativeDevice;
 use crate::cases;
-use crate::device::{Device, planner};
+use crate::device::planner;
 
 /// Prints every fixed case for each device, with what the device lacks for it.
-pub fn print(devices: &[Arc<dyn Device>]) {
+pub fn print(devices: &[Arc<dyn NativeDevice>]) {
     for device in devices {
         let cases = cases::all();
         let mut supported = 0;

@@ -11,8 +11,11 @@ use hydralora::kernel::{BindingKind, Shader};
 use hydralora::{DeviceProfile, wgpu};
 use serde_json::{Value, json};
 
+use super::adapters::NativeDevice;
 use crate::case::Planning;
-use crate::device::{ADAPTER_LIMITS, Device, Failure, Identity, WgpuDevice, limits_that_count, planner};
+use crate::device::{
+    ADAPTER_LIMITS, Device, Failure, Identity, Pending, WgpuDevice, limits_that_count, planner,
+};
 use crate::job::{Job, Memory};
 use crate::op::Planned;
 
@@ -153,18 +156,8 @@ impl DawnDevice {
         let runs: Vec<Value> = runs.collect();
         Ok(json!({ "run": { "directory": self.folder, "buffers": buffers, "runs": runs, "times": times } }))
     }
-}
 
-impl Device for DawnDevice {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn profile(&self) -> &DeviceProfile {
-        &self.profile
-    }
-
-    fn run(
+    fn run_now(
         &self,
         job: &Job,
         memory: &Memory,
@@ -208,7 +201,29 @@ impl Device for DawnDevice {
         after.truncate(given);
         Ok(after)
     }
+}
 
+impl Device for DawnDevice {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn profile(&self) -> &DeviceProfile {
+        &self.profile
+    }
+
+    fn run<'a>(
+        &'a self,
+        job: &'a Job,
+        memory: &'a Memory,
+        planning: Planning,
+        times: u32,
+    ) -> Pending<'a, Vec<Vec<u32>>> {
+        Box::pin(async move { self.run_now(job, memory, planning, times) })
+    }
+}
+
+impl NativeDevice for DawnDevice {
     fn time(
         &self,
         job: &Job,
@@ -218,7 +233,7 @@ impl Device for DawnDevice {
     ) -> Result<Vec<Duration>, Failure> {
         let once = || {
             let begin = Instant::now();
-            self.run(job, memory, planning, 1).map(|_| begin.elapsed())
+            self.run_now(job, memory, planning, 1).map(|_| begin.elapsed())
         };
         once()?;
         (0..runs).map(|_| once()).collect()
