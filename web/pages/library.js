@@ -27,6 +27,13 @@ export class Library {
         });
     }
 
+    // Ends the worker with all that it does. What was called is rejected.
+    end(message) {
+        this.#worker.terminate();
+        this.#calls.forEach(({ reject }) => reject({ kind: "other", message }));
+        this.#calls.clear();
+    }
+
     #hear({ id, report, failure, value }) {
         const call = this.#calls.get(id);
         // What happens to the device is told at any time.

@@ -4,12 +4,12 @@
 //! An exported function takes and gives plain values, reports what happens to a function that it is given, and fails
 //! with a [`Failure`](failure::Failure), for which `pages/trouble.js` has a sentence and a way on.
 
+mod conformance;
 mod device;
 mod failure;
 mod value;
 
 use wasm_bindgen::prelude::wasm_bindgen;
-
 
 /// Runs when the module is loaded.
 #[wasm_bindgen(start)]

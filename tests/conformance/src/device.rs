@@ -82,14 +82,8 @@ pub trait Device: Send + Sync {
     ) -> Pending<'a, Vec<Vec<u32>>>;
 }
 
-/// The planner of a job on a device.
-pub fn planner(profile: &DeviceProfile, planning: Planning, job: &Job) -> Planner {
-    let planner = Planner::new(told_profile(profile, planning));
-    Planner { tuning: tuning(&planner, planning, job), ..planner }
-}
-
 /// What the planner is told of a device, whatever the job is.
-fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
+pub fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
     let mut profile = profile.clone();
     match planning {
         Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => {}
@@ -119,7 +113,7 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
 
 /// What a job's operations are to choose. One that fits the device in no way is left to its plan, which
 /// refuses it.
-fn tuning(planner: &Planner, planning: Planning, job: &Job) -> Tuning {
+pub fn tuning(planner: &Planner, planning: Planning, job: &Job) -> Tuning {
     let mut tuning = Tuning::default();
     for (config, tokens, operation) in job.ops.iter().filter_map(|op| op.tuned()) {
         let choices = planner.choices(&operation, &config, tokens);

@@ -30,14 +30,13 @@ static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/goldens");
 /// The precision of a layer, and how much of it runs.
 #[derive(Clone, Copy)]
 pub struct Form {
-    elements: Elements,
+    pub elements: Elements,
     /// Whether backward runs too, or forward alone.
-    training: bool,
+    pub training: bool,
 }
 
 impl Form {
     const F32: Self = Self { elements: Elements::F32, training: true };
-    pub const INFERENCE: Self = Self { elements: Elements::F32, training: false };
 
     /// In training, the adapter and the frozen weights stay f32.
     fn in_half(element: Element, training: bool) -> Self {
@@ -142,37 +141,22 @@ fn data<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a [u8]
 
 /// A layer, its inputs, and what they should give.
 pub struct Golden {
-    config: Config,
-    tokens: u32,
-    adapter: Adapter,
+    pub config: Config,
+    pub tokens: u32,
+    pub adapter: Adapter,
     /// Weights that are given, before they are rounded to f32, and their gradient.
-    gates: Option<Vec<f64>>,
-    gates_gradient: Option<Vec<f64>>,
-    x: Vec<f32>,
-    g: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    y: Vec<f64>,
-    dx: Vec<f64>,
-    gradients: Adapter<Approx>,
+    pub gates: Option<Vec<f64>>,
+    pub gates_gradient: Option<Vec<f64>>,
+    pub x: Vec<f32>,
+    pub g: Vec<f32>,
+    pub weight: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+    pub y: Vec<f64>,
+    pub dx: Vec<f64>,
+    pub gradients: Adapter<Approx>,
 }
 
 impl Golden {
-    /// A layer of which only the output is known, perhaps with weights that are given.
-    pub fn of_layer(
-        config: Config,
-        adapter: Adapter,
-        gates: Option<Vec<f64>>,
-        [x, weight]: [Vec<f32>; 2],
-        bias: Option<Vec<f32>>,
-        y: Vec<f64>,
-    ) -> Self {
-        let (g, dx) = (vec![0.0; y.len()], vec![0.0; x.len()]);
-        let tokens = (x.len() / config.d_in as usize) as u32;
-        let (gates_gradient, gradients) = (None, Adapter::default());
-        Self { config, tokens, adapter, gates, gates_gradient, x, g, weight, bias, y, dx, gradients }
-    }
-
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;

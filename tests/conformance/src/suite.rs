@@ -1,5 +1,7 @@
 //! The trials on a device, and how each is run and judged.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use hydralora::{LinearChoice, LinearWay, wgpu};
 use web_time::Instant;
 
-use crate::case::{Case, Planning};
+use crate::case::{Case, Planning, Shape};
 use crate::compare::Distribution;
 use crate::device::{ADAPTER_LIMITS, Device, Failure, Pending};
 use crate::known::{self, Known, Verdict};
@@ -29,6 +31,8 @@ pub struct Plan {
     pub seed: Option<u64>,
     /// Whether a device that has WebGPU's default limits may refuse it.
     pub refusable: bool,
+    /// How large it is, next to others of its kind.
+    pub size: u64,
     pub run: Run,
 }
 
@@ -39,7 +43,15 @@ impl Plan {
         run: impl FnOnce() -> F + Send + 'static,
     ) -> Self {
         let run: Run = Box::new(move || Box::pin(run()));
-        Self { name: name.into(), kernel, seed: None, refusable: false, run }
+        Self { name: name.into(), kernel, seed: None, refusable: false, size: 0, run }
+    }
+
+    /// Operation, router, elements and mode: the name without the shape, its numbers and its plans.
+    fn kind(&self) -> String {
+        let shape = |part: &&str| part.starts_with('T') && part.contains("_k");
+        let before = self.name.split('/').take_while(|part| !shape(part));
+        let mode = self.name.rsplit('/').next().filter(|last| Mode::NAMES.contains(last));
+        before.chain(mode).collect::<Vec<_>>().join("/")
     }
 
     /// The same trial, ended from outside.
@@ -58,11 +70,14 @@ pub struct Selection {
     pub partition: Option<Partition>,
     /// The number of random cases.
     pub random: u32,
+    /// Only one small trial of each kind, with the adapter's own limits: a look at every operation and element type in
+    /// a few minutes.
+    pub quick: bool,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self { replay: None, partition: None, random: RANDOM_CASES }
+        Self { replay: None, partition: None, random: RANDOM_CASES, quick: false }
     }
 }
 
@@ -115,7 +130,20 @@ pub fn plans(device: &Arc<dyn Device>, selection: &Selection, of_machine: Vec<Pl
     if let Some(partition) = selection.partition {
         plans.retain(|plan| partition.contains(plan));
     }
-    plans
+    if selection.quick { quick(plans) } else { plans }
+}
+
+/// The smallest trial of each kind, but with more tokens than the smallest tile has.
+fn quick(plans: Vec<Plan>) -> Vec<Plan> {
+    let mut smallest: BTreeMap<String, Plan> = BTreeMap::new();
+    for plan in plans {
+        match smallest.entry(plan.kind()) {
+            Entry::Occupied(mut kept) if plan.size < kept.get().size => drop(kept.insert(plan)),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => drop(place.insert(plan)),
+        }
+    }
+    smallest.into_values().collect()
 }
 
 fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
@@ -127,10 +155,17 @@ fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
             let (device, case) = (Arc::clone(device), case.clone());
             let (name, kernel, seed) = (format!("{case}{mode}"), case.operation.kernel(), case.seed());
             let refusable = case.beyond_defaults;
+            let size = size(&case);
             let run = move || async move { mode.run(&*device, &case).await };
-            Plan { seed: Some(seed), refusable, ..Plan::new(name, kernel, run) }
+            Plan { seed: Some(seed), refusable, size, ..Plan::new(name, kernel, run) }
         })
         .collect()
+}
+
+/// Of cases with few tokens the largest number there is, as they leave most of a tile empty.
+fn size(case: &Case) -> u64 {
+    let Shape { tokens, d_in, d_out, .. } = case.shape;
+    if tokens > 8 { u64::from(tokens) * (u64::from(d_in) + u64::from(d_out)) } else { u64::MAX }
 }
 
 /// Runs a trial and records how it went.

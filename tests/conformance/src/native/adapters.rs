@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use hydralora::device::adapters_from_env;
 use hydralora::kernel::Shader;
-use hydralora::wgpu;
+use hydralora::{DeviceProfile, Planner, wgpu};
 
 use crate::case::Planning;
-use crate::device::{Device, Failure, LIMITS, WgpuDevice};
+use crate::device::{Device, Failure, LIMITS, WgpuDevice, told_profile, tuning};
 use crate::job::{Job, Memory};
 
 /// A device of this machine.
@@ -31,6 +31,12 @@ pub trait NativeDevice: Device {
 
     /// The wgpu device, for what goes beyond running jobs.
     fn wgpu(&self) -> Option<&WgpuDevice>;
+}
+
+/// The planner of a job on a device.
+pub fn planner(profile: &DeviceProfile, planning: Planning, job: &Job) -> Planner {
+    let planner = Planner::new(told_profile(profile, planning));
+    Planner { tuning: tuning(&planner, planning, job), ..planner }
 }
 
 /// Every adapter that the environment and `wanted` (a part of the name) leave, each with its own

@@ -13,7 +13,10 @@ use safetensors::SafeTensors;
 use crate::compare::{Distribution, Ratios};
 use crate::device::{Device, Failure};
 use crate::goldens::{Form, Golden, f32s, f64s};
+use crate::op::Elements;
 use crate::suite::Plan;
+
+const INFERENCE: Form = Form { elements: Elements::F32, training: false };
 
 static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/checkpoints");
 
@@ -94,7 +97,7 @@ async fn check(device: &dyn Device, folder: &Path) -> Result<Option<Distribution
     for module in checkpoint.modules() {
         let adapter = checkpoint.adapter(&module.name).map_err(|error| Failure::Failed(error.to_string()))?;
         let golden = golden(&expected, module, adapter).map_err(Failure::Failed)?;
-        golden.compare(device, Form::INFERENCE, &mut ratios).await.map_err(|failure| match failure {
+        golden.compare(device, INFERENCE, &mut ratios).await.map_err(|failure| match failure {
             Failure::Failed(message) => Failure::Failed(format!("{}: {message}", module.name)),
             other @ Failure::Unsupported(_) => other,
         })?;
@@ -115,6 +118,21 @@ fn refused(folder: &Path, option: &str, value: &str) -> Result<(), Failure> {
     }
 }
 
+/// A layer of which only the output is known, perhaps with weights that are given.
+fn of_layer(
+    config: Config,
+    adapter: Adapter,
+    gates: Option<Vec<f64>>,
+    [x, weight]: [Vec<f32>; 2],
+    bias: Option<Vec<f32>>,
+    y: Vec<f64>,
+) -> Golden {
+    let (g, dx) = (vec![0.0; y.len()], vec![0.0; x.len()]);
+    let tokens = (x.len() / config.d_in as usize) as u32;
+    let (gates_gradient, gradients) = (None, Adapter::default());
+    Golden { config, tokens, adapter, gates, gates_gradient, x, g, weight, bias, y, dx, gradients }
+}
+
 fn golden(expected: &SafeTensors<'_>, module: &Module, adapter: Adapter) -> Result<Golden, String> {
     let name = |part: &str| format!("{}.{part}", module.name);
     let f32s = |part: &str| f32s(expected, &name(part));
@@ -122,12 +140,12 @@ fn golden(expected: &SafeTensors<'_>, module: &Module, adapter: Adapter) -> Resu
     let y = f64s(expected, &name("expect.y"))?;
     let inputs = [f32s("x")?, f32s("weight")?];
     if !module.averages_gates {
-        return Ok(Golden::of_layer(module.config, adapter, None, inputs, bias, y));
+        return Ok(of_layer(module.config, adapter, None, inputs, bias, y));
     }
     let gates = mean_gates(&module.config, &adapter, &inputs[0]);
     let config = Config { router: Router::GivenWeights, ..module.config };
     let adapter = Adapter { router: Vec::new(), ..adapter };
-    Ok(Golden::of_layer(config, adapter, Some(gates), inputs, bias, y))
+    Ok(of_layer(config, adapter, Some(gates), inputs, bias, y))
 }
 
 /// The mean over all tokens of a latent router's gates, for each token.

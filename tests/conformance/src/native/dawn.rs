@@ -11,11 +11,9 @@ use hydralora::kernel::{BindingKind, Shader};
 use hydralora::{DeviceProfile, wgpu};
 use serde_json::{Value, json};
 
-use super::adapters::NativeDevice;
+use super::adapters::{NativeDevice, planner};
 use crate::case::Planning;
-use crate::device::{
-    ADAPTER_LIMITS, Device, Failure, Identity, Pending, WgpuDevice, limits_that_count, planner,
-};
+use crate::device::{ADAPTER_LIMITS, Device, Failure, Identity, Pending, WgpuDevice, limits_that_count};
 use crate::job::{Job, Memory};
 use crate::op::Planned;
 

@@ -6,10 +6,11 @@ use hydralora::twin::Approx;
 use hydralora::{Choice, DeviceProfile, FusedChoice, LinearChoice, LinearWay, Router, wgpu};
 use libtest_mimic::{Failed, Trial};
 
+use super::adapters::planner;
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::cases;
 use crate::compare::Ratios;
-use crate::device::{Failure, Identity, planner};
+use crate::device::{Failure, Identity};
 use crate::goldens;
 use crate::job::{Memory, Placement};
 use crate::known::{Known, Verdict, judge};

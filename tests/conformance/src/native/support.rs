@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::adapters::NativeDevice;
+use super::adapters::{NativeDevice, planner};
 use crate::cases;
-use crate::device::planner;
 
 /// Prints every fixed case for each device, with what the device lacks for it.
 pub fn print(devices: &[Arc<dyn NativeDevice>]) {

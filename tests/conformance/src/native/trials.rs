@@ -106,7 +106,7 @@ fn plans(device: &Arc<dyn NativeDevice>, options: &Options) -> Vec<Plan> {
     let plain: Arc<dyn Device> = Arc::clone(device) as _;
     let mut of_machine = checkpoints::plans(&plain);
     of_machine.extend(robustness::plans(device));
-    suite::plans(&plain, &Selection { replay, partition, random }, of_machine)
+    suite::plans(&plain, &Selection { replay, partition, random, quick: false }, of_machine)
 }
 
 /// The number of runs of a job that a speed trial times.
