@@ -7,6 +7,7 @@
 mod conformance;
 mod device;
 mod failure;
+mod training;
 mod value;
 
 use wasm_bindgen::prelude::wasm_bindgen;
