@@ -61,9 +61,13 @@ fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy
     (kind == 4, backend == wgpu::Backend::Gl, kind)
 }
 
+/// What the library makes use of, where it is.
+const USED_FEATURES: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::SHADER_INT64);
+
 impl Gpu {
     /// A device on the best adapter that matches the environment ([`adapters_from_env`]), with the adapter's
-    /// own limits, and with timestamp queries and subgroup operations if the adapter has them.
+    /// own limits, and with timestamp queries, subgroup operations and 64-bit integers if the adapter has them.
     ///
     /// # Errors
     /// No adapter, with advice on getting one, or a refused device.
@@ -78,8 +82,8 @@ impl Gpu {
         Self::from_adapter(&adapter).await
     }
 
-    /// A device on this adapter, with the adapter's own limits, and with timestamp queries and subgroup
-    /// operations if the adapter has them.
+    /// A device on this adapter, with the adapter's own limits, and with timestamp queries, subgroup
+    /// operations and 64-bit integers if the adapter has them.
     ///
     /// # Errors
     /// The adapter refuses the device.
@@ -87,7 +91,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
             required_features: adapter.features()
-                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
+                & USED_FEATURES,
             required_limits: adapter.limits(),
             ..Default::default()
         };

@@ -197,6 +197,7 @@ impl WgpuDevice {
             ADAPTER_LIMITS => {
                 wgpu::Features::TIMESTAMP_QUERY
                     | wgpu::Features::SUBGROUP
+                    | wgpu::Features::SHADER_INT64
                     | wgpu::Features::SHADER_F16
                     | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
             }

@@ -108,8 +108,10 @@ pub fn plans(device: &Arc<dyn Device>, selection: &Selection, of_machine: Vec<Pl
     let own_limits = device.identity().limits_of == ADAPTER_LIMITS;
     if !own_limits {
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
-        // Nor what options do. The most bindings are those of a mask and a gradient that is added.
-        fixed.retain(|case| !case.has_options() || (case.mask && case.gate_gradient.is_some()));
+        // Nor what options do, but those with the most bindings, which are those of a mask and a gradient that is added;
+        // and dropout, whose random numbers are computed in another way without the adapter's features.
+        let counts = |case: &Case| case.shape.dropout.is_some() || (case.mask && case.gate_gradient.is_some());
+        fixed.retain(|case| !case.has_options() || counts(case));
     }
     if let Some(seed) = selection.replay {
         return match fixed.into_iter().find(|case| case.seed() == seed) {

@@ -6,12 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hydralora::kernel::{Shader, Source};
-use naga::Module;
-use naga::valid::ModuleInfo;
-
 use super::adapters::NativeDevice;
-use super::permutations::translate::{to_spir_v, translate, validate};
-use super::permutations::{permutations, planned, with_matrices, with_subgroups};
+use super::permutations::translate::{Language, translate, validate};
+use super::permutations::{permutations, planned, with_matrices, with_subgroups, with_wide_products};
 use crate::suite::Plan;
 
 /// Shaders with names, in a fixed order.
@@ -35,10 +32,10 @@ pub fn plans(device: &Arc<dyn NativeDevice>) -> Vec<Plan> {
     named(permutations(), "").into_iter().map(plan).collect()
 }
 
-/// Writes every shader. The names of those with subgroup operations, which not every compiler knows, contain
-/// `_subgroups_`.
+/// Writes every shader. The names of those with what not every compiler knows contain `_subgroups_`, `_wide_` or
+/// `_matrices_`.
 pub fn write_every(folder: &Path) -> Result<usize, String> {
-    write(folder, &every())
+    Ok(write(folder, &every(), &Language::ALL)? + write_rare(folder)?)
 }
 
 /// Writes the shader with the largest numbers of those that differ in nothing else, by the same names: for
@@ -53,7 +50,7 @@ pub fn write_kinds(folder: &Path) -> Result<usize, String> {
         }
     }
     let kinds: Vec<_> = kinds.into_values().map(|(_, shader)| shader).collect();
-    Ok(write(folder, &kinds)? + write_as(folder, &named(with_matrices(), "_matrices"), to_spir_v)?)
+    Ok(write(folder, &kinds, &Language::ALL)? + write_rare(folder)?)
 }
 
 fn every() -> Vec<(String, Shader)> {
@@ -79,20 +76,17 @@ fn kind_and_size(source: &Source) -> (String, u32) {
 
 /// Writes the shaders of plans for layers of real models; their names have `_planned_` in them.
 pub fn write_planned(folder: &Path) -> Result<usize, String> {
-    write(folder, &named(planned(), "_planned"))
+    write(folder, &named(planned(), "_planned"), &Language::ALL)
 }
 
-/// Writes `NAME.wgsl`, `.spv`, `.hlsl`, `.comp` (GLSL) and `.metal` for every shader.
-fn write(folder: &Path, shaders: &[(String, Shader)]) -> Result<usize, String> {
-    write_as(folder, shaders, translate)
+/// Writes the shaders that not every language has words for.
+fn write_rare(folder: &Path) -> Result<usize, String> {
+    let wide = write(folder, &named(with_wide_products(), "_wide"), &Language::WIDE)?;
+    Ok(wide + write(folder, &named(with_matrices(), "_matrices"), &Language::MATRICES)?)
 }
 
 /// Writes `NAME.wgsl` and its translations for every shader.
-fn write_as<const N: usize>(
-    folder: &Path,
-    shaders: &[(String, Shader)],
-    translate: impl Fn(&(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); N], String>,
-) -> Result<usize, String> {
+fn write(folder: &Path, shaders: &[(String, Shader)], languages: &[Language]) -> Result<usize, String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let save = |name: &str, extension: &str, contents: &[u8]| {
         let file = folder.join(format!("{name}.{extension}"));
@@ -101,9 +95,10 @@ fn write_as<const N: usize>(
     for (name, shader) in shaders {
         let wgsl = shader.source().wgsl;
         save(name, "wgsl", wgsl.as_bytes())?;
-        let translations = validate(&wgsl).and_then(|valid| translate(&valid));
-        for (extension, contents) in translations.map_err(|error| format!("{name}: {error}"))? {
-            save(name, extension, &contents)?;
+        let refused = |error| format!("{name}: {error}");
+        let valid = validate(&wgsl).map_err(refused)?;
+        for &language in languages {
+            save(name, language.extension(), &translate(&valid, language).map_err(refused)?)?;
         }
     }
     Ok(shaders.len())

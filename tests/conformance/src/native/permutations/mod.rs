@@ -245,7 +245,19 @@ pub fn with_subgroups() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// Shaders of the frozen layer with cooperative matrices, which only SPIR-V has.
+/// Shaders with dropout for a device whose shaders multiply in 64 bits.
+#[must_use]
+pub fn with_wide_products() -> Vec<Shader> {
+    let device = DeviceProfile { wide_products: true, ..DeviceProfile::new(wgpu::Limits::default(), 8) };
+    let planner = &Planner::new(device);
+    let drops = GATES.into_iter().filter(|config| config.dropout.is_some());
+    let mut shaders: HashSet<Shader> =
+        drops.flat_map(|config| adapter(&config, 300, F32, WriteMode::Accumulate, true, planner)).collect();
+    shaders.retain(|shader| shader.source().wgsl.contains("u64"));
+    shaders.into_iter().collect()
+}
+
+/// Shaders of the frozen layer with cooperative matrices.
 #[must_use]
 pub fn with_matrices() -> Vec<Shader> {
     let mut shaders = HashSet::new();

@@ -8,8 +8,38 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
+/// A language that drivers take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    SpirV,
+    Hlsl,
+    Glsl,
+    Msl,
+}
+
+impl Language {
+    pub const ALL: [Self; 4] = [Self::SpirV, Self::Hlsl, Self::Glsl, Self::Msl];
+
+    /// Those with integers of 64 bits.
+    pub const WIDE: [Self; 3] = [Self::SpirV, Self::Hlsl, Self::Msl];
+
+    /// Those with cooperative matrices that naga writes.
+    pub const MATRICES: [Self; 1] = [Self::SpirV];
+
+    /// The extension of its files.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::SpirV => "spv",
+            Self::Hlsl => "hlsl",
+            Self::Glsl => "comp",
+            Self::Msl => "metal",
+        }
+    }
+}
+
 /// Parses and validates with no capability beyond WebGPU's own, of which naga counts `unpack2x16float`
-/// and its like as one, and subgroup operations, which only devices with them are given.
+/// and its like as one, and those that only devices with them are given.
 ///
 /// # Errors
 /// naga refuses it, with naga's reason.
@@ -20,6 +50,7 @@ pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
         Capabilities::SHADER_FLOAT16_IN_FLOAT32
             | Capabilities::SUBGROUP
             | Capabilities::SHADER_FLOAT16
+            | Capabilities::SHADER_INT64
             | Capabilities::COOPERATIVE_MATRIX,
     )
     .validate(&module)
@@ -27,29 +58,18 @@ pub fn validate(wgsl: &str) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-/// The extension of each language's files, and what the shader is in it.
-///
-/// # Errors
-/// naga cannot write it in one of them.
-pub fn translate((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 4], String> {
-    Ok([
-        ("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?),
-        ("hlsl", hlsl(module, info).map_err(|error| failed("HLSL", &error))?.into_bytes()),
-        ("comp", glsl(module, info).map_err(|error| failed("GLSL", &error))?.into_bytes()),
-        ("metal", msl(module, info).map_err(|error| failed("MSL", &error))?.into_bytes()),
-    ])
-}
-
-/// The same of a shader that only SPIR-V has the instructions for.
+/// A shader in a language.
 ///
 /// # Errors
 /// naga cannot write it.
-pub fn to_spir_v((module, info): &(Module, ModuleInfo)) -> Result<[(&'static str, Vec<u8>); 1], String> {
-    Ok([("spv", spir_v(module, info).map_err(|error| failed("SPIR-V", &error))?)])
-}
-
-fn failed(language: &str, error: &dyn Display) -> String {
-    format!("{language}: {error}")
+pub fn translate((module, info): &(Module, ModuleInfo), language: Language) -> Result<Vec<u8>, String> {
+    let failed = |error: &dyn Display| format!("{language:?}: {error}");
+    match language {
+        Language::SpirV => spir_v(module, info).map_err(|error| failed(&error)),
+        Language::Hlsl => hlsl(module, info).map(String::into_bytes).map_err(|error| failed(&error)),
+        Language::Glsl => glsl(module, info).map(String::into_bytes).map_err(|error| failed(&error)),
+        Language::Msl => msl(module, info).map(String::into_bytes).map_err(|error| failed(&error)),
+    }
 }
 
 fn restricted() -> BoundsCheckPolicies {
