@@ -170,7 +170,7 @@ fn size(case: &Case) -> u64 {
 
 /// Runs a trial and records how it went.
 pub async fn run(device: &dyn Device, plan: Plan, known: &[Known]) -> Record {
-    let Plan { name, kernel, seed, refusable, run } = plan;
+    let Plan { name, kernel, seed, refusable, run, .. } = plan;
     let identity = device.identity();
     let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
     let begin = Instant::now();
