@@ -16,6 +16,7 @@ const storage = `hydralora conformance ${location.search}`;
 
 let library;
 let opened;
+let goldens;
 let browser;
 // What has run, by the trial's number.
 let records = new Map();
@@ -57,7 +58,19 @@ async function open() {
     };
     // An empty field of the form is none.
     for (const name of ["filter", "replay", "part"]) wanted[name] ||= null;
-    opened = await library.call("conformance_open", [JSON.stringify(wanted)]);
+    goldens ??= await fetchGoldens();
+    opened = await library.call("conformance_open", [JSON.stringify(wanted), goldens]);
+}
+
+// What the released code gave: names and contents of files.
+async function fetchGoldens() {
+    const get = async (name) => {
+        const response = await fetch(`goldens/${name}`);
+        if (!response.ok) throw { kind: "other", message: `goldens/${name} is missing beside this page: ${response.status}` };
+        return response;
+    };
+    const names = await (await get("index.json")).json();
+    return Promise.all(names.map(async (name) => [name, new Uint8Array(await (await get(`${name}.safetensors`)).arrayBuffer())]));
 }
 
 // Runs what has not run yet.
@@ -168,7 +181,7 @@ function showDevice() {
     const row = (place, cell, texts) => {
         const row = place.insertRow();
         texts.forEach((text, at) => {
-            const element = row.appendChild(document.createElement(at === 0 ? cell : cell));
+            const element = row.appendChild(document.createElement(cell));
             element.textContent = text;
             if (at > 0) element.className = "number";
         });

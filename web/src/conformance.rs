@@ -9,7 +9,7 @@ use hydralora_conformance::{
     Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, WgpuDevice, plans,
     run_trial, seed,
 };
-use js_sys::Function;
+use js_sys::{Array, Function, Uint8Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -74,9 +74,10 @@ fn selection(wanted: &Wanted) -> Result<Selection, String> {
     Ok(Selection { replay, partition, quick: wanted.quick, ..Selection::default() })
 }
 
-/// Opens a device with each set of limits, and lists their trials.
+/// Opens a device with each set of limits, and lists their trials. `goldens` are pairs of a name and
+/// the contents of a file.
 #[wasm_bindgen]
-pub async fn conformance_open(wanted: String) -> Result<JsValue, JsValue> {
+pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue, JsValue> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         LISTENER.with_borrow(|listener| {
@@ -88,6 +89,11 @@ pub async fn conformance_open(wanted: String) -> Result<JsValue, JsValue> {
     }));
     let wanted: Wanted = serde_json::from_str(&wanted).map_err(|error| other(error.to_string()))?;
     let selection = selection(&wanted).map_err(other)?;
+    let golden = |pair: JsValue| {
+        let pair = Array::from(&pair);
+        (pair.get(0).as_string().unwrap_or_default(), Uint8Array::new(&pair.get(1)).to_vec())
+    };
+    let goldens: Vec<_> = goldens.iter().map(golden).collect();
     let mut identities = Vec::new();
     let mut trials = Vec::new();
     let sets = if wanted.quick { &LIMITS[..1] } else { &LIMITS };
@@ -107,7 +113,7 @@ pub async fn conformance_open(wanted: String) -> Result<JsValue, JsValue> {
         device.gpu.device.set_device_lost_callback(|_, _| LOST.set(true));
         identities.push(device.identity().clone());
         let device: Arc<dyn Device> = Arc::new(device);
-        let plans = plans(&device, &selection, Vec::new());
+        let plans = plans(&device, &selection, &goldens, Vec::new());
         trials.extend(plans.into_iter().map(|plan| Some((Arc::clone(&device), plan))));
     }
     let full_name =

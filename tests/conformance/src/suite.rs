@@ -12,6 +12,7 @@ use web_time::Instant;
 use crate::case::{Case, Planning, Shape};
 use crate::compare::Distribution;
 use crate::device::{ADAPTER_LIMITS, Device, Failure, Pending};
+use crate::goldens::File;
 use crate::known::{self, Known, Verdict};
 use crate::modes::Mode;
 use crate::partition::Partition;
@@ -94,7 +95,12 @@ pub fn seed(text: &str) -> Result<u64, String> {
 }
 
 /// The selected trials on a device, with those that belong to this machine alone behind the others.
-pub fn plans(device: &Arc<dyn Device>, selection: &Selection, of_machine: Vec<Plan>) -> Vec<Plan> {
+pub fn plans(
+    device: &Arc<dyn Device>,
+    selection: &Selection,
+    goldens: &[File],
+    of_machine: Vec<Plan>,
+) -> Vec<Plan> {
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
     // Without matrices of the size, another plan would run.
@@ -121,12 +127,12 @@ pub fn plans(device: &Arc<dyn Device>, selection: &Selection, of_machine: Vec<Pl
         };
     }
     let mut plans: Vec<Plan> = fixed.iter().flat_map(|case| case_plans(device, case)).collect();
-    plans.extend(goldens::plans(device));
+    plans.extend(goldens::plans(device, goldens));
     plans.extend(properties::plans(device));
     // Other limits change plans, but no arithmetic. So these run only with the adapter's own limits.
     if own_limits {
         plans.extend((0..u64::from(selection.random)).map(|seed| random::plan(device, seed)));
-        plans.extend(goldens::half_plans(device));
+        plans.extend(goldens::half_plans(device, goldens));
         plans.extend(of_machine);
     }
     if let Some(partition) = selection.partition {
@@ -172,7 +178,7 @@ fn size(case: &Case) -> u64 {
 
 /// Runs a trial and records how it went.
 pub async fn run(device: &dyn Device, plan: Plan, known: &[Known]) -> Record {
-    let Plan { name, kernel, seed, refusable, run } = plan;
+    let Plan { name, kernel, seed, refusable, run, .. } = plan;
     let identity = device.identity();
     let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
     let begin = Instant::now();

@@ -1,7 +1,10 @@
 //! Builds the site: the module, what wasm-bindgen writes for it, and the static files.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::json;
 
 use super::tools;
 use crate::implementation::{create_directory, output};
@@ -48,8 +51,25 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
         create_directory(to.parent().unwrap_or(&site))?;
         std::fs::write(&to, joined(&root.join(from))?).map_err(|error| format!("{}: {error}", to.display()))?;
     }
+    goldens(&root.join("tests/conformance/goldens"), &site.join("goldens"))?;
     sizes(&site, &module)?;
     Ok(site)
+}
+
+/// Copies the conformance suite's goldens, and a list of their names.
+fn goldens(from: &Path, to: &Path) -> Result<(), String> {
+    create_directory(to)?;
+    let entries = std::fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))?;
+    let mut names = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if let (Some(name), Some("safetensors")) = (path.file_stem(), path.extension().and_then(OsStr::to_str)) {
+            names.push(name.to_string_lossy().into_owned());
+            copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    names.sort();
+    let index = to.join("index.json");
+    std::fs::write(&index, json!(names).to_string()).map_err(|error| format!("{}: {error}", index.display()))
 }
 
 /// A file, or all files of a folder, joined in the order of their names.

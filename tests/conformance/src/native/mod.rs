@@ -6,6 +6,7 @@ mod checkpoints;
 mod dawn;
 mod driver;
 mod files;
+mod golden_files;
 pub mod permutations;
 mod robustness;
 mod selfcheck;

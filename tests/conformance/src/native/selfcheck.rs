@@ -7,11 +7,11 @@ use hydralora::{Choice, DeviceProfile, FusedChoice, LinearChoice, LinearWay, Rou
 use libtest_mimic::{Failed, Trial};
 
 use super::adapters::planner;
+use super::golden_files;
 use crate::case::{Case, Operation, Planning, Shape};
 use crate::cases;
 use crate::compare::Ratios;
 use crate::device::{Failure, Identity};
-use crate::goldens;
 use crate::job::{Memory, Placement};
 use crate::known::{Known, Verdict, judge};
 use crate::op::Planned;
@@ -209,5 +209,5 @@ fn known_failures_must_fail() -> Result<(), Failed> {
 fn a_directory_without_goldens_fails() -> Result<(), Failed> {
     let folder = std::env::temp_dir().join("hydralora-no-goldens");
     std::fs::create_dir_all(&folder)?;
-    ensure(goldens::read(&folder).is_err(), "a directory without goldens passes")
+    ensure(golden_files::read(&folder).is_err(), "a directory without goldens passes")
 }

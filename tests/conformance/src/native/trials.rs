@@ -7,7 +7,7 @@ use std::time::Instant;
 use libtest_mimic::{Completion, Failed, Measurement, Trial};
 
 use super::adapters::NativeDevice;
-use super::{Options, checkpoints, robustness, selfcheck, shaders};
+use super::{Options, checkpoints, golden_files, robustness, selfcheck, shaders};
 use crate::case::{Case, Planning};
 use crate::device::{Device, Failure, Identity};
 use crate::inputs::Inputs;
@@ -106,7 +106,12 @@ fn plans(device: &Arc<dyn NativeDevice>, options: &Options) -> Vec<Plan> {
     let plain: Arc<dyn Device> = Arc::clone(device) as _;
     let mut of_machine = checkpoints::plans(&plain);
     of_machine.extend(robustness::plans(device));
-    suite::plans(&plain, &Selection { replay, partition, random, quick: false }, of_machine)
+    let goldens = golden_files::files().unwrap_or_else(|message| {
+        of_machine.push(Plan::new("goldens", "goldens", || async { Err(Failure::Failed(message)) }));
+        Vec::new()
+    });
+    let selection = Selection { replay, partition, random, quick: false };
+    suite::plans(&plain, &selection, &goldens, of_machine)
 }
 
 /// The number of runs of a job that a speed trial times.
