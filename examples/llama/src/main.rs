@@ -41,6 +41,8 @@ const ALPHA: f32 = 32.0;
 /// The most tokens of a generation, and of a step without training.
 const CONTEXT: u32 = 1024;
 const PROMPT: u32 = 512;
+/// The steps after which training is saved, so that it can be resumed.
+const SAVED_STEPS: u32 = 20;
 
 /// Fine-tunes a `LLaMA` model on several texts at once, with adapters on the projections of every block.
 #[derive(Parser)]
@@ -76,7 +78,7 @@ struct Options {
     /// The probability of dropout in training
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
-    /// Save the adapters and the state of training there
+    /// Save the adapters and the state of training there, every 20 steps and at the end
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
     /// Go on from what was saved there
@@ -294,19 +296,14 @@ impl Session<'_> {
             if bar.is_hidden() {
                 println!("step {step}: loss {loss:.4}, {rate:.0} tokens/s");
             }
+            if let Some(folder) = options.save.as_ref().filter(|_| step.is_multiple_of(SAVED_STEPS)) {
+                self.save(adapters, &folder.join(name), step)?;
+            }
         }
         bar.finish();
         if let Some(folder) = &options.save {
-            let folder = folder.join(name);
-            adapters.stack.save(gpu, &folder)?;
-            adapters.stack.save_training(gpu, &folder, options.steps)?;
-            let checkpoint = Checkpoint::open(&folder)?;
-            for module in checkpoint.modules() {
-                if checkpoint.adapter(&module.name)? != adapters.stack.read(gpu, &module.name)? {
-                    return Err(Error::Reloaded { module: module.name.clone() });
-                }
-            }
-            println!("saved to {}, loaded back, and equal", folder.display());
+            self.save(adapters, &folder.join(name), options.steps)?;
+            println!("saved to {}, loaded back, and equal", folder.join(name).display());
         }
         let reports = adapters.reports(gpu)?;
         if !reports.is_empty() {
@@ -319,6 +316,19 @@ impl Session<'_> {
             plot::routing(&self.picture("routing.png")?, options.experts as usize, &routings)?;
         }
         Ok((name.to_owned(), taken + 1, losses))
+    }
+
+    /// Saves the adapters and the state of training after so many steps, and compares what is loaded back.
+    fn save(&self, adapters: &Adapters, folder: &Path, steps: u32) -> Result<(), Error> {
+        adapters.stack.save(self.gpu, folder)?;
+        adapters.stack.save_training(self.gpu, folder, steps)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        for module in checkpoint.modules() {
+            if checkpoint.adapter(&module.name)? != adapters.stack.read(self.gpu, &module.name)? {
+                return Err(Error::Reloaded { module: module.name.clone() });
+            }
+        }
+        Ok(())
     }
 }
 
