@@ -8,8 +8,11 @@ mod gguf;
 mod golden;
 mod gradient;
 mod huggingface;
+mod matrix;
 mod model;
 mod plot;
+mod profile;
+mod rope;
 mod shader;
 mod source;
 mod text;
@@ -29,8 +32,9 @@ use hydralora::{Dropout, Element, Kernels};
 use adapters::{Adapters, Projection};
 use error::Error;
 use golden::Allowed;
-use model::{Model, Use};
+use model::{Keep, Model, Use};
 use plot::{Curve, Routing};
+use profile::Profile;
 use shader::Shaders;
 use text::{Sampler, Text};
 use tokenizer::Tokenizer;
@@ -78,6 +82,10 @@ struct Options {
     /// The probability of dropout in training
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
+    /// Keep only each block's input from the forward pass, and compute the rest again in the backward pass: less memory, more
+    /// time, the same numbers
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Save the adapters and the state of training there, every 20 steps and at the end
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
@@ -99,12 +107,21 @@ struct Options {
     /// Compare the model with a file of what it should compute, and gradients with differences, instead
     #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
     golden: Option<PathBuf>,
+    /// Print what takes how long in a step of four sequences and in generating a token, instead
+    #[arg(long)]
+    profile: bool,
     /// Where to draw the losses and the routing [default: the project's target/llm]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Seed of the fresh adapters and of the order of the data
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+impl Options {
+    fn keep(&self) -> Keep {
+        if self.gradient_checkpointing { Keep::Inputs } else { Keep::Activations }
+    }
 }
 
 fn dtype(text: &str) -> Result<Element, String> {
@@ -137,7 +154,8 @@ fn run(options: &Options) -> Result<bool, Error> {
     println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
     let tokens = options.sequence * options.texts.len() as u32;
     let capacity = if tokens == 0 { PROMPT } else { tokens.max(text::WINDOW) };
-    let how = Use { capacity, context: CONTEXT.min(config.context), training: false };
+    let capacity = capacity.min(Use::most_tokens(&gpu, config));
+    let how = Use { capacity, context: CONTEXT.min(config.context), training: None };
     println!("a step of up to {capacity} tokens takes {}", megabytes(how.bytes(config)));
     if let Some(path) = &options.golden {
         let mut model = Model::new(&gpu, &kernels, &weights, &shaders, None, how)?;
@@ -149,6 +167,17 @@ fn run(options: &Options) -> Result<bool, Error> {
         };
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
         return Ok(gradient::check(&gpu, &kernels, &weights, &shaders, &tokenizer)? && equal);
+    }
+    let own = layer(options.rank, options.experts, options.dropout);
+    if options.profile {
+        let (sequence, keep) = (options.sequence, options.keep());
+        let tokens = sequence * profile::SEQUENCES;
+        println!("{own}");
+        let adapters = Adapters::new(&kernels, config, &options.targets, own, tokens, options.seed)?;
+        let profile =
+            Profile { gpu: &gpu, kernels: &kernels, weights: &weights, shaders: &shaders, sequence, keep };
+        profile.print(&adapters)?;
+        return Ok(true);
     }
     plot::load_font()?;
     let texts = options.texts.iter().map(|path| read(path, options.sequence, &tokenizer));
@@ -171,7 +200,6 @@ fn run(options: &Options) -> Result<bool, Error> {
     {
         curves.extend(session.run(layer(rank, 1, 0.0), how, "lora", false)?);
     }
-    let own = layer(options.rank, options.experts, options.dropout);
     curves.extend(session.run(own, how, "hydralora", true)?);
     if !curves.is_empty() {
         plot::losses(&session.picture("loss.png")?, &curves)?;
@@ -267,8 +295,15 @@ impl Session<'_> {
         let Self { gpu, kernels, weights, shaders, texts, options, .. } = *self;
         let tokens = options.sequence * texts.len() as u32;
         let capacity = tokens.max(text::WINDOW);
-        let how = Use { capacity, context: capacity.min(weights.config.context), training: true };
-        println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
+        let context = capacity.min(weights.config.context);
+        let how = Use { capacity, context, training: Some(options.keep()) };
+        let bytes = |keep| megabytes(Use { training: Some(keep), ..how }.bytes(&weights.config));
+        let [all, inputs] = [Keep::Activations, Keep::Inputs].map(bytes);
+        if options.gradient_checkpointing {
+            println!("training takes {inputs} of activations instead of {all}, and computes most of them twice");
+        } else {
+            println!("training takes {all} of activations; --gradient-checkpointing would take {inputs}");
+        }
         let mut model = Model::new(gpu, kernels, weights, shaders, Some(adapters), how)?;
         let mut sampler = Sampler::new(texts, options.sequence, options.seed);
         let taken = match &options.resume {

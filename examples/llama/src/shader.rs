@@ -4,11 +4,23 @@ use hydralora::{Element, wgpu};
 
 use crate::config::Config;
 
+/// What a dispatch is for, in the report of what takes how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The products with frozen matrices.
+    Frozen,
+    Adapters,
+    Attention,
+    /// Norms, rotations, embeddings and the loss.
+    Rest,
+}
+
 /// A compiled shader.
 pub struct Shader {
     pipeline: wgpu::ComputePipeline,
     /// Workgroups of a token.
     columns: u32,
+    kind: Kind,
 }
 
 /// A shader with its buffers, ready to record.
@@ -16,6 +28,7 @@ pub struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     columns: u32,
+    pub kind: Kind,
 }
 
 /// All shaders. Each file in `shaders/` says what it computes.
@@ -45,7 +58,7 @@ impl Shaders {
     pub fn compile(device: &wgpu::Device, config: &Config, element: Element) -> Self {
         let constants = format!(
             "const WIDTH = {}u; const HIDDEN = {}u; const HEADS = {}u; const KEY_HEADS = {}u; const HEAD_WIDTH = {}u;
-             const VOCABULARY = {}u; const EPSILON = {:e}f;\n{}",
+             const VOCABULARY = {}u; const EPSILON = {:e}f; const SCALE = {:e}f;\n{}",
             config.width,
             config.hidden,
             config.heads,
@@ -53,6 +66,7 @@ impl Shaders {
             config.head_width,
             config.vocabulary,
             config.epsilon,
+            1.0 / f64::from(config.head_width).sqrt(),
             include_str!("shaders/batch.wgsl"),
         );
         let compile = |label, columns, parts: &[&str]| {
@@ -69,7 +83,7 @@ impl Shaders {
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
                 cache: None,
             });
-            Shader { pipeline, columns }
+            Shader { pipeline, columns, kind: Kind::Rest }
         };
         let rope = |label, columns: u32, stored: bool, rotated: bool, inverse: bool| {
             let own = format!(
@@ -78,6 +92,8 @@ impl Shaders {
             );
             compile(label, 1, &[&own, include_str!("shaders/rope.wgsl")])
         };
+        let attention =
+            |label, columns, text| Shader { kind: Kind::Attention, ..compile(label, columns, &[text]) };
         let table = match element {
             Element::F32 => include_str!("shaders/table_f32.wgsl"),
             Element::F16 => include_str!("shaders/table_f16.wgsl"),
@@ -89,27 +105,27 @@ impl Shaders {
         Self {
             embed: compile("embed", 1, &[table, include_str!("shaders/embed.wgsl")]),
             norm: compile("norm", 1, &[include_str!("shaders/norm.wgsl")]),
-            rope_query: rope("rope query", config.width, false, true, false),
+            rope_query: rope("rope query", config.query_width(), false, true, false),
             rope_key: rope("rope key", keys, true, true, false),
             store_value: rope("store value", keys, true, false, false),
-            attention: compile("attention", config.heads, &[include_str!("shaders/attention.wgsl")]),
+            attention: attention("attention", config.heads, include_str!("shaders/attention.wgsl")),
             silu: compile("silu", 1, &[include_str!("shaders/silu.wgsl")]),
             loss: compile("loss", 1, &["const TRAINING = false;\n", loss]),
             loss_backward: compile("loss backward", 1, &["const TRAINING = true;\n", loss]),
             last_norm_backward: compile("last norm backward", 1, &["const ADDING = false;\n", norm_backward]),
             norm_backward: compile("norm backward", 1, &["const ADDING = true;\n", norm_backward]),
             silu_backward: compile("silu backward", 1, &[include_str!("shaders/silu_backward.wgsl")]),
-            attention_query: compile(
+            attention_query: attention(
                 "attention query",
                 config.heads,
-                &[include_str!("shaders/attention_query.wgsl")],
+                include_str!("shaders/attention_query.wgsl"),
             ),
-            attention_key: compile(
+            attention_key: attention(
                 "attention key",
                 config.key_heads,
-                &[include_str!("shaders/attention_key.wgsl")],
+                include_str!("shaders/attention_key.wgsl"),
             ),
-            unrope_query: rope("unrope query", config.width, false, true, true),
+            unrope_query: rope("unrope query", config.query_width(), false, true, true),
             unrope_key: rope("unrope key", keys, false, true, true),
         }
     }
@@ -127,7 +143,7 @@ impl Shader {
             layout: &self.pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        Dispatch { pipeline: self.pipeline.clone(), bind_group, columns: self.columns }
+        Dispatch { pipeline: self.pipeline.clone(), bind_group, columns: self.columns, kind: self.kind }
     }
 }
 
