@@ -73,7 +73,8 @@ impl Config {
         // What is there changes what the model computes.
         let known = |name: &str| {
             let module = name.strip_suffix(".weight").unwrap_or(name);
-            let Some((number, own)) = module.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+            let Some((number, own)) = module.strip_prefix("blk.").and_then(|rest| rest.split_once('.'))
+            else {
                 return OUTSIDE.contains(&name);
             };
             let norm = ["attn_norm", "ffn_norm"].contains(&own);

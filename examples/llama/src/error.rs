@@ -16,7 +16,9 @@ pub enum Error {
     Tensor { path: PathBuf, name: String, expected: String, found: String },
     #[error("{path}: {what} = {value} is not supported", path = path.display())]
     Unsupported { path: PathBuf, what: &'static str, value: String },
-    #[error("{PART_ROWS} rows of `{name}` need {needed} bytes, and a binding of this device has at most {allowed}")]
+    #[error(
+        "{PART_ROWS} rows of `{name}` need {needed} bytes, and a binding of this device has at most {allowed}"
+    )]
     TooLarge { name: String, needed: u64, allowed: u64 },
     #[error(
         "`{name}` of {tokens} tokens needs {needed} bytes, and a binding of this device has at most {allowed}: take \

@@ -289,8 +289,16 @@ mod tests {
             (["\"model_type\": \"llama\"", "\"model_type\": \"gpt2\""], "model_type = \"gpt2\""),
             (["\"silu\"", "\"gelu\""], "hidden_act = \"gelu\""),
             (["\"attention_bias\": false", "\"attention_bias\": true"], "attention_bias = true"),
-            (["\"rope_type\": \"default\"", "\"rope_type\": \"llama3\""], "rope_type = \"llama3\""),
-            (["\"head_dim\": 64", "\"head_dim\": 32"], "2 heads of 32"),
+            (["\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""], "rope_type = \"yarn\""),
+            (["\"rope_type\": \"default\"", "\"rope_type\": \"linear\""], "rope_parameters.factor"),
+            (["\"rope_type\": \"default\"", "\"factor\": 2"], "rope_scaling = {"),
+            (["\"rope_theta\": 5000.0", "\"rope_theta\": 0"], "rope_theta"),
+            (
+                ["\"bos_token_id\"", "\"partial_rotary_factor\": 0.5, \"bos_token_id\""],
+                "partial_rotary_factor = 0.5",
+            ),
+            (["\"head_dim\": 64", "\"head_dim\": 66"], "2 heads of 66"),
+            (["\"head_dim\": 64", "\"head_dim\": 260"], "2 heads of 260"),
             (["\"hidden_size\": 128", "\"hidden_size\": \"128\""], "hidden_size"),
             (["\"vocab_size\": 320", "\"vocab_size\": 0"], "vocab_size"),
         ]
@@ -305,6 +313,32 @@ mod tests {
         assert!(outside.contains("weight_map"), "{outside}");
         let missing = refused("missing", index, ["\"model-00001-of-00003", "\"model-00004-of-00003"]);
         assert!(missing.contains("model-00004"), "{missing}");
+    }
+
+    #[test]
+    fn rotations_are_scaled_as_in_transformers() {
+        // Of heads of 80 elements and the base 1000, every eighth, computed by transformers 5.24 in f32.
+        let base = [1.0, 0.251_188_63, 0.063_095_73, 0.015_848_93, 0.003_981_071_5];
+        let linear = [0.25, 0.062_797_16, 0.015_773_933, 0.003_962_232_3, 0.000_995_267_9];
+        let llama3 = [1.0, 0.145_585_86, 0.007_886_967, 0.001_981_116_1, 0.000_497_633_9];
+        let plain = r#"{"rope_theta": 1000}"#;
+        let old = r#"{"rope_theta": 1000, "rope_scaling": {"type": "linear", "factor": 4.0}}"#;
+        let new = r#"{"rope_parameters": {"rope_theta": 1000, "rope_type": "linear", "factor": 4.0}}"#;
+        let three = r#"{"rope_theta": 1000, "rope_parameters": null, "rope_scaling": {"rope_type": "llama3", "factor": 8,
+            "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}}"#;
+        for (settings, expected) in [(plain, base), (old, linear), (new, linear), (three, llama3)] {
+            let settings = serde_json::from_str(settings).expect("JSON");
+            let rates = super::rates(Path::new("config.json"), &settings, 80).expect("rates");
+            assert_eq!(rates.len(), 40);
+            for (rate, expected) in rates.iter().step_by(8).zip(expected) {
+                assert!((rate / expected - 1.0).abs() < 1e-6, "{rate}, not {expected}, with {settings}");
+            }
+        }
+        let equal = three.replace("\"high_freq_factor\": 4", "\"high_freq_factor\": 1");
+        let settings = serde_json::from_str(&equal).expect("JSON");
+        let error =
+            super::rates(Path::new("config.json"), &settings, 80).expect_err("an empty range").to_string();
+        assert!(error.contains("high_freq_factor"), "{error}");
     }
 
     #[test]

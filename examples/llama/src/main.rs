@@ -15,6 +15,8 @@ mod profile;
 mod rope;
 mod shader;
 mod source;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tokenizer;
 mod train;
@@ -172,7 +174,7 @@ fn run(options: &Options) -> Result<bool, Error> {
     if options.profile {
         let (sequence, keep) = (options.sequence, options.keep());
         let tokens = sequence * profile::SEQUENCES;
-        println!("{own}");
+        println!("rank {}, {} experts on {:?}", own.rank, own.experts, options.targets);
         let adapters = Adapters::new(&kernels, config, &options.targets, own, tokens, options.seed)?;
         let profile =
             Profile { gpu: &gpu, kernels: &kernels, weights: &weights, shaders: &shaders, sequence, keep };
@@ -300,7 +302,9 @@ impl Session<'_> {
         let bytes = |keep| megabytes(Use { training: Some(keep), ..how }.bytes(&weights.config));
         let [all, inputs] = [Keep::Activations, Keep::Inputs].map(bytes);
         if options.gradient_checkpointing {
-            println!("training takes {inputs} of activations instead of {all}, and computes most of them twice");
+            println!(
+                "training takes {inputs} of activations instead of {all}, and computes most of them twice"
+            );
         } else {
             println!("training takes {all} of activations; --gradient-checkpointing would take {inputs}");
         }

@@ -225,7 +225,9 @@ impl Binder<'_> {
         let Some(before) = before.cloned() else { return self.activations() };
         match self.how.training {
             Some(Keep::Activations) => self.activations(),
-            Some(Keep::Inputs) => Ok(Activations { x: self.words("x", self.weights.config.width)?, ..before }),
+            Some(Keep::Inputs) => {
+                Ok(Activations { x: self.words("x", self.weights.config.width)?, ..before })
+            }
             // Keys and values are each block's own, so that a generation can go on.
             None => Ok(Activations { keys: self.cache("keys")?, values: self.cache("values")?, ..before }),
         }

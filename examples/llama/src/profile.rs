@@ -57,7 +57,10 @@ impl Profile<'_> {
             Clock::Wall => "wall-clock time",
         };
         let tokens = self.sequence * SEQUENCES;
-        println!("\n| {clock} | a step of {tokens} tokens | share | a token after {} | share |", self.sequence);
+        println!(
+            "\n| {clock} | a step of {tokens} tokens | share | a token after {} | share |",
+            self.sequence
+        );
         println!("|---|---:|---:|---:|---:|");
         let row = |name: &str, times: [Duration; 2]| {
             let sums = [&step, &token].map(|column| column.kinds.iter().sum::<Duration>() + column.optimiser);
@@ -124,7 +127,8 @@ impl Profile<'_> {
             }
         };
         let stopwatch = Stopwatch::new(gpu)?;
-        let mut column = measure(&stopwatch, || model.training_steps(), adapters.is_some(), encode_optimiser)?;
+        let mut column =
+            measure(&stopwatch, || model.training_steps(), adapters.is_some(), encode_optimiser)?;
         if optimiser.is_some() {
             column.optimiser = fastest(&stopwatch, |pass| {
                 encode_optimiser(pass);
@@ -138,7 +142,9 @@ impl Profile<'_> {
     fn writing(&self, adapters: Option<&Adapters>) -> Result<Column, Error> {
         let Self { gpu, sequence, .. } = *self;
         let context = (2 * sequence).min(self.weights.config.context);
-        let mut model = self.model(adapters, Use { capacity: sequence, context, training: None })?;
+        // Adapters are bound for as many tokens as they are trained with.
+        let capacity = sequence * SEQUENCES;
+        let mut model = self.model(adapters, Use { capacity, context, training: None })?;
         let prompt = self.tokens(sequence);
         gpu.block_on(model.logits(gpu, &prompt, 0))??;
         let mut position = sequence;

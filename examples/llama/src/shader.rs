@@ -154,3 +154,127 @@ impl Dispatch {
         pass.dispatch_workgroups(tokens, self.columns, 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hydralora::device::Gpu;
+    use hydralora::{Element, wgpu};
+
+    use super::Shaders;
+    use crate::config::Config;
+
+    const SEQUENCE: usize = 70;
+    const TOKENS: usize = 2 * SEQUENCE - 3;
+    const HEADS: usize = 4;
+    const KEY_HEADS: usize = 2;
+
+    /// Numbers between -1 and 1 in no order.
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let number = |at: u32| {
+            (at.wrapping_add(seed << 20).wrapping_mul(2_654_435_761) >> 8) as f32 / f32::from(1u16 << 15)
+        };
+        (0..count as u32).map(|at| number(at) / 256.0 - 1.0).collect()
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    fn add(to: &mut [f64], factor: f64, numbers: &[f32]) {
+        for (to, number) in to.iter_mut().zip(numbers) {
+            *to += factor * f64::from(*number);
+        }
+    }
+
+    /// What attention gives, and the gradients of its queries, keys and values, in float64.
+    fn expected(width: usize, [q, k, v, g]: [&[f32]; 4]) -> [Vec<f64>; 4] {
+        let scale = 1.0 / (width as f64).sqrt();
+        let [mut result, mut dq] = [0, 1].map(|_| vec![0.0; q.len()]);
+        let [mut dk, mut dv] = [0, 1].map(|_| vec![0.0; k.len()]);
+        for token in 0..TOKENS {
+            for head in 0..HEADS {
+                let own = (token * HEADS + head) * width..(token * HEADS + head + 1) * width;
+                let key = |place: usize| {
+                    let row = place * KEY_HEADS + head / (HEADS / KEY_HEADS);
+                    row * width..(row + 1) * width
+                };
+                let places = token / SEQUENCE * SEQUENCE..=token;
+                let products: Vec<f64> =
+                    places.clone().map(|at| (scale * dot(&q[own.clone()], &k[key(at)])).exp()).collect();
+                let total: f64 = products.iter().sum();
+                let weights: Vec<f64> = products.iter().map(|product| product / total).collect();
+                let slopes: Vec<f64> = places.clone().map(|at| dot(&g[own.clone()], &v[key(at)])).collect();
+                let mean: f64 = weights.iter().zip(&slopes).map(|(weight, slope)| weight * slope).sum();
+                for ((at, weight), slope) in places.zip(weights).zip(slopes) {
+                    let slope = scale * weight * (slope - mean);
+                    add(&mut result[own.clone()], weight, &v[key(at)]);
+                    add(&mut dv[key(at)], weight, &g[own.clone()]);
+                    add(&mut dq[own.clone()], slope, &k[key(at)]);
+                    add(&mut dk[key(at)], slope, &q[own.clone()]);
+                }
+            }
+        }
+        [result, dq, dk, dv]
+    }
+
+    #[test]
+    fn attention_is_what_float64_computes() -> Result<(), hydralora::Error> {
+        let gpu = pollster::block_on(Gpu::from_env())?;
+        for head_width in [4, 32, 64, 80, 96, 128, 256] {
+            let config = Config {
+                blocks: 1,
+                width: 64,
+                hidden: 64,
+                heads: HEADS as u32,
+                key_heads: KEY_HEADS as u32,
+                head_width,
+                vocabulary: 64,
+                context: 64,
+                rates: Vec::new(),
+                epsilon: 1e-5,
+                tied: true,
+            };
+            let shaders = Shaders::compile(&gpu.device, &config, Element::F32);
+            let width = head_width as usize;
+            let [queries, keys] = [HEADS, KEY_HEADS].map(|heads| TOKENS * heads * width);
+            let given = [queries, keys, keys, queries];
+            let given: Vec<_> = given.iter().zip(0..).map(|(count, seed)| numbers(*count, seed)).collect();
+            let own = [0, 1, 2, 3].map(|at: usize| &given[at][..]);
+            let expected = expected(width, own);
+            let buffers =
+                own.iter().map(|numbers| gpu.upload("given", numbers)).collect::<Result<Vec<_>, _>>()?;
+            let results = [queries, queries, keys, keys, TOKENS * HEADS, TOKENS * HEADS];
+            let results =
+                results.iter().map(|count| gpu.zeroed("result", *count)).collect::<Result<Vec<_>, _>>()?;
+            let span = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("span"),
+                size: 16,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let words = [TOKENS as u32, 0, SEQUENCE as u32, 0];
+            gpu.queue.write_buffer(&span, 0, bytemuck::bytes_of(&words));
+            let [[q, k, v, g], [result, dq, dk, dv]] =
+                [&buffers, &results].map(|all| [&all[0], &all[1], &all[2], &all[3]]);
+            let [sums, deltas] = [&results[4], &results[5]];
+            let steps = [
+                shaders.attention.bind(&gpu.device, &[&span, q, k, v, result, sums]),
+                shaders.attention_query.bind(&gpu.device, &[&span, q, k, v, result, g, sums, dq, deltas]),
+                shaders.attention_key.bind(&gpu.device, &[&span, q, k, v, g, sums, deltas, dk, dv]),
+            ];
+            gpu.submit(|pass| {
+                steps.iter().for_each(|step| step.encode(pass, TOKENS as u32));
+                Ok(())
+            })?;
+            for (buffer, expected) in results.iter().zip(&expected) {
+                let own = gpu.read_blocking(buffer)?;
+                let largest = expected.iter().copied().map(f64::abs).fold(0.0, f64::max);
+                let off = own.iter().zip(expected).map(|(own, expected)| (f64::from(*own) - expected).abs());
+                let off = off.fold(0.0, f64::max) / largest;
+                println!("heads of {head_width}: up to {largest:.2}, off by {off:.1e} of it");
+                assert!(largest > 0.1 && off < 4e-6, "heads of {head_width} are off by {off}");
+            }
+        }
+        Ok(())
+    }
+}
