@@ -34,7 +34,7 @@ pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
     let mut all: Vec<OsString> = Vec::new();
     if !helps {
         driver::ensure(Profile::Release)?;
-        if !names("--model") {
+        if !names("--model") && !names("--shape") {
             all.extend(["--model".into(), model(root)?.into()]);
         }
     }

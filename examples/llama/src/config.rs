@@ -172,3 +172,93 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
     }
     Ok(rates)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+    use crate::gguf::Gguf;
+    use crate::rope;
+
+    fn text(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    /// A file of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
+    fn file(name: &str, more: &[(&str, u32, Vec<u8>)], factors: Option<[f32; 2]>) -> Result<Config, String> {
+        let count = |count: u32| count.to_le_bytes().to_vec();
+        let counts = [
+            ("llama.block_count", 1),
+            ("llama.embedding_length", 8),
+            ("llama.feed_forward_length", 8),
+            ("llama.attention.head_count", 2),
+            ("llama.context_length", 64),
+        ];
+        let tokens: Vec<u8> = (0..4).flat_map(|at| text(&at.to_string())).collect();
+        let tokens = [8u32.to_le_bytes().to_vec(), 4u64.to_le_bytes().to_vec(), tokens].concat();
+        let mut entries = vec![
+            ("general.architecture", 8, text("llama")),
+            ("llama.attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
+            ("tokenizer.ggml.tokens", 9, tokens),
+        ];
+        entries.extend(counts.map(|(key, number)| (key, 4, count(number))));
+        entries.extend_from_slice(more);
+        let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
+        bytes.extend(u64::from(factors.is_some()).to_le_bytes());
+        bytes.extend((entries.len() as u64).to_le_bytes());
+        for (key, kind, value) in entries {
+            bytes.extend([text(key), count(kind), value].concat());
+        }
+        if let Some(factors) = factors {
+            // One dimension of two numbers in f32, at the first byte of the data.
+            let info = [text("rope_freqs.weight"), count(1), 2u64.to_le_bytes().to_vec()];
+            bytes.extend([info.concat(), count(0), 0u64.to_le_bytes().to_vec()].concat());
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(factors.into_iter().flat_map(f32::to_le_bytes));
+        }
+        let path = std::env::temp_dir().join(format!("hydralora-config-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).expect("a file");
+        let config = Gguf::open(&path).and_then(|file| Config::of_gguf(&file));
+        std::fs::remove_file(path).expect("the file");
+        config.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rotations_of_gguf_files_are_scaled() {
+        let plain = rope::rates(10_000.0, 4);
+        assert_eq!(plain, [1.0, 0.01]);
+        assert_eq!(file("plain", &[], None).expect("a model").rates, plain);
+        let number = |number: f32| number.to_le_bytes().to_vec();
+        let linear = ("llama.rope.scaling.type", 8, text("linear"));
+        let factor = ("llama.rope.scaling.factor", 6, number(4.0));
+        let slower = file("linear", &[linear, factor.clone()], None).expect("a model");
+        assert_eq!(slower.rates, [0.25, 0.0025]);
+        let old = file("old", &[("llama.rope.scale_linear", 6, number(2.0))], None).expect("a model");
+        assert_eq!(old.rates, [0.5, 0.005]);
+        let none = ("llama.rope.scaling.type", 8, text("none"));
+        assert_eq!(file("none", &[none, factor.clone()], None).expect("a model").rates, plain);
+        // As llama.cpp writes LLaMA 3.1's.
+        assert_eq!(file("factors", &[], Some([1.0, 8.0])).expect("a model").rates, [1.0, 0.01 / 8.0]);
+        for (at, (more, factors, part)) in [
+            (vec![("llama.rope.scaling.type", 8, text("yarn"))], None, "yarn"),
+            (vec![("llama.rope.scaling.factor", 6, number(-1.0))], None, "llama.rope.scaling.factor"),
+            (vec![("llama.rope.scaling.attn_factor", 6, number(1.0))], None, "attn_factor"),
+            (
+                vec![("llama.rope.dimension_count", 4, 2u32.to_le_bytes().to_vec())],
+                None,
+                "dimension_count = 2",
+            ),
+            (
+                vec![("llama.attention.key_length", 4, 8u32.to_le_bytes().to_vec())],
+                Some([1.0; 2]),
+                "rope_freqs.weight",
+            ),
+            (vec![], Some([1.0, 0.0]), "rope_freqs.weight"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = file(&format!("wrong{at}"), &more, factors).expect_err(part);
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

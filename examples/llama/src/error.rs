@@ -35,6 +35,8 @@ pub enum Error {
     Reloaded { module: String },
     #[error("{taken} steps were taken already: --steps {steps} leaves none")]
     Trained { taken: u32, steps: u32 },
+    #[error("name a model with --model PATH")]
+    NoModel,
     #[error("--save and --resume are for training: name the texts with --text")]
     NoTexts,
     #[error("a picture: {0}")]

@@ -14,6 +14,7 @@ mod plot;
 mod profile;
 mod rope;
 mod shader;
+mod shape;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use model::{Keep, Model, Use};
 use plot::{Curve, Routing};
 use profile::Profile;
 use shader::Shaders;
+use shape::Shape;
 use text::{Sampler, Text};
 use tokenizer::Tokenizer;
 use weights::Weights;
@@ -55,8 +57,11 @@ const SAVED_STEPS: u32 = 20;
 #[command(name = "llama", version)]
 struct Options {
     /// The model, a GGUF file or a Hugging Face folder
-    #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "shape")]
+    model: Option<PathBuf>,
+    /// Random numbers in the shape of a known model, to measure with --profile
+    #[arg(long, conflicts_with = "model", requires = "profile")]
+    shape: Option<Shape>,
     /// A text to train on, a file or a folder of files; can be repeated
     #[arg(long = "text", value_name = "PATH")]
     texts: Vec<PathBuf>,
@@ -148,12 +153,23 @@ fn run(options: &Options) -> Result<bool, Error> {
     let kernels = Kernels::new(&gpu.device, &gpu.queue);
     println!("{}", gpu.describe());
     let begin = Instant::now();
-    let (weights, tokenizer) = Weights::load(&gpu, &options.model, options.dtype, |config, bytes| {
+    let announce = |config: &config::Config, bytes: u64| {
         println!("{config} take {} in {}", megabytes(bytes), options.dtype);
-    })?;
+    };
+    if let Some(shape) = options.shape {
+        let weights = Weights::random(&gpu, &shape.config(), options.dtype, announce)?;
+        profile(&gpu, &kernels, &weights, options)?;
+        return Ok(true);
+    }
+    let path = options.model.as_ref().ok_or(Error::NoModel)?;
+    let (weights, tokenizer) = Weights::load(&gpu, path, options.dtype, announce)?;
+    println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
+    if options.profile {
+        profile(&gpu, &kernels, &weights, options)?;
+        return Ok(true);
+    }
     let config = &weights.config;
     let shaders = Shaders::compile(&gpu.device, config, weights.element);
-    println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
     let tokens = options.sequence * options.texts.len() as u32;
     let capacity = if tokens == 0 { PROMPT } else { tokens.max(text::WINDOW) };
     let capacity = capacity.min(Use::most_tokens(&gpu, config));
@@ -169,17 +185,6 @@ fn run(options: &Options) -> Result<bool, Error> {
         };
         let equal = golden::check(&gpu, &mut model, &tokenizer, path, allowed)?;
         return Ok(gradient::check(&gpu, &kernels, &weights, &shaders, &tokenizer)? && equal);
-    }
-    let own = layer(options.rank, options.experts, options.dropout);
-    if options.profile {
-        let (sequence, keep) = (options.sequence, options.keep());
-        let tokens = sequence * profile::SEQUENCES;
-        println!("rank {}, {} experts on {:?}", own.rank, own.experts, options.targets);
-        let adapters = Adapters::new(&kernels, config, &options.targets, own, tokens, options.seed)?;
-        let profile =
-            Profile { gpu: &gpu, kernels: &kernels, weights: &weights, shaders: &shaders, sequence, keep };
-        profile.print(&adapters)?;
-        return Ok(true);
     }
     plot::load_font()?;
     let texts = options.texts.iter().map(|path| read(path, options.sequence, &tokenizer));
@@ -202,11 +207,23 @@ fn run(options: &Options) -> Result<bool, Error> {
     {
         curves.extend(session.run(layer(rank, 1, 0.0), how, "lora", false)?);
     }
+    let own = layer(options.rank, options.experts, options.dropout);
     curves.extend(session.run(own, how, "hydralora", true)?);
     if !curves.is_empty() {
         plot::losses(&session.picture("loss.png")?, &curves)?;
     }
     Ok(true)
+}
+
+/// Prints what takes how long.
+fn profile(gpu: &Gpu, kernels: &Kernels, weights: &Weights, options: &Options) -> Result<(), Error> {
+    let (sequence, keep) = (options.sequence, options.keep());
+    let layer = layer(options.rank, options.experts, options.dropout);
+    println!("adapters of rank {} with {} experts on {:?}", layer.rank, layer.experts, options.targets);
+    let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
+    let capacity = sequence * profile::SEQUENCES;
+    let adapters = Adapters::new(kernels, &weights.config, &options.targets, layer, capacity, options.seed)?;
+    Profile { gpu, kernels, weights, shaders: &shaders, sequence, keep }.print(&adapters)
 }
 
 /// An adapter like those of every module.

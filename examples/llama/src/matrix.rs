@@ -44,6 +44,29 @@ pub fn parts(
 }
 
 impl Matrix {
+    /// Fills a matrix with what a buffer has, again and again.
+    pub fn repeat(
+        gpu: &Gpu,
+        name: &str,
+        shape: [u32; 2],
+        from: &wgpu::Buffer,
+        element: Element,
+    ) -> Result<Self, Error> {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let part = |[first, rows]: [u32; 2]| -> Result<Part, Error> {
+            let buffer = gpu.zeroed_as(name, rows as usize * shape[1] as usize, element)?;
+            for begin in (0..buffer.size()).step_by(from.size() as usize) {
+                let bytes = from.size().min(buffer.size() - begin);
+                encoder.copy_buffer_to_buffer(from, 0, &buffer, begin, bytes);
+            }
+            Ok(Part { first, rows, buffer })
+        };
+        let parts = parts(name, shape, element, binding_bytes(gpu))?;
+        let parts = parts.into_iter().map(part).collect::<Result<_, _>>()?;
+        gpu.queue.submit([encoder.finish()]);
+        Ok(Self { shape, parts })
+    }
+
     /// Uploads numbers, row by row.
     pub fn upload(
         gpu: &Gpu,

@@ -263,7 +263,9 @@ mod tests {
                 shaders.attention_key.bind(&gpu.device, &[&span, q, k, v, g, sums, deltas, dk, dv]),
             ];
             gpu.submit(|pass| {
-                steps.iter().for_each(|step| step.encode(pass, TOKENS as u32));
+                for step in &steps {
+                    step.encode(pass, TOKENS as u32);
+                }
                 Ok(())
             })?;
             for (buffer, expected) in results.iter().zip(&expected) {

@@ -36,6 +36,9 @@ pub struct Weights {
     pub head: Option<Matrix>,
 }
 
+/// The random numbers of a model without weights, which are repeated.
+const NOISE: u32 = 1 << 20;
+
 impl Weights {
     /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot
     /// hold is refused before any memory is taken. `announce` is told the bytes of the weights before they are taken.
@@ -47,26 +50,40 @@ impl Weights {
     ) -> Result<(Self, Tokenizer), Error> {
         let source = Source::open(path)?;
         let (config, tokenizer) = (source.config()?, source.tokenizer()?);
-        let width = config.width;
-        let table = [config.vocabulary, width];
-        let shape = |projection: Projection| {
-            let [d_in, d_out] = projection.shape(&config);
-            [d_out, d_in]
-        };
-        let first = Projection::value_variants().iter().map(|own| (own.name(0), shape(*own)));
-        for (module, shape) in first.chain([("model.embed_tokens".to_owned(), table)]) {
-            matrix::parts(&source.name(&module), shape, element, binding_bytes(gpu))?;
-        }
-        let [matrices, norms] = config.numbers();
-        announce(&config, matrices * element.bytes() + 4 * norms);
-        let matrix = |module: &str, shape: [u32; 2]| -> Result<Matrix, Error> {
+        check(gpu, &config, element, |module| source.name(module))?;
+        announce(&config, bytes(&config, element));
+        let matrix = |module: &str, shape: [u32; 2]| {
             Matrix::upload(gpu, module, shape, &source.read(module, shape, &config)?, element)
         };
-        let norm = |module: &str| -> Result<wgpu::Buffer, Error> {
-            Ok(gpu.upload(module, &source.read(module, [1, width], &config)?)?)
-        };
+        let norm = |module: &str| Ok(gpu.upload(module, &source.read(module, [1, config.width], &config)?)?);
+        Ok((Self::new(config.clone(), element, matrix, norm)?, tokenizer))
+    }
+
+    /// Random numbers, for measurements. They need neither files nor a host's memory.
+    pub fn random(
+        gpu: &Gpu,
+        config: &Config,
+        element: Element,
+        announce: impl FnOnce(&Config, u64),
+    ) -> Result<Self, Error> {
+        check(gpu, config, element, ToOwned::to_owned)?;
+        announce(config, bytes(config, element));
+        let noise = |at: u32| f64::from(at.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX) - 0.5;
+        let noise: Vec<f32> = (0..NOISE).map(|at| 0.1 * noise(at) as f32).collect();
+        let noise = gpu.upload_as("noise", &noise, element)?;
+        let matrix = |module: &str, shape: [u32; 2]| Matrix::repeat(gpu, module, shape, &noise, element);
+        let norm = |module: &str| Ok(gpu.upload(module, &vec![1.0; config.width as usize])?);
+        Self::new(config.clone(), element, matrix, norm)
+    }
+
+    fn new(
+        config: Config,
+        element: Element,
+        matrix: impl Fn(&str, [u32; 2]) -> Result<Matrix, Error>,
+        norm: impl Fn(&str) -> Result<wgpu::Buffer, Error>,
+    ) -> Result<Self, Error> {
         let block = |index: u32| -> Result<Block, Error> {
-            let matrix = |projection: Projection| matrix(&projection.name(index), shape(projection));
+            let matrix = |own: Projection| matrix(&own.name(index), rows_first(own.shape(&config)));
             let norm = |name: &str| norm(&format!("model.layers.{index}.{name}"));
             Ok(Block {
                 attention_norm: norm("input_layernorm")?,
@@ -80,19 +97,39 @@ impl Weights {
                 down: matrix(Projection::Down)?,
             })
         };
-        let weights = Self {
+        let table = [config.vocabulary, config.width];
+        Ok(Self {
             element,
             embedding: matrix("model.embed_tokens", table)?,
             blocks: (0..config.blocks).map(block).collect::<Result<_, _>>()?,
             norm: norm("model.norm")?,
             head: if config.tied { None } else { Some(matrix("lm_head", table)?) },
             config,
-        };
-        Ok((weights, tokenizer))
+        })
     }
 
     /// The logits' matrix.
     pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
+}
+
+/// Refuses a matrix that no parts can hold, under the name that the files have for it.
+fn check(gpu: &Gpu, config: &Config, element: Element, name: impl Fn(&str) -> String) -> Result<(), Error> {
+    let blocks = Projection::value_variants().iter();
+    let blocks = blocks.map(|own| (own.name(0), rows_first(own.shape(config))));
+    let table = ("model.embed_tokens".to_owned(), [config.vocabulary, config.width]);
+    for (module, shape) in blocks.chain([table]) {
+        matrix::parts(&name(&module), shape, element, binding_bytes(gpu))?;
+    }
+    Ok(())
+}
+
+fn bytes(config: &Config, element: Element) -> u64 {
+    let [matrices, norms] = config.numbers();
+    matrices * element.bytes() + 4 * norms
+}
+
+fn rows_first([d_in, d_out]: [u32; 2]) -> [u32; 2] {
+    [d_out, d_in]
 }
