@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::{cargo, cargo_command};
 use crate::conformance::SUITE;
+use crate::{cargo, cargo_command};
 
 /// The largest size of the suite with its goldens.
 const MOST_BYTES: u64 = 40_000_000;

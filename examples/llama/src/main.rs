@@ -222,6 +222,8 @@ fn profile(gpu: &Gpu, kernels: &Kernels, weights: &Weights, options: &Options) -
     println!("adapters of rank {} with {} experts on {:?}", layer.rank, layer.experts, options.targets);
     let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
     let capacity = sequence * profile::SEQUENCES;
+    let how = Use { capacity, context: sequence, training: Some(keep) };
+    println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
     let adapters = Adapters::new(kernels, &weights.config, &options.targets, layer, capacity, options.seed)?;
     Profile { gpu, kernels, weights, shaders: &shaders, sequence, keep }.print(&adapters)
 }

@@ -64,9 +64,15 @@ impl Profile<'_> {
         println!("|---|---:|---:|---:|---:|");
         let row = |name: &str, times: [Duration; 2]| {
             let sums = [&step, &token].map(|column| column.kinds.iter().sum::<Duration>() + column.optimiser);
-            let share = |at: usize| 100.0 * times[at].as_secs_f64() / sums[at].as_secs_f64();
-            let [first, second] = times.map(milliseconds);
-            println!("| {name} | {first} | {:.1} % | {second} | {:.1} % |", share(0), share(1));
+            let share = |at: usize| match times[at] {
+                // No token is generated with an optimiser.
+                Duration::ZERO => " | ".to_owned(),
+                time => {
+                    let share = 100.0 * time.as_secs_f64() / sums[at].as_secs_f64();
+                    format!("{} | {share:.1} %", milliseconds(time))
+                }
+            };
+            println!("| {name} | {} | {} |", share(0), share(1));
         };
         for (at, (_, name)) in KINDS.iter().enumerate() {
             row(name, [step.kinds[at], token.kinds[at]]);
