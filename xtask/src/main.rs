@@ -112,7 +112,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
-    /// Build the conformance suite and the benches as executables for another machine.
+    /// Build the conformance suite, the benches and the language model as executables for another machine.
     Bundle,
     /// Build the pages for browsers into target/web, and serve them on this machine or check them in Chromium.
     Web(web::Options),
