@@ -28,6 +28,7 @@ struct Context<'a> {
 
 const CHECKS: &[Check] = &[
     Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
+    Check { name: "conformance", page: "conformance.html?check", seconds: 600, verify: nothing_more },
     Check { name: "training", page: "training.html?check=20", seconds: 150, verify: trains_like_the_demo },
 ];
 
