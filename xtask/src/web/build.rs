@@ -38,10 +38,9 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     let site = create_directory(&site)?;
     let built = target.join(tools::TARGET).join("web").join(MODULE).with_extension("wasm");
     let mut bind = Command::new(bindgen);
-    bind.args(["--target", "web", "--no-typescript", "--out-dir"]).arg(&site).arg(built);
-    output(&mut bind)?;
+    bind.args(["--target", "web", "--no-typescript", "--out-name", MODULE, "--out-dir"]).arg(&site);
+    output(bind.arg(tools::optimise(&built)?))?;
     let module = site.join(format!("{MODULE}_bg.wasm"));
-    tools::optimise(&module)?;
     copy(&root.join("web/pages"), &site)?;
     for (from, to) in DATA {
         let to = site.join(to);
