@@ -115,7 +115,11 @@ async function measure(shapes) {
     at("stop").disabled = false;
     at("status").textContent = "Loading";
     try {
-        await library.call("measure", [{ shapes, kept: kept() }], hear);
+        const told = await library.device();
+        await library.call("measure", [{ shapes, kept: kept() }], (report) => {
+            if (report.event === "began" && told) report.device += ` (${told})`;
+            hear(report);
+        });
         at("status").textContent = `${device.device}, ${device.clock}: ${rows.length} rows.`;
     } catch (failure) {
         at("status").textContent = "It was not finished.";

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::device::open;
+use crate::device::{describe, open};
 use crate::failure::{Failure, Kind};
 use crate::value::{self, Report};
 
@@ -98,7 +98,7 @@ async fn measure_on(
     report: &Report,
 ) -> Result<(), Failure> {
     let stopwatch = Stopwatch::new(gpu)?;
-    report.tell(&Event::Began { device: gpu.describe(), clock: stopwatch.clock().to_string() });
+    report.tell(&Event::Began { device: describe(gpu), clock: stopwatch.clock().to_string() });
     // Another device's, or another version's, is measured anew.
     let kept = kept.and_then(|kept| Tuner::parse(kept, &gpu.device).ok());
     let mut tuner = kept.unwrap_or_else(|| Tuner::new(&gpu.device));

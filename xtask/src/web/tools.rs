@@ -22,7 +22,7 @@ pub(super) fn target() -> Result<(), String> {
         "This Rust has no standard library for {TARGET}. Install it as you installed Rust, such as with rustup \
          (`rustup target add {TARGET}`); on Debian `apt-get install libstd-rust-dev-wasm32`, and for a newer Rust \
          `apt-get install rustc-web cargo-web rust-web-src`, whose source builds it:\n    \
-         RUSTC_BOOTSTRAP=1 cargo build -Zbuild-std=std,panic_abort --target {TARGET} --profile web --package hydralora-web"
+         RUSTC_BOOTSTRAP=1 cargo build -Zbuild-std=std,panic_abort --target {TARGET} --profile wasm --package hydralora-web"
     ))
 }
 
