@@ -44,12 +44,10 @@ checked(async () => {
 // Opens the devices in a new worker.
 async function open() {
     library = new Library();
-    // The module learns less of the adapter than the page does.
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-    const { vendor, architecture, device, description } = adapter?.info ?? {};
     browser = navigator.userAgent;
     const wanted = {
-        adapter: [vendor, architecture, device, description].filter(Boolean).join(" ") || "unnamed adapter",
+        // The module learns less of it than the page does.
+        adapter: (await library.device()) || "unnamed adapter",
         browser,
         filter: query.get("filter"),
         replay: query.get("replay"),
