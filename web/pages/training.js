@@ -12,6 +12,8 @@ const TEXTS = [
     ["tables", "data/tables.zi"],
 ];
 const LAYERS = ["fc1", "fc2"];
+// Held-out windows of each text that the page's own check scores; all otherwise.
+const WINDOWS = query.has("check") ? 128 : null;
 // Steps whose losses make a point of a curve.
 const SMOOTH = 10;
 
@@ -119,7 +121,7 @@ async function train(steps) {
     at("status").textContent = "Loading";
     try {
         const number = (name) => form.elements[name].valueAsNumber;
-        const options = { steps, rank: number("rank"), experts: number("experts"), seed: number("seed") };
+        const options = { steps, rank: number("rank"), experts: number("experts"), seed: number("seed"), windows: WINDOWS };
         const chosen = await texts();
         const outcome = await library.call("train", [options, await file("data/base.safetensors"), chosen], hear);
         showScores(outcome.scores.map((scores, which) => [names[which], scores]));
@@ -143,7 +145,7 @@ async function load(name, bytes) {
     busy(true);
     at("status").textContent = `Scoring ${name}`;
     try {
-        const [described, scores] = await library.call("score", [name, bytes, await file("data/base.safetensors"), await texts()]);
+        const [described, scores] = await library.call("score", [name, bytes, await file("data/base.safetensors"), await texts(), WINDOWS ?? undefined]);
         showScores([[name, scores]]);
         if (scores[0].gates[0].length > 1) showRouting(scores);
         at("status").textContent = `${name}: ${described}.`;

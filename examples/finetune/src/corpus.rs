@@ -67,7 +67,7 @@ impl Text {
     /// The same text with only so many held-out windows, the first ones.
     #[must_use]
     pub fn sample(&self, windows: usize) -> Self {
-        let held_out = &self.held_out[..self.held_out.len().min(windows + CONTEXT)];
+        let held_out = &self.held_out[..self.held_out.len().min(windows.saturating_add(CONTEXT))];
         Self { name: self.name.clone(), train: Vec::new(), held_out: held_out.to_vec(), published: None }
     }
 

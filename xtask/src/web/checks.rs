@@ -28,11 +28,11 @@ struct Context<'a> {
 
 const CHECKS: &[Check] = &[
     Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
-    Check { name: "training", page: "training.html?check=20", seconds: 150, verify: trains_like_the_demo },
+    Check { name: "training", page: "training.html?check=20", seconds: 300, verify: trains_like_the_demo },
     Check {
         name: "benchmark",
         page: "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5",
-        seconds: 120,
+        seconds: 240,
         verify: nothing_more,
     },
 ];
@@ -81,7 +81,7 @@ fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, S
     let out = context.root.join("target/web-check/native");
     let device = implementation::provide("swiftshader", &context.root.join("target/implementations"))?;
     let mut demo = cargo_command(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"]);
-    demo.args(["--steps", &steps, "--out"]).arg(&out);
+    demo.args(["--only-train", "--steps", &steps, "--out"]).arg(&out);
     demo.envs(device.iter().flat_map(|device| device.env.iter().cloned()));
     implementation::output(&mut demo)?;
     let file = out.join("loss.json");
