@@ -427,7 +427,9 @@ fn bytes_that_are_no_adapter_are_refused_by_their_name() {
         let refused = Checkpoint::from_bytes("picked.safetensors", bytes).expect_err("it is no adapter");
         refused.to_string()
     };
-    for broken in [&whole[..0], &whole[..7], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &[0xff; 64]] {
+    for broken in
+        [&whole[..0], &whole[..7], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &[0xff; 64]]
+    {
         assert!(reason(broken).contains("picked.safetensors"), "{}", reason(broken));
     }
     // What another program saved has its settings in a file beside it.

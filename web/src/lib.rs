@@ -13,7 +13,6 @@ mod value;
 use js_sys::Reflect;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-
 /// Runs when the module is loaded.
 #[wasm_bindgen(start)]
 fn start() {

@@ -172,7 +172,9 @@ async fn compare(
     println!("{}", runtime.gpu.describe());
     println!("{hydra}, beside {lora}, on weights in {}", options.dtype);
     if options.only_train {
-        let curve = async |config| Ok::<_, Box<dyn std::error::Error>>(train(runtime, "", "", config, texts, options).await?.curve);
+        let curve = async |config| {
+            Ok::<_, Box<dyn std::error::Error>>(train(runtime, "", "", config, texts, options).await?.curve)
+        };
         return write_losses(out, &curve(lora).await?, &curve(hydra).await?);
     }
     let base_scores = reproduce_base(runtime, own, texts).await?;
