@@ -42,10 +42,11 @@ async function file(path) {
 
 // The texts that are ticked, and the user's own.
 async function texts() {
-    const data = new FormData(form);
-    const ticked = TEXTS.filter(([name]) => data.getAll("text").includes(name));
+    // Not FormData, which leaves out what is disabled.
+    const boxes = [...form.querySelectorAll("input[name=text]")];
+    const ticked = TEXTS.filter((_, which) => boxes[which].checked);
     const chosen = await Promise.all(ticked.map(async ([name, path]) => [name, await file(path)]));
-    const own = new TextEncoder().encode(data.get("own"));
+    const own = new TextEncoder().encode(at("own").value);
     if (own.length > 0) chosen.push(["yours", own]);
     if (chosen.length === 0) throw { kind: "text", message: "No text is ticked, and the field is empty." };
     return chosen;
