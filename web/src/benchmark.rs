@@ -42,12 +42,21 @@ struct Options {
 #[serde(rename_all = "camelCase", tag = "event")]
 enum Event {
     /// What runs where.
-    Began { device: String, clock: String },
+    Began {
+        device: String,
+        clock: String,
+    },
     /// The device's limits, and the text that keeps them.
-    Calibrated { calibration: Calibration, kept: String },
+    Calibrated {
+        calibration: Calibration,
+        kept: String,
+    },
     Row(Row),
     /// A shape that is too much for the device.
-    Refused { shape: String, reason: String },
+    Refused {
+        shape: String,
+        reason: String,
+    },
 }
 
 /// A kernel at a shape.
@@ -91,12 +100,7 @@ pub async fn measure(options: JsValue, report: Function) -> Result<(), JsValue> 
     Ok(measured?)
 }
 
-async fn measure_on(
-    gpu: &Gpu,
-    shapes: &[Shape],
-    kept: Option<&str>,
-    report: &Report,
-) -> Result<(), Failure> {
+async fn measure_on(gpu: &Gpu, shapes: &[Shape], kept: Option<&str>, report: &Report) -> Result<(), Failure> {
     let stopwatch = Stopwatch::new(gpu)?;
     report.tell(&Event::Began { device: describe(gpu), clock: stopwatch.clock().to_string() });
     // Another device's, or another version's, is measured anew.

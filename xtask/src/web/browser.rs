@@ -104,7 +104,8 @@ fn program() -> Result<PathBuf, String> {
     let find = || {
         let path = std::env::var_os("PATH")?;
         let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        let mut all = PROGRAMS.into_iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        let mut all =
+            PROGRAMS.into_iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
         all.find(|program| program.is_file())
     };
     if let Some(program) = find() {
