@@ -6,8 +6,8 @@ import { explain, forget } from "./trouble.js";
 
 // Trials at the same time: while the device works for one, the processor computes what another one should give.
 const LANES = Number(query.get("lanes") ?? 2);
-// Longer than any trial takes in software.
-const PATIENCE = 180_000;
+// Seconds, more than any trial takes in software.
+const PATIENCE = 180;
 // Milliseconds between two looks at the storage, which holds all records.
 const SAVING = 5000;
 
@@ -44,12 +44,10 @@ checked(async () => {
 // Opens the devices in a new worker.
 async function open() {
     library = new Library();
-    // The module learns less of the adapter than the page does.
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-    const { vendor, architecture, device, description } = adapter?.info ?? {};
     browser = navigator.userAgent;
     const wanted = {
-        adapter: [vendor, architecture, device, description].filter(Boolean).join(" ") || "unnamed adapter",
+        // The module learns less of it than the page does.
+        adapter: (await library.device()) || "unnamed adapter",
         browser,
         filter: query.get("filter"),
         replay: query.get("replay"),
@@ -99,8 +97,8 @@ async function run() {
         const [{ index, record, message }] = broken;
         keep(index, record ?? (await library.call("conformance_fail", [index, message])));
     }
-    running = false;
     if (stopped) await open();
+    running = false;
     save();
     showProgress();
 }
@@ -119,7 +117,7 @@ async function together(queue, lanes, tick) {
                 if (lost) broken.push({ index, record });
                 else keep(index, record);
             } catch (failure) {
-                broken.push({ index, message: panic ? `panic: ${panic}` : `the worker ended: ${failure.message}` });
+                broken.push({ index, message: panic ? `panic: ${panic}` : failure.message });
             }
             tick();
         }
@@ -128,10 +126,15 @@ async function together(queue, lanes, tick) {
     return broken;
 }
 
-// What is promised, unless it takes too long. Then the worker ends.
+// What is promised, unless it takes too long. Then the worker ends. Ticks are counted, because a page that is put to sleep
+// has fewer.
 function inTime(promise) {
-    const timer = setTimeout(() => library.end(`still running after ${PATIENCE / 1000} s`), PATIENCE);
-    return promise.finally(() => clearTimeout(timer));
+    let ticks = 0;
+    const timer = setInterval(() => {
+        ticks += 1;
+        if (ticks === PATIENCE) library.end(`still running after ${PATIENCE} s`);
+    }, 1000);
+    return promise.finally(() => clearInterval(timer));
 }
 
 function keep(index, record) {
@@ -258,6 +261,7 @@ function on(id, act) {
     find(id).addEventListener("click", () => {
         Promise.resolve(act()).catch((error) => {
             running = false;
+            showProgress();
             explain(error?.kind ? error : { kind: "other", message: String(error?.stack ?? error) });
         });
     });
@@ -266,9 +270,11 @@ function on(id, act) {
 on("start", run);
 on("stop", () => {
     stopped = true;
+    find("stop").disabled = true;
     library.end("stopped");
 });
-on("over", () => {
+on("over", async () => {
+    running = true;
     records = new Map();
     milliseconds = 0;
     for (const id of ["failures", "trials"]) find(id).replaceChildren();
@@ -276,7 +282,10 @@ on("over", () => {
     save();
     // Trials that have run are gone from the module.
     library.end("started over");
-    return open().then(showProgress);
+    showProgress();
+    await open();
+    running = false;
+    showProgress();
 });
 on("copy", async () => {
     const [markdown] = await report();

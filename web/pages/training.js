@@ -12,6 +12,8 @@ const TEXTS = [
     ["tables", "data/tables.zi"],
 ];
 const LAYERS = ["fc1", "fc2"];
+// Held-out windows of each text that the page's own check scores; all otherwise.
+const WINDOWS = query.has("check") ? 128 : null;
 // Steps whose losses make a point of a curve.
 const SMOOTH = 10;
 
@@ -40,10 +42,11 @@ async function file(path) {
 
 // The texts that are ticked, and the user's own.
 async function texts() {
-    const data = new FormData(form);
-    const ticked = TEXTS.filter(([name]) => data.getAll("text").includes(name));
+    // Not FormData, which leaves out what is disabled.
+    const boxes = [...form.querySelectorAll("input[name=text]")];
+    const ticked = TEXTS.filter((_, which) => boxes[which].checked);
     const chosen = await Promise.all(ticked.map(async ([name, path]) => [name, await file(path)]));
-    const own = new TextEncoder().encode(data.get("own"));
+    const own = new TextEncoder().encode(at("own").value);
     if (own.length > 0) chosen.push(["yours", own]);
     if (chosen.length === 0) throw { kind: "text", message: "No text is ticked, and the field is empty." };
     return chosen;
@@ -119,7 +122,7 @@ async function train(steps) {
     at("status").textContent = "Loading";
     try {
         const number = (name) => form.elements[name].valueAsNumber;
-        const options = { steps, rank: number("rank"), experts: number("experts"), seed: number("seed") };
+        const options = { steps, rank: number("rank"), experts: number("experts"), seed: number("seed"), windows: WINDOWS };
         const chosen = await texts();
         const outcome = await library.call("train", [options, await file("data/base.safetensors"), chosen], hear);
         showScores(outcome.scores.map((scores, which) => [names[which], scores]));
@@ -143,7 +146,7 @@ async function load(name, bytes) {
     busy(true);
     at("status").textContent = `Scoring ${name}`;
     try {
-        const [described, scores] = await library.call("score", [name, bytes, await file("data/base.safetensors"), await texts()]);
+        const [described, scores] = await library.call("score", [name, bytes, await file("data/base.safetensors"), await texts(), WINDOWS ?? undefined]);
         showScores([[name, scores]]);
         if (scores[0].gates[0].length > 1) showRouting(scores);
         at("status").textContent = `${name}: ${described}.`;

@@ -10,7 +10,8 @@ onmessage = async ({ data: { id, name, values } }) => {
         const value = await module[name](...values, (report) => postMessage({ id, report }));
         postMessage({ id, value });
     } catch (error) {
-        const failure = error?.kind ? error : { kind: "other", message: String(error) };
+        // After a panic, what it said counts, not the instruction that it ended with.
+        const failure = error?.kind ? error : { kind: "other", message: String(self.panicked ?? error) };
         postMessage({ id, failure });
     }
 };

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hydralora::device::Gpu;
 use hydralora::wgpu;
 use hydralora_conformance::{
-    Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, WgpuDevice, plans,
+    Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, Status, WgpuDevice, plans,
     run_trial, seed,
 };
 use js_sys::{Array, Function, Uint8Array};
@@ -27,7 +28,7 @@ thread_local! {
 /// The devices of the browser's adapter, and their trials. A trial that has run is gone.
 struct Suite {
     identities: Vec<Identity>,
-    trials: RefCell<Vec<Option<(Arc<dyn Device>, Plan)>>>,
+    trials: RefCell<Vec<Option<(Arc<WgpuDevice>, Plan)>>>,
 }
 
 /// What the page asks for, as in its address.
@@ -71,7 +72,9 @@ fn other(message: impl Into<String>) -> Failure {
 fn selection(wanted: &Wanted) -> Result<Selection, String> {
     let replay = wanted.replay.as_deref().map(seed).transpose()?;
     let partition = wanted.part.as_deref().map(str::parse).transpose()?;
-    Ok(Selection { replay, partition, quick: wanted.quick, ..Selection::default() })
+    let all = Selection { replay, partition, quick: wanted.quick, ..Selection::default() };
+    // Those are of any kind and size.
+    Ok(Selection { random: if all.quick { 0 } else { all.random }, ..all })
 }
 
 /// Opens a device with each set of limits, and lists their trials. `goldens` are pairs of a name and
@@ -88,7 +91,7 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
         hook(panic);
     }));
     let wanted: Wanted = serde_json::from_str(&wanted).map_err(|error| other(error.to_string()))?;
-    let selection = selection(&wanted).map_err(other)?;
+    let selection = selection(&wanted).map_err(|error| Failure::new(Kind::Text, error))?;
     let golden = |pair: JsValue| {
         let pair = Array::from(&pair);
         (pair.get(0).as_string().unwrap_or_default(), Uint8Array::new(&pair.get(1)).to_vec())
@@ -112,12 +115,12 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
         let Some(device) = request.await.map_err(other)? else { continue };
         device.gpu.device.set_device_lost_callback(|_, _| LOST.set(true));
         identities.push(device.identity().clone());
-        let device: Arc<dyn Device> = Arc::new(device);
-        let plans = plans(&device, &selection, &goldens, Vec::new());
+        let device = Arc::new(device);
+        let plans = plans(&(Arc::clone(&device) as Arc<dyn Device>), &selection, &goldens, Vec::new());
         trials.extend(plans.into_iter().map(|plan| Some((Arc::clone(&device), plan))));
     }
     let full_name =
-        |(device, plan): &(Arc<dyn Device>, Plan)| format!("[{}] {}", device.identity().label(), plan.name);
+        |(device, plan): &(Arc<WgpuDevice>, Plan)| format!("[{}] {}", device.identity().label(), plan.name);
     if let Some(filter) = &wanted.filter {
         trials.retain(|trial| trial.as_ref().is_some_and(|trial| full_name(trial).contains(filter)));
     }
@@ -131,9 +134,17 @@ fn suite() -> Result<Rc<Suite>, Failure> {
     SUITE.with_borrow(Clone::clone).ok_or_else(|| other("no device is open"))
 }
 
-fn take(index: usize) -> Result<(Arc<dyn Device>, Plan), Failure> {
+fn take(index: usize) -> Result<(Arc<WgpuDevice>, Plan), Failure> {
     let trial = suite()?.trials.borrow_mut().get_mut(index).and_then(Option::take);
     trial.ok_or_else(|| other(format!("trial {index} has run, or there is none")))
+}
+
+/// Whether a device still computes.
+async fn answers(gpu: &Gpu) -> bool {
+    match gpu.upload("still there?", &[1.0]) {
+        Ok(buffer) => gpu.read(&buffer).await.is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Runs a trial. `report` hears of a panic.
@@ -142,8 +153,8 @@ pub async fn conformance_run(index: usize, report: Function) -> Result<JsValue, 
     LISTENER.set(Some(Report(report)));
     let (device, plan) = take(index)?;
     let record = run_trial(&*device, plan, KNOWN).await;
-    // Of some losses, only the library's calls tell so far.
-    let lost = LOST.get() || record.message.as_deref().is_some_and(|message| message.contains("lost"));
+    // A loss may be told of later than its consequences.
+    let lost = LOST.get() || (record.status == Status::Failed && !answers(&device.gpu).await);
     Ok(value::of(&Ran { record, lost }))
 }
 

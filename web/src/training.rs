@@ -18,7 +18,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast as _, JsValue};
 use web_time::Instant;
 
-use crate::device::open;
+use crate::device::{describe, open};
 use crate::failure::Failure;
 use crate::value::{self, Report};
 
@@ -40,6 +40,8 @@ struct Options {
     rank: u32,
     experts: u32,
     seed: u32,
+    /// Held-out windows of each text that are scored, the first ones, if not all.
+    windows: Option<usize>,
 }
 
 /// What the page hears.
@@ -123,11 +125,12 @@ pub async fn score(
     file: Uint8Array,
     base: Uint8Array,
     texts: Array,
+    windows: Option<u32>,
     report: Function,
 ) -> Result<JsValue, JsValue> {
     // Before a device is opened, so that a file that is no adapter is told at once.
     let checkpoint = Checkpoint::from_bytes(&name, file.to_vec()).map_err(Failure::from)?;
-    let texts = read(&texts)?;
+    let texts = sampled(&read(&texts)?, windows.map_or(usize::MAX, |windows| windows as usize));
     let gpu = open(&Report(report)).await?;
     let scored = async {
         let runtime = Runtime::new(gpu.clone(), &base.to_vec(), Element::F32)?;
@@ -148,7 +151,8 @@ async fn compare(
     texts: &[Text],
     report: &Report,
 ) -> hydralora_finetune::Result<(Outcome, Vec<u8>)> {
-    let Options { steps, rank, experts, seed } = *options;
+    let Options { steps, rank, experts, seed, windows } = *options;
+    let held_out = sampled(texts, windows.unwrap_or(usize::MAX));
     let hydra = adapters::config(rank, experts);
     let lora = adapters::comparable_lora(&hydra);
     let name = |config: &Config, what: &str| match config.experts {
@@ -156,18 +160,18 @@ async fn compare(
         experts => format!("{what} r={} N={experts}", config.rank),
     };
     report.tell(&Event::Began {
-        device: gpu.describe(),
+        device: describe(gpu),
         names: [name(&lora, "LoRA"), name(&hydra, "HydraLoRA")],
         parameters: [&lora, &hydra].map(adapters::parameter_count),
     });
     let runtime = Runtime::new(gpu.clone(), base, Element::F32)?;
-    let of_base = evaluate(&runtime, None, texts).await?;
+    let of_base = evaluate(&runtime, None, &held_out).await?;
     report.tell(&Event::Base { scores: Scores::new(texts, of_base) });
 
     let training = Training { steps, seed: seed.into(), balance: 0.0 };
     let mut lora = Trainer::new(&runtime, lora, texts, training).await?;
     let mut hydra = Trainer::new(&runtime, hydra, texts, training).await?;
-    let samples: Vec<Text> = texts.iter().map(|text| text.sample(ROUTED_WINDOWS)).collect();
+    let samples = sampled(texts, ROUTED_WINDOWS);
     let mut evaluator = Evaluator::prepare(&runtime, Some(&hydra.adapters)).await?;
     let begin = Instant::now();
     let (mut between, mut routed) = (1, 0);
@@ -197,8 +201,8 @@ async fn compare(
         trainer.check().await?;
     }
     let scores = [
-        evaluate(&runtime, Some(&lora.adapters), texts).await?,
-        evaluate(&runtime, Some(&hydra.adapters), texts).await?,
+        evaluate(&runtime, Some(&lora.adapters), &held_out).await?,
+        evaluate(&runtime, Some(&hydra.adapters), &held_out).await?,
     ];
     let adapter = hydra.adapters.to_bytes(gpu).await?;
     let outcome = Outcome {
@@ -219,6 +223,11 @@ fn read(texts: &Array) -> Result<Vec<Text>, Failure> {
         Text::new(&name, bytes).map_err(Failure::from)
     };
     texts.iter().map(text).collect()
+}
+
+/// The texts with so many held-out windows each.
+fn sampled(texts: &[Text], windows: usize) -> Vec<Text> {
+    texts.iter().map(|text| text.sample(windows)).collect()
 }
 
 /// The same object with one value more.

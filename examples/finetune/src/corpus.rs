@@ -49,7 +49,8 @@ impl Text {
     /// out.
     pub fn of_base(bytes: &[u8]) -> Result<Self, TooShort> {
         let (first, second) = bytes.split_at(bytes.len() / 2);
-        let (first, second) = (Self::new("base.txt", first.to_vec())?, Self::new("base.txt", second.to_vec())?);
+        let (first, second) =
+            (Self::new("base.txt", first.to_vec())?, Self::new("base.txt", second.to_vec())?);
         Ok(Self {
             train: [first.train, second.train].concat(),
             held_out: [first.held_out, second.held_out].concat(),
@@ -67,7 +68,7 @@ impl Text {
     /// The same text with only so many held-out windows, the first ones.
     #[must_use]
     pub fn sample(&self, windows: usize) -> Self {
-        let held_out = &self.held_out[..self.held_out.len().min(windows + CONTEXT)];
+        let held_out = &self.held_out[..self.held_out.len().min(windows.saturating_add(CONTEXT))];
         Self { name: self.name.clone(), train: Vec::new(), held_out: held_out.to_vec(), published: None }
     }
 

@@ -26,9 +26,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The ends of trials' names, but for correctness.
-    pub const NAMES: [&str; 3] = ["determinism", "gradients", "isolation"];
-
     /// The modes that say something about the case.
     pub fn of(case: &Case) -> Vec<Self> {
         if !Inputs::FINITE.contains(&case.inputs) {

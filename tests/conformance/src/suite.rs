@@ -1,7 +1,6 @@
 //! The trials on a device, and how each is run and judged.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use crate::case::{Case, Planning, Shape};
 use crate::compare::Distribution;
 use crate::device::{ADAPTER_LIMITS, Device, Failure, Pending};
 use crate::goldens::File;
+use crate::job::Placement;
 use crate::known::{self, Known, Verdict};
 use crate::modes::Mode;
 use crate::partition::Partition;
@@ -47,12 +47,13 @@ impl Plan {
         Self { name: name.into(), kernel, seed: None, refusable: false, size: 0, run }
     }
 
-    /// Operation, router, elements and mode: the name without the shape, its numbers and its plans.
+    /// Operation, router and elements, and whether it is about one token's NaN or infinity: the name without the shape,
+    /// its numbers and its plans.
     fn kind(&self) -> String {
         let shape = |part: &&str| part.starts_with('T') && part.contains("_k");
         let before = self.name.split('/').take_while(|part| !shape(part));
-        let mode = self.name.rsplit('/').next().filter(|last| Mode::NAMES.contains(last));
-        before.chain(mode).collect::<Vec<_>>().join("/")
+        let isolation = self.name.ends_with("/isolation").then_some("isolation");
+        before.chain(isolation).collect::<Vec<_>>().join("/")
     }
 
     /// The same trial, ended from outside.
@@ -71,8 +72,7 @@ pub struct Selection {
     pub partition: Option<Partition>,
     /// The number of random cases.
     pub random: u32,
-    /// Only one small trial of each kind, with the adapter's own limits: a look at every operation and element type in
-    /// a few minutes.
+    /// Of the fixed cases only a small one of each kind: a look at every operation and element type in a few minutes.
     pub quick: bool,
 }
 
@@ -141,17 +141,17 @@ pub fn plans(
     if selection.quick { quick(plans) } else { plans }
 }
 
-/// The smallest trial of each kind, but with more tokens than the smallest tile has.
-fn quick(plans: Vec<Plan>) -> Vec<Plan> {
-    let mut smallest: BTreeMap<String, Plan> = BTreeMap::new();
-    for plan in plans {
-        match smallest.entry(plan.kind()) {
-            Entry::Occupied(mut kept) if plan.size < kept.get().size => drop(kept.insert(plan)),
-            Entry::Occupied(_) => {}
-            Entry::Vacant(place) => drop(place.insert(plan)),
+/// The smallest case of each kind, in every mode, and all that is no case.
+fn quick(mut plans: Vec<Plan>) -> Vec<Plan> {
+    let mut smallest: HashMap<String, (u64, Option<u64>)> = HashMap::new();
+    for plan in &plans {
+        let kept = smallest.entry(plan.kind()).or_insert((plan.size, plan.seed));
+        if plan.size < kept.0 {
+            *kept = (plan.size, plan.seed);
         }
     }
-    smallest.into_values().collect()
+    plans.retain(|plan| smallest.get(&plan.kind()).is_some_and(|&(_, seed)| seed == plan.seed));
+    plans
 }
 
 fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
@@ -170,10 +170,20 @@ fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
         .collect()
 }
 
-/// Of cases with few tokens the largest number there is, as they leave most of a tile empty.
+/// Of a case with more tokens than the smallest tile has, several experts, and nothing else that is out of the ordinary.
+/// Others have the largest number there is.
 fn size(case: &Case) -> u64 {
-    let Shape { tokens, d_in, d_out, .. } = case.shape;
-    if tokens > 8 { u64::from(tokens) * (u64::from(d_in) + u64::from(d_out)) } else { u64::MAX }
+    let Shape { tokens, d_in, d_out, rank, experts, .. } = case.shape;
+    let whole = d_in > 8 && (tokens > 8 || case.operation.kernel() == "adamw");
+    let gated = experts > 1 || case.operation.router().is_none();
+    let plain = case.planning == Planning::Device
+        && case.placement == Placement::Separate
+        && case.room + case.gap == 0;
+    if whole && gated && plain && !case.has_options() {
+        u64::from(tokens) * u64::from(d_in + d_out) * u64::from(rank + experts)
+    } else {
+        u64::MAX
+    }
 }
 
 /// Runs a trial and records how it went.

@@ -1,4 +1,4 @@
-//! Dawn, Chromium's WebGPU with its own shader compiler, as a Node package. `tests/conformance/src/dawn.mjs`
+//! Dawn, Chromium's WebGPU with its own shader compiler, as a Node package. `tests/conformance/src/native/dawn.mjs`
 //! is its other half.
 
 use std::path::Path;

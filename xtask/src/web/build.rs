@@ -31,7 +31,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     tools::target()?;
     let bindgen = tools::bindgen(root)?;
     let target = root.join("target");
-    let build = ["build", "--package", PACKAGE, "--profile", "web", "--target", tools::TARGET];
+    let build = ["build", "--package", PACKAGE, "--profile", "wasm", "--target", tools::TARGET];
     run_visibly(cargo_command(&build).arg("--target-dir").arg(&target))?;
 
     let site = target.join("web");
@@ -39,17 +39,17 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
         std::fs::remove_dir_all(&site).map_err(|error| format!("{}: {error}", site.display()))?;
     }
     let site = create_directory(&site)?;
-    let built = target.join(tools::TARGET).join("web").join(MODULE).with_extension("wasm");
+    let built = target.join(tools::TARGET).join("wasm").join(MODULE).with_extension("wasm");
     let mut bind = Command::new(bindgen);
-    bind.args(["--target", "web", "--no-typescript", "--out-dir"]).arg(&site).arg(built);
-    output(&mut bind)?;
+    bind.args(["--target", "web", "--no-typescript", "--out-name", MODULE, "--out-dir"]).arg(&site);
+    output(bind.arg(tools::optimise(&built)?))?;
     let module = site.join(format!("{MODULE}_bg.wasm"));
-    tools::optimise(&module)?;
     copy(&root.join("web/pages"), &site)?;
     for (from, to) in DATA {
         let to = site.join(to);
         create_directory(to.parent().unwrap_or(&site))?;
-        std::fs::write(&to, joined(&root.join(from))?).map_err(|error| format!("{}: {error}", to.display()))?;
+        std::fs::write(&to, joined(&root.join(from))?)
+            .map_err(|error| format!("{}: {error}", to.display()))?;
     }
     goldens(&root.join("tests/conformance/goldens"), &site.join("goldens"))?;
     sizes(&site, &module)?;
@@ -100,12 +100,17 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
 
 /// Prints the module's sizes and those of all files, and refuses a module that is too large.
 fn sizes(site: &Path, module: &Path) -> Result<(), String> {
-    let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).map_err(|error| error.to_string());
+    let size =
+        |path: &Path| std::fs::metadata(path).map(|file| file.len()).map_err(|error| error.to_string());
     let bytes = size(module)?;
     let kilobytes = bytes as f64 / 1e3;
     match compressed(module) {
         Some(packed) => {
-            println!("{}: the module has {kilobytes:.0} kB, {:.0} kB compressed", site.display(), packed as f64 / 1e3);
+            println!(
+                "{}: the module has {kilobytes:.0} kB, {:.0} kB compressed",
+                site.display(),
+                packed as f64 / 1e3
+            );
             if packed > MOST_BYTES {
                 return Err(format!("compressed, the module has {packed} bytes, more than {MOST_BYTES}"));
             }

@@ -28,7 +28,14 @@ struct Context<'a> {
 
 const CHECKS: &[Check] = &[
     Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
-    Check { name: "training", page: "training.html?check=20", seconds: 150, verify: trains_like_the_demo },
+    Check { name: "conformance", page: "conformance.html?check", seconds: 900, verify: nothing_more },
+    Check { name: "training", page: "training.html?check=20", seconds: 300, verify: trains_like_the_demo },
+    Check {
+        name: "benchmark",
+        page: "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5",
+        seconds: 240,
+        verify: nothing_more,
+    },
 ];
 
 /// Runs all checks whose name contains `only`.
@@ -75,12 +82,13 @@ fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, S
     let out = context.root.join("target/web-check/native");
     let device = implementation::provide("swiftshader", &context.root.join("target/implementations"))?;
     let mut demo = cargo_command(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"]);
-    demo.args(["--steps", &steps, "--out"]).arg(&out);
+    demo.args(["--only-train", "--steps", &steps, "--out"]).arg(&out);
     demo.envs(device.iter().flat_map(|device| device.env.iter().cloned()));
     implementation::output(&mut demo)?;
     let file = out.join("loss.json");
     let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let native: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let native: Value =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut worst: f64 = 0.0;
     for (which, name) in ["lora", "hydralora"].into_iter().enumerate() {
         let (own, demo) = (losses(&data["curves"][which])?, losses(&native[name])?);
@@ -90,9 +98,13 @@ fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, S
         worst = own.iter().zip(&demo).map(|(own, demo)| (own - demo).abs()).fold(worst, f64::max);
     }
     if worst <= MOST_DIFFERENCE {
-        return Ok(format!("; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"));
+        return Ok(format!(
+            "; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"
+        ));
     }
-    Err(format!("its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"))
+    Err(format!(
+        "its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"
+    ))
 }
 
 /// Losses, all finite.

@@ -83,6 +83,9 @@ struct Options {
     /// Stop after this step, to go on later
     #[arg(long, value_name = "STEP", value_parser = count)]
     until: Option<u32>,
+    /// Score nothing: only train, and write each step's loss to loss.json
+    #[arg(long)]
+    only_train: bool,
     /// Where to write the pictures and the adapter [default: the project's target/demo]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -168,6 +171,12 @@ async fn compare(
 
     println!("{}", runtime.gpu.describe());
     println!("{hydra}, beside {lora}, on weights in {}", options.dtype);
+    if options.only_train {
+        let curve = async |config| {
+            Ok::<_, Box<dyn std::error::Error>>(train(runtime, "", "", config, texts, options).await?.curve)
+        };
+        return write_losses(out, &curve(lora).await?, &curve(hydra).await?);
+    }
     let base_scores = reproduce_base(runtime, own, texts).await?;
 
     println!(
@@ -222,11 +231,16 @@ async fn compare(
     let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
     plot::losses(&out.join("loss.png"), hydra_run.first, curves)?;
     plot::routing(&out.join("routing.png"), &names[1], texts, &hydra_scores)?;
-    let curves = serde_json::json!({ "lora": lora_run.curve, "hydralora": hydra_run.curve });
-    std::fs::write(out.join("loss.json"), curves.to_string())?;
+    write_losses(out, &lora_run.curve, &hydra_run.curve)?;
     println!("\n{}: loss.png, loss.json, routing.png, adapter", shown(out, project));
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Writes each step's loss of both methods.
+fn write_losses(out: &Path, lora: &[f64], hydralora: &[f64]) -> Result<()> {
+    let losses = serde_json::json!({ "lora": lora, "hydralora": hydralora });
+    Ok(std::fs::write(out.join("loss.json"), losses.to_string())?)
 }
 
 /// A finished run.
