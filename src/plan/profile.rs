@@ -63,17 +63,23 @@ impl DeviceProfile {
     /// The profile of a device.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        let info = device.adapter_info();
+        let subgroups = device.features().contains(wgpu::Features::SUBGROUP);
+        Self::of_adapter(device.limits(), &device.adapter_info(), subgroups)
+    }
+
+    /// The profile of a device with these limits on the adapter that `info` describes, for hosts whose device is not
+    /// wgpu's. `subgroups` says whether it was requested with subgroup operations.
+    #[must_use]
+    pub fn of_adapter(limits: wgpu::Limits, info: &wgpu::AdapterInfo, subgroups: bool) -> Self {
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        let max_loop_iterations = quirks::max_loop_iterations(&info);
+        let max_loop_iterations = quirks::max_loop_iterations(info);
         // In a browser, shaders would have to enable subgroups in their text.
-        let subgroups =
-            cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
-        let subgroup_lanes = if subgroups { smallest_subgroup(&info) } else { 1 };
+        let subgroups = cfg!(not(target_arch = "wasm32")) && subgroups;
+        let subgroup_lanes = if subgroups { smallest_subgroup(info) } else { 1 };
         let max_dispatch_flops = u64::MAX;
-        let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
+        let profile = Self::new(limits, quirks::SOFTWARE_WORKGROUPS);
         Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, software, ..profile }
-            .calibrated(DeviceNumbers::of(&info))
+            .calibrated(DeviceNumbers::of(info))
     }
 
     /// The same device with the cooperative matrices of its adapter, if the device was requested with the features
