@@ -73,7 +73,9 @@ export class Kernels {
    */
   static async create(device, { info = device.adapterInfo, pooled = false } = {}) {
     const { Planner } = await loaded();
-    const request = json({ limits: copied(device.limits), info: copied(info ?? {}) });
+    // Older browsers have the info at the adapter alone.
+    const unknown = { vendor: "", architecture: "", description: "" };
+    const request = json({ limits: copied(device.limits), info: { ...unknown, ...copied(info ?? {}) } });
     return new Kernels(device, planned(() => new Planner(request)), pooled);
   }
 

@@ -25,7 +25,7 @@ impl Planner {
     #[wasm_bindgen(constructor)]
     pub fn new(request: &str) -> Result<Self, Thrown> {
         let Device { limits, info } = read(request)?;
-        Ok(Self(hydralora::Planner::new(DeviceProfile::of_adapter(limits, &info.of_wgpu(), false))))
+        Ok(Self(hydralora::Planner::new(DeviceProfile::of_adapter(limits.of_wgpu(), &info.of_wgpu(), false))))
     }
 
     /// An operation for up to a number of tokens, as the list of its recordings.

@@ -1,7 +1,7 @@
 //! The library's options as JavaScript writes them: names in camelCase, and what has a default may be left out. serde
 //! holds each list of fields and variants to the library's.
 
-use hydralora::wgpu::{AdapterInfo, Backend, DeviceType, Limits};
+use hydralora::wgpu::{self, AdapterInfo, Backend, DeviceType};
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Capacity, Config, Dropout, DropoutOf, Element,
     ForwardOptions, GateGradient, GateGradientsOptions, GateLossesOptions, GateRows, GroupHyper, Groups,
@@ -279,14 +279,42 @@ pub(crate) struct Device {
     pub(crate) info: Info,
 }
 
+/// The `GPUSupportedLimits` that plans depend on.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Limits {
+    max_buffer_size: u64,
+    max_storage_buffer_binding_size: u64,
+    max_storage_buffers_per_shader_stage: u32,
+    max_compute_workgroup_storage_size: u32,
+    max_compute_invocations_per_workgroup: u32,
+    max_compute_workgroups_per_dimension: u32,
+}
+
+impl Limits {
+    /// The same as wgpu has limits.
+    pub(crate) fn of_wgpu(&self) -> wgpu::Limits {
+        wgpu::Limits {
+            max_buffer_size: self.max_buffer_size,
+            max_storage_buffer_binding_size: self.max_storage_buffer_binding_size,
+            max_storage_buffers_per_shader_stage: self.max_storage_buffers_per_shader_stage,
+            max_compute_workgroup_storage_size: self.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: self.max_compute_invocations_per_workgroup,
+            max_compute_workgroups_per_dimension: self.max_compute_workgroups_per_dimension,
+            ..wgpu::Limits::default()
+        }
+    }
+}
+
 /// A `GPUAdapterInfo`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Info {
     vendor: String,
     architecture: String,
     description: String,
+    /// Newer than the rest.
+    #[serde(default)]
     is_fallback_adapter: bool,
 }
 

@@ -1,0 +1,16 @@
+// The worker behind `library.js`: loads the module, and calls what it exports.
+
+import load, * as module from "./hydralora_web.js";
+
+const loaded = load();
+
+onmessage = async ({ data: { id, name, values } }) => {
+    try {
+        await loaded;
+        const value = await module[name](...values, (report) => postMessage({ id, report }));
+        postMessage({ id, value });
+    } catch (error) {
+        const failure = error?.kind ? error : { kind: "other", message: String(error) };
+        postMessage({ id, failure });
+    }
+};
