@@ -97,7 +97,7 @@ export class AdamW {
   }
 
   /**
-   * Use {@link AdamW.create}.
+   * Use `AdamW.create`.
    *
    * @private
    * @param {import("./kernels.js").Kernels} kernels

@@ -9,9 +9,13 @@ export { Batch } from "./batch.js";
 export { HydraloraError } from "./error.js";
 export { Kernels } from "./kernels.js";
 export { Layout } from "./layout.js";
-export { Bound, Prepared } from "./prepared.js";
 export { load } from "./wasm.js";
 
+/** @typedef {import("./adamw.js").AdamWAdapter} AdamWAdapter */
+/** @typedef {import("./adamw.js").AdamWBuffers} AdamWBuffers */
+/** @typedef {import("./layout.js").Block} Block */
+/** @typedef {import("./prepared.js").Bound} Bound */
+/** @typedef {import("./prepared.js").Prepared} Prepared */
 /** @typedef {import("./types.js").AdamWHyper} AdamWHyper */
 /** @typedef {import("./types.js").Capacity} Capacity */
 /** @typedef {import("./types.js").Config} Config */

@@ -80,7 +80,7 @@ export class Kernels {
   }
 
   /**
-   * Use {@link Kernels.create}.
+   * Use `Kernels.create`.
    *
    * @private
    * @param {GPUDevice} device
@@ -131,6 +131,7 @@ export class Kernels {
    * @internal
    * @param {number[]} elements
    * @param {import("./types.js").AdamWHyper} hyper
+   * @returns {Promise<Prepared[]>}
    */
   async prepareAdamW(elements, hyper) {
     const request = json({ elements, hyper });
@@ -142,6 +143,7 @@ export class Kernels {
   /**
    * @internal
    * @param {() => string} plan
+   * @returns {Promise<Prepared>}
    */
   async prepareRecordings(plan) {
     this.checkAlive();

@@ -30,7 +30,7 @@ export class Layout {
   }
 
   /**
-   * Use {@link Layout.create}.
+   * Use `Layout.create`.
    *
    * @private
    * @param {typeof import("./planner.js")} planner

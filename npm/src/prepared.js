@@ -36,9 +36,9 @@ export class Prepared {
   #scratch;
 
   /**
-   * Use {@link import("./kernels.js").Kernels.prepare}.
+   * Use `Kernels.prepare`.
    *
-   * @private
+   * @internal
    * @param {import("./kernels.js").Kernels} kernels
    * @param {Variant[]} variants for different numbers of tokens, the smallest first
    */
@@ -132,9 +132,9 @@ export class Bound {
   #optimiser;
 
   /**
-   * Use {@link Prepared.bind}.
+   * Use `Prepared.bind`.
    *
-   * @private
+   * @internal
    * @param {string} operation
    * @param {{ capacity: number, dispatches: Dispatch[] }[]} variants
    * @param {boolean} optimiser whether its constants are those of an optimiser's step

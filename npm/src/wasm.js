@@ -2,7 +2,7 @@
 
 import init, * as planner from "./planner.js";
 
-/** Where the planner lies. */
+/** Where the planner lies. @internal */
 export const WASM = new URL("./planner_bg.wasm", import.meta.url);
 
 /** @type {Promise<typeof planner> | undefined} */
@@ -19,7 +19,12 @@ export function load(source = WASM) {
   return loaded(source);
 }
 
-/** @param {RequestInfo | URL | Response | BufferSource | WebAssembly.Module} [source] */
+/**
+ * The planner.
+ *
+ * @internal
+ * @param {RequestInfo | URL | Response | BufferSource | WebAssembly.Module} [source]
+ */
 export function loaded(source = WASM) {
   loading ??= init({ module_or_path: source }).then(
     () => planner,

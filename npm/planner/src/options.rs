@@ -288,6 +288,7 @@ pub(crate) struct Limits {
     max_storage_buffers_per_shader_stage: u32,
     max_compute_workgroup_storage_size: u32,
     max_compute_invocations_per_workgroup: u32,
+    max_compute_workgroup_size_x: u32,
     max_compute_workgroups_per_dimension: u32,
 }
 
@@ -300,6 +301,7 @@ impl Limits {
             max_storage_buffers_per_shader_stage: self.max_storage_buffers_per_shader_stage,
             max_compute_workgroup_storage_size: self.max_compute_workgroup_storage_size,
             max_compute_invocations_per_workgroup: self.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: self.max_compute_workgroup_size_x,
             max_compute_workgroups_per_dimension: self.max_compute_workgroups_per_dimension,
             ..wgpu::Limits::default()
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::tools;
+use super::{npm, tools};
 use crate::implementation::{create_directory, output};
 use crate::{cargo_command, run_visibly};
 
@@ -14,7 +14,7 @@ const MODULE: &str = "hydralora_web";
 const MOST_BYTES: u64 = 1_500_000;
 
 /// Files that pages load beside those of `web/pages`, and where they come from.
-const DATA: [(&str, &str); 0] = [];
+const DATA: [(&str, &str); 1] = [("target/npm/src", "npm")];
 
 /// Builds all pages into `target/web`, and returns that.
 pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
@@ -36,6 +36,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     let module = site.join(format!("{MODULE}_bg.wasm"));
     tools::optimise(&module)?;
     copy(&root.join("web/pages"), &site)?;
+    npm::build(root)?;
     for (from, to) in DATA {
         copy(&root.join(from), &site.join(to))?;
     }
@@ -44,7 +45,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
 }
 
 /// Copies a file, or a folder with all that is in it.
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), String> {
     if !from.is_dir() {
         let copied = std::fs::copy(from, to).map(drop);
         return copied.map_err(|error| format!("{} to {}: {error}", from.display(), to.display()));
@@ -75,7 +76,7 @@ fn sizes(site: &Path, module: &Path) -> Result<(), String> {
 }
 
 /// Bytes as a server sends them, if there is gzip to tell.
-fn compressed(file: &Path) -> Option<u64> {
+pub(super) fn compressed(file: &Path) -> Option<u64> {
     let output = Command::new("gzip").args(["--best", "--stdout"]).arg(file).output().ok()?;
     output.status.success().then_some(output.stdout.len() as u64)
 }

@@ -4,6 +4,7 @@
 mod browser;
 mod build;
 mod checks;
+pub(crate) mod npm;
 mod server;
 mod tools;
 
