@@ -78,13 +78,15 @@ export function worstRatio(name, actual, { values, bounds }) {
  * @param {typeof import("../src/index.js")} hydralora
  * @param {GPUDevice} device
  * @param {Case} reference
- * @param {boolean} [pooled] whether all tensors lie in one buffer
+ * @param {{ pooled?: boolean, plans?: "several" | "one" }} [options] whether all tensors lie in one buffer, and whether there
+ *   are plans for fewer tokens, which takes longer
  * @returns {Promise<Record<string, number>>} for each tensor the largest error over its bound
  */
-export async function compare({ Kernels, Layout, Batch, AdamW }, device, reference, pooled = false) {
+export async function compare({ Kernels, Layout, Batch, AdamW }, device, reference, { pooled = false, plans = "one" } = {}) {
   const { config, tokens, capacity, hyper, learningRate, random, given, expected } = reference;
   const kernels = await Kernels.create(device, { pooled });
   const layout = await Layout.create(config);
+  const most = { tokens: capacity, plans };
   const mask = given.mask !== undefined;
   const state = capacity * layout.stateLength;
   const [x, g] = [capacity * config.dIn, capacity * config.dOut];
@@ -108,9 +110,9 @@ export async function compare({ Kernels, Layout, Batch, AdamW }, device, referen
 
   const write = /** @type {const} */ ("accumulate");
   const [forward, backwardInput, backwardParams] = await Promise.all([
-    kernels.prepare({ forward: { write, save: true, mask } }, config, capacity),
-    kernels.prepare({ backwardInput: { dx: { write }, mask } }, config, capacity),
-    kernels.prepare({ backwardParams: { mask } }, config, { tokens: capacity, plans: "one" }),
+    kernels.prepare({ forward: { write, save: true, mask } }, config, most),
+    kernels.prepare({ backwardInput: { dx: { write }, mask } }, config, most),
+    kernels.prepare({ backwardParams: { mask } }, config, most),
   ]);
   const operations = [
     await forward.bind(take("x", "parameters", "y", "saved", "mask")),

@@ -58,8 +58,6 @@ impl Planner {
             hyper: AdamWHyper,
         }
         let Request { elements, hyper } = read(request)?;
-        // It checks the constants, at a learning rate that is always valid.
-        hyper.uniform(1, 0.0, 1.0).map_err(thrown)?;
         self.0.adamw(&elements, &hyper).map_err(thrown).map(|recordings| json(&recordings))
     }
 }
