@@ -11,8 +11,13 @@ export async function checked(run) {
     try {
         window.hydralora = { done: true, ...(await run()) };
     } catch (error) {
-        const failure = error?.kind ? error : { kind: "other", message: String(error?.stack ?? error) };
+        const failure = unexpected(error);
         explain(failure);
         window.hydralora = { done: true, ok: false, ...failure };
     }
+}
+
+// Whatever was thrown, as a failure.
+export function unexpected(error) {
+    return error?.kind ? error : { kind: "other", message: String(error?.stack ?? error) };
 }

@@ -1,5 +1,9 @@
 //! What can go wrong on a stranger's device, as pages are told.
 
+use std::error::Error;
+
+use hydralora::checkpoint::CheckpointError;
+use hydralora_finetune::corpus::TooShort;
 use serde::Serialize;
 use wasm_bindgen::JsValue;
 
@@ -24,6 +28,10 @@ pub(crate) enum Kind {
     Lost,
     /// The device has too little memory.
     Memory,
+    /// A file is no adapter that fits.
+    File,
+    /// A text is too short.
+    Text,
     /// Anything else.
     Other,
 }
@@ -53,6 +61,32 @@ impl From<hydralora::Error> for Failure {
             _ => Kind::Other,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Self::new(Kind::File, error.to_string())
+    }
+}
+
+impl From<TooShort> for Failure {
+    fn from(error: TooShort) -> Self {
+        Self::new(Kind::Text, error.to_string())
+    }
+}
+
+/// What the demo passes on.
+impl From<Box<dyn Error>> for Failure {
+    fn from(error: Box<dyn Error>) -> Self {
+        let error = match error.downcast::<hydralora::Error>() {
+            Ok(error) => return (*error).into(),
+            Err(error) => error,
+        };
+        match error.downcast::<CheckpointError>() {
+            Ok(error) => (*error).into(),
+            Err(error) => Self::new(Kind::Other, error.to_string()),
+        }
     }
 }
 

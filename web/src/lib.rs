@@ -6,6 +6,7 @@
 
 mod device;
 mod failure;
+mod training;
 mod value;
 
 use wasm_bindgen::prelude::wasm_bindgen;

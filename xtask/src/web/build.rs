@@ -13,8 +13,15 @@ const MODULE: &str = "hydralora_web";
 /// The most bytes of the module when compressed.
 const MOST_BYTES: u64 = 1_500_000;
 
-/// Files that pages load beside those of `web/pages`, and where they come from.
-const DATA: [(&str, &str); 1] = [("target/npm/src", "npm")];
+/// Where files come from that pages load beside those of `web/pages`, and their names. A folder becomes one file, its
+/// files joined in the order of their names, as the demo reads it.
+const DATA: [(&str, &str); 5] = [
+    ("examples/finetune/data/base.safetensors", "data/base.safetensors"),
+    ("examples/finetune/data/corpora/prose.txt", "data/prose.txt"),
+    ("examples/finetune/data/corpora/code.c", "data/code.c"),
+    ("examples/finetune/data/corpora/legal", "data/legal"),
+    ("examples/finetune/data/corpora/tables.zi", "data/tables.zi"),
+];
 
 /// Builds all pages into `target/web`, and returns that.
 pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
@@ -36,12 +43,26 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     let module = site.join(format!("{MODULE}_bg.wasm"));
     tools::optimise(&module)?;
     copy(&root.join("web/pages"), &site)?;
-    npm::build(root)?;
+    copy(&npm::build(root)?.join("src"), &site.join("npm"))?;
     for (from, to) in DATA {
-        copy(&root.join(from), &site.join(to))?;
+        let to = site.join(to);
+        create_directory(to.parent().unwrap_or(&site))?;
+        std::fs::write(&to, joined(&root.join(from))?).map_err(|error| format!("{}: {error}", to.display()))?;
     }
     sizes(&site, &module)?;
     Ok(site)
+}
+
+/// A file, or all files of a folder, joined in the order of their names.
+fn joined(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    if !path.is_dir() {
+        return std::fs::read(path).map_err(failed);
+    }
+    let entries = std::fs::read_dir(path).map_err(failed)?.collect::<Result<Vec<_>, _>>();
+    let mut files: Vec<PathBuf> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
+    files.sort();
+    Ok(files.iter().map(|file| joined(file)).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 /// Copies a file, or a folder with all that is in it.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::browser::Browser;
+use crate::{cargo_command, implementation};
 
 /// A page's check.
 struct Check {
@@ -22,11 +23,14 @@ struct Check {
 
 /// What a demand may need.
 struct Context<'a> {
-    #[expect(dead_code, reason = "the training page's demand runs the native demo there")]
     root: &'a Path,
 }
 
-const CHECKS: &[Check] = &[Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more }];
+const CHECKS: &[Check] = &[
+    Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
+    Check { name: "app", page: "app.html?check", seconds: 150, verify: nothing_more },
+    Check { name: "training", page: "training.html?check=20", seconds: 150, verify: trains_like_the_demo },
+];
 
 /// Runs all checks whose name contains `only`.
 pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), String> {
@@ -60,4 +64,39 @@ pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), St
 /// The page's own word is enough.
 fn nothing_more(_: &Context<'_>, _: &Value) -> Result<String, String> {
     Ok(String::new())
+}
+
+/// The most that a step's loss may differ from the native demo's, in bits per byte. Both run on `SwiftShader`, but only
+/// the native one uses subgroups, so that sums have another order; training makes more of that with each step.
+const MOST_DIFFERENCE: f64 = 1e-3;
+
+/// The page's losses are those of the native demo with the same options.
+fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, String> {
+    let steps = data["steps"].to_string();
+    let out = context.root.join("target/web-check/native");
+    let device = implementation::provide("swiftshader", &context.root.join("target/implementations"))?;
+    let mut demo = cargo_command(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"]);
+    demo.args(["--steps", &steps, "--out"]).arg(&out);
+    demo.envs(device.iter().flat_map(|device| device.env.iter().cloned()));
+    implementation::output(&mut demo)?;
+    let file = out.join("loss.json");
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let native: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut worst: f64 = 0.0;
+    for (which, name) in ["lora", "hydralora"].into_iter().enumerate() {
+        let (own, demo) = (losses(&data["curves"][which])?, losses(&native[name])?);
+        if own.len() != demo.len() || own.is_empty() {
+            return Err(format!("{name}: {} losses, and {} of the native demo", own.len(), demo.len()));
+        }
+        worst = own.iter().zip(&demo).map(|(own, demo)| (own - demo).abs()).fold(worst, f64::max);
+    }
+    if worst <= MOST_DIFFERENCE {
+        return Ok(format!("; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"));
+    }
+    Err(format!("its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"))
+}
+
+/// Losses, all finite.
+fn losses(value: &Value) -> Result<Vec<f64>, String> {
+    serde_json::from_value(value.clone()).map_err(|error| format!("{value} are no losses: {error}"))
 }

@@ -102,8 +102,14 @@ fn sizes(package: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Adds to the site what the example page compares its numbers with.
+pub(super) fn prepare_check(root: &Path, site: &Path) -> Result<(), String> {
+    build::copy(&reference(root)?, &site.join("npm/reference.json"))?;
+    build::copy(&root.join("npm/test/compare.js"), &site.join("npm/compare.js"))
+}
+
 /// What the package's numbers are compared with, written into a file.
-pub(super) fn reference(root: &Path) -> Result<PathBuf, String> {
+fn reference(root: &Path) -> Result<PathBuf, String> {
     let example = ["run", "--quiet", "--release", "--example", "npm_reference"];
     let path = root.join("target/npm-reference.json");
     write(&path, output(&mut cargo_command(&example))?)?;

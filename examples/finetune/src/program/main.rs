@@ -1,38 +1,37 @@
 //! Fine-tunes a small frozen language model on your GPU, with HydraLoRA and with plain LoRA:
 //! `cargo run --release -p hydralora-finetune -- --help`.
 
-mod adapters;
-mod backward;
-mod base;
-mod clusters;
-mod corpus;
-mod evaluate;
-mod model;
+mod files;
 mod plot;
 mod progress;
 mod report;
-mod runtime;
-mod shader;
-mod train;
+mod variant;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use hydralora::device::{self, Gpu};
 use hydralora::{Config, Dropout, Element};
+use hydralora_finetune::Result;
+use hydralora_finetune::adapters::{self, Adapters};
+use hydralora_finetune::clusters;
+use hydralora_finetune::corpus::Text;
+use hydralora_finetune::evaluate::{self, Score, evaluate};
+use hydralora_finetune::runtime::Runtime;
+use hydralora_finetune::train::{LOOK_EVERY, TOKENS, Trainer, Training};
 
-use adapters::{Adapters, Variant};
-use corpus::{Source, Text};
-use evaluate::{Score, evaluate};
+use files::Source;
+use progress::Progress;
 use report::{Entry, thousands};
-use runtime::Runtime;
-use train::{Run, Training};
-
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+use variant::Variant;
 
 /// The largest accepted difference between the base's bits per byte and the published ones.
 const TOLERANCE: f64 = 0.01;
+
+/// The number of steps between saves, where there is a folder to save into.
+const SAVE_EVERY: u32 = 50;
 
 /// Fine-tunes a frozen byte-level language model on several texts at once, with HydraLoRA or a relative of it and
 /// with plain LoRA of about as many parameters, and compares them on held-out text.
@@ -111,7 +110,6 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let started = Instant::now();
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     // The package is in examples/finetune.
     let project = package.ancestors().nth(2).unwrap_or(package);
@@ -120,55 +118,78 @@ fn run(options: &Options) -> Result<()> {
     let data = package.join("data");
     let corpora = data.join("corpora");
     let texts = if options.texts.is_empty() {
-        corpus::defaults(&corpora)?
+        files::defaults(&corpora)?
     } else {
-        corpus::from_sources(&options.texts)?
+        files::from_sources(&options.texts)?
     };
     plot::load_font()?;
     if options.choose_experts {
         return choose_experts(options, &texts, &out.join("elbow.png"), project);
     }
+    let gpu = pollster::block_on(open(options.adapter.as_deref()))?;
+    let base = files::read(&data.join("base.safetensors"))?;
+    let own = Text::of_base(&files::read(&corpora.join("base.txt"))?)?;
+    let runtime = Runtime::new(gpu.clone(), &base, options.dtype)?;
+    gpu.block_on(compare(options, &runtime, &own, &texts, &out, project))?
+}
+
+/// The device whose adapter's name contains `wanted`, or the best one.
+async fn open(wanted: Option<&str>) -> Result<Gpu> {
+    let Some(wanted) = wanted else { return Ok(Gpu::from_env().await?) };
+    let adapters = device::adapters_from_env().await;
+    let matches = |name: &str| name.to_lowercase().contains(&wanted.to_lowercase());
+    if let Some(adapter) = adapters.iter().find(|adapter| matches(&adapter.get_info().name)) {
+        return Ok(Gpu::from_adapter(adapter).await?);
+    }
+    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+    if names.is_empty() {
+        return Err(format!("no GPU adapter at all: {}", device::NO_ADAPTER_HELP).into());
+    }
+    Err(format!("no GPU adapter's name contains `{wanted}`; there are: {}", names.join(", ")).into())
+}
+
+/// Fine-tunes with both methods, and reports. `own` is the text that the base was trained on.
+async fn compare(
+    options: &Options,
+    runtime: &Runtime,
+    own: &Text,
+    texts: &[Text],
+    out: &Path,
+    project: &Path,
+) -> Result<()> {
+    let started = Instant::now();
     let dropout = Some(Dropout::new(options.dropout));
     let hydra = adapters::config(options.rank, options.experts);
-    let hydra = Config { dropout, ..adapters::varied(hydra, options.variant, options.top_k) };
+    let hydra = Config { dropout, ..variant::varied(hydra, options.variant, options.top_k) };
     let lora = Config { dropout, ..adapters::comparable_lora(&hydra) };
     for config in [&hydra, &lora] {
         config.layout()?;
     }
 
-    let runtime = Runtime::new(options.adapter.as_deref(), &data.join("base.safetensors"), options.dtype)?;
     println!("{}", runtime.gpu.describe());
     println!("{hydra}, beside {lora}, on weights in {}", options.dtype);
-    let base_scores = reproduce_base(&runtime, &corpus::base(&corpora)?, &texts)?;
+    let base_scores = reproduce_base(runtime, own, texts).await?;
 
     println!(
         "\nfine-tuning on {} for {} steps of {} bytes; loss in bits per byte",
         texts.iter().map(|text| text.name.as_str()).collect::<Vec<_>>().join(", "),
         options.steps,
-        train::TOKENS
+        TOKENS
     );
     let top = options.top_k.map(|k| format!(" top {k}")).unwrap_or_default();
     let variant = options.variant.name();
     let names =
         [format!("LoRA r={}", lora.rank), format!("{variant} r={} N={}{top}", hydra.rank, hydra.experts)];
     let width = names.iter().map(String::len).max().unwrap_or(0);
-    let fine_tune = |name: &str, folder: &str, config: Config| -> Result<(Run, Vec<Score>)> {
-        let name = format!("{name:width$}");
-        let within = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(folder));
-        let training = Training {
-            steps: options.steps,
-            until: options.until.unwrap_or(options.steps).min(options.steps),
-            save: within(&options.save),
-            resume: within(&options.resume),
-            seed: options.seed,
-            balance: options.balance,
-        };
-        let run = train::train(&runtime, &name, config, &texts, &training)?;
-        let scores = evaluate(&runtime, Some(&run.adapters), &texts)?;
+    let fine_tune = async |name: &str, folder: &str, config: Config| -> Result<(Run, Vec<Score>)> {
+        let padded = format!("{name:width$}");
+        let run = train(runtime, &padded, folder, config, texts, options).await;
+        let run = run.map_err(|error| format!("{name}: {error}"))?;
+        let scores = evaluate(runtime, Some(&run.adapters), texts).await?;
         Ok((run, scores))
     };
-    let (lora_run, lora_scores) = fine_tune(&names[0], "lora", lora)?;
-    let (hydra_run, hydra_scores) = fine_tune(&names[1], "hydralora", hydra)?;
+    let (lora_run, lora_scores) = fine_tune(&names[0], "lora", lora).await?;
+    let (hydra_run, hydra_scores) = fine_tune(&names[1], "hydralora", hydra).await?;
 
     let base = Entry { name: "frozen base", parameters: 0, time: None, scores: &base_scores };
     let entry = |name, config, run: &Run, scores| Entry {
@@ -181,16 +202,16 @@ fn run(options: &Options) -> Result<()> {
     let hydra = entry(&names[1], &hydra, &hydra_run, &hydra_scores);
     let verdict = report::verdict(&lora, &hydra);
     println!("\nheld-out bits per byte (only trainable parameters are counted)");
-    print!("{}", report::table(&texts, &[base, lora, hydra]));
+    print!("{}", report::table(texts, &[base, lora, hydra]));
     println!("{verdict}");
 
     println!("\nmean gates");
-    for line in report::routing(&texts, &hydra_scores) {
+    for line in report::routing(texts, &hydra_scores) {
         println!("  {line}");
     }
 
-    check_reload(&runtime, &out.join("adapter"), &hydra_run.adapters, &texts, &hydra_scores)?;
-    let (merged, error) = evaluate::merged(&runtime, &hydra_run.adapters, &hydra_scores, &texts)?;
+    check_reload(runtime, &out.join("adapter"), &hydra_run.adapters, texts, &hydra_scores).await?;
+    let (merged, error) = evaluate::merged(runtime, &hydra_run.adapters, &hydra_scores, texts).await?;
     println!(
         "merged into the base, with the mean gate of each expert: {:.3} bits per byte, instead of {:.3}; fc1's outputs \
          differ by {:.1} %",
@@ -200,10 +221,59 @@ fn run(options: &Options) -> Result<()> {
     );
     let curves = [(names[0].as_str(), &lora_run.curve[..]), (names[1].as_str(), &hydra_run.curve[..])];
     plot::losses(&out.join("loss.png"), hydra_run.first, curves)?;
-    plot::routing(&out.join("routing.png"), &names[1], &texts, &hydra_scores)?;
-    println!("\n{}: loss.png, routing.png, adapter", shown(&out, project));
+    plot::routing(&out.join("routing.png"), &names[1], texts, &hydra_scores)?;
+    let curves = serde_json::json!({ "lora": lora_run.curve, "hydralora": hydra_run.curve });
+    std::fs::write(out.join("loss.json"), curves.to_string())?;
+    println!("\n{}: loss.png, loss.json, routing.png, adapter", shown(out, project));
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// A finished run.
+struct Run {
+    adapters: Adapters,
+    /// The first step that was taken.
+    first: u32,
+    /// Each step's training loss in bits per byte.
+    curve: Vec<f64>,
+    time: Duration,
+}
+
+/// Trains fresh adapters, or goes on with those that were saved.
+async fn train(
+    runtime: &Runtime,
+    name: &str,
+    folder: &str,
+    config: Config,
+    texts: &[Text],
+    options: &Options,
+) -> Result<Run> {
+    let Options { steps, seed, balance, .. } = *options;
+    let until = options.until.unwrap_or(steps).min(steps);
+    let mut trainer = Trainer::new(runtime, config, texts, Training { steps, seed, balance }).await?;
+    if let Some(parent) = &options.resume {
+        trainer.resume(&files::load_training(&trainer.adapters, &parent.join(folder))?)?;
+    }
+    let first = trainer.step() + 1;
+    if first > until {
+        return Err(format!("{} of {until} steps were taken already", first - 1).into());
+    }
+    let progress = Progress::new(name, steps, TOKENS);
+    let started = Instant::now();
+    for step in first..=until {
+        trainer.advance()?;
+        if (step - first + 1) % LOOK_EVERY == 0 || step == until {
+            progress.show(step, trainer.look().await?);
+        }
+        if let Some(parent) = options.save.as_ref().filter(|_| step % SAVE_EVERY == 0 || step == until) {
+            let folder = parent.join(folder);
+            files::save(&runtime.gpu, &trainer.adapters, &folder).await?;
+            files::save_training(&trainer.adapters, &trainer.state().await?, &folder)?;
+        }
+    }
+    progress.finish();
+    trainer.check().await?;
+    Ok(Run { adapters: trainer.adapters, first, curve: trainer.curve, time: started.elapsed() })
 }
 
 /// Clusters the texts, and plots and prints what more clusters explain.
@@ -220,10 +290,10 @@ fn choose_experts(options: &Options, texts: &[Text], picture: &Path, project: &P
 }
 
 /// Scores the base, and compares the scores with the published ones if there are any.
-fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<Score>> {
+async fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<Score>> {
     println!("\nthe frozen base ({} parameters), held-out bits per byte", thousands(runtime.base.parameters));
-    let own_scores = evaluate(runtime, None, std::slice::from_ref(own))?;
-    let scores = evaluate(runtime, None, texts)?;
+    let own_scores = evaluate(runtime, None, std::slice::from_ref(own)).await?;
+    let scores = evaluate(runtime, None, texts).await?;
     let mut worst: f64 = 0.0;
     let mut rows = Vec::new();
     for (text, score) in std::iter::once(own).chain(texts).zip(own_scores.iter().chain(&scores)) {
@@ -246,16 +316,16 @@ fn reproduce_base(runtime: &Runtime, own: &Text, texts: &[Text]) -> Result<Vec<S
 }
 
 /// Saves adapters, loads them again, and checks that the loaded ones score the same, bit for bit.
-fn check_reload(
+async fn check_reload(
     runtime: &Runtime,
     folder: &Path,
     trained: &Adapters,
     texts: &[Text],
     scores: &[Score],
 ) -> Result<()> {
-    trained.save(&runtime.gpu, folder)?;
-    let loaded = Adapters::load(&runtime.gpu, folder)?;
-    if evaluate(runtime, Some(&loaded), texts)? == scores {
+    files::save(&runtime.gpu, trained, folder).await?;
+    let loaded = files::load(&runtime.gpu, folder)?;
+    if evaluate(runtime, Some(&loaded), texts).await? == scores {
         println!("\nsaved, loaded back, and evaluated again: the loss is the same, bit for bit");
         Ok(())
     } else {

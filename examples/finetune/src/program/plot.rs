@@ -9,11 +9,11 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::Result;
-use crate::base::ADAPTED;
-use crate::clusters::Elbow;
-use crate::corpus::Text;
-use crate::evaluate::Score;
+use hydralora_finetune::Result;
+use hydralora_finetune::base::ADAPTED;
+use hydralora_finetune::clusters::Elbow;
+use hydralora_finetune::corpus::Text;
+use hydralora_finetune::evaluate::Score;
 
 const FONT: &str = "demo";
 const INK: RGBColor = RGBColor(40, 44, 52);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::base::ADAPTED;
-use crate::corpus::Text;
-use crate::evaluate::{Score, mean_bits};
+use hydralora_finetune::base::ADAPTED;
+use hydralora_finetune::corpus::Text;
+use hydralora_finetune::evaluate::{Score, mean_bits};
 
 /// A line of the table.
 pub struct Entry<'a> {
