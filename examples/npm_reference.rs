@@ -87,10 +87,7 @@ fn cases() -> [Case; 3] {
             masked: false,
             hyper: AdamWHyper {
                 weight_decay: 0.1,
-                groups: Groups {
-                    b: GroupHyper { rate: 16.0, weight_decay: Some(0.0) },
-                    ..Groups::default()
-                },
+                groups: Groups { b: GroupHyper { rate: 16.0, weight_decay: Some(0.0) }, ..Groups::default() },
                 ..AdamWHyper::default()
             },
             javascript_hyper: json!({ "weightDecay": 0.1, "groups": { "b": { "rate": 16, "weightDecay": 0 } } }),
@@ -121,15 +118,8 @@ fn reference(case: &Case) -> Result<Value, hydralora::Error> {
         ..Extras::default()
     };
     let forward = twin::forward(config, &matrices, &exact_x, &extras, Some(&exact_y));
-    let backward = twin::backward_input(
-        config,
-        &matrices,
-        &forward.h,
-        &forward.w,
-        &exact_g,
-        &extras,
-        Some(&exact_dx),
-    );
+    let backward =
+        twin::backward_input(config, &matrices, &forward.h, &forward.w, &exact_g, &extras, Some(&exact_dx));
     let activations = Activations {
         x: &exact_x,
         g: &exact_g,

@@ -224,11 +224,11 @@ async function run(steps) {
     }
 }
 
-at("start").onclick = () => run(200).catch(explain);
+at("start").onclick = () => run(100).catch(explain);
 
 if (query.has("check")) {
     checked(async () => {
-        const { device, losses } = await run(200);
+        const { device, losses } = await run(100);
         const [first, last] = [losses[0][1], losses.at(-1)[1]];
         // The same numbers as the library's float64 twin has, within its bounds.
         const { compare } = await import("./npm/compare.js");

@@ -11,7 +11,6 @@ mod value;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-
 /// Runs when the module is loaded.
 #[wasm_bindgen(start)]
 fn start() {

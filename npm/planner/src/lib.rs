@@ -225,8 +225,7 @@ struct DescribedBlock {
 
 impl From<Block> for DescribedBlock {
     fn from(block: Block) -> Self {
-        let (offset, rows, columns, stride) =
-            (block.offset(), block.rows(), block.columns(), block.stride());
+        let (offset, rows, columns, stride) = (block.offset(), block.rows(), block.columns(), block.stride());
         Self { offset, rows, columns, stride }
     }
 }

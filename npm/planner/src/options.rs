@@ -117,7 +117,12 @@ fn dropout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Dropout>
 }
 
 #[derive(Deserialize)]
-#[serde(remote = "ForwardOptions", rename_all = "camelCase", default = "Default::default", deny_unknown_fields)]
+#[serde(
+    remote = "ForwardOptions",
+    rename_all = "camelCase",
+    default = "Default::default",
+    deny_unknown_fields
+)]
 struct ForwardFields {
     #[serde(with = "WriteModeNames")]
     write: WriteMode,
@@ -136,7 +141,12 @@ struct ForwardFields {
 }
 
 #[derive(Deserialize)]
-#[serde(remote = "BackwardInputOptions", rename_all = "camelCase", default = "Default::default", deny_unknown_fields)]
+#[serde(
+    remote = "BackwardInputOptions",
+    rename_all = "camelCase",
+    default = "Default::default",
+    deny_unknown_fields
+)]
 struct BackwardInputFields {
     #[serde(with = "ElementNames")]
     g: Element,
@@ -168,7 +178,12 @@ fn gate_gradient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ga
 }
 
 #[derive(Deserialize)]
-#[serde(remote = "BackwardParamsOptions", rename_all = "camelCase", default = "Default::default", deny_unknown_fields)]
+#[serde(
+    remote = "BackwardParamsOptions",
+    rename_all = "camelCase",
+    default = "Default::default",
+    deny_unknown_fields
+)]
 struct BackwardParamsFields {
     #[serde(with = "WriteModeNames")]
     write: WriteMode,
@@ -182,7 +197,12 @@ struct BackwardParamsFields {
 }
 
 #[derive(Deserialize)]
-#[serde(remote = "LinearOptions", rename_all = "camelCase", default = "Default::default", deny_unknown_fields)]
+#[serde(
+    remote = "LinearOptions",
+    rename_all = "camelCase",
+    default = "Default::default",
+    deny_unknown_fields
+)]
 struct LinearFields {
     #[serde(with = "LinearDirectionNames")]
     direction: LinearDirection,
