@@ -40,7 +40,8 @@ impl MergeDescriptor<'_> {
             target: self.weight.element(),
             ..LinearOptions::default()
         };
-        let layer = Config { d_in: self.config.d_in, d_out: self.config.a_rows(), ..Config::DEFAULT };
+        let layer =
+            Config { d_in: self.config.d_in, d_out: self.config.a_rows(), ..Config::DEFAULT };
         (Operation::Linear(options), layer, Capacity { tokens: self.config.d_out, plans: Plans::One })
     }
 }
@@ -65,7 +66,11 @@ impl Merge {
         Self::bind(kernels, descriptor, &kernels.prepare_async(&operation, &layer, capacity).await?)
     }
 
-    fn bind(kernels: &Kernels, descriptor: &MergeDescriptor<'_>, prepared: &Prepared) -> Result<Self, Error> {
+    fn bind(
+        kernels: &Kernels,
+        descriptor: &MergeDescriptor<'_>,
+        prepared: &Prepared,
+    ) -> Result<Self, Error> {
         let MergeDescriptor { config, adapter, gates, weight, undo } = *descriptor;
         // Checks the adapter's shapes.
         config.layout()?.pack(adapter)?;

@@ -300,7 +300,9 @@ impl Kernels {
 
     /// A uniform buffer with these contents, shared by all steps that need the same contents.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
-        made_once(&self.shared.uniforms, bytes.to_vec(), || self.shared.uniform("hydralora uniform", bytes))
+        made_once(&self.shared.uniforms, bytes.to_vec(), || {
+            self.shared.uniform("hydralora uniform", bytes)
+        })
     }
 
     /// A new uniform that changes, bound as group 1. It is not shared.

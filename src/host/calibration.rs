@@ -296,10 +296,7 @@ impl<'a> Bench<'a> {
         loop {
             let shape = [workgroups, dispatches, vecs / (64 * workgroups)];
             let time = self.run(copy, shape, self.bytes).await?;
-            if !self.stopwatch.is_coarse()
-                || time > self.stopwatch.telling().as_secs_f64()
-                || dispatches >= MOST_COPIES
-            {
+            if !self.stopwatch.is_coarse() || time > self.stopwatch.telling().as_secs_f64() || dispatches >= MOST_COPIES {
                 return Ok(time / f64::from(dispatches));
             }
             dispatches *= 4;

@@ -11,6 +11,7 @@ mod value;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
+
 /// Runs when the module is loaded.
 #[wasm_bindgen(start)]
 fn start() {

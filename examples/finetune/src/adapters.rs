@@ -71,9 +71,7 @@ impl Adapters {
     /// Both adapters as a file of their own, with the reference code's names.
     pub async fn to_bytes(&self, gpu: &Gpu) -> Result<Vec<u8>> {
         let adapters = self.download(gpu).await?;
-        Ok(checkpoint::to_bytes(&self.modules(), |name| {
-            Ok(adapters[usize::from(name != ADAPTED[0])].clone())
-        })?)
+        Ok(checkpoint::to_bytes(&self.modules(), |name| Ok(adapters[usize::from(name != ADAPTED[0])].clone()))?)
     }
 
     /// The adapters that a checkpoint has, if they fit the base.
@@ -81,9 +79,7 @@ impl Adapters {
         let missing = |module: &str| CheckpointError::UnknownModule { module: module.to_owned() };
         let config = checkpoint.modules().first().ok_or_else(|| missing(ADAPTED[0]))?.config;
         for module in checkpoint.modules() {
-            if !ADAPTED.contains(&module.name.as_str())
-                || [module.config.d_in, module.config.d_out] != [WIDTH; 2]
-            {
+            if !ADAPTED.contains(&module.name.as_str()) || [module.config.d_in, module.config.d_out] != [WIDTH; 2] {
                 return Err(missing(&format!("{}, {} of this model", module.name, module.config)).into());
             }
         }

@@ -45,8 +45,8 @@ pub struct Frozen {
 impl Base {
     /// Loads the base from its file's bytes. `element` is the type in which the matrices of fc1, fc2 and head are stored.
     pub fn load(gpu: &Gpu, file: &[u8], element: Element) -> Result<Self> {
-        let file = SafeTensors::deserialize(file)
-            .map_err(|error| format!("the base is no safetensors file: {error}"))?;
+        let file =
+            SafeTensors::deserialize(file).map_err(|error| format!("the base is no safetensors file: {error}"))?;
         let mut parameters = 0;
         let mut upload = |name: &str, shape: &[u32], element: Element| -> Result<wgpu::Buffer> {
             let tensor = file.tensor(name).map_err(|error| format!("the base: {error}"))?;

@@ -49,8 +49,7 @@ impl Text {
     /// out.
     pub fn of_base(bytes: &[u8]) -> Result<Self, TooShort> {
         let (first, second) = bytes.split_at(bytes.len() / 2);
-        let (first, second) =
-            (Self::new("base.txt", first.to_vec())?, Self::new("base.txt", second.to_vec())?);
+        let (first, second) = (Self::new("base.txt", first.to_vec())?, Self::new("base.txt", second.to_vec())?);
         Ok(Self {
             train: [first.train, second.train].concat(),
             held_out: [first.held_out, second.held_out].concat(),

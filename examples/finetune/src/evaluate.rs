@@ -94,7 +94,11 @@ impl<'a> Evaluator<'a> {
 }
 
 /// Scores every text once.
-pub async fn evaluate(runtime: &Runtime, adapters: Option<&Adapters>, texts: &[Text]) -> Result<Vec<Score>> {
+pub async fn evaluate(
+    runtime: &Runtime,
+    adapters: Option<&Adapters>,
+    texts: &[Text],
+) -> Result<Vec<Score>> {
     Evaluator::prepare(runtime, adapters).await?.score(texts).await
 }
 

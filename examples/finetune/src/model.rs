@@ -84,8 +84,7 @@ impl Model {
                     } else {
                         Config { dropout: None, ..adapters.config }
                     };
-                    let prepared =
-                        kernels.prepare_async(&Operation::Forward(options), &config, capacity).await?;
+                    let prepared = kernels.prepare_async(&Operation::Forward(options), &config, capacity).await?;
                     Some(prepared.bind(&[
                         ("x", x.into()),
                         ("parameters", (&adapters.parameters[layer]).into()),

@@ -161,11 +161,7 @@ impl<'a> Trainer<'a> {
         self.looked = self.step;
         let recent = &self.curve[self.curve.len() - new..];
         let loss = recent.iter().sum::<f64>() / new as f64;
-        if loss.is_finite() {
-            Ok(loss)
-        } else {
-            Err(format!("the loss is {loss} after {} steps", self.step).into())
-        }
+        if loss.is_finite() { Ok(loss) } else { Err(format!("the loss is {loss} after {} steps", self.step).into()) }
     }
 
     /// The state that [`Trainer::resume`] goes on from.

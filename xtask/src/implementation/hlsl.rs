@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::npm::WEBGPU;
 use super::translate::{Compiler, Verdict};
+use super::npm::WEBGPU;
 use super::{command, debian};
 
 /// Wine's loader where Debian's wine64 puts it, outside the path.

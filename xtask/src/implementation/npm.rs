@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn every_package_is_locked_by_its_hash() {
         for package in [WEBGPU, PLAYWRIGHT, TYPESCRIPT] {
-            let [manifest, lock] = [package.manifest, package.lock]
-                .map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+            let [manifest, lock] =
+                [package.manifest, package.lock].map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
             assert_eq!(manifest["dependencies"], serde_json::json!({ package.name: package.version }));
             let locked = lock["packages"].as_object().expect("packages");
             assert_eq!(locked[&format!("node_modules/{}", package.name)]["version"], package.version);

@@ -47,8 +47,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     for (from, to) in DATA {
         let to = site.join(to);
         create_directory(to.parent().unwrap_or(&site))?;
-        std::fs::write(&to, joined(&root.join(from))?)
-            .map_err(|error| format!("{}: {error}", to.display()))?;
+        std::fs::write(&to, joined(&root.join(from))?).map_err(|error| format!("{}: {error}", to.display()))?;
     }
     sizes(&site, &module)?;
     Ok(site)
@@ -82,17 +81,12 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), String> {
 
 /// Prints the module's sizes and those of all files, and refuses a module that is too large.
 fn sizes(site: &Path, module: &Path) -> Result<(), String> {
-    let size =
-        |path: &Path| std::fs::metadata(path).map(|file| file.len()).map_err(|error| error.to_string());
+    let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).map_err(|error| error.to_string());
     let bytes = size(module)?;
     let kilobytes = bytes as f64 / 1e3;
     match compressed(module) {
         Some(packed) => {
-            println!(
-                "{}: the module has {kilobytes:.0} kB, {:.0} kB compressed",
-                site.display(),
-                packed as f64 / 1e3
-            );
+            println!("{}: the module has {kilobytes:.0} kB, {:.0} kB compressed", site.display(), packed as f64 / 1e3);
             if packed > MOST_BYTES {
                 return Err(format!("compressed, the module has {packed} bytes, more than {MOST_BYTES}"));
             }

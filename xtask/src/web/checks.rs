@@ -81,8 +81,7 @@ fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, S
     implementation::output(&mut demo)?;
     let file = out.join("loss.json");
     let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let native: Value =
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let native: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut worst: f64 = 0.0;
     for (which, name) in ["lora", "hydralora"].into_iter().enumerate() {
         let (own, demo) = (losses(&data["curves"][which])?, losses(&native[name])?);
@@ -92,13 +91,9 @@ fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, S
         worst = own.iter().zip(&demo).map(|(own, demo)| (own - demo).abs()).fold(worst, f64::max);
     }
     if worst <= MOST_DIFFERENCE {
-        return Ok(format!(
-            "; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"
-        ));
+        return Ok(format!("; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"));
     }
-    Err(format!(
-        "its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"
-    ))
+    Err(format!("its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"))
 }
 
 /// Losses, all finite.

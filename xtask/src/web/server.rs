@@ -14,8 +14,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(folder: &Path, port: u16) -> Result<Self, String> {
-        let failed =
-            |error: io::Error| format!("port {port} cannot be served ({error}): choose another with --port");
+        let failed = |error: io::Error| format!("port {port} cannot be served ({error}): choose another with --port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let folder = folder.to_owned();
