@@ -80,9 +80,12 @@ export class Layout {
    */
   pack({ a, router = new Float32Array(), routerBias = new Float32Array(), b }) {
     const matrices = new this.#planner.Matrices(a, router, routerBias);
-    for (const matrix of b) matrices.push(matrix);
-    // It takes the matrices.
-    return own(this.#with((packing) => packing.pack(matrices)));
+    try {
+      for (const matrix of b) matrices.push(matrix);
+      return own(this.#with((packing) => packing.pack(matrices)));
+    } finally {
+      matrices.free();
+    }
   }
 
   /**

@@ -160,7 +160,7 @@ impl Packing {
     ///
     /// # Errors
     /// A matrix of another length.
-    pub fn pack(&self, matrices: Matrices) -> Result<Vec<f32>, Thrown> {
+    pub fn pack(&self, matrices: &Matrices) -> Result<Vec<f32>, Thrown> {
         self.layout.pack(&matrices.0).map_err(thrown)
     }
 
@@ -241,12 +241,12 @@ fn read<'a, T: Deserialize<'a>>(request: &'a str) -> Result<T, Thrown> {
 
 fn thrown(error: Error) -> Thrown {
     #[derive(Serialize)]
-    struct Described<'a> {
+    struct Described {
         message: String,
         #[serde(flatten)]
-        error: &'a Error,
+        error: Error,
     }
-    json(&Described { message: error.to_string(), error: &error })
+    json(&Described { message: error.to_string(), error })
 }
 
 /// Nothing here fails to be written: all keys are strings.

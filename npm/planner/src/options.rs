@@ -302,6 +302,7 @@ pub(crate) struct Device {
 /// The `GPUSupportedLimits` that plans depend on.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "they are WebGPU's")]
 pub(crate) struct Limits {
     max_buffer_size: u64,
     max_storage_buffer_binding_size: u64,
