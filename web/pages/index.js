@@ -7,8 +7,8 @@ const library = new Library();
 
 checked(async () => {
     const device = await library.call("device");
-    const traits = [device.software && "software", device.timestamps && "with timestamps"].filter(Boolean);
-    document.querySelector("#device").textContent = [device.description, ...traits].join(", ");
+    const traits = [device.description, await library.device(), device.timestamps && "with timestamps"];
+    document.querySelector("#device").textContent = traits.filter(Boolean).join(", ");
     const rows = device.limits.map(([name, value]) => {
         const row = document.createElement("tr");
         row.insertCell().textContent = name;
@@ -19,5 +19,5 @@ checked(async () => {
     });
     document.querySelector("#limits tbody").replaceChildren(...rows);
     document.querySelector("#limits").hidden = false;
-    return { ok: rows.length > 0, message: device.description, data: device };
+    return { ok: rows.length > 0, message: traits.filter(Boolean).join(", "), data: device };
 });

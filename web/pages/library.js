@@ -27,6 +27,13 @@ export class Library {
         });
     }
 
+    // What the browser tells of the device, in words.
+    async device() {
+        const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+        const { vendor, architecture, device } = adapter?.info ?? {};
+        return [vendor, architecture, device].filter(Boolean).join(" ");
+    }
+
     #hear({ id, report, failure, value }) {
         const call = this.#calls.get(id);
         // What happens to the device is told at any time.

@@ -26,6 +26,8 @@ const SENTENCES = {
     ],
     file: ["This file is no adapter that the page can use.", "Choose one that was saved by this page or by the demo."],
     text: ["This text is of no use as it is.", "Change it, and try again."],
+    shape: ["A line is no shape.", "Write five whole numbers with commas: tokens, inputs, outputs, rank, experts."],
+    clipboard: ["The browser lets this page copy nothing.", "Mark the table, and copy it by hand."],
     other: ["Something went wrong that should not have.", "Load the page again; if it stays, please report it with the words below."],
 };
 

@@ -51,6 +51,13 @@ pub(crate) async fn open(report: &Report) -> Result<Gpu, Failure> {
     Ok(gpu)
 }
 
+/// The device in words. Browsers tell little of it, and pages add what they are told.
+pub(crate) fn describe(gpu: &Gpu) -> String {
+    let wgpu::AdapterInfo { name, .. } = gpu.device.adapter_info();
+    let kind = if DeviceProfile::of(&gpu.device).software { "software" } else { "hardware" };
+    if name.is_empty() { format!("WebGPU in {kind}") } else { format!("{name}, WebGPU in {kind}") }
+}
+
 fn tell(trouble: Failure) {
     LISTENER.with_borrow(|listener| {
         if let Some(report) = listener {
@@ -63,7 +70,6 @@ fn tell(trouble: Failure) {
 struct Device {
     description: String,
     timestamps: bool,
-    software: bool,
     limits: Vec<(&'static str, u64)>,
 }
 
@@ -73,9 +79,8 @@ pub async fn device(report: Function) -> Result<JsValue, JsValue> {
     let gpu = open(&Report(report)).await?;
     let limits = gpu.device.limits();
     let device = Device {
-        description: gpu.describe(),
+        description: describe(&gpu),
         timestamps: gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY),
-        software: DeviceProfile::of(&gpu.device).software,
         limits: vec![
             ("max_buffer_size", limits.max_buffer_size),
             ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use hydralora::checkpoint::CheckpointError;
+use hydralora_benches::contest;
 use hydralora_finetune::corpus::TooShort;
 use serde::Serialize;
 use wasm_bindgen::JsValue;
@@ -32,6 +33,8 @@ pub(crate) enum Kind {
     File,
     /// A text is too short.
     Text,
+    /// Something typed is no shape.
+    Shape,
     /// Anything else.
     Other,
 }
@@ -67,6 +70,16 @@ impl From<hydralora::Error> for Failure {
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         Self::new(Kind::File, error.to_string())
+    }
+}
+
+impl From<contest::Failure> for Failure {
+    fn from(failure: contest::Failure) -> Self {
+        match failure {
+            contest::Failure::Library(error) => error.into(),
+            contest::Failure::OverLimit { .. } => Self::new(Kind::Limit, failure.to_string()),
+            contest::Failure::Disagree { .. } => Self::new(Kind::Other, failure.to_string()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! An exported function takes and gives plain values, reports what happens to a function that it is given, and fails
 //! with a [`Failure`](failure::Failure), for which `pages/trouble.js` has a sentence and a way on.
 
+mod benchmark;
 mod device;
 mod failure;
 mod training;

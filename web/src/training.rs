@@ -18,7 +18,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast as _, JsValue};
 use web_time::Instant;
 
-use crate::device::open;
+use crate::device::{describe, open};
 use crate::failure::Failure;
 use crate::value::{self, Report};
 
@@ -156,7 +156,7 @@ async fn compare(
         experts => format!("{what} r={} N={experts}", config.rank),
     };
     report.tell(&Event::Began {
-        device: gpu.describe(),
+        device: describe(gpu),
         names: [name(&lora, "LoRA"), name(&hydra, "HydraLoRA")],
         parameters: [&lora, &hydra].map(adapters::parameter_count),
     });

@@ -39,6 +39,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     say(await visit(request).catch((error) => ({ ok: false, message: String(error) })));
 }
 await browser.close();
+// Its end of the pipe would keep it.
+process.exit();
 
 function say(value) {
     process.stdout.write(`${JSON.stringify(value)}\n`);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::implementation::npm::PLAYWRIGHT;
-use crate::implementation::{create_directory, install, succeeds};
+use crate::implementation::{create_directory, install};
 
 /// Names of Chromium's program. Debian's package has the first.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -51,7 +51,7 @@ impl Browser {
         let modules = PLAYWRIGHT.install(&root.join("target/tools"))?;
         let mut child = Command::new("node")
             .arg(root.join("xtask/src/web/browser.mjs"))
-            .args([&modules.join(PLAYWRIGHT.name), Path::new(program), &pictures])
+            .args([&modules.join(PLAYWRIGHT.name), &program, &pictures])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -99,12 +99,17 @@ impl Drop for Browser {
     }
 }
 
-/// Chromium's program, installed from Debian's package where there is none.
-fn program() -> Result<&'static str, String> {
-    let find = || PROGRAMS.into_iter().find(|program| succeeds(program, &["--version"]));
+/// The path of Chromium's program, installed from Debian's package where there is none.
+fn program() -> Result<PathBuf, String> {
+    let find = || {
+        let path = std::env::var_os("PATH")?;
+        let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let mut all = PROGRAMS.into_iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        all.find(|program| program.is_file())
+    };
     if let Some(program) = find() {
         return Ok(program);
     }
     install(&["chromium"]).map_err(|error| format!("There is no Chromium. {error}"))?;
-    find().ok_or_else(|| "Chromium was installed, but does not run.".to_owned())
+    find().ok_or_else(|| "Chromium was installed, but is in no folder of PATH.".to_owned())
 }

@@ -28,7 +28,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     tools::target()?;
     let bindgen = tools::bindgen(root)?;
     let target = root.join("target");
-    let build = ["build", "--package", PACKAGE, "--profile", "web", "--target", tools::TARGET];
+    let build = ["build", "--package", PACKAGE, "--profile", "wasm", "--target", tools::TARGET];
     run_visibly(cargo_command(&build).arg("--target-dir").arg(&target))?;
 
     let site = target.join("web");
@@ -36,12 +36,11 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
         std::fs::remove_dir_all(&site).map_err(|error| format!("{}: {error}", site.display()))?;
     }
     let site = create_directory(&site)?;
-    let built = target.join(tools::TARGET).join("web").join(MODULE).with_extension("wasm");
+    let built = target.join(tools::TARGET).join("wasm").join(MODULE).with_extension("wasm");
     let mut bind = Command::new(bindgen);
-    bind.args(["--target", "web", "--no-typescript", "--out-dir"]).arg(&site).arg(built);
-    output(&mut bind)?;
+    bind.args(["--target", "web", "--no-typescript", "--out-name", MODULE, "--out-dir"]).arg(&site);
+    output(bind.arg(tools::optimise(&built)?))?;
     let module = site.join(format!("{MODULE}_bg.wasm"));
-    tools::optimise(&module)?;
     copy(&root.join("web/pages"), &site)?;
     copy(&npm::build(root)?.join("src"), &site.join("npm"))?;
     for (from, to) in DATA {

@@ -30,6 +30,12 @@ const CHECKS: &[Check] = &[
     Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
     Check { name: "app", page: "app.html?check", seconds: 150, verify: nothing_more },
     Check { name: "training", page: "training.html?check=20", seconds: 150, verify: trains_like_the_demo },
+    Check {
+        name: "benchmark",
+        page: "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5",
+        seconds: 120,
+        verify: nothing_more,
+    },
 ];
 
 /// Runs all checks whose name contains `only`.

@@ -22,7 +22,7 @@ pub(super) fn target() -> Result<(), String> {
         "This Rust has no standard library for {TARGET}. Install it as you installed Rust, such as with rustup \
          (`rustup target add {TARGET}`); on Debian `apt-get install libstd-rust-dev-wasm32`, and for a newer Rust \
          `apt-get install rustc-web cargo-web rust-web-src`, whose source builds it:\n    \
-         RUSTC_BOOTSTRAP=1 cargo build -Zbuild-std=std,panic_abort --target {TARGET} --profile web --package hydralora-web"
+         RUSTC_BOOTSTRAP=1 cargo build -Zbuild-std=std,panic_abort --target {TARGET} --profile wasm --package hydralora-web"
     ))
 }
 
@@ -52,14 +52,15 @@ pub(super) fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
     lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
-/// Makes a module smaller where wasm-opt is installed, as Debian's binaryen has it. Says so where it is not.
-pub(super) fn optimise(module: &Path) -> Result<(), String> {
+/// Makes what cargo built smaller where wasm-opt is installed, as Debian's binaryen has it, and returns the smaller one.
+/// Before wasm-bindgen, because older versions of wasm-opt confuse the tables of references that it adds.
+pub(super) fn optimise(built: &Path) -> Result<PathBuf, String> {
     if !succeeds("wasm-opt", &["--version"]) {
         eprintln!("Without wasm-opt, which would make the pages a little smaller: apt-get install binaryen");
-        return Ok(());
+        return Ok(built.to_owned());
     }
-    let smaller = module.with_extension("opt");
-    // What Rust's target has by default, which older versions of wasm-opt take for mistakes.
+    let smaller = built.with_extension("opt.wasm");
+    // What Rust's target has by default.
     let features = [
         "--enable-bulk-memory",
         "--enable-nontrapping-float-to-int",
@@ -68,8 +69,8 @@ pub(super) fn optimise(module: &Path) -> Result<(), String> {
         "--enable-reference-types",
         "--enable-multivalue",
     ];
-    output(Command::new("wasm-opt").arg("-Os").args(features).arg(module).arg("-o").arg(&smaller))?;
-    std::fs::rename(&smaller, module).map_err(|error| format!("{}: {error}", module.display()))
+    output(Command::new("wasm-opt").arg("-Os").args(features).arg(built).arg("-o").arg(&smaller))?;
+    Ok(smaller)
 }
 
 #[cfg(test)]

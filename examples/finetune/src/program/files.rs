@@ -20,7 +20,9 @@ pub struct Source {
 /// The four default texts.
 pub fn defaults(corpora: &Path) -> Result<Vec<Text>> {
     let text = |(name, file, published): (&str, &str, f64)| -> Result<Text> {
-        Ok(Text { published: Some(published), ..Text::new(name, read(&corpora.join(file))?)? })
+        let mut text = Text::new(name, read(&corpora.join(file))?)?;
+        text.published = Some(published);
+        Ok(text)
     };
     DEFAULTS.into_iter().map(text).collect()
 }

@@ -1,8 +1,9 @@
 //! Each kernel by itself.
 
 use hydralora::{Error, Operation, Work, WriteMode, wgpu};
-use hydralora_benches::contest::Ours;
-use hydralora_benches::layer;
+
+use crate::contest::Ours;
+use crate::layer;
 
 /// One of the library's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
