@@ -11,9 +11,10 @@ use crate::implementation::npm::{TYPESCRIPT, WEBGPU};
 use crate::implementation::{create_directory, output, provide, write};
 use crate::{cargo_command, run_visibly};
 
-/// The package that plans, and its module.
+/// The package that plans, its module, and cargo's profile for it.
 const PACKAGE: &str = "hydralora-npm";
 const MODULE: &str = "hydralora_npm.wasm";
+const PROFILE: &str = "small";
 /// The most bytes of the planner when compressed.
 const MOST_BYTES: u64 = 300_000;
 
@@ -35,7 +36,7 @@ pub(super) fn build(root: &Path) -> Result<PathBuf, String> {
     tools::target()?;
     let bindgen = tools::bindgen(root)?;
     let target = root.join("target");
-    let cargo = ["build", "--package", PACKAGE, "--profile", "npm", "--target", tools::TARGET];
+    let cargo = ["build", "--package", PACKAGE, "--profile", PROFILE, "--target", tools::TARGET];
     run_visibly(cargo_command(&cargo).arg("--target-dir").arg(&target))?;
 
     let package = target.join("npm");
@@ -51,11 +52,10 @@ pub(super) fn build(root: &Path) -> Result<PathBuf, String> {
     }
     write(&package.join("package.json"), manifest(root)?)?;
 
-    // Without wasm-opt, which saves less than 1 % here, so that the package has the same bytes whoever builds it. The one of
-    // Debian 12 even breaks wasm-bindgen's table.
+    // Without wasm-opt, which saves less than 1 % here, so that the package has the same bytes whoever builds it.
     let mut bind = Command::new(bindgen);
     bind.args(["--target", "web", "--out-name", "planner", "--out-dir"]).arg(&source);
-    output(bind.arg(target.join(tools::TARGET).join("npm").join(MODULE)))?;
+    output(bind.arg(target.join(tools::TARGET).join(PROFILE).join(MODULE)))?;
     types(&target.join("implementations"), &source)?;
     Ok(package)
 }
