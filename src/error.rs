@@ -7,6 +7,7 @@ use crate::element::Element;
 /// A limit on an operation. Most are limits that the device was requested with, displayed by their names in
 /// [`wgpu::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Limit {
     /// `max_buffer_size`.
@@ -54,7 +55,11 @@ impl fmt::Display for Limit {
 ///
 /// Mistakes in shapes and limits are found when an operation is prepared, and mistakes in buffers when it is
 /// bound, before anything is recorded. Encoding refuses only a batch over the capacity.
+///
+/// With the feature `serde` it can be serialised for a host in another language: the variant's name as `code`, and the
+/// fields beside it in camelCase.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "code", rename_all_fields = "camelCase"))]
 #[non_exhaustive]
 pub enum Error {
     /// A dimension that must be at least 1 is zero.

@@ -90,8 +90,7 @@ impl Gpu {
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
-            required_features: adapter.features()
-                & USED_FEATURES,
+            required_features: adapter.features() & USED_FEATURES,
             required_limits: adapter.limits(),
             ..Default::default()
         };

@@ -67,17 +67,23 @@ impl DeviceProfile {
     /// The profile of a device.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        let info = device.adapter_info();
+        Self::of_adapter(device.limits(), &device.adapter_info(), device.features())
+    }
+
+    /// The profile of a device with these limits on the adapter that `info` describes, for hosts whose device is not
+    /// wgpu's; with the features that it was requested with.
+    #[must_use]
+    pub fn of_adapter(limits: wgpu::Limits, info: &wgpu::AdapterInfo, features: wgpu::Features) -> Self {
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        let max_loop_iterations = quirks::max_loop_iterations(&info);
+        let max_loop_iterations = quirks::max_loop_iterations(info);
         // In a browser, shaders would have to enable subgroups in their text, and have no 64 bits.
-        let has = |feature| cfg!(not(target_arch = "wasm32")) && device.features().contains(feature);
-        let subgroup_lanes = if has(wgpu::Features::SUBGROUP) { smallest_subgroup(&info) } else { 1 };
+        let has = |feature| cfg!(not(target_arch = "wasm32")) && features.contains(feature);
+        let subgroup_lanes = if has(wgpu::Features::SUBGROUP) { smallest_subgroup(info) } else { 1 };
         let wide_products = has(wgpu::Features::SHADER_INT64);
         let max_dispatch_flops = u64::MAX;
-        let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
+        let profile = Self::new(limits, quirks::SOFTWARE_WORKGROUPS);
         Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, wide_products, software, ..profile }
-            .calibrated(DeviceNumbers::of(&info))
+            .calibrated(DeviceNumbers::of(info))
     }
 
     /// The same device with the cooperative matrices of its adapter, if the device was requested with the features

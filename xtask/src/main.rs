@@ -116,6 +116,8 @@ enum Task {
     Bundle,
     /// Build the pages for browsers into target/web, and serve them on this machine or check them in Chromium.
     Web(web::Options),
+    /// Build the npm package for JavaScript applications into target/npm.
+    Npm(web::npm::Options),
 }
 
 /// The values of `--implementation`.
@@ -179,6 +181,7 @@ fn run(task: Task) -> Result<(), String> {
         Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
         Task::Web(options) => web::run(root, &options),
+        Task::Npm(options) => web::npm::run(root, &options),
     }
 }
 

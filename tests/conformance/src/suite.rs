@@ -116,7 +116,8 @@ pub fn plans(
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
         // Nor what options do, but those with the most bindings, which are those of a mask and a gradient that is added;
         // and dropout, whose random numbers are computed in another way without the adapter's features.
-        let counts = |case: &Case| case.shape.dropout.is_some() || (case.mask && case.gate_gradient.is_some());
+        let counts =
+            |case: &Case| case.shape.dropout.is_some() || (case.mask && case.gate_gradient.is_some());
         fixed.retain(|case| !case.has_options() || counts(case));
     }
     if let Some(seed) = selection.replay {

@@ -33,7 +33,7 @@ pub(crate) fn create_directory(path: &Path) -> Result<PathBuf, String> {
     created.map_err(|error| format!("The folder {} could not be created: {error}", path.display()))
 }
 
-pub(super) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), String> {
+pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), String> {
     fs::write(path, contents).map_err(|error| format!("{} could not be written: {error}", path.display()))
 }
 

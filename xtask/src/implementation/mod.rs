@@ -18,7 +18,7 @@ mod validation;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use command::{create_directory, output, succeeds};
+pub(crate) use command::{create_directory, output, succeeds, write};
 pub(crate) use debian::as_root;
 pub(crate) use opencl::OpenCl;
 pub(crate) use translate::translate;

@@ -30,6 +30,14 @@ pub(crate) const PLAYWRIGHT: Package = Package {
     lock: include_str!("../../npm/playwright-core/package-lock.json"),
 };
 
+/// What checks the types of our npm package, and writes them down.
+pub(crate) const TYPESCRIPT: Package = Package {
+    name: "typescript",
+    version: "5.9.3",
+    manifest: include_str!("../../npm/typescript/package.json"),
+    lock: include_str!("../../npm/typescript/package-lock.json"),
+};
+
 impl Package {
     /// Installs the package into a folder of `directory`, and returns the folder of modules.
     pub(crate) fn install(&self, directory: &Path) -> Result<PathBuf, String> {
@@ -59,11 +67,11 @@ impl Package {
 mod tests {
     use serde_json::Value;
 
-    use super::{PLAYWRIGHT, WEBGPU};
+    use super::{PLAYWRIGHT, TYPESCRIPT, WEBGPU};
 
     #[test]
     fn every_package_is_locked_by_its_hash() {
-        for package in [WEBGPU, PLAYWRIGHT] {
+        for package in [WEBGPU, PLAYWRIGHT, TYPESCRIPT] {
             let [manifest, lock] = [package.manifest, package.lock]
                 .map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
             assert_eq!(manifest["dependencies"], serde_json::json!({ package.name: package.version }));

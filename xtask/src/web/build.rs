@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::tools;
+use super::{npm, tools};
 use crate::implementation::{create_directory, output};
 use crate::{cargo_command, run_visibly};
 
@@ -45,6 +45,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     output(bind.arg(tools::optimise(&built)?))?;
     let module = site.join(format!("{MODULE}_bg.wasm"));
     copy(&root.join("web/pages"), &site)?;
+    copy(&npm::build(root)?.join("src"), &site.join("npm"))?;
     for (from, to) in DATA {
         let to = site.join(to);
         create_directory(to.parent().unwrap_or(&site))?;
@@ -62,7 +63,9 @@ fn goldens(from: &Path, to: &Path) -> Result<(), String> {
     let entries = std::fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))?;
     let mut names = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        if let (Some(name), Some("safetensors")) = (path.file_stem(), path.extension().and_then(OsStr::to_str)) {
+        if let (Some(name), Some("safetensors")) =
+            (path.file_stem(), path.extension().and_then(OsStr::to_str))
+        {
             names.push(name.to_string_lossy().into_owned());
             copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
         }
@@ -85,7 +88,7 @@ fn joined(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Copies a file, or a folder with all that is in it.
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), String> {
     if !from.is_dir() {
         let copied = std::fs::copy(from, to).map(drop);
         return copied.map_err(|error| format!("{} to {}: {error}", from.display(), to.display()));
@@ -121,7 +124,7 @@ fn sizes(site: &Path, module: &Path) -> Result<(), String> {
 }
 
 /// Bytes as a server sends them, if there is gzip to tell.
-fn compressed(file: &Path) -> Option<u64> {
+pub(super) fn compressed(file: &Path) -> Option<u64> {
     let output = Command::new("gzip").args(["--best", "--stdout"]).arg(file).output().ok()?;
     output.status.success().then_some(output.stdout.len() as u64)
 }

@@ -29,6 +29,7 @@ struct Context<'a> {
 const CHECKS: &[Check] = &[
     Check { name: "index", page: "index.html?check", seconds: 30, verify: nothing_more },
     Check { name: "conformance", page: "conformance.html?check", seconds: 900, verify: nothing_more },
+    Check { name: "app", page: "app.html?check", seconds: 300, verify: nothing_more },
     Check { name: "training", page: "training.html?check=20", seconds: 300, verify: trains_like_the_demo },
     Check {
         name: "benchmark",

@@ -4,6 +4,7 @@
 mod browser;
 mod build;
 mod checks;
+pub(crate) mod npm;
 mod server;
 mod tools;
 
@@ -29,6 +30,7 @@ pub(crate) struct Options {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     let site = build::run(root)?;
     if options.check {
+        npm::prepare_check(root, &site)?;
         let server = Server::start(&site, 0)?;
         return checks::run(root, server.address(), &options.only);
     }

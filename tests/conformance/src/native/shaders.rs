@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use hydralora::kernel::{Shader, Source};
 use super::adapters::NativeDevice;
 use super::permutations::translate::{Language, translate, validate};
 use super::permutations::{permutations, planned, with_matrices, with_subgroups, with_wide_products};
 use crate::suite::Plan;
+use hydralora::kernel::{Shader, Source};
 
 /// Shaders with names, in a fixed order.
 fn named(shaders: Vec<Shader>, suffix: &str) -> Vec<(String, Shader)> {
