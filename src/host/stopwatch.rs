@@ -76,7 +76,7 @@ impl Stopwatch {
             })
         })?;
         let stopwatch = Self { gpu: gpu.clone(), timestamps, least: Duration::ZERO };
-        let least = if stopwatch.is_coarse() { 100 * stopwatch.resolution() } else { Duration::ZERO };
+        let least = if COARSE { 100 * stopwatch.resolution() } else { Duration::ZERO };
         Ok(stopwatch.at_least(least))
     }
 
@@ -94,11 +94,6 @@ impl Stopwatch {
         if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
     }
 
-    /// Whether times have to be long to be told by the clock.
-    pub(super) fn is_coarse(&self) -> bool {
-        cfg!(target_arch = "wasm32")
-    }
-
     /// The least difference that the clock of a browser tells.
     fn resolution(&self) -> Duration {
         match self.clock() {
@@ -108,9 +103,10 @@ impl Stopwatch {
     }
 
     /// A difference of two times that can be told from none.
+    #[cfg(feature = "tuner")]
     pub(super) fn telling(&self) -> Duration {
         match self.clock() {
-            _ if self.is_coarse() => 20 * self.resolution(),
+            _ if COARSE => 20 * self.resolution(),
             Clock::Device => Duration::from_micros(50),
             Clock::Wall => Duration::from_millis(1),
         }
@@ -230,6 +226,8 @@ impl Stopwatch {
     }
 }
 
+/// Whether times have to be long to be told by the clock.
+pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
 /// The device's time of a warm-up, and of one of its passes at least, so that what the host does between them is
 /// small beside it.
 const WARM_UP: Duration = Duration::from_millis(500);

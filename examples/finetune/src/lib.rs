@@ -1,6 +1,9 @@
 //! The demo without its command line, files and pictures: a small frozen language model on a GPU, fine-tuned with
 //! HydraLoRA and with plain LoRA. Nothing here waits, so that it also runs in a browser.
 
+// Two programs share these parts of theirs. They are no library, and their errors are words for a person.
+#![allow(clippy::missing_errors_doc, clippy::must_use_candidate)]
+
 pub mod adapters;
 pub mod backward;
 pub mod base;
