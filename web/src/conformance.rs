@@ -25,10 +25,12 @@ thread_local! {
     static LISTENER: RefCell<Option<Report>> = const { RefCell::new(None) };
 }
 
+type Trial = (Arc<WgpuDevice>, Plan);
+
 /// The devices of the browser's adapter, and their trials. A trial that has run is gone.
 struct Suite {
     identities: Vec<Identity>,
-    trials: RefCell<Vec<Option<(Arc<WgpuDevice>, Plan)>>>,
+    trials: RefCell<Vec<Option<Trial>>>,
 }
 
 /// What the page asks for, as in its address.
@@ -119,8 +121,7 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
         let plans = plans(&(Arc::clone(&device) as Arc<dyn Device>), &selection, &goldens, Vec::new());
         trials.extend(plans.into_iter().map(|plan| Some((Arc::clone(&device), plan))));
     }
-    let full_name =
-        |(device, plan): &(Arc<WgpuDevice>, Plan)| format!("[{}] {}", device.identity().label(), plan.name);
+    let full_name = |(device, plan): &Trial| format!("[{}] {}", device.identity().label(), plan.name);
     if let Some(filter) = &wanted.filter {
         trials.retain(|trial| trial.as_ref().is_some_and(|trial| full_name(trial).contains(filter)));
     }
@@ -134,7 +135,7 @@ fn suite() -> Result<Rc<Suite>, Failure> {
     SUITE.with_borrow(Clone::clone).ok_or_else(|| other("no device is open"))
 }
 
-fn take(index: usize) -> Result<(Arc<WgpuDevice>, Plan), Failure> {
+fn take(index: usize) -> Result<Trial, Failure> {
     let trial = suite()?.trials.borrow_mut().get_mut(index).and_then(Option::take);
     trial.ok_or_else(|| other(format!("trial {index} has run, or there is none")))
 }

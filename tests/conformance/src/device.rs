@@ -54,6 +54,7 @@ pub struct Identity {
 
 impl Identity {
     /// The device's name in the names of cases.
+    #[must_use]
     pub fn label(&self) -> String {
         match self.limits_of {
             ADAPTER_LIMITS => self.adapter.clone(),
@@ -238,6 +239,7 @@ impl WgpuDevice {
     }
 
     /// The library's kernels for a way of planning, without what a job is to choose.
+    #[must_use]
     pub fn kernels(&self, planning: Planning) -> &Kernels {
         match planning {
             Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => &self.kernels[0],
@@ -250,6 +252,9 @@ impl WgpuDevice {
     }
 
     /// Uploads the memory and prepares every operation.
+    ///
+    /// # Errors
+    /// The library refuses an operation, or there is too little memory.
     pub async fn prepare(
         &self,
         job: &Job,

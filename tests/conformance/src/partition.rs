@@ -15,6 +15,7 @@ pub struct Partition {
 
 impl Partition {
     /// Whether a trial belongs to this part.
+    #[must_use]
     pub fn contains(self, trial: &Plan) -> bool {
         trial.seed.unwrap_or_else(|| case::hash(&trial.name)) % self.parts == self.part - 1
     }

@@ -131,6 +131,7 @@ fn table(rows: &[Vec<String>]) -> String {
 
 impl Report {
     /// The names of the adapters.
+    #[must_use]
     pub fn adapters(&self) -> Vec<String> {
         let mut adapters: Vec<String> =
             self.identities.iter().map(|identity| identity.adapter.clone()).collect();
@@ -144,6 +145,7 @@ impl Report {
     }
 
     /// What belongs to one adapter.
+    #[must_use]
     pub fn of(&self, adapter: &str) -> Self {
         let identities: Vec<Identity> =
             self.identities.iter().filter(|i| i.adapter == adapter).cloned().collect();
@@ -160,6 +162,7 @@ impl Report {
     }
 
     /// A report to paste into a bug report.
+    #[must_use]
     pub fn markdown(&self, adapter: &str) -> String {
         let identities: Vec<&Identity> = self.identities.iter().filter(|i| i.adapter == adapter).collect();
         let Some(first) = identities.first() else { return String::new() };
