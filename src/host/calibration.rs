@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::gpu::{Scopes, layout_entry, scoped};
 use crate::host::device::Gpu;
-use crate::host::stopwatch::{Clock, Stopwatch};
+use crate::host::stopwatch::{COARSE, Clock, Stopwatch};
 use crate::kernel::BindingKind;
 use crate::plan::DeviceNumbers;
 
@@ -87,12 +87,12 @@ impl Calibration {
 
         let nothing = bench.pipeline("probe nothing", include_str!("probe/nothing.wgsl")).await?;
         let first = bench.dispatches(&nothing, 1).await?;
-        let dispatches = if bench.stopwatch.is_coarse() { MANY_DISPATCHES } else { DISPATCHES };
+        let dispatches = if COARSE { MANY_DISPATCHES } else { DISPATCHES };
         let more = bench.dispatches(&nothing, 1 + dispatches).await?;
         let gap = (more - first).max(first / 100.0) / f64::from(dispatches);
         let clock = bench.stopwatch.clock();
         // By a coarse clock or the host's, it cannot be told from the gap.
-        let alone = clock == Clock::Device && !bench.stopwatch.is_coarse();
+        let alone = clock == Clock::Device && !COARSE;
         let launch = if alone { first } else { gap };
 
         let copy = bench.pipeline("probe copy", include_str!("probe/copy.wgsl")).await?;
@@ -296,10 +296,7 @@ impl<'a> Bench<'a> {
         loop {
             let shape = [workgroups, dispatches, vecs / (64 * workgroups)];
             let time = self.run(copy, shape, self.bytes).await?;
-            if !self.stopwatch.is_coarse()
-                || time > self.stopwatch.telling().as_secs_f64()
-                || dispatches >= MOST_COPIES
-            {
+            if !COARSE || time > self.stopwatch.telling().as_secs_f64() || dispatches >= MOST_COPIES {
                 return Ok(time / f64::from(dispatches));
             }
             dispatches *= 4;

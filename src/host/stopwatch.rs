@@ -76,7 +76,7 @@ impl Stopwatch {
             })
         })?;
         let stopwatch = Self { gpu: gpu.clone(), timestamps, least: Duration::ZERO };
-        let least = if stopwatch.is_coarse() { 100 * stopwatch.resolution() } else { Duration::ZERO };
+        let least = if COARSE { 100 * stopwatch.resolution() } else { Duration::ZERO };
         Ok(stopwatch.at_least(least))
     }
 
@@ -94,11 +94,6 @@ impl Stopwatch {
         if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
     }
 
-    /// Whether times have to be long to be told by the clock.
-    pub(super) fn is_coarse(&self) -> bool {
-        cfg!(target_arch = "wasm32")
-    }
-
     /// The least difference that the clock of a browser tells.
     fn resolution(&self) -> Duration {
         match self.clock() {
@@ -110,7 +105,7 @@ impl Stopwatch {
     /// A difference of two times that can be told from none.
     pub(super) fn telling(&self) -> Duration {
         match self.clock() {
-            _ if self.is_coarse() => 20 * self.resolution(),
+            _ if COARSE => 20 * self.resolution(),
             Clock::Device => Duration::from_micros(50),
             Clock::Wall => Duration::from_millis(1),
         }
@@ -239,6 +234,9 @@ const MOST_WARM_UPS: u32 = 1000;
 const MOST_REPEATS: u32 = 1 << 12;
 /// The most passes that take no time by the device's clock.
 const MOST_STANDING: u32 = 8;
+
+/// Whether times have to be long to be told by the clock, as in browsers.
+pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
 
 /// The name of the action in errors.
 const TIMING: &str = "timing a compute pass";
