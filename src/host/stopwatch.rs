@@ -238,5 +238,8 @@ const MOST_REPEATS: u32 = 1 << 12;
 /// The most passes that take no time by the device's clock.
 const MOST_STANDING: u32 = 8;
 
+/// Whether times have to be long to be told by the clock, as in browsers.
+pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
+
 /// The name of the action in errors.
 const TIMING: &str = "timing a compute pass";

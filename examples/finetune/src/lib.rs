@@ -1,5 +1,10 @@
 //! The demo without its command line, files and pictures: a small frozen language model on a GPU, fine-tuned with
 //! HydraLoRA and with plain LoRA. Nothing here waits, so that it also runs in a browser.
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    reason = "a library for the demo and its page"
+)]
 
 // Two programs share these parts of theirs. They are no library, and their errors are words for a person.
 #![allow(clippy::missing_errors_doc, clippy::must_use_candidate)]
