@@ -6,9 +6,6 @@
     reason = "a library for the demo and its page"
 )]
 
-// Two programs share these parts of theirs. They are no library, and their errors are words for a person.
-#![allow(clippy::missing_errors_doc, clippy::must_use_candidate)]
-
 pub mod adapters;
 pub mod backward;
 pub mod base;
