@@ -95,18 +95,9 @@ impl Stopwatch {
     }
 
     /// The least difference that the clock of a browser tells.
-    fn resolution(&self) -> Duration {
+    pub(super) fn resolution(&self) -> Duration {
         match self.clock() {
             Clock::Device => Duration::from_micros(100),
-            Clock::Wall => Duration::from_millis(1),
-        }
-    }
-
-    /// A difference of two times that can be told from none.
-    pub(super) fn telling(&self) -> Duration {
-        match self.clock() {
-            _ if COARSE => 20 * self.resolution(),
-            Clock::Device => Duration::from_micros(50),
             Clock::Wall => Duration::from_millis(1),
         }
     }
