@@ -218,6 +218,15 @@ impl<'a> Bench<'a> {
         scopes.report(pipeline).await
     }
 
+    /// Seconds between two times that can be told from none.
+    fn telling(&self) -> f64 {
+        match self.stopwatch.clock() {
+            _ if COARSE => 20.0 * self.stopwatch.resolution().as_secs_f64(),
+            Clock::Device => 5e-5,
+            Clock::Wall => 1e-3,
+        }
+    }
+
     /// Wakes a GPU.
     async fn warm_up(&self, pipeline: &wgpu::ComputePipeline) -> Result<(), Error> {
         let dims = Dims { vecs: (self.bytes / 16) as u32, steps: 1 << 8, first: 0, unused: 0 };
@@ -268,7 +277,7 @@ impl<'a> Bench<'a> {
         bytes: u64,
     ) -> Result<f64, Error> {
         const MOST_STEPS: u32 = 1 << 12;
-        let enough = self.stopwatch.telling().as_secs_f64();
+        let enough = self.telling();
         let mut steps = 1;
         loop {
             let short = self.run(pipeline, [workgroups, 1, steps], bytes).await?;
@@ -296,7 +305,7 @@ impl<'a> Bench<'a> {
         loop {
             let shape = [workgroups, dispatches, vecs / (64 * workgroups)];
             let time = self.run(copy, shape, self.bytes).await?;
-            if !COARSE || time > self.stopwatch.telling().as_secs_f64() || dispatches >= MOST_COPIES {
+            if !COARSE || time > self.telling() || dispatches >= MOST_COPIES {
                 return Ok(time / f64::from(dispatches));
             }
             dispatches *= 4;

@@ -95,13 +95,14 @@ impl Stopwatch {
     }
 
     /// The least difference that the clock of a browser tells.
-    fn resolution(&self) -> Duration {
+    pub(super) fn resolution(&self) -> Duration {
         match self.clock() {
             Clock::Device => Duration::from_micros(100),
             Clock::Wall => Duration::from_millis(1),
         }
     }
 
+<<<<<<< HEAD
     /// A difference of two times that can be told from none.
     #[cfg(feature = "tuner")]
     pub(super) fn telling(&self) -> Duration {
@@ -112,6 +113,8 @@ impl Stopwatch {
         }
     }
 
+=======
+>>>>>>> web
     /// Encodes into a pass, submits it, waits, and returns the time that it took. Not for the web.
     ///
     /// # Errors
