@@ -102,19 +102,6 @@ impl Stopwatch {
         }
     }
 
-<<<<<<< HEAD
-    /// A difference of two times that can be told from none.
-    #[cfg(feature = "tuner")]
-    pub(super) fn telling(&self) -> Duration {
-        match self.clock() {
-            _ if COARSE => 20 * self.resolution(),
-            Clock::Device => Duration::from_micros(50),
-            Clock::Wall => Duration::from_millis(1),
-        }
-    }
-
-=======
->>>>>>> web
     /// Encodes into a pass, submits it, waits, and returns the time that it took. Not for the web.
     ///
     /// # Errors
@@ -229,9 +216,6 @@ impl Stopwatch {
     }
 }
 
-/// Whether times have to be long to be told by the clock.
-pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
-
 /// The device's time of a warm-up, and of one of its passes at least, so that what the host does between them is
 /// small beside it.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -241,6 +225,9 @@ const MOST_WARM_UPS: u32 = 1000;
 const MOST_REPEATS: u32 = 1 << 12;
 /// The most passes that take no time by the device's clock.
 const MOST_STANDING: u32 = 8;
+
+/// Whether times have to be long to be told by the clock, as in browsers.
+pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
 
 /// The name of the action in errors.
 const TIMING: &str = "timing a compute pass";
