@@ -2,7 +2,7 @@
 //! exported functions in a worker, so that no page ever stands still.
 //!
 //! An exported function takes and gives plain values, reports what happens to a function that it is given, and fails
-//! with a [`Failure`](failure::Failure), for which `pages/trouble.js` has a sentence and a way on.
+//! with a `Failure`, for which `pages/trouble.js` has a sentence and a way on.
 
 mod benchmark;
 mod conformance;
