@@ -4,6 +4,7 @@ use std::error::Error;
 use std::iter::zip;
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use hydralora::{Adapter, Config, Router};
 use hydralora_benches::grid::Shape;
 use rand::rngs::StdRng;
@@ -26,7 +27,8 @@ pub struct Problem {
 impl Problem {
     pub fn new(shape: Shape) -> Outcome<Self> {
         let Shape { tokens, d_in, d_out, rank, experts } = shape;
-        let config = Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() };
+        let config =
+            Config { d_in, d_out, rank, experts, scaling: 2.0, router: Router::Input, ..Default::default() };
         let rng = &mut StdRng::seed_from_u64(0);
         let mut random =
             |rows: u32, columns: u32| (0..rows * columns).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -39,20 +41,42 @@ impl Problem {
 
 /// A forward, or a forward and backward.
 pub trait Pass {
-    /// Computes with one of the inputs, and waits for the device.
-    fn run(&mut self, input: usize) -> Outcome<()>;
+    /// Hands the device the work on one of the inputs.
+    fn queue(&mut self, input: usize) -> Outcome<()>;
+
+    /// Waits for the device.
+    fn wait(&self) -> Outcome<()>;
 
     /// What the last run computed: y; with a backward also dx and the gradients of A, `W_g` and all `B_i`, each
     /// as [`Adapter`] has it.
     fn read(&self) -> Outcome<Vec<Vec<f32>>>;
 }
 
-/// The median milliseconds of each pass. They run in turn and on changing inputs, each time from recording to
-/// the device's completion, for at least `budget`; then what they computed last is compared with the first's.
-pub fn time(passes: &mut [Box<dyn Pass>], inputs: usize, budget: Duration) -> Outcome<Vec<f64>> {
+/// What a pass costs: median milliseconds, and bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// From recording to the device's completion.
+    pub whole: f64,
+    /// Until all work is handed to the device.
+    pub host: f64,
+    /// By how much burn's memory pools grow for it, in pages of theirs.
+    pub memory: u64,
+}
+
+/// The costs of each pass. They run in turn and on changing inputs for at least `budget`; then what they computed last is
+/// compared with the first's.
+pub fn run(
+    passes: &mut [Box<dyn Pass>],
+    inputs: usize,
+    budget: Duration,
+    device: &Device,
+) -> Outcome<Vec<Cost>> {
     // Pipelines are compiled and kernels chosen at the first runs.
     for pass in &mut *passes {
-        (0..2 * inputs).try_for_each(|round| pass.run(round % inputs))?;
+        (0..2 * inputs).try_for_each(|round| {
+            pass.queue(round % inputs)?;
+            pass.wait()
+        })?;
     }
     let mut times = vec![Vec::new(); passes.len()];
     let begin = Instant::now();
@@ -60,8 +84,10 @@ pub fn time(passes: &mut [Box<dyn Pass>], inputs: usize, budget: Duration) -> Ou
     while rounds < 5 || begin.elapsed() < budget {
         for (pass, times) in zip(&mut *passes, &mut times) {
             let begin = Instant::now();
-            pass.run(rounds % inputs)?;
-            times.push(1e3 * begin.elapsed().as_secs_f64());
+            pass.queue(rounds % inputs)?;
+            let host = begin.elapsed();
+            pass.wait()?;
+            times.push([begin.elapsed(), host].map(|time| 1e3 * time.as_secs_f64()));
         }
         rounds += 1;
     }
@@ -69,12 +95,23 @@ pub fn time(passes: &mut [Box<dyn Pass>], inputs: usize, budget: Duration) -> Ou
     for others in &results[1..] {
         assert_agree(&results[0], others);
     }
-    Ok(times.into_iter().map(median).collect())
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    let mut costs = Vec::new();
+    for (pass, times) in zip(passes, &times) {
+        let median = |at: usize| {
+            let mut times: Vec<_> = times.iter().map(|times| times[at]).collect();
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        let reserved = || device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved);
+        device.sync()?;
+        device.memory_cleanup();
+        let before = reserved();
+        pass.queue(0)?;
+        pass.wait()?;
+        let memory = reserved().saturating_sub(before);
+        costs.push(Cost { whole: median(0), host: median(1), memory });
+    }
+    Ok(costs)
 }
 
 /// A comparison of two things that compute something else is worth nothing.

@@ -1,7 +1,9 @@
 //! hydralora's kernels.
 
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, WriteMode, wgpu};
+use hydralora::{
+    Adapter, Batch, Capacity, Error, ForwardOptions, Kernels, Layout, Operation, Plans, WriteMode, wgpu,
+};
 use hydralora_benches::layer::{Layer, Tensors};
 
 use crate::contest::{Outcome, Pass, Problem};
@@ -65,8 +67,12 @@ pub fn prepare(gpu: &Gpu, problem: &Problem, training: bool) -> Outcome<Box<dyn 
 }
 
 impl Pass for Fused {
-    fn run(&mut self, input: usize) -> Outcome<()> {
+    fn queue(&mut self, input: usize) -> Outcome<()> {
         self.gpu.submit(|pass| self.encodes[input](pass, &self.batch))?;
+        Ok(())
+    }
+
+    fn wait(&self) -> Outcome<()> {
         Ok(self.gpu.wait()?)
     }
 

@@ -50,10 +50,14 @@ pub fn concatenated(device: &Device, problem: &Problem) -> Box<dyn Pass> {
 }
 
 fn graph(device: &Device, problem: &Problem, weights: Weights) -> Box<dyn Pass> {
-    let config = problem.config;
-    let inputs = problem.inputs.iter().map(|x| leaf(x.clone(), [problem.tokens, config.d_in], device));
-    let inputs = inputs.collect();
+    let (config, inputs) = (problem.config, inputs(device, problem));
     Box::new(Graph { device: device.clone(), config, inputs, weights, results: Vec::new() })
+}
+
+/// The problem's inputs as burn's tensors, of which gradients are wanted on a device with autodiff.
+pub fn inputs(device: &Device, problem: &Problem) -> Vec<Tensor<2>> {
+    let shape = [problem.tokens, problem.config.d_in];
+    problem.inputs.iter().map(|x| leaf(x.clone(), shape, device)).collect()
 }
 
 fn leaf(values: Vec<f32>, [rows, columns]: [u32; 2], device: &Device) -> Tensor<2> {
@@ -61,7 +65,8 @@ fn leaf(values: Vec<f32>, [rows, columns]: [u32; 2], device: &Device) -> Tensor<
     if device.is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
-fn transposed(matrix: &[f32], columns: u32) -> Vec<f32> {
+/// A matrix with so many columns, as burn's layers keep it.
+pub fn transposed(matrix: &[f32], columns: u32) -> Vec<f32> {
     let columns = columns as usize;
     (0..columns).flat_map(|column| matrix[column..].iter().step_by(columns).copied()).collect()
 }
@@ -98,7 +103,7 @@ impl Graph {
 }
 
 impl Pass for Graph {
-    fn run(&mut self, input: usize) -> Outcome<()> {
+    fn queue(&mut self, input: usize) -> Outcome<()> {
         // Their memory serves again.
         self.results.clear();
         let x = &self.inputs[input];
@@ -110,6 +115,10 @@ impl Pass for Graph {
             self.results = gradients.collect::<Result<_, _>>()?;
         }
         self.results.insert(0, y.inner());
+        Ok(self.device.flush()?)
+    }
+
+    fn wait(&self) -> Outcome<()> {
         Ok(self.device.sync()?)
     }
 

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod call;
+mod config;
+mod context;
+mod cube;
+mod error;
+mod formula;
+mod hydra;
+mod linear;
+mod ops;
+
+pub use config::HydraLoraConfig;
+pub use context::{init, init_async, is_registered, register};
+pub use error::Error;
+pub use hydra::{Extras, HydraLora};
+/// The library under this package, for its configuration, adapters and checkpoints.
+pub use hydralora;
+pub use linear::HydraLinear;

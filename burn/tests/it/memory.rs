@@ -1,0 +1,156 @@
+//! burn's memory: its default pools, views, threads with streams of their own, and writing in place.
+
+use burn::tensor::{DType, Device, Tensor};
+use burn_hydralora::hydralora::{Config, Sharing};
+use burn_hydralora::{Extras, HydraLora};
+
+use crate::common::{By, Case, DEVICE, assert_close, random, values};
+
+fn square(tokens: usize) -> Case {
+    let config = Config { d_in: 64, d_out: 64, rank: 4, experts: 3, scaling: 0.5, ..Config::DEFAULT };
+    Case::new("square", config, tokens)
+}
+
+/// By the module and by burn's own operations.
+fn both(module: &HydraLora, x: &Tensor<2>) -> [Tensor<2>; 2] {
+    [module.forward(x.clone()), module.formula(x.clone(), Extras::default())]
+}
+
+#[test]
+fn order_is_kept_between_kernels_that_are_not_submitted_yet() {
+    let module = square(40).module(&DEVICE);
+    let mut x = [random(40, 64, 3, &DEVICE), random(40, 64, 3, &DEVICE)];
+    for step in 0..60 {
+        // Memory that was handed out, given back, and handed out again.
+        let passing = random(40, 64, step, &DEVICE);
+        let [ours, _] = both(&module, &x[0]);
+        let [_, theirs] = both(&module, &x[1]);
+        let noise = passing.clone() - passing;
+        x = [(x[0].clone() + ours).tanh() + noise.clone(), (x[1].clone() + theirs).tanh() + noise];
+    }
+    let [ours, theirs] = x.map(values);
+    assert_close(&ours, &theirs, 1e-4, "60 layers in a chain");
+}
+
+#[test]
+fn threads_have_streams_of_their_own() {
+    let module = square(40).module(&DEVICE);
+    let shared = random(40, 64, 5, &DEVICE) * 0.5;
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (module, shared) = (&module, shared.clone());
+            scope.spawn(move || {
+                // Numbers of another stream, and other numbers of tokens in each.
+                let tokens = 10 * (thread + 1);
+                let x = shared.narrow(0, 0, tokens) + 0.1 * thread as f32;
+                let mut x = [x.clone(), x];
+                for _ in 0..20 {
+                    let [ours, _] = both(module, &x[0]);
+                    let [_, theirs] = both(module, &x[1]);
+                    x = [(x[0].clone() + ours).tanh(), (x[1].clone() + theirs).tanh()];
+                }
+                let [ours, theirs] = x.map(values);
+                assert_close(&ours, &theirs, 1e-4, &format!("thread {thread}"));
+            });
+        }
+    });
+}
+
+#[test]
+fn views_are_read_as_they_look() {
+    let case = square(40);
+    let module = case.module(&DEVICE);
+    let wide = random(64, 128, 1, &DEVICE);
+    let views = [
+        ("transposed", wide.clone().narrow(1, 0, 40).transpose()),
+        ("some columns", wide.clone().narrow(1, 32, 64)),
+        ("some rows", random(50, 64, 2, &DEVICE).narrow(0, 7, 40)),
+        ("one row, many times", random(1, 64, 2, &DEVICE).expand([40, 64])),
+    ];
+    for (name, x) in views {
+        let [ours, theirs] = both(&module, &x).map(values);
+        assert_close(&ours, &theirs, 2e-5, name);
+    }
+}
+
+#[test]
+fn any_number_of_axes_and_of_tokens() {
+    let case = square(6);
+    let module = case.module(&DEVICE);
+    let x = random(6, 64, 1, &DEVICE);
+    let flat = values(module.forward(x.clone()));
+    let folded = module.forward(x.clone().reshape([3, 2, 64]));
+    assert_eq!(folded.dims(), [3, 2, 64]);
+    assert_eq!(values(folded), flat, "the same tokens in another shape");
+    let one: Tensor<1> = x.narrow(0, 0, 1).squeeze_dim(0);
+    assert_close(&values(module.forward(one)), &flat[..64], 2e-5, "a token by itself");
+    let none = module.forward(Tensor::<3>::zeros([2, 0, 64], &*DEVICE));
+    assert_eq!(none.dims(), [2, 0, 64]);
+    let training = DEVICE.clone().autodiff();
+    let none = case.module(&training).forward(Tensor::<2>::zeros([0, 64], &training));
+    assert_eq!(none.dims(), [0, 64]);
+}
+
+/// Pools let no two tensors of a dispatch share bytes, and here the gradient of y is x itself.
+#[test]
+fn one_tensor_may_come_twice() {
+    let case = square(40);
+    let device = DEVICE.clone().autodiff();
+    let module = case.module(&device);
+    let x = random(40, 64, 1, &device);
+    let gradients = [By::Module, By::Formula].map(|by| {
+        let y = match by {
+            By::Module => module.forward(x.clone()),
+            By::Formula => module.formula(x.clone(), Extras::default()),
+        };
+        let gradients = (y * x.clone()).sum().backward();
+        values(module.parameters.val().grad(&gradients).expect("a gradient"))
+    });
+    assert_close(&gradients[0], &gradients[1], 2e-5, "x as x and as g");
+}
+
+fn in_use(device: &Device) -> u64 {
+    device.sync().expect("a device");
+    device.memory_pool_usage().expect("pools").bytes_in_use
+}
+
+/// What is added to lies where y does. In a process of its own, because others use the same pools.
+#[test]
+fn a_base_that_nobody_needs_is_written_in_place() {
+    const CHILD: &str = "BURN_HYDRALORA_IN_PLACE";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "memory::a_base_that_nobody_needs_is_written_in_place";
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+        let status = child.args(["--exact", name]).env(CHILD, "1").status().expect("a process");
+        assert!(status.success());
+        return;
+    }
+    let (tokens, columns) = (1024, 1024);
+    let config = Config { d_in: 16, d_out: columns as u32, rank: 4, a: Sharing::Shared, ..Config::DEFAULT };
+    let bytes = 4 * (tokens * columns) as u64;
+    for device in [DEVICE.clone(), DEVICE.clone().autodiff()] {
+        let module = Case::new("wide", config, 4).module(&device);
+        let (x, weight) = (random(tokens, 16, 1, &device), random(16, columns, 2, &device));
+        // Pipelines, uniforms and what tuning takes are there afterwards.
+        drop(module.forward_add(x.clone().matmul(weight.clone()), x.clone()));
+        let before = in_use(&device);
+        let y = module.forward_add(x.clone().matmul(weight.clone()), x.clone());
+        let added = in_use(&device) - before;
+        assert!(added >= bytes && added < bytes + bytes / 2, "{added} bytes for y of {bytes}");
+
+        // One that is needed keeps its numbers.
+        let base = x.clone().matmul(weight);
+        let apart = module.forward_add(base.clone(), x.clone());
+        assert_close(&values(apart), &values(y), 1e-6, "y beside its base");
+        let kept = values(base.clone() + 0.0);
+        assert_close(&kept, &values(x.matmul(random(16, columns, 2, &device))), 1e-6, "the base");
+    }
+}
+
+#[test]
+fn half_precision_of_odd_widths_is_computed_in_f32() {
+    let config = Config { d_in: 33, d_out: 17, rank: 3, experts: 2, ..Config::DEFAULT };
+    let case = Case::new("odd", config, 9);
+    let half = case.run_as(By::Module, &DEVICE, DType::F16);
+    half.assert_close(&case.run(By::Module, &DEVICE), 6e-3, "odd rows in f16");
+}
