@@ -21,7 +21,7 @@ pub struct DeviceProfile {
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
     /// Whether shaders may multiply in 64 bits: if the device was requested with `Features::SHADER_INT64`. The random
-    /// numbers of dropout, which are the same either way, then take a third of the instructions.
+    /// numbers of dropout, which are the same either way, then take fewer instructions.
     pub wide_products: bool,
     /// Rows and columns of the cooperative matrices of f16 with sums in f32 that shaders may use: 8, 16, or 0 for
     /// none ([`DeviceProfile::with_matrices`]).
