@@ -48,7 +48,7 @@ struct Options {
 struct Run {
     model: Transformer,
     ms_per_step: f64,
-    /// The most that lived at once after a step, in MiB.
+    /// What burn's pools had to reserve, in MiB.
     memory: f64,
 }
 
@@ -102,6 +102,8 @@ fn train(
     let clipping = GradientClippingConfig::Norm(1.0);
     let mut adamw = AdamWConfig::new().with_weight_decay(0.0).with_grad_clipping(Some(clipping)).init();
     let mut sampler = Sampler::new(texts, options.seed);
+    device.sync()?;
+    device.memory_cleanup();
     let begin = Instant::now();
     let (mut memory, mut mean, mut first) = (0, f32::NAN, None);
     for step in 0..steps {
@@ -115,7 +117,7 @@ fn train(
         // Waits for the device, and is the only place that does.
         let bits = loss.try_into_scalar::<f32>()? / std::f32::consts::LN_2;
         mean = if mean.is_nan() { bits } else { 0.95 * mean + 0.05 * bits };
-        memory = memory.max(device.memory_pool_usage().map_or(0, |usage| usage.bytes_in_use));
+        memory = memory.max(device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved));
         if (step + 1) % steps.div_ceil(10) == 0 || step + 1 == steps {
             let seconds = begin.elapsed().as_secs_f64();
             eprintln!("{name:11} {:>4}/{steps}  {mean:.3} bits a byte  {seconds:.0} s", step + 1);
