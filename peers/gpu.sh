@@ -5,8 +5,10 @@
 #   ./gpu.sh FOLDER [SHAPE..]    SHAPE = TOKENS,D_IN,D_OUT,RANK,EXPERTS; by default the roofline's small grid
 #
 # FOLDER gets, as tables for docs/benchmarks.md: conformance.md; roofline/ with the device's limits, its calibration,
-# each kernel measured beside predicted, the alternatives and the tuner's best; pytorch-*.md. A part that fails does
-# not stop the others, and is named at the end. WGPU_ADAPTER_NAME and WGPU_BACKEND choose the device.
+# each kernel measured beside predicted, the alternatives and the tuner's best; llama-*.md, what takes how long in a
+# language model; pytorch-*.md. A part that fails does not stop the others, and is named at the end.
+# WGPU_ADAPTER_NAME and WGPU_BACKEND choose the device. Language models get random numbers, but for a model.gguf beside
+# this script.
 set -uo pipefail
 
 if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
@@ -33,6 +35,18 @@ part() {
 part conformance "$here/hydralora-conformance" --quiet --skip default-limits --skip downlevel-limits
 # Calibrates before it measures.
 part roofline "$here/hydralora-roofline" "${@/#/--shape=}" --also alternatives,tuning,linear,step --out "$out/roofline"
+
+for element in f32 bf16; do
+    for model in smollm2-135m llama-3.2-1b; do
+        # Steps of 256 and of 2,048 tokens.
+        for sequence in 64 512; do
+            part "llama-$model-$element-$sequence" "$here/hydralora-llama" --shape "$model" --profile --dtype "$element" --sequence "$sequence"
+        done
+    done
+done
+if [ -f "$here/model.gguf" ]; then
+    part llama-model "$here/hydralora-llama" --model "$here/model.gguf" --profile
+fi
 
 if python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
     [ $# -gt 0 ] || set -- 1,4096,4096,8,4 16,4096,4096,8,4 128,4096,4096,8,4 2048,4096,4096,8,4

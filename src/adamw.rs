@@ -111,7 +111,6 @@ impl AdamW {
     /// Every mistake in numbers, tensors and limits. Nothing is recorded in that case.
     pub fn prepare(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
         let AdamWDescriptor { buffers, status, hyper, adapters } = *descriptor;
-        hyper.check()?;
         let clip = hyper.max_norm.is_some();
         if status.is_some() && !clip {
             let reason = "without max_norm there is no norm, and no step is skipped";
@@ -174,7 +173,6 @@ impl AdamW {
     /// # Errors
     /// Those of [`AdamW::prepare`].
     pub async fn prepare_async(kernels: &Kernels, descriptor: &AdamWDescriptor<'_>) -> Result<Self, Error> {
-        descriptor.hyper.check()?;
         let elements: Vec<u64> = descriptor.buffers.iter().map(|buffers| buffers.elements as u64).collect();
         let recordings = kernels.planner().adamw(&elements, &descriptor.hyper)?;
         kernels.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;

@@ -7,6 +7,7 @@ use crate::element::Element;
 /// A limit on an operation. Most are limits that the device was requested with, displayed by their names in
 /// [`wgpu::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Limit {
     /// `max_buffer_size`.
@@ -23,6 +24,8 @@ pub enum Limit {
     ComputeWorkgroupsPerDimension,
     /// The elements that a kernel can count in 32 bits.
     Elements,
+    /// The bytes that the host can have in one piece: 2 GiB in browsers, where addresses have 32 bits.
+    HostBytes,
     /// The loop iterations after which the driver silently ends a thread's loops
     /// ([`DeviceProfile::max_loop_iterations`](crate::DeviceProfile::max_loop_iterations)).
     LoopIterations,
@@ -41,6 +44,7 @@ impl fmt::Display for Limit {
             Self::ComputeInvocationsPerWorkgroup => "the device's max_compute_invocations_per_workgroup",
             Self::ComputeWorkgroupsPerDimension => "the device's max_compute_workgroups_per_dimension",
             Self::Elements => "the kernels' 32-bit element count",
+            Self::HostBytes => "the bytes that this machine's addresses reach in one piece",
             Self::SubgroupLanes => "the lanes that the device guarantees in a subgroup",
             Self::LoopIterations => "the driver's bound on loop iterations",
         })
@@ -51,7 +55,11 @@ impl fmt::Display for Limit {
 ///
 /// Mistakes in shapes and limits are found when an operation is prepared, and mistakes in buffers when it is
 /// bound, before anything is recorded. Encoding refuses only a batch over the capacity.
+///
+/// With the feature `serde` it can be serialised for a host in another language: the variant's name as `code`, and the
+/// fields beside it in camelCase.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "code", rename_all_fields = "camelCase"))]
 #[non_exhaustive]
 pub enum Error {
     /// A dimension that must be at least 1 is zero.
@@ -330,19 +338,20 @@ pub enum Error {
 
     /// In a browser, the outcome of an action is known only later.
     #[error(
-        "in a browser the outcome of {action} is known only later: await prepare_async of Kernels or AdamW, \
-         Stack::new_async or Kernels::warm_async before"
+        "in a browser the outcome of {action} is known only later: await what ends in _async instead, or before, such \
+         as prepare_async of Kernels or AdamW, Stack::new_async, Kernels::warm_async, or Gpu::read"
     )]
     NotYetKnown {
         /// The action.
         action: &'static str,
     },
 
-    /// Nothing can be timed: a browser has no clock for it but the device's.
-    #[error(
-        "this device has no timestamp queries, and a browser has no other clock: request TIMESTAMP_QUERY"
-    )]
-    NoClock,
+    /// What was measured once cannot be used here.
+    #[error("these measurements are of no use here, so measure again: {reason}")]
+    Tuning {
+        /// Why.
+        reason: String,
+    },
 
     /// A file could not be written.
     #[error("{path} could not be written: {message}")]
@@ -363,6 +372,9 @@ pub enum Error {
     },
 }
 
+/// What Rust allows an allocation.
+const HOST_BYTES: u64 = isize::MAX as u64;
+
 impl Error {
     /// Refuses `needed` over `allowed`.
     pub(crate) fn check_limit(
@@ -378,6 +390,12 @@ impl Error {
         Err(Self::OverLimit { what: what.to_string(), limit, needed, allowed, fix })
     }
 
+    /// Refuses host data that is larger than anything that can be allocated, which would be a panic.
+    pub(crate) fn check_host(what: impl fmt::Display, elements: u64, bytes_each: u64) -> Result<(), Self> {
+        let needed = elements.saturating_mul(bytes_each);
+        Self::check_limit(what, Limit::HostBytes, needed, HOST_BYTES, "split it, or use a 64-bit machine")
+    }
+
     /// Refuses a zero.
     pub(crate) fn check_dimension(dimension: &'static str, value: u32) -> Result<(), Self> {
         if value == 0 { Err(Self::ZeroDimension { dimension }) } else { Ok(()) }
@@ -389,5 +407,23 @@ impl Error {
             return Ok(());
         }
         Err(Self::WrongLength { what: what.to_string(), needed: needed as u64, given: given as u64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_data_fits_the_addresses() {
+        assert_eq!(Error::check_host("it", HOST_BYTES / 8, 8), Ok(()));
+        for elements in [HOST_BYTES / 8 + 1, u64::MAX] {
+            let refused = Error::check_host("it", elements, 8);
+            let Err(Error::OverLimit { limit, needed, allowed, .. }) = refused else {
+                panic!("{elements} elements: {refused:?}")
+            };
+            assert_eq!((limit, allowed), (Limit::HostBytes, isize::MAX as u64));
+            assert!(needed > allowed);
+        }
     }
 }

@@ -2,6 +2,14 @@
 #![deny(missing_docs)]
 // One unsafe block is allowed, and justified where it stands: see `gpu::pipeline::trusted_module`.
 #![deny(unsafe_code)]
+#![cfg_attr(
+    target_arch = "wasm32",
+    allow(
+        clippy::arc_with_non_send_sync,
+        clippy::drop_non_drop,
+        reason = "browsers' objects stay in their thread, and their files are none"
+    )
+)]
 
 mod adamw;
 #[cfg(feature = "checkpoint")]

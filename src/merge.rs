@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::error::Error;
-use crate::gpu::{Batch, Bound, Kernels, Tensor};
+use crate::gpu::{Batch, Bound, Kernels, Prepared, Tensor};
 use crate::layer::{Adapter, Config, Gate, LinearDirection, LinearOptions, Operation, Sharing, WriteMode};
 use crate::plan::{Capacity, Plans};
 
@@ -31,6 +31,20 @@ pub struct Merge {
     _factors: [wgpu::Buffer; 2],
 }
 
+impl MergeDescriptor<'_> {
+    /// The frozen layer's dx += W0^T g, with A for its weight and a row of W0 for each token.
+    fn operation(&self) -> (Operation, Config, Capacity) {
+        let options = LinearOptions {
+            direction: LinearDirection::Backward,
+            write: WriteMode::Accumulate,
+            target: self.weight.element(),
+            ..LinearOptions::default()
+        };
+        let layer = Config { d_in: self.config.d_in, d_out: self.config.a_rows(), ..Config::DEFAULT };
+        (Operation::Linear(options), layer, Capacity { tokens: self.config.d_out, plans: Plans::One })
+    }
+}
+
 impl Merge {
     /// Checks everything, uploads the adapter and binds.
     ///
@@ -38,26 +52,29 @@ impl Merge {
     /// Several experts without weights, or with the wrong number of them: a router's depend on the token. Matrices with
     /// wrong shapes, a weight that is too small, and the errors of [`Kernels::prepare`].
     pub fn prepare(kernels: &Kernels, descriptor: &MergeDescriptor<'_>) -> Result<Self, Error> {
+        let (operation, layer, capacity) = descriptor.operation();
+        Self::bind(kernels, descriptor, &kernels.prepare(&operation, &layer, capacity)?)
+    }
+
+    /// Like [`Merge::prepare`], for browsers, where wgpu reports later whether a pipeline compiled.
+    ///
+    /// # Errors
+    /// Those of [`Merge::prepare`].
+    pub async fn prepare_async(kernels: &Kernels, descriptor: &MergeDescriptor<'_>) -> Result<Self, Error> {
+        let (operation, layer, capacity) = descriptor.operation();
+        Self::bind(kernels, descriptor, &kernels.prepare_async(&operation, &layer, capacity).await?)
+    }
+
+    fn bind(kernels: &Kernels, descriptor: &MergeDescriptor<'_>, prepared: &Prepared) -> Result<Self, Error> {
         let MergeDescriptor { config, adapter, gates, weight, undo } = *descriptor;
         // Checks the adapter's shapes.
         config.layout()?.pack(adapter)?;
-        let rows = config.a_rows();
         let mut left = left_factor(&config, adapter, gates)?;
         if undo {
             for number in &mut left {
                 *number = -*number;
             }
         }
-        // The frozen layer's dx += W0^T g, with A for its weight and a row of W0 for each token.
-        let options = LinearOptions {
-            direction: LinearDirection::Backward,
-            write: WriteMode::Accumulate,
-            target: weight.element(),
-            ..LinearOptions::default()
-        };
-        let layer = Config { d_in: config.d_in, d_out: rows, ..Config::DEFAULT };
-        let capacity = Capacity { tokens: config.d_out, plans: Plans::One };
-        let prepared = kernels.prepare(&Operation::Linear(options), &layer, capacity)?;
         let upload = |label: &str, numbers: &[f32]| -> Result<wgpu::Buffer, Error> {
             let buffer = kernels.storage(label, 4 * numbers.len() as u64)?;
             kernels.queue().write_buffer(&buffer, 0, &Element::F32.encode(numbers));
@@ -130,6 +147,7 @@ fn left_factor(config: &Config, adapter: &Adapter, gates: Option<&[f32]>) -> Res
     };
     Error::check_length("the experts' weights", experts, gates.len())?;
     let columns = config.a_rows() as usize;
+    Error::check_host("the factors of a merge", u64::from(config.d_out) * u64::from(config.a_rows()), 8)?;
     let mut left = vec![0.0f64; d_out * columns];
     for (i, (b, &gate)) in adapter.b.iter().zip(gates).enumerate() {
         let first = if config.a == Sharing::Separate { i * rank } else { 0 };

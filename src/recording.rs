@@ -312,7 +312,7 @@ impl serde::Serialize for Step {
 impl serde::Serialize for Operand {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut operand = serializer.serialize_struct("Operand", 7)?;
+        let mut operand = serializer.serialize_struct("Operand", 8)?;
         operand.serialize_field("name", self.name)?;
         operand.serialize_field("kind", &self.kind)?;
         operand.serialize_field("element", &self.element)?;
@@ -320,6 +320,7 @@ impl serde::Serialize for Operand {
         operand.serialize_field("columns", &self.columns)?;
         operand.serialize_field("stride", &self.stride)?;
         operand.serialize_field("bytes", &self.bytes())?;
+        operand.serialize_field("fix", self.fix)?;
         operand.end()
     }
 }

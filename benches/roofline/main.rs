@@ -1,7 +1,6 @@
 //! How near the kernels come to what the device can do, and to what else could compute the same:
 //! `cargo xtask roofline`.
 
-mod kernel;
 mod limits;
 mod options;
 mod plot;
@@ -24,8 +23,8 @@ use hydralora::{
 use hydralora_benches::contest::{self, Contest, Failure, Ours, Setting, Task};
 use hydralora_benches::frozen::{self, Frozen};
 use hydralora_benches::grid::{self, Shape};
+use hydralora_benches::kernel::Kernel;
 use hydralora_benches::step::{self, StepCost};
-use kernel::Kernel;
 use limits::{Copier, Limits};
 use report::{ContestRow, EntrantRow, KernelRow, Report, StepRow, TuningRow};
 

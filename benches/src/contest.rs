@@ -6,7 +6,7 @@ use hydralora::device::Gpu;
 use hydralora::stopwatch::Stopwatch;
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, Batch, Config, DeviceProfile, Element, Error,
-    Kernels, Layout, Router, Tensor, WriteMode, wgpu,
+    Kernels, Layout, Recording, Router, Tensor, WriteMode, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::alternatives::chain::{self, LayerChain};
 use crate::alternatives::concatenated::{self, Concatenated, Form, Outputs};
 use crate::grid::Shape;
-use crate::layer::{Layer, Tensors};
+use crate::layer::{self, Layer, Tensors};
 use crate::recorder::{Checks, Dispatches, Recorder};
 
 /// What a forward touches has at least this many bytes together in all sets, so that caches do not answer: on
@@ -149,6 +149,17 @@ fn random(len: usize, rng: &mut StdRng) -> Vec<f32> {
 }
 
 impl Ours {
+    /// Compiles what [`Ours::new`] takes, for browsers, where that may not wait.
+    pub async fn warm(kernels: &Kernels, shape: &Shape, setting: Setting) -> Result<(), Error> {
+        let (config, capacity) = (config(shape), layer::capacity(shape.tokens));
+        for operation in layer::operations(setting.element, setting.write) {
+            kernels.prepare_async(&operation, &config, capacity).await?;
+        }
+        let hyper = AdamWDescriptor::default().hyper;
+        let adamw = kernels.planner().adamw(&[config.layout()?.len() as u64], &hyper)?;
+        kernels.warm_async(adamw.iter().flat_map(Recording::shaders)).await
+    }
+
     pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, setting: Setting) -> Result<Self, Failure> {
         let Setting { element, write, own_outputs } = setting;
         let (config, tokens) = (config(shape), shape.tokens);
@@ -214,6 +225,13 @@ impl Ours {
             .collect::<Result<_, Error>>()?;
         let batch = Batch::new(kernels, tokens)?;
         Ok(Self { config, batch, layers, setting, sets, gradients, adapter, layout })
+    }
+
+    /// Frees the largest tensors at once, which a browser does when it pleases.
+    pub fn destroy(&self) {
+        for Set { x, g, parameters, y, dx } in &self.sets {
+            [x, g, parameters, y, dx].into_iter().for_each(wgpu::Buffer::destroy);
+        }
     }
 
     pub fn sets(&self) -> u32 {

@@ -43,6 +43,11 @@ pub fn operations(element: Element, write: WriteMode) -> [Operation; 3] {
     ]
 }
 
+/// Exactly so many tokens.
+pub fn capacity(tokens: u32) -> Capacity {
+    Capacity { tokens, plans: Plans::One }
+}
+
 impl Layer {
     /// Binds the step for exactly `tokens` tokens.
     pub fn bind(
@@ -53,7 +58,7 @@ impl Layer {
         tensors: &Tensors<'_>,
     ) -> Result<Self, Error> {
         let Tensors { x, g, parameters, y, dx, saved, dstate, gradients } = *tensors;
-        let capacity = Capacity { tokens, plans: Plans::One };
+        let capacity = capacity(tokens);
         let bind = |operation, tensors: &[_]| kernels.prepare(&operation, config, capacity)?.bind(tensors);
         let [x, g, parameters, y] = [("x", x), ("g", g), ("parameters", parameters), ("y", y)];
         let [dx, saved, dstate] = [("dx", dx), ("saved", saved), ("dstate", dstate)];

@@ -9,6 +9,7 @@ pub mod alternatives;
 pub mod contest;
 pub mod frozen;
 pub mod grid;
+pub mod kernel;
 pub mod layer;
 pub mod recorder;
 pub mod step;

@@ -1,13 +1,6 @@
 // Philox 4x32-10: random numbers from a counter and a key, without state (Salmon et al., "Parallel random numbers: as
 // easy as 1, 2, 3", SC11).
-
-// The low and the high half of a product.
-fn whole_product(a: u32, b: u32) -> vec2<u32> {
-    let low = (a & 0xffffu) * (b & 0xffffu);
-    let middle = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
-    let other = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
-    return vec2<u32>(a * b, (a >> 16u) * (b >> 16u) + (middle >> 16u) + (other >> 16u));
-}
+//@ import random: whole_product
 
 fn philox_round(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     let first = whole_product(counter.x, 0xd2511f53u);

@@ -12,17 +12,18 @@ mod training;
 
 pub use error::CheckpointError;
 pub use names::{gguf_name, hugging_face_name};
-pub use save::save;
+pub use save::{save, to_bytes};
 pub use training::{ModuleState, Training, save_training};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::element::Element;
 use crate::layer::{Adapter, Config, Router, Sharing, Weighting};
 use names::Part;
 use settings::{Method, Settings};
-use tensors::{Stored, failed};
+use tensors::{Source, Stored, failed};
 
 const SETTINGS: &str = "adapter_config.json";
 /// What all names begin with that PEFT wraps around a model.
@@ -91,15 +92,35 @@ impl Checkpoint {
         let (folder, files) = files(path)?;
         let text =
             std::fs::read(folder.join(SETTINGS)).map_err(|error| failed(&folder.join(SETTINGS), error))?;
-        let settings = Settings::parse(&text)?;
-        let mut found: BTreeMap<String, Tensors> = BTreeMap::new();
+        let mut all = Vec::new();
         for file in files {
-            for stored in tensors::of_file(&file)? {
-                add(&mut found, stored, settings.method)?;
-            }
+            all.extend(tensors::of_file(&file)?);
+        }
+        Self::of(Settings::parse(&text)?, all, &Source::Path(folder))
+    }
+
+    /// Reads what [`to_bytes`] gave, or the `adapter_model.safetensors` that [`save`] wrote, without a file: for
+    /// browsers. `name` is the file's, for errors.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; a file of another program, which has its settings in another.
+    pub fn from_bytes(name: &str, bytes: impl Into<Arc<[u8]>>) -> Result<Self, CheckpointError> {
+        let source = Source::Bytes { name: name.into(), bytes: bytes.into() };
+        let (tensors, metadata) = tensors::of_safetensors(&source)?;
+        let Some(settings) = metadata.get(SETTINGS) else {
+            return Err(source.damaged(format!("its metadata have no {SETTINGS}")));
+        };
+        Self::of(Settings::parse(settings.as_bytes())?, tensors, &source)
+    }
+
+    /// `all` are the tensors of `source`.
+    fn of(settings: Settings, all: Vec<Stored>, source: &Source) -> Result<Self, CheckpointError> {
+        let mut found: BTreeMap<String, Tensors> = BTreeMap::new();
+        for stored in all {
+            add(&mut found, stored, settings.method)?;
         }
         if found.is_empty() {
-            return Err(CheckpointError::Damaged { path: folder, reason: "it has no tensors".to_owned() });
+            return Err(source.damaged("it has no tensors".to_owned()));
         }
         let (mut modules, mut tensors) = (Vec::new(), Vec::new());
         for (name, mut of_module) in found {

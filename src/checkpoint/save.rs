@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -27,18 +27,49 @@ const TENSORS: &str = "adapter_model.safetensors";
 pub fn save(
     folder: &Path,
     modules: &[(&str, Config)],
-    mut adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
+    adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
 ) -> Result<(), CheckpointError> {
     let settings = settings(modules)?;
-    write_tensors(&folder.join(TENSORS), modules, [""], &Map::new(), |name| Ok([adapter(name)?]))?;
+    replace_in(folder, TENSORS, |file| write(file, modules, &settings, adapter))?;
     let settings = serde_json::to_vec_pretty(&settings).unwrap_or_default();
-    replace(&folder.join(SETTINGS), |file| file(&settings))
+    replace_in(folder, SETTINGS, |file| file(&settings))
+}
+
+/// The bytes of the `adapter_model.safetensors` that [`save`] writes, which has the settings too: all that
+/// [`Checkpoint::from_bytes`](super::Checkpoint::from_bytes) needs. For browsers, which have no folders.
+///
+/// # Errors
+/// Those of [`save`], without the system's.
+pub fn to_bytes(
+    modules: &[(&str, Config)],
+    adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
+) -> Result<Vec<u8>, CheckpointError> {
+    let mut bytes = Vec::new();
+    let mut take = |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
+    write(&mut take, modules, &settings(modules)?, adapter)?;
+    Ok(bytes)
+}
+
+/// What takes the parts of a file, one after the other.
+type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
+
+fn write(
+    file: &mut Sink<'_>,
+    modules: &[(&str, Config)],
+    settings: &Value,
+    mut adapter: impl FnMut(&str) -> Result<Adapter, CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let metadata = Map::from_iter([(SETTINGS.to_owned(), Value::from(settings.to_string()))]);
+    write_tensors(file, modules, [""], &metadata, |name| Ok([adapter(name)?]))
 }
 
 /// Writes a file with the matrices of all modules, several versions of each: what comes behind a key is the version's.
 /// `matrices` is asked for one module's after the other.
 pub(super) fn write_tensors<const N: usize>(
-    path: &Path,
+    file: &mut Sink<'_>,
     modules: &[(&str, Config)],
     versions: [&str; N],
     metadata: &Map<String, Value>,
@@ -61,25 +92,21 @@ pub(super) fn write_tensors<const N: usize>(
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    let folder = path.parent().unwrap_or(Path::new(""));
-    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-    replace(path, |file| {
-        file(&(header.len() as u64).to_le_bytes())?;
-        file(&header)?;
-        for (name, config) in modules {
-            for adapter in matrices(name)? {
-                // Checks every shape.
-                config.layout()?.pack(&adapter)?;
-                for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
-                    file(&Element::F32.encode(matrix))?;
-                }
-                if config.experts > 1 {
-                    file(&Element::F32.encode(&adapter.router))?;
-                }
+    file(&(header.len() as u64).to_le_bytes())?;
+    file(&header)?;
+    for (name, config) in modules {
+        for adapter in matrices(name)? {
+            // Checks every shape.
+            config.layout()?.pack(&adapter)?;
+            for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
+                file(&Element::F32.encode(matrix))?;
+            }
+            if config.experts > 1 {
+                file(&Element::F32.encode(&adapter.router))?;
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// The names and shapes of a module's tensors, in the order of the file.
@@ -185,20 +212,21 @@ fn unstorable(option: &str, value: &str) -> CheckpointError {
     CheckpointError::Unstorable { option: option.to_owned(), value: value.to_owned() }
 }
 
-/// Writes a file whole, or leaves the old one: under another name, then in its place.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), CheckpointError>) -> Result<(), CheckpointError>,
+/// Writes a file of a folder whole, or leaves the old one: under another name, then in its place.
+pub(super) fn replace_in(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&mut Sink<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part: PathBuf = path.with_file_name(name);
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    let path = folder.join(name);
+    let part = folder.join(format!("{name}.{}.part", std::process::id()));
     let written = (|| {
         let mut file = BufWriter::new(File::create(&part).map_err(|error| failed(&part, error))?);
         write(&mut |bytes| file.write_all(bytes).map_err(|error| failed(&part, error)))?;
         let file = file.into_inner().map_err(|error| failed(&part, error.into_error()))?;
         file.sync_all().map_err(|error| failed(&part, error))?;
-        std::fs::rename(&part, path).map_err(|error| failed(path, error))
+        std::fs::rename(&part, &path).map_err(|error| failed(&path, error))
     })();
     if written.is_err() {
         // What is left of it is of no use; if it stays, it does no harm.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -18,6 +19,37 @@ const MOST_HEADER: u64 = 100_000_000;
 /// The longest pickle: far more than the tensors of any model need.
 const MOST_PICKLE: u64 = 64 << 20;
 
+/// A file: one of the system's, or its bytes, where there are no files, as in browsers.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    Path(PathBuf),
+    Bytes { name: PathBuf, bytes: Arc<[u8]> },
+}
+
+/// What of files is used.
+trait Bytes: Read + Seek {}
+impl<T: Read + Seek> Bytes for T {}
+
+impl Source {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) | Self::Bytes { name: path, .. } => path,
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Bytes>, CheckpointError> {
+        match self {
+            Self::Path(path) => Ok(Box::new(File::open(path).map_err(|error| failed(path, error))?)),
+            Self::Bytes { bytes, .. } => Ok(Box::new(Cursor::new(Arc::clone(bytes)))),
+        }
+    }
+
+    /// What is wrong with it.
+    pub(super) fn damaged(&self, reason: String) -> CheckpointError {
+        CheckpointError::Damaged { path: self.path().to_owned(), reason }
+    }
+}
+
 /// A tensor in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
@@ -26,7 +58,7 @@ pub(super) struct Stored {
     pub(super) shape: Vec<u64>,
     /// Elements from one row, column and so on to the next.
     strides: Vec<u64>,
-    file: PathBuf,
+    file: Source,
     /// Its first byte in the file.
     first: u64,
 }
@@ -34,16 +66,18 @@ pub(super) struct Stored {
 /// The tensors of a file, by its format.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => of_safetensors(path).map(|(tensors, _)| tensors),
-        _ => of_torch(path),
+        Some("safetensors") => of_safetensors(&Source::Path(path.to_owned())).map(|(tensors, _)| tensors),
+        _ => of_torch(&Source::Path(path.to_owned())),
     }
 }
 
 /// The tensors of a safetensors file, and what else it says.
-pub(super) fn of_safetensors(path: &Path) -> Result<(Vec<Stored>, HashMap<String, String>), CheckpointError> {
-    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
-    let mut file = open(path)?;
-    let length = file.seek(SeekFrom::End(0)).map_err(|error| failed(path, error))?;
+pub(super) fn of_safetensors(
+    source: &Source,
+) -> Result<(Vec<Stored>, HashMap<String, String>), CheckpointError> {
+    let damaged = |reason: String| source.damaged(reason);
+    let mut file = source.open()?;
+    let length = file.seek(SeekFrom::End(0)).map_err(|error| failed(source.path(), error))?;
     let header = archive::read(&mut file, 0, 8).map_err(damaged)?;
     let header = u64::from_le_bytes(header[..].try_into().unwrap_or_default());
     if header > MOST_HEADER || header + 8 > length {
@@ -74,7 +108,7 @@ pub(super) fn of_safetensors(path: &Path) -> Result<(Vec<Stored>, HashMap<String
         }
         end = stop;
         let (strides, first) = (dense(&shape), data + start);
-        tensors.push(Stored { key, element, shape, strides, file: path.to_owned(), first });
+        tensors.push(Stored { key, element, shape, strides, file: source.clone(), first });
     }
     if data.checked_add(end) != Some(length) {
         return Err(damaged(format!(
@@ -85,31 +119,31 @@ pub(super) fn of_safetensors(path: &Path) -> Result<(Vec<Stored>, HashMap<String
     Ok((tensors, metadata.metadata().clone().unwrap_or_default()))
 }
 
-fn of_torch(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
-    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
-    let mut file = open(path)?;
+fn of_torch(source: &Source) -> Result<Vec<Stored>, CheckpointError> {
+    let damaged = |reason: String| source.damaged(reason);
+    let mut file = source.open()?;
     let entries = archive::entries(&mut file).map_err(damaged)?;
     let pickle = entries.iter().find(|entry| entry.name.ends_with("/data.pkl"));
     let pickle = pickle.ok_or_else(|| damaged("an archive without data.pkl".to_owned()))?;
     let folder = &pickle.name[..pickle.name.len() - "data.pkl".len()];
-    let content = |entry: &Entry, file: &mut File| {
+    let content = |entry: &Entry, file: &mut dyn Bytes| {
         let size = entry.bytes.end - entry.bytes.start;
         if size > MOST_PICKLE {
             return Err(damaged(format!("`{}` has {size} bytes", entry.name)));
         }
-        archive::read(file, entry.bytes.start, size).map_err(damaged)
+        archive::read(&mut &mut *file, entry.bytes.start, size).map_err(damaged)
     };
     let by_name: HashMap<&str, &Entry> =
         entries.iter().filter_map(|entry| Some((entry.name.strip_prefix(folder)?, entry))).collect();
     let entry = |name: &str| by_name.get(name).copied();
     if let Some(order) = entry("byteorder")
-        && content(order, &mut file)? != b"little"
+        && content(order, &mut *file)? != b"little"
     {
         return Err(damaged("its numbers are not in little-endian order".to_owned()));
     }
-    let views = pickle::tensors(&content(pickle, &mut file)?).map_err(|refused| match refused {
+    let views = pickle::tensors(&content(pickle, &mut *file)?).map_err(|refused| match refused {
         Refused::Damaged(reason) => damaged(format!("data.pkl: {reason}")),
-        Refused::Global(global) => CheckpointError::Global { path: path.to_owned(), global },
+        Refused::Global(global) => CheckpointError::Global { path: source.path().to_owned(), global },
     })?;
     let stored = |(key, view): (String, View)| {
         let View { kind, storage, offset, shape, strides } = view;
@@ -128,7 +162,7 @@ fn of_torch(path: &Path) -> Result<Vec<Stored>, CheckpointError> {
             first.and_then(|first| span(&shape, &strides)?.checked_mul(element.bytes())?.checked_add(first));
         match (first, end) {
             (Some(first), Some(end)) if end <= entry.bytes.end => {
-                Ok(Stored { key, element, shape, strides, file: path.to_owned(), first })
+                Ok(Stored { key, element, shape, strides, file: source.clone(), first })
             }
             _ => Err(damaged(format!("`{key}` reaches beyond data/{storage}"))),
         }
@@ -185,12 +219,12 @@ impl Stored {
 
     /// The numbers of a matrix, row by row.
     pub(super) fn read(&self) -> Result<Vec<f32>, CheckpointError> {
-        let damaged = |reason: String| CheckpointError::Damaged { path: self.file.clone(), reason };
+        let damaged = |reason: String| self.file.damaged(reason);
         let too_large = || damaged(format!("`{}` is too large", self.key));
         let bytes = span(&self.shape, &self.strides).and_then(|span| span.checked_mul(self.element.bytes()));
         let bytes = bytes.ok_or_else(too_large)?;
         let numbers = {
-            let bytes = archive::read(&mut open(&self.file)?, self.first, bytes).map_err(damaged)?;
+            let bytes = archive::read(&mut self.file.open()?, self.first, bytes).map_err(damaged)?;
             self.element.decode(&bytes)
         };
         let [rows, columns] = self.matrix().ok_or_else(|| damaged(format!("`{}` is no matrix", self.key)))?;
@@ -202,10 +236,6 @@ impl Stored {
         let at = |row, column| numbers[(row * self.strides[0] + column * self.strides[1]) as usize];
         Ok((0..rows).flat_map(|row| (0..columns).map(move |column| at(row, column))).collect())
     }
-}
-
-fn open(path: &Path) -> Result<File, CheckpointError> {
-    File::open(path).map_err(|error| failed(path, error))
 }
 
 pub(super) fn failed(path: &Path, error: std::io::Error) -> CheckpointError {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::CheckpointError;
-use super::save::{check, tensors, write_tensors};
-use super::tensors::{self, Stored};
+use super::save::{check, replace_in, tensors, write_tensors};
+use super::tensors::{self, Source, Stored};
 use crate::layer::{Adapter, Config, Sharing};
 
 const FILE: &str = "training.safetensors";
@@ -47,9 +47,11 @@ pub fn save_training(
 ) -> Result<(), CheckpointError> {
     modules.iter().try_for_each(|(_, config)| check(config))?;
     let metadata = Map::from_iter([("step".to_owned(), Value::from(step.to_string()))]);
-    write_tensors(&folder.join(FILE), modules, VERSIONS, &metadata, |name| {
-        let ModuleState { parameters, first_moments, second_moments } = state(name)?;
-        Ok([parameters, first_moments, second_moments])
+    replace_in(folder, FILE, |file| {
+        write_tensors(file, modules, VERSIONS, &metadata, |name| {
+            let ModuleState { parameters, first_moments, second_moments } = state(name)?;
+            Ok([parameters, first_moments, second_moments])
+        })
     })
 }
 
@@ -60,7 +62,7 @@ impl Training {
     /// A file that is missing or damaged, or does not say the step.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
-        let (stored, metadata) = tensors::of_safetensors(&path)?;
+        let (stored, metadata) = tensors::of_safetensors(&Source::Path(path.clone()))?;
         let step = metadata.get("step").and_then(|step| step.parse().ok());
         let step = step.ok_or_else(|| CheckpointError::Damaged {
             path: path.clone(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bind::{Bound, Prepared};
 use super::pipeline::{Pipeline, compile, entry};
-use super::scope::{Scopes, at_once, scoped};
+use super::scope::{at_once, scoped};
 use super::tensor::{self, Tensor};
 use crate::error::Error;
 use crate::kernel::{BindingKind, Shader};
@@ -142,11 +142,6 @@ impl Kernels {
         }
         let recordings = self.planner.plan_all(operation, config, capacity)?;
         self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
-        for uniform in recordings.iter().flat_map(|recording| &recording.steps).map(|step| &step.uniform) {
-            let made = self.shared.uniform("hydralora uniform", uniform);
-            let made = Arc::new(made.await?);
-            lock(&place(&self.shared.uniforms, uniform.clone())).get_or_insert(made);
-        }
         let prepared = Prepared::new(self, recordings)?;
         Ok(lock(&self.prepared).entry(key).or_insert(prepared).clone())
     }
@@ -158,6 +153,22 @@ impl Kernels {
     /// Recordings that do not belong together, or that were planned for a device with more than this one
     /// guarantees; everything that wgpu reports.
     pub fn prepare_recordings(&self, recordings: Vec<Recording>) -> Result<Prepared, Error> {
+        self.check_recordings(&recordings)?;
+        Prepared::new(self, recordings)
+    }
+
+    /// Like [`Kernels::prepare_recordings`], for browsers, where wgpu reports later whether a pipeline compiled.
+    ///
+    /// # Errors
+    /// Those of [`Kernels::prepare_recordings`].
+    pub async fn prepare_recordings_async(&self, recordings: Vec<Recording>) -> Result<Prepared, Error> {
+        self.check_recordings(&recordings)?;
+        self.warm_async(recordings.iter().flat_map(Recording::shaders)).await?;
+        Prepared::new(self, recordings)
+    }
+
+    /// Whether recordings belong together, and fit the device.
+    fn check_recordings(&self, recordings: &[Recording]) -> Result<(), Error> {
         let Some(largest) = recordings.last() else {
             return Err(Error::Recordings { reason: "there are none" });
         };
@@ -173,12 +184,12 @@ impl Kernels {
         if !recordings.iter().all(same) {
             return Err(Error::Recordings { reason: "they are of different operations or layers" });
         }
-        for recording in &recordings {
+        for recording in recordings {
             for step in &recording.steps {
                 step.check(recording.capacity, self.profile())?;
             }
         }
-        Prepared::new(self, recordings)
+        Ok(())
     }
 
     /// Compiles a recording unless it was compiled before, and binds the caller's tensors to it: see
@@ -188,6 +199,18 @@ impl Kernels {
     /// Everything that wgpu reports, and the errors of [`Prepared::bind`].
     pub fn bind(&self, recording: &Recording, tensors: &[(&str, Tensor<'_>)]) -> Result<Bound, Error> {
         self.prepare_recordings(vec![recording.clone()])?.bind(tensors)
+    }
+
+    /// Like [`Kernels::bind`], for browsers, where wgpu reports later whether a pipeline compiled.
+    ///
+    /// # Errors
+    /// Those of [`Kernels::bind`].
+    pub async fn bind_async(
+        &self,
+        recording: &Recording,
+        tensors: &[(&str, Tensor<'_>)],
+    ) -> Result<Bound, Error> {
+        self.prepare_recordings_async(vec![recording.clone()]).await?.bind(tensors)
     }
 
     /// Binds a recording from this planner, which needs no check.
@@ -277,15 +300,13 @@ impl Kernels {
 
     /// A uniform buffer with these contents, shared by all steps that need the same contents.
     pub(super) fn uniform(&self, bytes: &[u8]) -> Result<Arc<wgpu::Buffer>, Error> {
-        made_once(&self.shared.uniforms, bytes.to_vec(), || {
-            at_once(CREATING_UNIFORM, self.shared.uniform("hydralora uniform", bytes))
-        })
+        made_once(&self.shared.uniforms, bytes.to_vec(), || self.shared.uniform("hydralora uniform", bytes))
     }
 
     /// A new uniform that changes, bound as group 1. It is not shared.
     pub(crate) fn varied(&self, label: &'static str, bytes: &[u8]) -> Result<Varied, Error> {
         let Shared { device, varying, .. } = &*self.shared;
-        let buffer = scoped(device, CREATING_UNIFORM, || self.shared.uniform_buffer(label, bytes))?;
+        let buffer = self.shared.uniform(label, bytes)?;
         let bind_group = scoped(device, "binding a uniform buffer", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(label),
@@ -300,25 +321,18 @@ impl Kernels {
 impl Shared {
     /// A uniform buffer that holds `bytes`. It is not mapped at creation, because a browser short of memory
     /// answers that with an exception.
-    fn uniform(
-        &self,
-        label: &str,
-        bytes: &[u8],
-    ) -> impl Future<Output = Result<wgpu::Buffer, Error>> + use<> {
-        let scopes = Scopes::push(&self.device, CREATING_UNIFORM);
-        scopes.report(self.uniform_buffer(label, bytes))
-    }
-
-    fn uniform_buffer(&self, label: &str, bytes: &[u8]) -> wgpu::Buffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            // Devices without arbitrary binding sizes want whole 16-byte units.
-            size: (bytes.len() as u64).next_multiple_of(16),
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.queue.write_buffer(&buffer, 0, bytes);
-        buffer
+    fn uniform(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+        scoped(&self.device, "creating a uniform buffer", || {
+            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                // Devices without arbitrary binding sizes want whole 16-byte units.
+                size: (bytes.len() as u64).next_multiple_of(16),
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            self.queue.write_buffer(&buffer, 0, bytes);
+            buffer
+        })
     }
 
     /// A storage buffer that the library owns.
@@ -356,8 +370,6 @@ impl Varied {
         &self.bind_group
     }
 }
-
-const CREATING_UNIFORM: &str = "creating a uniform buffer";
 
 /// The place of `key` in `cache`.
 fn place<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K) -> Place<V> {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::gpu::{Scopes, layout_entry, scoped};
-use crate::host::device::{Gpu, SHORTEST_SLEEP};
-use crate::host::stopwatch::{Clock, Stopwatch};
+use crate::host::device::Gpu;
+use crate::host::stopwatch::{COARSE, Clock, Stopwatch};
 use crate::kernel::BindingKind;
 use crate::plan::DeviceNumbers;
 
@@ -26,8 +26,8 @@ use crate::plan::DeviceNumbers;
 pub struct Calibration {
     /// The numbers.
     pub numbers: DeviceNumbers,
-    /// The clock that they were measured by. By the host's clock, the launch of a dispatch alone in its pass
-    /// cannot be told from the host's own work, and is taken to be as long as that of one after another.
+    /// The clock that they were measured by. By the host's clock and by those of browsers, the launch of a
+    /// dispatch alone in its pass cannot be told from other work, and is taken to be as long as that of one after another.
     pub clock: Clock,
 }
 
@@ -46,8 +46,12 @@ const MANY: u32 = 4096;
 const MANY_IN_SOFTWARE: u32 = 64;
 /// Workgroups of the copy.
 const COPIERS: u32 = 8192;
+/// The most copies, one after the other, until a coarse clock can tell them.
+const MOST_COPIES: u32 = 64;
 /// Dispatches that do nothing, one after the other.
 const DISPATCHES: u32 = 20;
+/// As many as the coarse clock of a browser can tell.
+const MANY_DISPATCHES: u32 = 2000;
 /// Multiply-adds of a thread, and bytes that it reads from workgroup memory, in a step of their probes.
 const MULTIPLY_ADDS: f64 = 4.0 * 8.0 * 4.0;
 const READ_BYTES: f64 = 8.0 * 16.0;
@@ -62,15 +66,14 @@ impl Calibration {
     /// # Errors
     /// Too little memory, a device that is lost, or a clock that stands still.
     pub fn measure(gpu: &Gpu) -> Result<Self, Error> {
-        // Looks often, or the host's clock would be of no use.
-        gpu.finish("calibrating", SHORTEST_SLEEP, Self::measure_async(gpu))?
+        gpu.finish("calibrating", Self::measure_async(gpu))?
     }
 
     /// Measures the device. On native platforms, the caller has to poll the device meanwhile;
     /// [`Calibration::measure`] does so.
     ///
     /// # Errors
-    /// Those of [`Calibration::measure`]; on the web also [`Error::NoClock`].
+    /// Those of [`Calibration::measure`].
     pub async fn measure_async(gpu: &Gpu) -> Result<Self, Error> {
         let class = DeviceNumbers::of(&gpu.device.adapter_info());
         let bench = Bench::new(gpu)?;
@@ -84,10 +87,13 @@ impl Calibration {
 
         let nothing = bench.pipeline("probe nothing", include_str!("probe/nothing.wgsl")).await?;
         let first = bench.dispatches(&nothing, 1).await?;
-        let more = bench.dispatches(&nothing, 1 + DISPATCHES).await?;
-        let gap = (more - first).max(first / 100.0) / f64::from(DISPATCHES);
+        let dispatches = if COARSE { MANY_DISPATCHES } else { DISPATCHES };
+        let more = bench.dispatches(&nothing, 1 + dispatches).await?;
+        let gap = (more - first).max(first / 100.0) / f64::from(dispatches);
         let clock = bench.stopwatch.clock();
-        let launch = if clock == Clock::Device { first } else { gap };
+        // By a coarse clock or the host's, it cannot be told from the gap.
+        let alone = clock == Clock::Device && !COARSE;
+        let launch = if alone { first } else { gap };
 
         let copy = bench.pipeline("probe copy", include_str!("probe/copy.wgsl")).await?;
         let copied = bench.copy(&copy).await?;
@@ -212,6 +218,15 @@ impl<'a> Bench<'a> {
         scopes.report(pipeline).await
     }
 
+    /// Seconds between two times that can be told from none.
+    fn telling(&self) -> f64 {
+        match self.stopwatch.clock() {
+            _ if COARSE => 20.0 * self.stopwatch.resolution().as_secs_f64(),
+            Clock::Device => 5e-5,
+            Clock::Wall => 1e-3,
+        }
+    }
+
     /// Wakes a GPU.
     async fn warm_up(&self, pipeline: &wgpu::ComputePipeline) -> Result<(), Error> {
         let dims = Dims { vecs: (self.bytes / 16) as u32, steps: 1 << 8, first: 0, unused: 0 };
@@ -239,7 +254,8 @@ impl<'a> Bench<'a> {
             self.next.set(first.wrapping_add(steps.wrapping_mul(64 * (workgroups + 1))));
             let dims = Dims { vecs, steps, first, unused: 0 };
             self.gpu.queue.write_buffer(&self.uniform, 0, bytemuck::bytes_of(&dims));
-            let time = self.stopwatch.time_async(|pass| {
+            // Once, because caches would have what is read again.
+            let time = self.stopwatch.once(|pass| {
                 pass.set_pipeline(pipeline);
                 pass.set_bind_group(0, &self.bindings, &[]);
                 for _ in 0..dispatches {
@@ -261,10 +277,7 @@ impl<'a> Bench<'a> {
         bytes: u64,
     ) -> Result<f64, Error> {
         const MOST_STEPS: u32 = 1 << 12;
-        let enough = match self.stopwatch.clock() {
-            Clock::Device => 5e-5,
-            Clock::Wall => 1e-3,
-        };
+        let enough = self.telling();
         let mut steps = 1;
         loop {
             let short = self.run(pipeline, [workgroups, 1, steps], bytes).await?;
@@ -288,7 +301,15 @@ impl<'a> Bench<'a> {
     async fn copy(&self, copy: &wgpu::ComputePipeline) -> Result<f64, Error> {
         let vecs = (self.bytes / 16) as u32;
         let workgroups = COPIERS.min(vecs / 64);
-        self.run(copy, [workgroups, 1, vecs / (64 * workgroups)], self.bytes).await
+        let mut dispatches = 1;
+        loop {
+            let shape = [workgroups, dispatches, vecs / (64 * workgroups)];
+            let time = self.run(copy, shape, self.bytes).await?;
+            if !COARSE || time > self.telling() || dispatches >= MOST_COPIES {
+                return Ok(time / f64::from(dispatches));
+            }
+            dispatches *= 4;
+        }
     }
 
     /// The latency of memory in seconds, and the bytes in flight that reach its bandwidth: from walks by more

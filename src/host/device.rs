@@ -4,8 +4,9 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::element::Element;
@@ -60,9 +61,13 @@ fn preference(kind: wgpu::DeviceType, backend: wgpu::Backend) -> impl Ord + Copy
     (kind == 4, backend == wgpu::Backend::Gl, kind)
 }
 
+/// What the library makes use of, where it is.
+const USED_FEATURES: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::SHADER_INT64);
+
 impl Gpu {
     /// A device on the best adapter that matches the environment ([`adapters_from_env`]), with the adapter's
-    /// own limits, and with timestamp queries and subgroup operations if the adapter has them.
+    /// own limits, and with timestamp queries, subgroup operations and 64-bit integers if the adapter has them.
     ///
     /// # Errors
     /// No adapter, with advice on getting one, or a refused device.
@@ -77,16 +82,15 @@ impl Gpu {
         Self::from_adapter(&adapter).await
     }
 
-    /// A device on this adapter, with the adapter's own limits, and with timestamp queries and subgroup
-    /// operations if the adapter has them.
+    /// A device on this adapter, with the adapter's own limits, and with timestamp queries, subgroup
+    /// operations and 64-bit integers if the adapter has them.
     ///
     /// # Errors
     /// The adapter refuses the device.
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hydralora"),
-            required_features: adapter.features()
-                & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP),
+            required_features: adapter.features() & USED_FEATURES,
             required_limits: adapter.limits(),
             ..Default::default()
         };
@@ -198,7 +202,8 @@ impl Gpu {
     /// # Errors
     /// Those of [`Gpu::read_as`]; also a size that is not a multiple of four bytes.
     pub fn read(&self, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<f32>, Error>> + use<> {
-        self.read_as(buffer, Element::F32, buffer.size().div_ceil(Element::F32.bytes()) as usize)
+        let elements = buffer.size().div_ceil(Element::F32.bytes());
+        self.read_as(buffer, Element::F32, usize::try_from(elements).unwrap_or(usize::MAX))
     }
 
     /// Like [`Gpu::read`], for the first `elements` elements of another type.
@@ -276,6 +281,7 @@ impl Gpu {
             let needed = needed.saturating_add(offset);
             return Err(Error::TooSmall { tensor, shape, needed, given });
         }
+        Error::check_host(tensor, elements as u64, Element::F32.bytes())?;
         let scopes = Scopes::push(&self.device, READING);
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("hydralora read"),
@@ -297,7 +303,7 @@ impl Gpu {
     /// # Errors
     /// Those of [`Gpu::read`].
     pub fn read_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, Error> {
-        self.finish(READING, LONGEST_SLEEP, self.read(buffer))?
+        self.finish(READING, self.read(buffer))?
     }
 
     /// Like [`Gpu::read_blocking`], for the first `elements` elements of another type.
@@ -310,7 +316,7 @@ impl Gpu {
         element: Element,
         elements: usize,
     ) -> Result<Vec<f32>, Error> {
-        self.finish(READING, LONGEST_SLEEP, self.read_as(buffer, element, elements))?
+        self.finish(READING, self.read_as(buffer, element, elements))?
     }
 
     /// Like [`Gpu::read_blocking`], for some of the buffer's elements.
@@ -322,7 +328,7 @@ impl Gpu {
         buffer: &wgpu::Buffer,
         elements: Range<usize>,
     ) -> Result<Vec<f32>, Error> {
-        self.finish(READING, LONGEST_SLEEP, self.read_part(buffer, elements))?
+        self.finish(READING, self.read_part(buffer, elements))?
     }
 
     /// Waits until all submitted work has finished. Not for the web.
@@ -341,7 +347,7 @@ impl Gpu {
     ///
     /// [`Kernels::prepare_async`]: crate::Kernels::prepare_async
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
-        self.finish("waiting for the device", LONGEST_SLEEP, future)
+        self.finish("waiting for the device", future)
     }
 
     /// Resolves when all work that was submitted by now has finished.
@@ -351,30 +357,47 @@ impl Gpu {
         finished
     }
 
-    /// Drives the device until the future is ready, with pauses of up to `longest_sleep` between two looks.
+    /// Drives the device until the future is ready, with pauses between two looks.
     ///
     /// It submits nothing now and then, which makes wgpu look for finished work. Polling would do that too,
     /// but it panics if the driver reports a lost device, while a submission only fails.
     pub(super) fn finish<T>(
         &self,
-        action: &str,
-        longest_sleep: Duration,
+        action: &'static str,
         future: impl Future<Output = T>,
     ) -> Result<T, Error> {
+        if cfg!(target_arch = "wasm32") {
+            return ready_now(future).ok_or(Error::NotYetKnown { action });
+        }
         let mut future = pin!(future);
-        let begin = Instant::now();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut begin = Instant::now();
         loop {
-            if let Some(value) = ready_now(future.as_mut()) {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                 return Ok(value);
             }
             scoped(&self.device, action, || self.queue.submit([]))?;
-            if let Some(value) = ready_now(future.as_mut()) {
-                return Ok(value);
+            if woken.0.swap(false, Ordering::Relaxed) {
+                // What it waited for has come, and it waits for something else from now on.
+                begin = Instant::now();
+                continue;
             }
             // A small part of the time waited so far, so that the wait is not much longer than the device
             // takes.
-            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, longest_sleep));
+            std::thread::sleep((begin.elapsed() / 64).clamp(SHORTEST_SLEEP, LONGEST_SLEEP));
         }
+    }
+}
+
+/// Whether a future was told to look again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -382,8 +405,8 @@ impl Gpu {
 const READING: &str = "reading a buffer back";
 
 /// The pause between two looks for finished work.
-pub(super) const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
-pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 
 /// Bytes of `elements` elements in whole 32-bit words, because wgpu copies whole words.
 fn whole_words(elements: u64, element: Element) -> u64 {

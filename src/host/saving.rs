@@ -1,5 +1,5 @@
-//! Saving what a stack holds. Like [`device`](super::device), for stand-alone programs: it waits for the device. Not for
-//! the web.
+//! Saving what a stack holds. Like [`device`](super::device), for stand-alone programs: it waits for the device, and
+//! writes files. On the web only [`Stack::read_async`] is of use.
 
 use std::path::Path;
 
@@ -15,8 +15,16 @@ impl Stack {
     /// # Errors
     /// A module that the stack does not have, too little memory, or a lost device.
     pub fn read(&self, gpu: &Gpu, module: &str) -> Result<Adapter, Error> {
+        gpu.block_on(self.read_async(gpu, module))?
+    }
+
+    /// Like [`Stack::read`]. On native platforms, the caller has to poll the device meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Stack::read`].
+    pub async fn read_async(&self, gpu: &Gpu, module: &str) -> Result<Adapter, Error> {
         let place = self.place(module)?;
-        let parameters = gpu.read_part_blocking(&self.parameters()[place.buffer()], place.elements())?;
+        let parameters = gpu.read_part(&self.parameters()[place.buffer()], place.elements()).await?;
         place.layout().unpack(&parameters)
     }
 

@@ -1,18 +1,27 @@
 //! Timing of compute passes. Like [`device`](crate::device), for stand-alone programs: it submits and waits.
-//! Not for the web.
 
 use std::fmt::{self, Display};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+// In browsers, the standard library's clock panics.
+#[cfg(not(target_arch = "wasm32"))]
+use std::time::Instant;
+
+#[cfg(target_arch = "wasm32")]
+use web_time::Instant;
 
 use crate::error::Error;
 use crate::gpu::scoped;
-use crate::host::device::{Gpu, LONGEST_SLEEP};
+use crate::host::device::Gpu;
 
 /// Measures device time where the device has timestamp queries, otherwise wall-clock time.
+///
+/// Browsers keep their clocks coarse, both of them, so that no page can spy on another. There, what is timed runs again
+/// and again until it has taken long enough to be told, and the mean counts ([`Stopwatch::at_least`]).
 #[derive(Debug)]
 pub struct Stopwatch {
     gpu: Gpu,
     timestamps: Option<Timestamps>,
+    least: Duration,
 }
 
 /// The clock of a measured time.
@@ -22,7 +31,7 @@ pub enum Clock {
     /// The device's timestamps, from the start of the first dispatch to the end of the last.
     Device,
     /// The host's clock, from submission until the host sees that the device has finished: late by up to a
-    /// sixty-fourth, or for very short times by some 20 microseconds.
+    /// sixty-fourth, or for very short times by some 20 microseconds; in a browser by a millisecond or more.
     Wall,
 }
 
@@ -66,7 +75,17 @@ impl Stopwatch {
                 period: f64::from(gpu.queue.get_timestamp_period()),
             })
         })?;
-        Ok(Self { gpu: gpu.clone(), timestamps })
+        let stopwatch = Self { gpu: gpu.clone(), timestamps, least: Duration::ZERO };
+        let least = if COARSE { 100 * stopwatch.resolution() } else { Duration::ZERO };
+        Ok(stopwatch.at_least(least))
+    }
+
+    /// Runs what is timed again and again in one pass, until that takes at least this long, and gives the mean. By
+    /// default what is timed runs once, except in browsers: there for 10 ms by the device's clock, for 100 ms by the
+    /// host's.
+    #[must_use]
+    pub fn at_least(self, least: Duration) -> Self {
+        Self { least, ..self }
     }
 
     /// The clock of the times.
@@ -75,16 +94,24 @@ impl Stopwatch {
         if self.timestamps.is_some() { Clock::Device } else { Clock::Wall }
     }
 
-    /// Encodes into a pass, submits it, waits, and returns the time that it took.
+    /// The least difference that the clock of a browser tells.
+    pub(super) fn resolution(&self) -> Duration {
+        match self.clock() {
+            Clock::Device => Duration::from_micros(100),
+            Clock::Wall => Duration::from_millis(1),
+        }
+    }
+
+    /// Encodes into a pass, submits it, waits, and returns the time that it took. Not for the web.
     ///
     /// # Errors
     /// The error of `encode`, in which case nothing is submitted; wgpu refuses the commands; the device was
     /// lost.
     pub fn time(
         &self,
-        encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
+        encode: impl Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
     ) -> Result<Duration, Error> {
-        self.gpu.finish(TIMING, LONGEST_SLEEP, self.time_async(encode))?
+        self.gpu.finish(TIMING, self.time_async(encode))?
     }
 
     /// Keeps the device busy with what `encode` encodes, again and again, until it has worked for half a second in
@@ -92,7 +119,7 @@ impl Stopwatch {
     ///
     /// A GPU that was idle for some seconds runs at a fraction of its clock, and comes back only under steady load: an
     /// H100 idles at 345 of 1,980 MHz, and takes 0.15 to 0.35 s of it; with 2 ms between dispatches it stays there.
-    /// Nothing happens in software, where `encode` is not called.
+    /// Nothing happens in software, where `encode` is not called. Not for the web.
     ///
     /// # Errors
     /// Those of [`Stopwatch::time`].
@@ -100,7 +127,7 @@ impl Stopwatch {
         &self,
         encode: impl Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.gpu.finish(TIMING, LONGEST_SLEEP, self.warm_up_async(encode))?
+        self.gpu.finish(TIMING, self.warm_up_async(encode))?
     }
 
     /// Like [`Stopwatch::warm_up`], and resolves when the device has worked for long enough. On native platforms, the
@@ -120,7 +147,7 @@ impl Stopwatch {
         // A clock that stands still must not keep the caller.
         let mut stood = 0;
         for _ in 0..MOST_WARM_UPS {
-            let time = self.time_async(|pass| (0..repeats).try_for_each(|_| encode(pass))).await?;
+            let time = self.once(|pass| (0..repeats).try_for_each(|_| encode(pass))).await?;
             worked += time;
             stood += u32::from(time.is_zero());
             if worked >= WARM_UP || stood >= MOST_STANDING {
@@ -137,15 +164,28 @@ impl Stopwatch {
     /// poll the device meanwhile.
     ///
     /// # Errors
-    /// Those of [`Stopwatch::time`]; on the web also [`Error::NoClock`].
+    /// Those of [`Stopwatch::time`].
     pub async fn time_async(
+        &self,
+        encode: impl Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
+    ) -> Result<Duration, Error> {
+        let mut repeats = 1_u32;
+        loop {
+            let time = self.once(|pass| (0..repeats).try_for_each(|_| encode(pass))).await?;
+            if time >= self.least || repeats >= MOST_REPEATS {
+                return Ok(time / repeats);
+            }
+            // A little more than seems to be needed, but not all at once, since the first time may say nothing.
+            let needed = 1.25 * self.least.as_secs_f64() / time.as_secs_f64().max(1e-9);
+            repeats = (f64::from(repeats) * needed.clamp(2.0, 16.0)) as u32;
+        }
+    }
+
+    /// The time of what is encoded, run once.
+    pub(super) async fn once(
         &self,
         encode: impl FnOnce(&mut wgpu::ComputePass<'_>) -> Result<(), Error>,
     ) -> Result<Duration, Error> {
-        // There, the standard library has no clock.
-        if cfg!(target_arch = "wasm32") && self.timestamps.is_none() {
-            return Err(Error::NoClock);
-        }
         let timestamp_writes = self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
             query_set: &timestamps.queries,
             beginning_of_pass_write_index: Some(0),
@@ -185,6 +225,9 @@ const MOST_WARM_UPS: u32 = 1000;
 const MOST_REPEATS: u32 = 1 << 12;
 /// The most passes that take no time by the device's clock.
 const MOST_STANDING: u32 = 8;
+
+/// Whether times have to be long to be told by the clock, as in browsers.
+pub(super) const COARSE: bool = cfg!(target_arch = "wasm32");
 
 /// The name of the action in errors.
 const TIMING: &str = "timing a compute pass";

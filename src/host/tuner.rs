@@ -1,5 +1,5 @@
 //! Times the most promising plans of an operation on a device, and saves the best in files. For stand-alone
-//! programs, or an application's settings page: measuring submits and waits. Not for the web.
+//! programs, or an application's settings page: measuring submits and waits.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -119,7 +119,7 @@ impl Tuner {
         let empty = Self::new(device);
         let ignored = |why: &str| log::warn!("hydralora: {} is ignored: {why}", path.display());
         match std::fs::read(path) {
-            Ok(bytes) => match empty.parse(&bytes) {
+            Ok(bytes) => match empty.read(&bytes) {
                 Ok(tuner) => return tuner,
                 Err(why) => ignored(&why),
             },
@@ -129,7 +129,25 @@ impl Tuner {
         empty
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Self, String> {
+    /// A tuner with the measurements that [`Tuner::to_json`] wrote on this device, such as what a page keeps in the
+    /// browser's storage.
+    ///
+    /// # Errors
+    /// Text that is corrupt, or of another version, device or driver: measure again.
+    pub fn parse(text: &str, device: &wgpu::Device) -> Result<Self, Error> {
+        Self::new(device).read(text.as_bytes()).map_err(|reason| Error::Tuning { reason })
+    }
+
+    /// All measurements as text, the contents of the file that [`Tuner::save`] writes.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let Self { device, calibration, tuning } = self.clone();
+        let file = File { version: VERSION, device, calibration, tuning };
+        // It has no maps but those with strings for keys, so nothing can fail.
+        serde_json::to_string_pretty(&file).unwrap_or_default()
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Self, String> {
         /// The field that every version has.
         #[derive(Deserialize)]
         struct Version {
@@ -157,11 +175,7 @@ impl Tuner {
     /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let Self { device, calibration, tuning } = self.clone();
-        let file = File { version: VERSION, device, calibration, tuning };
-        serde_json::to_vec_pretty(&file)
-            .map_err(io::Error::from)
-            .and_then(|bytes| replace(path, &bytes))
+        replace(path, self.to_json().as_bytes())
             .map_err(|error| Error::File { path: path.display().to_string(), message: error.to_string() })
     }
 
@@ -188,15 +202,23 @@ impl Tuner {
     }
 
     /// Measures what the device can do. [`Tuner::measure`] times fewer plans of a GPU afterwards, because
-    /// their predicted order is then its own.
+    /// their predicted order is then its own. Not for the web.
     ///
     /// # Errors
     /// Those of [`Calibration::measure`].
     pub fn calibrate(&mut self, gpu: &Gpu) -> Result<&Calibration, Error> {
-        Ok(self.calibration.insert(Calibration::measure(gpu)?))
+        gpu.block_on(self.calibrate_async(gpu))?
     }
 
-    /// Measures the operations of an f32 training step: [`Operation::training_step`].
+    /// Like [`Tuner::calibrate`]. On native platforms, the caller has to poll the device meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Calibration::measure`].
+    pub async fn calibrate_async(&mut self, gpu: &Gpu) -> Result<&Calibration, Error> {
+        Ok(self.calibration.insert(Calibration::measure_async(gpu).await?))
+    }
+
+    /// Measures the operations of an f32 training step: [`Operation::training_step`]. Not for the web.
     ///
     /// # Errors
     /// Those of [`Tuner::measure`].
@@ -206,11 +228,24 @@ impl Tuner {
         config: &Config,
         tokens: u32,
     ) -> Result<[Measurement; 3], Error> {
+        gpu.block_on(self.measure_step_async(gpu, config, tokens))?
+    }
+
+    /// Like [`Tuner::measure_step`]. On native platforms, the caller has to poll the device meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Tuner::measure`].
+    pub async fn measure_step_async(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+    ) -> Result<[Measurement; 3], Error> {
         let [forward, input, params] = Operation::training_step(Element::F32);
         Ok([
-            self.measure(gpu, config, tokens, forward)?,
-            self.measure(gpu, config, tokens, input)?,
-            self.measure(gpu, config, tokens, params)?,
+            self.measure_async(gpu, config, tokens, forward).await?,
+            self.measure_async(gpu, config, tokens, input).await?,
+            self.measure_async(gpu, config, tokens, params).await?,
         ])
     }
 
@@ -219,11 +254,25 @@ impl Tuner {
     ///
     /// Compiles the pipelines of up to sixteen plans, or of up to five on a GPU that was calibrated. Some
     /// drivers take a second for each. Then a GPU works for half a second before anything is timed
-    /// ([`Stopwatch::warm_up`]).
+    /// ([`Stopwatch::warm_up`]). Not for the web.
     ///
     /// # Errors
     /// A shape that does not fit the device, too little memory, or a lost device.
     pub fn measure(
+        &mut self,
+        gpu: &Gpu,
+        config: &Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<Measurement, Error> {
+        gpu.block_on(self.measure_async(gpu, config, tokens, operation))?
+    }
+
+    /// Like [`Tuner::measure`]. On native platforms, the caller has to poll the device meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Tuner::measure`].
+    pub async fn measure_async(
         &mut self,
         gpu: &Gpu,
         config: &Config,
@@ -248,26 +297,26 @@ impl Tuner {
         choices.truncate(most_trials);
         let mut trials = Vec::new();
         for choice in choices {
-            let prepared = trial.prepare(choice)?;
+            let prepared = trial.prepare(choice).await?;
             // A run without timing, because some drivers compile a pipeline only when it first runs.
-            trial.time(&stopwatch, &prepared)?;
+            trial.time(&stopwatch, &prepared).await?;
             trials.push((choice, prepared, Duration::MAX));
         }
-        stopwatch.warm_up(|pass| trial.encode(&trials[0].1, pass))?;
+        stopwatch.warm_up_async(|pass| trial.encode(&trials[0].1, pass)).await?;
         // In turn, so that a device whose clock changes is fair to all.
         for _ in 0..ROUNDS {
             for (_, prepared, fastest) in &mut trials {
-                *fastest = trial.time(&stopwatch, prepared)?.min(*fastest);
+                *fastest = trial.time(&stopwatch, prepared).await?.min(*fastest);
             }
         }
         let timed: Vec<_> = trials.into_iter().map(|(choice, _, fastest)| (choice, fastest)).collect();
         let fastest = timed.iter().min_by_key(|(_, time)| *time);
         let mut choice = fastest.map_or(predicted, |&(choice, _)| choice);
-        let pair = [trial.prepare(choice)?, trial.prepare(predicted)?];
+        let pair = [trial.prepare(choice).await?, trial.prepare(predicted).await?];
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..PAIRS {
             for (prepared, times) in pair.iter().zip(&mut times) {
-                times.push(trial.time(&stopwatch, prepared)?);
+                times.push(trial.time(&stopwatch, prepared).await?);
             }
         }
         let [mut best, of_predicted] = times.map(|mut times| {
@@ -286,6 +335,10 @@ impl Tuner {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     /// Distinguishes the temporary files of several threads.
     static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+    // Browsers have neither files nor processes.
+    if cfg!(target_arch = "wasm32") {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -401,8 +454,8 @@ impl Trial {
     }
 
     /// The operation planned by `choice`, bound to each set of inputs.
-    fn prepare(&self, choice: Choice) -> Result<Vec<Bound>, Error> {
-        let prepared = self.kernels.prepare_recordings(vec![self.record(choice)?])?;
+    async fn prepare(&self, choice: Choice) -> Result<Vec<Bound>, Error> {
+        let prepared = self.kernels.prepare_recordings_async(vec![self.record(choice)?]).await?;
         let bind = |inputs: &Tensors| {
             let tensors: Vec<_> = inputs
                 .iter()
@@ -415,8 +468,8 @@ impl Trial {
     }
 
     /// The mean time of a run, over all sets of inputs in turn.
-    fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
-        Ok(stopwatch.time(|pass| self.encode(bound, pass))? / bound.len() as u32)
+    async fn time(&self, stopwatch: &Stopwatch, bound: &[Bound]) -> Result<Duration, Error> {
+        Ok(stopwatch.time_async(|pass| self.encode(bound, pass)).await? / bound.len() as u32)
     }
 
     /// A run with each set of inputs.

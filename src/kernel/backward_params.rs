@@ -1,8 +1,8 @@
 //! The parts of `shaders/kernel/backward_params.wgsl` and `backward_params_reduce.wgsl`.
 
 use super::compose::wgsl;
-use super::{Access, BindingKind, Parts, Varying};
-use crate::layer::{DropoutOf, Gate, WriteMode};
+use super::{Access, BindingKind, Drops, Parts, Varying};
+use crate::layer::{Gate, WriteMode};
 
 /// Compile-time options of `backward_params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +23,7 @@ pub struct BackwardParamsShader {
     pub(crate) x: Access,
     pub(crate) g: Access,
     pub(crate) write: WriteMode,
-    pub(crate) dropout: Option<DropoutOf>,
+    pub(crate) drops: Option<Drops>,
     pub(crate) mask: bool,
 }
 
@@ -36,8 +36,8 @@ pub struct ReduceShader {
 impl BackwardParamsShader {
     pub(super) fn parts(&self) -> Parts {
         let Self { a_rows, rank, experts, gate, rows, threads, .. } = *self;
-        let Self { tokens_at_once, broadcast_lanes, x, g, write, dropout, mask, .. } = *self;
-        let drops_x = dropout == Some(DropoutOf::Input);
+        let Self { tokens_at_once, broadcast_lanes, x, g, write, drops, mask, .. } = *self;
+        let drops_x = drops.is_some_and(Drops::of_input);
         let parts = Parts::new("backward_params")
             .workgroup(threads)
             .varying(Varying::Batch)
@@ -60,14 +60,14 @@ impl BackwardParamsShader {
             .buffer("gradients", BindingKind::Write)
             .threads(broadcast_lanes > 1)
             .coefficients(broadcast_lanes)
-            .h_drops(dropout)
+            .h_drops(drops)
             .mask(mask)
             .file(wgsl!("kernel/backward_params.wgsl"));
         ["x", "g", "h"].into_iter().zip(rows).fold(parts, |parts, (tensor, rows)| match rows {
             0 => parts.file_of(wgsl!("product/no_outer.wgsl"), tensor),
             _ => parts
                 .constant(&format!("ROWS_{tensor}"), rows)
-                .outer_drops(tensor, tensor == "x" && drops_x)
+                .outer_drops(tensor, drops)
                 .file_of(wgsl!("product/outer.wgsl"), tensor),
         })
     }

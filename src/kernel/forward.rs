@@ -1,9 +1,9 @@
 //! The parts of `shaders/kernel/forward.wgsl`.
 
 use super::compose::{fused_parts, wgsl};
-use super::{Access, BindingKind, Parts, ShrinkFrom};
+use super::{Access, BindingKind, Drops, Parts, ShrinkFrom};
 use crate::element::Element;
-use crate::layer::{DropoutOf, Gate, WriteMode};
+use crate::layer::{Gate, WriteMode};
 use crate::plan::Tile;
 
 /// Compile-time options of forward.
@@ -19,13 +19,13 @@ pub struct ForwardShader {
     pub(crate) y: Access,
     pub(crate) write: WriteMode,
     pub(crate) save: bool,
-    pub(crate) dropout: Option<DropoutOf>,
+    pub(crate) drops: Option<Drops>,
     pub(crate) mask: bool,
 }
 
 impl ForwardShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { a_rows, rank, experts, gate, tile, x, parameters, y, write, save, dropout, mask } = *self;
+        let Self { a_rows, rank, experts, gate, tile, x, parameters, y, write, save, drops, mask } = *self;
         let parts =
             fused_parts("forward", [a_rows, rank, experts, gate.shrink_rows(a_rows, experts)], gate, &tile)
                 .write_mode(write)
@@ -33,9 +33,9 @@ impl ForwardShader {
                 .vecs("parameters", parameters, BindingKind::Read)
                 .matrix("y", ["dims.d_out", "dims.target_stride"], y, BindingKind::Write)
                 .file(wgsl!("kernel/forward.wgsl"))
-                .shrink_drops(dropout == Some(DropoutOf::Input))
-                .h_drops(dropout)
-                .expand_drops(false)
+                .shrink_drops(drops)
+                .h_drops(drops)
+                .expand_drops(None)
                 .expand(&tile);
         let parts = if save {
             parts.buffer("saved", BindingKind::Write).file(wgsl!("state/save.wgsl"))

@@ -24,6 +24,7 @@ pub use backward_input::BackwardInputShader;
 pub use backward_params::{BackwardParamsShader, ReduceShader};
 pub use binding::{Binding, BindingKind, Source, Varying};
 pub(crate) use compose::{Parts, ShrinkFrom};
+pub use dropout::Drops;
 pub use forward::ForwardShader;
 pub use gate_gradients::GateGradientsShader;
 pub use gate_losses::GateSumsShader;

@@ -1,7 +1,7 @@
 //! The parts of `shaders/kernel/shrink.wgsl`.
 
 use super::compose::wgsl;
-use super::{Access, BindingKind, Parts, Varying};
+use super::{Access, BindingKind, Drops, Parts, Varying};
 use crate::element::Element;
 use crate::plan::Tile;
 
@@ -12,18 +12,20 @@ pub struct ShrinkShader {
     pub(crate) tile: Tile,
     pub(crate) source: Access,
     pub(crate) parameters: Element,
-    /// The columns that see x with elements dropped: those of A, or none.
-    pub(crate) dropped_columns: u32,
+    /// What is dropped of x, and the columns that see it so: those of A.
+    pub(crate) drops: Option<(Drops, u32)>,
 }
 
 impl ShrinkShader {
     pub(super) fn parts(&self) -> Parts {
-        let Self { columns, tile, source, parameters, dropped_columns } = *self;
-        let drops = dropped_columns > 0;
+        let Self { columns, tile, source, parameters, drops } = *self;
         let parts = Parts::new("shrink").varying(Varying::Batch).tile(columns, &tile);
-        let parts = if drops { parts.constant("A_ROWS", dropped_columns) } else { parts };
+        let parts = match drops {
+            Some((_, columns)) => parts.constant("A_ROWS", columns),
+            None => parts,
+        };
         parts
-            .shrink_drops(drops)
+            .shrink_drops(drops.map(|(drops, _)| drops))
             .matrix("source", ["dims.source_width", "dims.source_stride"], source, BindingKind::Read)
             .vecs("parameters", parameters, BindingKind::Read)
             .buffer("shrink_sums", BindingKind::Write)

@@ -27,7 +27,7 @@ struct Shader {
 
 /// Keywords and built-in functions of WGSL.
 const LANGUAGE: &str = "fn let var const if else for while loop return break continue struct alias true false ptr \
-    function array vec2 vec3 vec4 mat4x4 f32 u32 bool const_assert uniform storage read read_write workgroup private \
+    function array vec2 vec3 vec4 mat4x4 f32 u32 u64 bool const_assert uniform storage read read_write workgroup private \
     min max abs dot exp log sqrt select clamp bitcast transpose pack2x16float unpack2x16float workgroupBarrier \
     subgroupShuffle subgroupShuffleXor f16 arrayLength coop_matSIZE A B C coopLoad coopLoadT coopStoreT coopMultiplyAdd";
 

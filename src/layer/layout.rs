@@ -108,6 +108,8 @@ impl Layout {
             1 << 30,
             "use a smaller rank, fewer experts or a narrower layer",
         )?;
+        // All sizes and offsets below have room in usize then, also where that has 32 bits.
+        Error::check_host("the adapter's packed layout", elements as u64, 4)?;
 
         let [d_in, d_out, rank, experts] = [d_in, d_out, rank, experts].map(|n| n as usize);
         let a_rows = config.a_rows() as usize;

@@ -20,6 +20,9 @@ pub struct DeviceProfile {
     /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
     pub subgroup_lanes: u32,
+    /// Whether shaders may multiply in 64 bits: if the device was requested with `Features::SHADER_INT64`. The random
+    /// numbers of dropout, which are the same either way, then take fewer instructions.
+    pub wide_products: bool,
     /// Rows and columns of the cooperative matrices of f16 with sums in f32 that shaders may use: 8, 16, or 0 for
     /// none ([`DeviceProfile::with_matrices`]).
     pub matrices: u32,
@@ -43,6 +46,7 @@ impl DeviceProfile {
             max_loop_iterations: u64::MAX,
             max_dispatch_flops: numbers.dispatch_flops(),
             subgroup_lanes: 1,
+            wide_products: false,
             matrices: 0,
             numbers,
             software: false,
@@ -63,17 +67,23 @@ impl DeviceProfile {
     /// The profile of a device.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        let info = device.adapter_info();
+        Self::of_adapter(device.limits(), &device.adapter_info(), device.features())
+    }
+
+    /// The profile of a device with these limits on the adapter that `info` describes, for hosts whose device is not
+    /// wgpu's; with the features that it was requested with.
+    #[must_use]
+    pub fn of_adapter(limits: wgpu::Limits, info: &wgpu::AdapterInfo, features: wgpu::Features) -> Self {
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        let max_loop_iterations = quirks::max_loop_iterations(&info);
-        // In a browser, shaders would have to enable subgroups in their text.
-        let subgroups =
-            cfg!(not(target_arch = "wasm32")) && device.features().contains(wgpu::Features::SUBGROUP);
-        let subgroup_lanes = if subgroups { smallest_subgroup(&info) } else { 1 };
+        let max_loop_iterations = quirks::max_loop_iterations(info);
+        // In a browser, shaders would have to enable subgroups in their text, and have no 64 bits.
+        let has = |feature| cfg!(not(target_arch = "wasm32")) && features.contains(feature);
+        let subgroup_lanes = if has(wgpu::Features::SUBGROUP) { smallest_subgroup(info) } else { 1 };
+        let wide_products = has(wgpu::Features::SHADER_INT64);
         let max_dispatch_flops = u64::MAX;
-        let profile = Self::new(device.limits(), quirks::SOFTWARE_WORKGROUPS);
-        Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, software, ..profile }
-            .calibrated(DeviceNumbers::of(&info))
+        let profile = Self::new(limits, quirks::SOFTWARE_WORKGROUPS);
+        Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, wide_products, software, ..profile }
+            .calibrated(DeviceNumbers::of(info))
     }
 
     /// The same device with the cooperative matrices of its adapter, if the device was requested with the features
@@ -119,6 +129,7 @@ impl DeviceProfile {
             max_loop_iterations: self.max_loop_iterations.min(device.max_loop_iterations),
             max_dispatch_flops: self.max_dispatch_flops.min(device.max_dispatch_flops),
             subgroup_lanes: self.subgroup_lanes.min(device.subgroup_lanes),
+            wide_products: self.wide_products && device.wide_products,
             ..self
         }
     }

@@ -61,9 +61,10 @@ impl Planner {
     /// sums that those leave in the tensor `squares`. Then comes `adamw` for each buffer.
     ///
     /// # Errors
-    /// A buffer without elements, a number of elements that is not a multiple of four, or more than the
-    /// device's limits allow.
+    /// A constant out of its range, a buffer without elements, a number of elements that is not a multiple of four,
+    /// or more than the device's limits allow.
     pub fn adamw(&self, elements: &[u64], hyper: &AdamWHyper) -> Result<Vec<Recording>, Error> {
+        hyper.check()?;
         let device = &self.profile;
         let (clip, groups) = (hyper.max_norm.is_some(), hyper.has_groups());
         if elements.is_empty() {

@@ -5,7 +5,7 @@ use super::fused::{Fused, gate_rows, mask, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Access, BackwardInputShader, BindingKind, Shader};
+use crate::kernel::{Access, BackwardInputShader, BindingKind, Drops, Shader};
 use crate::layer::{BackwardInputOptions, Config, Gate, GateGradient, GateRows, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
 use crate::plan::{Choice, DeviceProfile, Traffic};
@@ -120,7 +120,7 @@ impl Problem for BackwardInput {
                     GateGradient::Weights(_) | GateGradient::Losses => GateGradient::Weights(GateRows::Token),
                     GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
                 }),
-                dropout: config.drops().map(|dropout| dropout.of),
+                drops: config.drops().map(|dropout| Drops::new(dropout, device)),
                 mask: options.mask,
             })
         };

@@ -8,7 +8,7 @@ use super::fused::{drop_numbers, mask};
 use super::work::{check_tokens, dispatches, matrix_bytes, product_flops};
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Access, BackwardParamsShader, BindingKind, ReduceShader, Shader};
+use crate::kernel::{Access, BackwardParamsShader, BindingKind, Drops, ReduceShader, Shader};
 use crate::layer::{BackwardParamsOptions, Config, Layout, WriteMode};
 use crate::plan::outer::{OuterBlock, OuterDispatch, OuterPlacement, OuterProblem};
 use crate::plan::{Choice, DeviceProfile, Grid, Traffic, WORKGROUP, fold, share};
@@ -131,7 +131,7 @@ impl BackwardParams {
             x: Access::new("x", options.x, d_in)?,
             g: Access::new("g", options.g, d_out)?,
             write,
-            dropout: config.drops().map(|dropout| dropout.of),
+            drops: config.drops().map(|dropout| Drops::new(dropout, device)),
             mask: options.mask,
         });
         let slots: Vec<Slot> =

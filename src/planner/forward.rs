@@ -5,7 +5,7 @@ use super::fused::{Fused, gate_rows, mask, parameters};
 use super::work::{check_tokens, matrix_bytes, product_flops, vecs};
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Access, BindingKind, ForwardShader, Shader};
+use crate::kernel::{Access, BindingKind, Drops, ForwardShader, Shader};
 use crate::layer::{Config, ForwardOptions, GateRows, Layout, WriteMode};
 use crate::plan::fused::FusedProblem;
 use crate::plan::{Choice, DeviceProfile, Traffic};
@@ -100,7 +100,7 @@ impl Problem for Forward {
                 y,
                 write,
                 save,
-                dropout: dropout.map(|dropout| dropout.of),
+                drops: dropout.map(|dropout| Drops::new(dropout, device)),
                 mask,
             })
         };

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::work::dispatches;
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Access, BindingKind, Shader, ShrinkFrom, ShrinkShader};
+use crate::kernel::{Access, BindingKind, Drops, Shader, ShrinkFrom, ShrinkShader};
 use crate::layer::{Config, Dropout, GateRows};
 use crate::plan::fused::{FusedPlacement, FusedProblem, ShrinkPlacement};
 use crate::plan::{Choice, DeviceProfile};
@@ -94,7 +94,9 @@ impl Fused<'_> {
         if let Some(ShrinkPlacement { tile, splits, split_vecs, grid, sums }) = placed.shrink {
             let (source_width, parameters) = (tensors[0].columns as u32, tensors[1].element);
             let columns = problem.columns;
-            let shader = ShrinkShader { columns, tile, source, parameters, dropped_columns };
+            let drops = dropout.filter(|_| dropped_columns > 0);
+            let drops = drops.map(|dropout| (Drops::new(dropout, device), dropped_columns));
+            let shader = ShrinkShader { columns, tile, source, parameters, drops };
             let bound = [slots[0], slots[1], Slot::Scratch(0)];
             let memory = 16 * u64::from(tile.scratch);
             for (first_tile, grid) in grid.divided(tokens, dispatches) {

@@ -1,12 +1,16 @@
 //! Measuring what a device can do.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use hydralora::calibration::Calibration;
 use hydralora::device::Gpu;
-use hydralora::stopwatch::Clock;
+use hydralora::stopwatch::{Clock, Stopwatch};
 use hydralora::tuner::Tuner;
-use hydralora::{Config, DeviceProfile, Element, Error, Kernels, Operation, wgpu};
+use hydralora::{
+    AdamW, AdamWBuffers, AdamWDescriptor, Config, DeviceProfile, Element, Error, Kernels, Operation, wgpu,
+};
 
 use crate::common::{GPU, adapter};
 
@@ -49,6 +53,36 @@ fn a_calibration_changes_what_is_planned_on_gpus_alone() {
             kernels.each_ref().map(|kernels| kernels.planner().plan(&operation, &config, 64));
         assert_eq!(plain, calibrated);
     }
+}
+
+/// As in browsers, whose clocks are coarse.
+#[test]
+fn short_work_is_repeated_until_the_clock_can_tell_it() {
+    let least = Duration::from_millis(20);
+    let buffer = GPU.zeroed("moments", 256).expect("it fits");
+    let parameters = GPU.zeroed("parameters", 128).expect("it fits");
+    let gradients = GPU.zeroed("gradients", 128).expect("it fits");
+    let buffers = AdamWBuffers {
+        elements: 128,
+        parameters: (&parameters).into(),
+        gradients: (&gradients).into(),
+        moments: (&buffer).into(),
+    };
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let descriptor = AdamWDescriptor { buffers: &[buffers], ..AdamWDescriptor::default() };
+    let short = AdamW::prepare(&kernels, &descriptor).expect("it fits");
+    let (runs, begin) = (Cell::new(0_u32), Instant::now());
+    let stopwatch = Stopwatch::new(&GPU).expect("it fits").at_least(least);
+    let time = stopwatch.time(|pass| {
+        runs.set(runs.get() + 1);
+        short.encode(pass);
+        Ok(())
+    });
+    let time = time.expect("it runs");
+    assert!(begin.elapsed() >= least && runs.get() > 1, "{} runs in {:?}", runs.get(), begin.elapsed());
+    // The mean of the last pass, which had at least half of all runs.
+    assert!(time > Duration::ZERO && time * runs.get() >= least, "{time:?} each, {} runs", runs.get());
+    assert!(time < least, "{time:?}");
 }
 
 #[test]

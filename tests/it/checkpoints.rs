@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hydralora::checkpoint::{Checkpoint, CheckpointError, Training, gguf_name, save};
+use hydralora::checkpoint::{Checkpoint, CheckpointError, Training, gguf_name, save, to_bytes};
 use hydralora::{
     Adapter, Config, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Weighting, wgpu,
 };
@@ -405,6 +405,38 @@ fn saved_adapters_come_back_bit_for_bit() {
             assert_eq!((&config, adapter), (saved, of(&name).expect("a layer")), "{name}");
         }
         assert_eq!(folder.names(), ["adapter_config.json", "adapter_model.safetensors"]);
+        // The same without files: the bytes are those of the file, and all that is needed.
+        let bytes = to_bytes(&modules, |name| Ok(of(name)?)).expect("nothing to write to");
+        let file = std::fs::read(folder.0.join("adapter_model.safetensors")).expect("it was written");
+        assert_eq!(bytes, file);
+        let read = Checkpoint::from_bytes("picked.safetensors", bytes).expect("what was saved");
+        assert_eq!(read.modules().len(), modules.len());
+        for (name, config) in &modules {
+            let module = read.modules().iter().find(|module| module.name == *name).expect("it was saved");
+            assert_eq!(module.config, *config, "{name}");
+            assert_eq!(read.adapter(name).expect("its matrices"), of(name).expect("a layer"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_adapter_are_refused_by_their_name() {
+    let config = Config { d_in: 12, d_out: 8, rank: 2, experts: 2, ..Config::default() };
+    let whole = to_bytes(&[("m", config)], |_| Ok(Adapter::initialise(&config, 1)?)).expect("bytes");
+    let reason = |bytes: &[u8]| {
+        let refused = Checkpoint::from_bytes("picked.safetensors", bytes).expect_err("it is no adapter");
+        refused.to_string()
+    };
+    for broken in
+        [&whole[..0], &whole[..7], &whole[..whole.len() / 2], &whole[..whole.len() - 1], &[0xff; 64]]
+    {
+        assert!(reason(broken).contains("picked.safetensors"), "{}", reason(broken));
+    }
+    // What another program saved has its settings in a file beside it.
+    let other = fixture("hydralora_official").join(tensors_of("hydralora_official"));
+    if other.extension().is_some_and(|extension| extension == "safetensors") {
+        let message = reason(&std::fs::read(other).expect("a fixture"));
+        assert!(message.contains("adapter_config.json"), "{message}");
     }
 }
 

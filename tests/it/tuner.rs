@@ -277,6 +277,22 @@ fn what_was_saved_is_loaded() {
 }
 
 #[test]
+fn measurements_are_kept_as_text_too() {
+    let text = MEASURED.0.to_json();
+    assert_eq!(text.as_bytes(), saved(&Folder::new("text")));
+    assert_eq!(Tuner::parse(&text, &GPU.device), Ok(MEASURED.0.clone()));
+    for (text, reason) in [
+        (text.replacen("\"version\": 4", "\"version\": 1", 1), "version 1"),
+        (text.replacen("\"adapter\": \"", "\"adapter\": \"another ", 1), "another"),
+        (text[..text.len() / 2].to_owned(), "EOF"),
+    ] {
+        let refused = Tuner::parse(&text, &GPU.device);
+        let Err(Error::Tuning { reason: found }) = &refused else { panic!("{refused:?}") };
+        assert!(found.contains(reason), "{found}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_nothing_to_speak_of() {
     let folder = Folder::new("missing");
     assert_eq!(load(&folder.0.join("tuning.json")), (Tuner::new(&GPU.device), Vec::new()));

@@ -1,4 +1,4 @@
-//! `cargo xtask bundle`: builds the suite and the benches as executables for another machine.
+//! `cargo xtask bundle`: builds the suite, the benches and the language model as executables for another machine.
 
 use std::env::consts::EXE_EXTENSION;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::cargo_command;
 use crate::conformance::SUITE;
+use crate::{cargo, cargo_command};
 
 /// The largest size of the suite with its goldens.
 const MOST_BYTES: u64 = 40_000_000;
@@ -15,6 +15,9 @@ const MOST_BYTES: u64 = 40_000_000;
 /// The benches' package, and the executable of `kernels`.
 const BENCHES: &str = "hydralora-benches";
 const ROOFLINE: &str = "hydralora-roofline";
+
+/// The language model's package and executable.
+const LLAMA: &str = "hydralora-llama";
 
 /// What runs the executables and PyTorch one after the other, of `peers`.
 const SCRIPTS: [&str; 2] = ["gpu.sh", "pytorch.py"];
@@ -25,10 +28,13 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     let folder = target.join("bundle");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let messages = build(&target)?;
+    // Alone, as `cargo xtask llm` builds it.
+    cargo(&["build", "--release", "--package", LLAMA, "--target-dir"], &[target.clone().into()])?;
     for (name, built) in [
         (SUITE, target.join("release").join(SUITE).with_extension(EXE_EXTENSION)),
         (BENCHES, bench(&messages, "kernels")?),
         (ROOFLINE, bench(&messages, "roofline")?),
+        (LLAMA, target.join("release").join(LLAMA).with_extension(EXE_EXTENSION)),
     ] {
         let file = folder.join(name).with_extension(EXE_EXTENSION);
         let bytes = std::fs::copy(&built, &file)
@@ -46,7 +52,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     }
     println!(
         "On the other machine: ./gpu.sh FOLDER for all of it; or {SUITE} [--adapter NAME] [--list] [--json FILE]; {BENCHES} --bench; \
-         {ROOFLINE} --out FOLDER, and here `cargo xtask roofline --from FOLDER`"
+         {LLAMA} --shape smollm2-135m --profile; {ROOFLINE} --out FOLDER, and here `cargo xtask roofline --from FOLDER`"
     );
     Ok(())
 }

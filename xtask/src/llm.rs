@@ -30,16 +30,19 @@ pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
         options.iter().any(|own| own.to_string_lossy().split('=').next().is_some_and(|own| own == option))
     };
     let helps = names("--help") || names("-h");
-    let compares = names("--golden") || std::env::var_os("HYDRALORA_LLM_GOLDEN").is_some();
+    let compares = std::env::var_os("HYDRALORA_LLM_GOLDEN").is_some();
     let mut all: Vec<OsString> = Vec::new();
     if !helps {
         driver::ensure(Profile::Release)?;
-        if !names("--model") {
+        if !names("--model") && !names("--shape") {
             all.extend(["--model".into(), model(root)?.into()]);
         }
     }
-    // Without texts it only writes, or compares.
-    let trains = !helps && !compares && (names("--steps") || !names("--generate"));
+    // Without texts it only writes, compares or measures.
+    let trains = !helps
+        && !compares
+        && !["--golden", "--profile"].into_iter().any(names)
+        && (names("--steps") || !names("--generate"));
     if trains && !names("--text") {
         for text in ["prose.txt", "code.c", "legal", "tables.zi"] {
             all.extend(["--text".into(), root.join("examples/finetune/data/corpora").join(text).into()]);

@@ -14,6 +14,7 @@ mod mutants;
 mod peers;
 mod predict;
 mod roofline;
+mod web;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -111,8 +112,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
-    /// Build the conformance suite and the benches as executables for another machine.
+    /// Build the conformance suite, the benches and the language model as executables for another machine.
     Bundle,
+    /// Build the pages for browsers into target/web, and serve them on this machine or check them in Chromium.
+    Web(web::Options),
+    /// Build the npm package for JavaScript applications into target/npm.
+    Npm(web::npm::Options),
 }
 
 /// The values of `--implementation`.
@@ -175,6 +180,8 @@ fn run(task: Task) -> Result<(), String> {
         Task::Predict => predict::run(root),
         Task::Peers(options) => peers::run(root, &options),
         Task::Bundle => bundle::run(root),
+        Task::Web(options) => web::run(root, &options),
+        Task::Npm(options) => web::npm::run(root, &options),
     }
 }
 
@@ -194,9 +201,14 @@ fn peft(root: &Path, python: &OsString) -> Result<(), String> {
 
 /// Runs cargo. A failure is an error.
 fn cargo(arguments: &[&str], more: &[OsString]) -> Result<(), String> {
-    let status = cargo_command(arguments).args(more).status();
-    let status = status.map_err(|error| format!("cargo could not be run: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", arguments.join(" "))) }
+    run_visibly(cargo_command(arguments).args(more))
+}
+
+/// Runs a program that prints for the user. A failure is an error.
+fn run_visibly(command: &mut Command) -> Result<(), String> {
+    let program = Path::new(command.get_program()).file_stem().unwrap_or_default().display().to_string();
+    let status = command.status().map_err(|error| format!("{program} could not be run: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} failed ({status}): {command:?}")) }
 }
 
 /// A cargo command on this project, whatever the current folder is. Commands that name no package build all

@@ -1,10 +1,8 @@
 //! The adapters of fc1 and fc2 on the device.
 
-use std::path::Path;
-
-use hydralora::checkpoint::{self, Checkpoint};
+use hydralora::checkpoint::{self, Checkpoint, CheckpointError};
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Config, Dropout, Layout, Sharing, Weighting, wgpu};
+use hydralora::{Adapter, Config, Dropout, Layout, wgpu};
 
 use crate::Result;
 use crate::base::{ADAPTED, WIDTH};
@@ -20,42 +18,10 @@ pub struct Adapters {
     pub parameters: [wgpu::Buffer; 2],
 }
 
-/// A method from the family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Variant {
-    /// One A for all experts, weighted by the softmax of the router's logits
-    Hydralora,
-    /// An A for each expert, likewise weighted
-    Loramoe,
-    /// An A for each expert, of which each token takes two, whose weights are divided by their sum
-    Mola,
-}
-
-impl Variant {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hydralora => "HydraLoRA",
-            Self::Loramoe => "LoRAMoE",
-            Self::Mola => "MoLA",
-        }
-    }
-}
-
 /// The configuration of each adapted layer. One expert is plain LoRA.
 pub fn config(rank: u32, experts: u32) -> Config {
     let scaling = Config::lora_scaling(ALPHA, rank);
     Config { d_in: WIDTH, d_out: WIDTH, rank, experts, scaling, ..Config::default() }
-}
-
-/// A layer of `config` as a variant has it, whose tokens take `top` experts, if not as many as usual.
-pub fn varied(config: Config, variant: Variant, top: Option<u32>) -> Config {
-    let (a, usual) = match variant {
-        Variant::Hydralora => (Sharing::Shared, None),
-        Variant::Loramoe => (Sharing::Separate, None),
-        Variant::Mola => (Sharing::Separate, Some(2.min(config.experts))),
-    };
-    let weighting = top.or(usual).map_or(Weighting::Softmax, |k| Weighting::TopK { k, renormalise: true });
-    Config { a, weighting, ..config }
 }
 
 /// The adapter's layer in training: with dropout, each layer with a stream of its own.
@@ -92,9 +58,9 @@ impl Adapters {
         Ok(Self { config, layout, parameters: [upload(0)?, upload(1)?] })
     }
 
-    pub fn download(&self, gpu: &Gpu) -> Result<[Adapter; 2]> {
-        let download = |layer: usize| self.layout.unpack(&gpu.read_blocking(&self.parameters[layer])?);
-        Ok([download(0)?, download(1)?])
+    pub async fn download(&self, gpu: &Gpu) -> Result<[Adapter; 2]> {
+        let download = async |layer: usize| self.layout.unpack(&gpu.read(&self.parameters[layer]).await?);
+        Ok([download(0).await?, download(1).await?])
     }
 
     /// The names and layers of both modules.
@@ -102,17 +68,25 @@ impl Adapters {
         ADAPTED.map(|name| (name, self.config))
     }
 
-    /// Saves both adapters into a folder, with the reference code's names.
-    pub fn save(&self, gpu: &Gpu, folder: &Path) -> Result<()> {
-        let [fc1, fc2] = self.download(gpu)?;
-        let of = |name: &str| if name == ADAPTED[0] { fc1.clone() } else { fc2.clone() };
-        Ok(checkpoint::save(folder, &self.modules(), |name| Ok(of(name)))?)
+    /// Both adapters as a file of their own, with the reference code's names.
+    pub async fn to_bytes(&self, gpu: &Gpu) -> Result<Vec<u8>> {
+        let adapters = self.download(gpu).await?;
+        Ok(checkpoint::to_bytes(&self.modules(), |name| {
+            Ok(adapters[usize::from(name != ADAPTED[0])].clone())
+        })?)
     }
 
-    /// The adapters that a folder has.
-    pub fn load(gpu: &Gpu, folder: &Path) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
-        let config = checkpoint.modules().first().ok_or("there is no module")?.config;
+    /// The adapters that a checkpoint has, if they fit the base.
+    pub fn load(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Self> {
+        let missing = |module: &str| CheckpointError::UnknownModule { module: module.to_owned() };
+        let config = checkpoint.modules().first().ok_or_else(|| missing(ADAPTED[0]))?.config;
+        for module in checkpoint.modules() {
+            if !ADAPTED.contains(&module.name.as_str())
+                || [module.config.d_in, module.config.d_out] != [WIDTH; 2]
+            {
+                return Err(missing(&format!("{}, {} of this model", module.name, module.config)).into());
+            }
+        }
         let adapters = [checkpoint.adapter(ADAPTED[0])?, checkpoint.adapter(ADAPTED[1])?];
         Self::upload(gpu, config, &adapters)
     }

@@ -33,7 +33,12 @@ struct Hidden {
 
 impl Backward {
     /// `model` must have been prepared with `adapters`.
-    pub fn prepare(runtime: &Runtime, model: &Model, adapters: &Adapters, balance: f32) -> Result<Self> {
+    pub async fn prepare(
+        runtime: &Runtime,
+        model: &Model,
+        adapters: &Adapters,
+        balance: f32,
+    ) -> Result<Self> {
         let Runtime { gpu, kernels, shaders, base } = runtime;
         let (capacity, experts) = (model.capacity, adapters.config.experts);
         let balanced = balance != 0.0 && experts > 1;
@@ -48,19 +53,22 @@ impl Backward {
         // gradient of fc2's input becomes that of fc1's output.
         let dinputs = [buffer("fc2 input", WIDTH)?, buffer("head input", WIDTH)?];
 
-        let hidden = |layer: usize| -> Result<Hidden> {
+        let hidden = async |layer: usize| -> Result<Hidden> {
             let config = &in_training(&adapters.config, layer);
             let g = &dinputs[layer];
             // Nothing before fc1 is trained, so the gradient of its input is not needed.
             let dx = layer.checked_sub(1).map(|before| &dinputs[before]);
-            let frozen = dx.map(|dx| base.hidden[layer].backward(kernels, capacity, g, dx)).transpose()?;
+            let frozen = match dx {
+                Some(dx) => Some(base.hidden[layer].backward(kernels, capacity, g, dx).await?),
+                None => None,
+            };
             let dstate = buffer("dstate", config.state_len())?;
 
             let gate_gradient = gpu.zeroed("gate gradient", experts as usize)?;
             let losses = if balanced {
                 let options = GateLossesOptions { balance, ..GateLossesOptions::default() };
                 let report = gpu.zeroed("report", 5 + 2 * experts as usize)?;
-                let losses = kernels.prepare(&Operation::GateLosses(options), config, capacity)?;
+                let losses = kernels.prepare_async(&Operation::GateLosses(options), config, capacity).await?;
                 Some(losses.bind(&[
                     ("saved", (&saved[layer]).into()),
                     ("gate_gradient", (&gate_gradient).into()),
@@ -83,11 +91,11 @@ impl Backward {
             ];
             tensors.extend(dx.map(|dx| ("dx", dx.into())));
             tensors.extend(balanced.then(|| ("gate_gradient", (&gate_gradient).into())));
-            let input = kernels.prepare(&Operation::BackwardInput(options), config, capacity)?;
+            let input = kernels.prepare_async(&Operation::BackwardInput(options), config, capacity).await?;
             let input = input.bind(&tensors)?;
 
             let options = BackwardParamsOptions::default();
-            let params = kernels.prepare(&Operation::BackwardParams(options), config, capacity)?;
+            let params = kernels.prepare_async(&Operation::BackwardParams(options), config, capacity).await?;
             let params = params.bind(&[
                 ("x", (&activations.inputs[layer]).into()),
                 ("g", g.into()),
@@ -99,8 +107,8 @@ impl Backward {
             Ok(Hidden { gelu, frozen, losses, input, params })
         };
         Ok(Self {
-            head: base.head.backward(kernels, capacity, &activations.dlogits, &dinputs[1])?,
-            hidden: [hidden(0)?, hidden(1)?],
+            head: base.head.backward(kernels, capacity, &activations.dlogits, &dinputs[1]).await?,
+            hidden: [hidden(0).await?, hidden(1).await?],
             gradients,
         })
     }

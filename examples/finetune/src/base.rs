@@ -2,8 +2,6 @@
 //!
 //! logits = head(gelu(fc2(gelu(fc1(the 16 embeddings side by side)))))
 
-use std::path::Path;
-
 use half::f16;
 use hydralora::device::Gpu;
 use hydralora::{
@@ -45,19 +43,17 @@ pub struct Frozen {
 }
 
 impl Base {
-    /// Loads the base. `element` is the type in which the matrices of fc1, fc2 and head are stored.
-    pub fn load(gpu: &Gpu, path: &Path, element: Element) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| format!("{} is no safetensors file: {error}", path.display()))?;
+    /// Loads the base from its file's bytes. `element` is the type in which the matrices of fc1, fc2 and head are stored.
+    pub fn load(gpu: &Gpu, file: &[u8], element: Element) -> Result<Self> {
+        let file = SafeTensors::deserialize(file)
+            .map_err(|error| format!("the base is no safetensors file: {error}"))?;
         let mut parameters = 0;
         let mut upload = |name: &str, shape: &[u32], element: Element| -> Result<wgpu::Buffer> {
-            let tensor = file.tensor(name).map_err(|error| format!("{}: {error}", path.display()))?;
+            let tensor = file.tensor(name).map_err(|error| format!("the base: {error}"))?;
             let expected: Vec<usize> = shape.iter().map(|&length| length as usize).collect();
             if tensor.dtype() != Dtype::F16 || tensor.shape() != expected {
                 return Err(format!(
-                    "{}: {name} is {:?} {:?}, but must be F16 {expected:?}",
-                    path.display(),
+                    "the base: {name} is {:?} {:?}, but must be F16 {expected:?}",
                     tensor.dtype(),
                     tensor.shape()
                 )
@@ -89,7 +85,7 @@ impl Frozen {
     }
 
     /// y = W0 x + bias
-    pub fn forward(
+    pub async fn forward(
         &self,
         kernels: &Kernels,
         capacity: Capacity,
@@ -97,14 +93,14 @@ impl Frozen {
         y: &wgpu::Buffer,
     ) -> Result<Bound> {
         let options = LinearOptions { bias: true, weight: self.element, ..LinearOptions::default() };
-        let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
+        let prepared = kernels.prepare_async(&Operation::Linear(options), &self.config, capacity).await?;
         let tensors =
             [("x", x.into()), ("weight", self.weight()), ("bias", (&self.bias).into()), ("y", y.into())];
         Ok(prepared.bind(&tensors)?)
     }
 
     /// dx = W0^T g
-    pub fn backward(
+    pub async fn backward(
         &self,
         kernels: &Kernels,
         capacity: Capacity,
@@ -116,7 +112,7 @@ impl Frozen {
             weight: self.element,
             ..LinearOptions::default()
         };
-        let prepared = kernels.prepare(&Operation::Linear(options), &self.config, capacity)?;
+        let prepared = kernels.prepare_async(&Operation::Linear(options), &self.config, capacity).await?;
         Ok(prepared.bind(&[("g", g.into()), ("weight", self.weight()), ("dx", dx.into())])?)
     }
 }

@@ -1,11 +1,7 @@
 //! The texts: where they come from, which part is held out, and which bytes a step sees.
 
-use std::path::{Path, PathBuf};
-
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-
-use crate::Result;
 
 /// Bytes that the base sees.
 pub const CONTEXT: usize = 16;
@@ -21,95 +17,59 @@ pub struct Text {
     pub published: Option<f64>,
 }
 
-/// A user's text: `NAME=FILE`.
-#[derive(Debug, Clone)]
-pub struct Source {
+/// The default texts: the name of each, its file or folder in data/corpora, and the base's held-out bits per byte.
+pub const DEFAULTS: [(&str, &str, f64); 4] = [
+    ("prose", "prose.txt", 2.856),
+    ("code", "code.c", 5.294),
+    ("legal", "legal", 4.383),
+    ("tables", "tables.zi", 10.179),
+];
+
+/// A text that is too short to be split.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the text `{name}` has {bytes} bytes, but at least {} are needed: its last tenth is held out and each prediction \
+     takes {WINDOW} bytes", 10 * WINDOW
+)]
+pub struct TooShort {
     name: String,
-    file: PathBuf,
-}
-
-/// The four default texts.
-pub fn defaults(corpora: &Path) -> Result<Vec<Text>> {
-    let text = |name: &str, file: &str, published| {
-        Text::new(name, read(&corpora.join(file))?).map(|text| Text { published: Some(published), ..text })
-    };
-    Ok(vec![
-        text("prose", "prose.txt", 2.856)?,
-        text("code", "code.c", 5.294)?,
-        text("legal", "legal", 4.383)?,
-        text("tables", "tables.zi", 10.179)?,
-    ])
-}
-
-/// The text that the base was trained on: two texts of equal length, joined. The last tenth of each is held
-/// out.
-pub fn base(corpora: &Path) -> Result<Text> {
-    let bytes = read(&corpora.join("base.txt"))?;
-    let (first, second) = bytes.split_at(bytes.len() / 2);
-    let (first, second) = (Text::new("base.txt", first.to_vec())?, Text::new("base.txt", second.to_vec())?);
-    Ok(Text {
-        train: [first.train, second.train].concat(),
-        held_out: [first.held_out, second.held_out].concat(),
-        published: Some(2.152),
-        ..first
-    })
-}
-
-/// The user's own texts.
-pub fn from_sources(sources: &[Source]) -> Result<Vec<Text>> {
-    for (at, source) in sources.iter().enumerate() {
-        if sources[..at].iter().any(|earlier| earlier.name == source.name) {
-            return Err(format!("two texts are called `{}`", source.name).into());
-        }
-    }
-    sources.iter().map(|source| Text::new(&source.name, read(&source.file)?)).collect()
-}
-
-impl std::str::FromStr for Source {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text.split_once('=') {
-            Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-                Ok(Self { name: name.to_owned(), file: file.into() })
-            }
-            _ => Err("expected NAME=FILE"),
-        }
-    }
-}
-
-/// Reads a file, or all files of a folder, joined in the order of their names.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let named = |error: std::io::Error| format!("{}: {error}", path.display());
-    if !path.is_dir() {
-        return Ok(std::fs::read(path).map_err(named)?);
-    }
-    let entries = std::fs::read_dir(path).map_err(named)?.collect::<std::io::Result<Vec<_>>>();
-    let mut files: Vec<PathBuf> = entries.map_err(named)?.iter().map(std::fs::DirEntry::path).collect();
-    files.retain(|file| file.is_file());
-    files.sort();
-    Ok(files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?.concat())
+    bytes: usize,
 }
 
 impl Text {
-    fn new(name: &str, mut bytes: Vec<u8>) -> Result<Self> {
+    pub fn new(name: &str, mut bytes: Vec<u8>) -> Result<Self, TooShort> {
         let held_out = bytes.split_off(bytes.len() - bytes.len() / 10);
         if held_out.len() < WINDOW {
-            return Err(format!(
-                "the text `{name}` has {} bytes, but at least {} are needed: its last tenth is held out and \
-                 each prediction takes {WINDOW} bytes",
-                bytes.len() + held_out.len(),
-                10 * WINDOW
-            )
-            .into());
+            return Err(TooShort { name: name.to_owned(), bytes: bytes.len() + held_out.len() });
         }
         Ok(Self { name: name.to_owned(), train: bytes, held_out, published: None })
+    }
+
+    /// The text that the base was trained on: two texts of equal length, joined. The last tenth of each is held
+    /// out.
+    pub fn of_base(bytes: &[u8]) -> Result<Self, TooShort> {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let (first, second) =
+            (Self::new("base.txt", first.to_vec())?, Self::new("base.txt", second.to_vec())?);
+        Ok(Self {
+            train: [first.train, second.train].concat(),
+            held_out: [first.held_out, second.held_out].concat(),
+            published: Some(2.152),
+            ..first
+        })
     }
 
     /// Pieces of the training part at equal distances, at most `count`.
     pub fn pieces(&self, length: usize, count: usize) -> impl Iterator<Item = &[u8]> {
         let pieces = self.train.len().div_ceil(length);
         self.train.chunks(length).step_by(pieces.div_ceil(count).max(1))
+    }
+
+    /// The same text with only so many held-out windows, the first ones.
+    #[must_use]
+    pub fn sample(&self, windows: usize) -> Self {
+        let held_out = &self.held_out[..self.held_out.len().min(windows.saturating_add(CONTEXT))];
+        Self { name: self.name.clone(), train: Vec::new(), held_out: held_out.to_vec(), published: None }
     }
 
     /// A window for every held-out byte that has `CONTEXT` held-out bytes before it.

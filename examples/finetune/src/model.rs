@@ -47,7 +47,7 @@ struct Hidden {
 
 impl Model {
     /// Only a model in training drops anything.
-    pub fn prepare(
+    pub async fn prepare(
         runtime: &Runtime,
         adapters: Option<&Adapters>,
         tokens: u32,
@@ -75,7 +75,7 @@ impl Model {
 
         let options =
             ForwardOptions { write: WriteMode::Accumulate, save: true, ..ForwardOptions::default() };
-        let hidden = |layer: usize| -> Result<Hidden> {
+        let hidden = async |layer: usize| -> Result<Hidden> {
             let (x, y) = (&inputs[layer], &outputs[layer]);
             let adapter = match (adapters, saved) {
                 (Some(adapters), Some(saved)) => {
@@ -84,7 +84,8 @@ impl Model {
                     } else {
                         Config { dropout: None, ..adapters.config }
                     };
-                    let prepared = kernels.prepare(&Operation::Forward(options), &config, capacity)?;
+                    let prepared =
+                        kernels.prepare_async(&Operation::Forward(options), &config, capacity).await?;
                     Some(prepared.bind(&[
                         ("x", x.into()),
                         ("parameters", (&adapters.parameters[layer]).into()),
@@ -95,7 +96,7 @@ impl Model {
                 _ => None,
             };
             Ok(Hidden {
-                frozen: base.hidden[layer].forward(kernels, capacity, x, y)?,
+                frozen: base.hidden[layer].forward(kernels, capacity, x, y).await?,
                 adapter,
                 gelu: shaders.gelu.bind(&gpu.device, &[y, &inputs[layer + 1]]),
             })
@@ -104,8 +105,8 @@ impl Model {
             capacity,
             batch: Batch::new(kernels, tokens)?,
             embed: shaders.embed.bind(&gpu.device, &[&windows, &base.embedding, &inputs[0]]),
-            hidden: [hidden(0)?, hidden(1)?],
-            head: base.head.forward(kernels, capacity, &inputs[2], dlogits)?,
+            hidden: [hidden(0).await?, hidden(1).await?],
+            head: base.head.forward(kernels, capacity, &inputs[2], dlogits).await?,
             cross_entropy: shaders.cross_entropy.bind(&gpu.device, &[&windows, dlogits, losses]),
             windows,
             activations,

@@ -40,7 +40,8 @@ impl Projection {
     pub fn shape(self, config: &Config) -> [u32; 2] {
         let Config { width, hidden, .. } = *config;
         match self {
-            Self::Query | Self::Output => [width, width],
+            Self::Query => [width, config.query_width()],
+            Self::Output => [config.query_width(), width],
             Self::Key | Self::Value => [width, config.key_width()],
             Self::Gate | Self::Up => [width, hidden],
             Self::Down => [hidden, width],

@@ -4,7 +4,7 @@ use hydralora::{LinearDirection, WriteMode, wgpu};
 
 use crate::adapters::Projection;
 use crate::error::Error;
-use crate::model::{Activations, Binder, Step};
+use crate::model::{Activations, Binder, Keep, Step};
 
 const FIRST: WriteMode = WriteMode::Overwrite;
 const ADDING: WriteMode = WriteMode::Accumulate;
@@ -35,7 +35,8 @@ pub fn bind(
     [logits, sum]: [&wgpu::Buffer; 2],
 ) -> Result<(), Error> {
     let config = &binder.weights.config;
-    let (width, hidden, keys) = (config.width, config.hidden, config.key_width());
+    let (width, hidden) = (config.width, config.hidden);
+    let (queries, keys) = (config.query_width(), config.key_width());
     let words = |label, columns| binder.words(label, columns);
     let gradients = Gradients {
         d: words("d", width)?,
@@ -43,22 +44,23 @@ pub fn bind(
         gate: words("d gate", hidden)?,
         up: words("d up", hidden)?,
         act: words("d act", hidden)?,
-        attended: words("d attended", width)?,
-        rotated: words("d rotated", width)?,
-        query: words("d query", width)?,
+        attended: words("d attended", queries)?,
+        rotated: words("d rotated", queries)?,
+        query: words("d query", queries)?,
         keys: words("d keys", keys)?,
         key: words("d key", keys)?,
         value: words("d value", keys)?,
         deltas: words("deltas", config.heads)?,
     };
     let Gradients { d, h, .. } = &gradients;
-    let shape = [width, config.vocabulary];
-    let tokens = binder.how.capacity;
-    let head =
-        binder.linear(LinearDirection::Backward, shape, [logits, binder.weights.head(), h], FIRST, tokens)?;
-    steps.push(Step::Library(head));
+    let (direction, tokens) = (LinearDirection::Backward, binder.how.capacity);
+    binder.linear(steps, direction, [logits, h], binder.weights.head(), FIRST, tokens)?;
     steps.push(binder.own(&binder.shaders.last_norm_backward, &[&binder.weights.norm, sum, h, d]));
     for (index, own) in (0..config.blocks).zip(blocks).rev() {
+        // Those of the last block are still there.
+        if binder.how.training == Some(Keep::Inputs) && index + 1 < config.blocks {
+            binder.recompute(steps, index, own)?;
+        }
         block(binder, steps, index, own, &gradients)?;
     }
     Ok(())
@@ -75,15 +77,16 @@ fn block(
     let block = &binder.weights.blocks[index as usize];
     let shaders = binder.shaders;
     let at = |projection| (index, projection);
-    binder.projection_backward(steps, at(Projection::Down), [&own.act, d, &block.down, act], FIRST)?;
+    binder.projection_backward(steps, at(Projection::Down), &block.down, [&own.act, d, act], FIRST)?;
     steps.push(binder.own(&shaders.silu_backward, &[&own.gate, &own.up, act, gate, up]));
-    binder.projection_backward(steps, at(Projection::Gate), [&own.h_hidden, gate, &block.gate, h], FIRST)?;
-    binder.projection_backward(steps, at(Projection::Up), [&own.h_hidden, up, &block.up, h], ADDING)?;
+    binder.projection_backward(steps, at(Projection::Gate), &block.gate, [&own.h_hidden, gate, h], FIRST)?;
+    binder.projection_backward(steps, at(Projection::Up), &block.up, [&own.h_hidden, up, h], ADDING)?;
     steps.push(binder.own(&shaders.norm_backward, &[&block.hidden_norm, &own.x_hidden, h, d]));
     binder.projection_backward(
         steps,
         at(Projection::Output),
-        [&own.attended, d, &block.output, attended],
+        &block.output,
+        [&own.attended, d, attended],
         FIRST,
     )?;
     let of_query =
@@ -95,9 +98,9 @@ fn block(
         binder.own(&shaders.unrope_query, &[rotated, query, &binder.turns]),
         binder.own(&shaders.unrope_key, &[keys, key, &binder.turns]),
     ]);
-    binder.projection_backward(steps, at(Projection::Query), [&own.h, query, &block.query, h], FIRST)?;
-    binder.projection_backward(steps, at(Projection::Key), [&own.h, key, &block.key, h], ADDING)?;
-    binder.projection_backward(steps, at(Projection::Value), [&own.h, value, &block.value, h], ADDING)?;
+    binder.projection_backward(steps, at(Projection::Query), &block.query, [&own.h, query, h], FIRST)?;
+    binder.projection_backward(steps, at(Projection::Key), &block.key, [&own.h, key, h], ADDING)?;
+    binder.projection_backward(steps, at(Projection::Value), &block.value, [&own.h, value, h], ADDING)?;
     steps.push(binder.own(&shaders.norm_backward, &[&block.attention_norm, &own.x, h, d]));
     Ok(())
 }

@@ -3,8 +3,11 @@
 use std::fmt::{self, Display};
 use std::path::Path;
 
+use hydralora::checkpoint::hugging_face_name;
+
 use crate::error::Error;
 use crate::gguf::{Gguf, Value};
+use crate::rope;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -21,24 +24,20 @@ pub struct Config {
     pub vocabulary: u32,
     /// The most tokens that the model was trained to see.
     pub context: u32,
-    pub rope_base: f32,
+    /// By which angle each pair of a head turns from one place to the next.
+    pub rates: Vec<f64>,
     pub epsilon: f32,
     /// Whether the logits' matrix is the embedding's.
     pub tied: bool,
 }
 
-/// The tensors of a block.
-const BLOCK: [&str; 9] = [
-    "attn_norm.weight",
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_output.weight",
-    "ffn_norm.weight",
-    "ffn_gate.weight",
-    "ffn_up.weight",
-    "ffn_down.weight",
-];
+/// The threads of a workgroup of attention, one for each element of a head.
+const MOST_HEAD_WIDTH: u32 = 256;
+
+/// The tensors outside of blocks.
+const OUTSIDE: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS];
+/// By how much each pair of a head turns more slowly.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 impl Config {
     pub fn of_gguf(file: &Gguf) -> Result<Self, Error> {
@@ -48,17 +47,11 @@ impl Config {
         }
         let count = |name: &str| file.count(&format!("llama.{name}"));
         let (width, heads) = (count("embedding_length")?, count("attention.head_count")?);
-        let head_width = match count("rope.dimension_count") {
-            Ok(own) if u64::from(own) * u64::from(heads) != u64::from(width) => {
-                return Err(unsupported(file, "llama.rope.dimension_count", &own.to_string()));
-            }
-            _ => width / heads,
-        };
-        for key in file.keys().filter(|key| key.starts_with("llama.rope.scal")) {
-            match file.get(key) {
-                Some(Value::Text(text)) if text == "none" => {}
-                Some(Value::Number(1.0)) => {}
-                other => return Err(unsupported(file, "RoPE scaling", &format!("{key}: {other:?}"))),
+        let head_width = count("attention.key_length").unwrap_or(width / heads);
+        for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
+            match file.count(key) {
+                Ok(own) if own != head_width => return Err(unsupported(file, key, &own.to_string())),
+                _ => {}
             }
         }
         let vocabulary = file.texts("tokenizer.ggml.tokens")?.len() as u32;
@@ -71,20 +64,22 @@ impl Config {
             head_width,
             vocabulary,
             context: count("context_length")?,
-            rope_base: file.number("llama.rope.freq_base").unwrap_or(10_000.0),
+            rates: Vec::new(),
             epsilon: file.number("llama.attention.layer_norm_rms_epsilon")?,
             tied: !file.tensors().contains_key("output.weight"),
         };
         config.check(file.path())?;
+        let config = Self { rates: rates(file, head_width)?, ..config };
         // What is there changes what the model computes.
         let known = |name: &str| {
-            let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-            let number =
-                block.is_some_and(|(number, _)| number.parse().is_ok_and(|at: u32| at < config.blocks));
-            match block {
-                Some((_, own)) => number && BLOCK.contains(&own),
-                None => ["token_embd.weight", "output_norm.weight", "output.weight"].contains(&name),
-            }
+            let module = name.strip_suffix(".weight").unwrap_or(name);
+            let Some((number, own)) = module.strip_prefix("blk.").and_then(|rest| rest.split_once('.'))
+            else {
+                return OUTSIDE.contains(&name);
+            };
+            let norm = ["attn_norm", "ffn_norm"].contains(&own);
+            number.parse().is_ok_and(|at: u32| at < config.blocks)
+                && (norm || hugging_face_name(module).is_some())
         };
         match file.tensors().keys().find(|name| !known(name)) {
             Some(name) => Err(unsupported(file, "the tensor", name)),
@@ -95,10 +90,9 @@ impl Config {
     /// Refuses what the shaders are not made for.
     pub fn check(&self, path: &Path) -> Result<(), Error> {
         let Self { heads, key_heads, head_width, width, hidden, vocabulary, .. } = *self;
-        let divides =
-            heads.is_multiple_of(key_heads) && u64::from(width) == u64::from(heads) * u64::from(head_width);
-        let fours = [width, hidden, vocabulary].iter().all(|length| length.is_multiple_of(4));
-        if divides && fours && head_width == 64 {
+        let heads_fit = heads.is_multiple_of(key_heads) && heads.checked_mul(head_width).is_some();
+        let fours = [width, hidden, vocabulary, head_width].iter().all(|length| length.is_multiple_of(4));
+        if heads_fit && fours && (1..=MOST_HEAD_WIDTH).contains(&head_width) {
             return Ok(());
         }
         Err(Error::Unsupported {
@@ -106,18 +100,23 @@ impl Config {
             what: "a layer's shape",
             value: format!(
                 "{heads} heads of {head_width}, {key_heads} of keys, width {width}, hidden {hidden}, {vocabulary} tokens \
-                 (heads have 64 elements here, and rows a multiple of four)"
+                 (all but the heads' numbers are multiples of four here, and heads have at most {MOST_HEAD_WIDTH} elements)"
             ),
         })
     }
 
     /// The numbers of the matrices, and those of the norms.
     pub fn numbers(&self) -> [u64; 2] {
-        let [width, hidden, keys] = [self.width, self.hidden, self.key_width()].map(u64::from);
-        let block = 2 * width * (width + keys) + 3 * width * hidden;
+        let [width, hidden] = [self.width, self.hidden].map(u64::from);
+        let block = 2 * width * u64::from(self.query_width() + self.key_width()) + 3 * width * hidden;
         let tables = if self.tied { 1 } else { 2 };
         let blocks = u64::from(self.blocks);
         [blocks * block + tables * u64::from(self.vocabulary) * width, (2 * blocks + 1) * width]
+    }
+
+    /// Elements of a token's queries.
+    pub fn query_width(&self) -> u32 {
+        self.heads * self.head_width
     }
 
     /// Elements of a token's keys, and of its values.
@@ -135,4 +134,131 @@ impl Display for Config {
 
 fn unsupported(file: &Gguf, what: &'static str, value: &str) -> Error {
     Error::Unsupported { path: file.path().to_owned(), what, value: value.to_owned() }
+}
+
+/// The angles that a file's metadata and its factors give.
+fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
+    let mut slower = 1.0;
+    for key in file.keys().filter(|key| key.starts_with("llama.rope.scal")) {
+        match (key, file.get(key)) {
+            ("llama.rope.scaling.type", Some(Value::Text(kind))) if kind == "none" || kind == "linear" => {}
+            // Older files have the second. 0 is none in either.
+            ("llama.rope.scaling.factor" | "llama.rope.scale_linear", Some(Value::Number(factor)))
+                if *factor >= 0.0 && factor.is_finite() =>
+            {
+                slower = if *factor == 0.0 { 1.0 } else { *factor };
+            }
+            // They say where a factor comes from.
+            ("llama.rope.scaling.original_context_length" | "llama.rope.scaling.finetuned", _) => {}
+            (_, value) => return Err(unsupported(file, "RoPE scaling", &format!("{key}: {value:?}"))),
+        }
+    }
+    if file.text("llama.rope.scaling.type").is_ok_and(|kind| kind == "none") {
+        slower = 1.0;
+    }
+    let base = file.number("llama.rope.freq_base").unwrap_or(10_000.0);
+    let mut rates = rope::rates(base.into(), head_width);
+    for rate in &mut rates {
+        *rate /= slower;
+    }
+    if file.tensors().contains_key(ROPE_FACTORS) {
+        let factors = file.read(ROPE_FACTORS, [1, head_width / 2])?;
+        if !factors.iter().all(|factor| *factor > 0.0 && factor.is_finite()) {
+            return Err(unsupported(file, ROPE_FACTORS, "a factor that is not above 0"));
+        }
+        for (rate, factor) in rates.iter_mut().zip(factors) {
+            *rate /= f64::from(factor);
+        }
+    }
+    Ok(rates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+    use crate::gguf::Gguf;
+    use crate::rope;
+
+    fn text(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    /// A file of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
+    fn file(name: &str, more: &[(&str, u32, Vec<u8>)], factors: Option<[f32; 2]>) -> Result<Config, String> {
+        let count = |count: u32| count.to_le_bytes().to_vec();
+        let counts = [
+            ("llama.block_count", 1),
+            ("llama.embedding_length", 8),
+            ("llama.feed_forward_length", 8),
+            ("llama.attention.head_count", 2),
+            ("llama.context_length", 64),
+        ];
+        let tokens: Vec<u8> = (0..4).flat_map(|at| text(&at.to_string())).collect();
+        let tokens = [8u32.to_le_bytes().to_vec(), 4u64.to_le_bytes().to_vec(), tokens].concat();
+        let mut entries = vec![
+            ("general.architecture", 8, text("llama")),
+            ("llama.attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
+            ("tokenizer.ggml.tokens", 9, tokens),
+        ];
+        entries.extend(counts.map(|(key, number)| (key, 4, count(number))));
+        entries.extend_from_slice(more);
+        let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
+        bytes.extend(u64::from(factors.is_some()).to_le_bytes());
+        bytes.extend((entries.len() as u64).to_le_bytes());
+        for (key, kind, value) in entries {
+            bytes.extend([text(key), count(kind), value].concat());
+        }
+        if let Some(factors) = factors {
+            // One dimension of two numbers in f32, at the first byte of the data.
+            let info = [text("rope_freqs.weight"), count(1), 2u64.to_le_bytes().to_vec()];
+            bytes.extend([info.concat(), count(0), 0u64.to_le_bytes().to_vec()].concat());
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(factors.into_iter().flat_map(f32::to_le_bytes));
+        }
+        let path = std::env::temp_dir().join(format!("hydralora-config-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).expect("a file");
+        let config = Gguf::open(&path).and_then(|file| Config::of_gguf(&file));
+        std::fs::remove_file(path).expect("the file");
+        config.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rotations_of_gguf_files_are_scaled() {
+        let plain = rope::rates(10_000.0, 4);
+        assert_eq!(plain, [1.0, 0.01]);
+        assert_eq!(file("plain", &[], None).expect("a model").rates, plain);
+        let number = |number: f32| number.to_le_bytes().to_vec();
+        let linear = ("llama.rope.scaling.type", 8, text("linear"));
+        let factor = ("llama.rope.scaling.factor", 6, number(4.0));
+        let slower = file("linear", &[linear, factor.clone()], None).expect("a model");
+        assert_eq!(slower.rates, [0.25, 0.0025]);
+        let old = file("old", &[("llama.rope.scale_linear", 6, number(2.0))], None).expect("a model");
+        assert_eq!(old.rates, [0.5, 0.005]);
+        let none = ("llama.rope.scaling.type", 8, text("none"));
+        assert_eq!(file("none", &[none, factor.clone()], None).expect("a model").rates, plain);
+        // As llama.cpp writes LLaMA 3.1's.
+        assert_eq!(file("factors", &[], Some([1.0, 8.0])).expect("a model").rates, [1.0, 0.01 / 8.0]);
+        for (at, (more, factors, part)) in [
+            (vec![("llama.rope.scaling.type", 8, text("yarn"))], None, "yarn"),
+            (vec![("llama.rope.scaling.factor", 6, number(-1.0))], None, "llama.rope.scaling.factor"),
+            (vec![("llama.rope.scaling.attn_factor", 6, number(1.0))], None, "attn_factor"),
+            (
+                vec![("llama.rope.dimension_count", 4, 2u32.to_le_bytes().to_vec())],
+                None,
+                "dimension_count = 2",
+            ),
+            (
+                vec![("llama.attention.key_length", 4, 8u32.to_le_bytes().to_vec())],
+                Some([1.0; 2]),
+                "rope_freqs.weight",
+            ),
+            (vec![], Some([1.0, 0.0]), "rope_freqs.weight"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = file(&format!("wrong{at}"), &more, factors).expect_err(part);
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }

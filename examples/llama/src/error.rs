@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::matrix::PART_ROWS;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{path}: {error}", path = path.display())]
@@ -14,8 +16,15 @@ pub enum Error {
     Tensor { path: PathBuf, name: String, expected: String, found: String },
     #[error("{path}: {what} = {value} is not supported", path = path.display())]
     Unsupported { path: PathBuf, what: &'static str, value: String },
-    #[error("`{name}` needs {needed} bytes, and a binding of this device has at most {allowed}")]
+    #[error(
+        "{PART_ROWS} rows of `{name}` need {needed} bytes, and a binding of this device has at most {allowed}"
+    )]
     TooLarge { name: String, needed: u64, allowed: u64 },
+    #[error(
+        "`{name}` of {tokens} tokens needs {needed} bytes, and a binding of this device has at most {allowed}: take \
+         a shorter --sequence"
+    )]
+    Activations { name: String, tokens: u32, needed: u64, allowed: u64 },
     #[error("{tokens} tokens from position {position} on; the context has {context}")]
     Context { tokens: u32, position: u32, context: u32 },
     #[error(
@@ -26,6 +35,8 @@ pub enum Error {
     Reloaded { module: String },
     #[error("{taken} steps were taken already: --steps {steps} leaves none")]
     Trained { taken: u32, steps: u32 },
+    #[error("name a model with --model PATH")]
+    NoModel,
     #[error("--save and --resume are for training: name the texts with --text")]
     NoTexts,
     #[error("a picture: {0}")]

@@ -5,7 +5,7 @@ use hydralora::{Adapter, Kernels, wgpu};
 
 use crate::adapters::{Adapters, Projection};
 use crate::error::Error;
-use crate::model::{Model, Use};
+use crate::model::{Keep, Model, Use};
 use crate::shader::Shaders;
 use crate::tokenizer::Tokenizer;
 use crate::train::mean;
@@ -44,7 +44,7 @@ pub fn check(
     for (place, seed) in stack.pack().places().iter().zip(0..) {
         stack.write(place.name(), &Adapter::initialise_random_heads(place.config(), seed, 0.2)?)?;
     }
-    let how = Use { capacity: TOKENS, context: TOKENS, training: true };
+    let how = Use { capacity: TOKENS, context: TOKENS, training: Some(Keep::Activations) };
     let mut model = Model::new(gpu, kernels, weights, shaders, Some(&adapters), how)?;
     let ids = tokenizer.encode(TEXT)?;
     let batch = [&ids[..TOKENS as usize], &ids[1..=TOKENS as usize]];

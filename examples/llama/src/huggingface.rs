@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::rope::{self, Llama3};
 
 /// The longest header that safetensors' writers allow.
 const MOST_HEADER: u64 = 100_000_000;
@@ -157,16 +158,6 @@ fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
             _ => {}
         }
     }
-    // Older versions have `rope_scaling` and `rope_theta`, newer ones both in `rope_parameters`.
-    let rope = get("rope_parameters").or_else(|| get("rope_scaling"));
-    if let Some(rope) = rope {
-        match rope.get("rope_type").or_else(|| rope.get("type")) {
-            Some(kind) if kind == "default" => {}
-            Some(kind) => return unsupported("rope_type", kind),
-            None if rope.get("factor").is_some() => return unsupported("rope_scaling", rope),
-            None => {}
-        }
-    }
     let wrong = |key: &str, expected| Error::Metadata {
         path: path.to_owned(),
         key: key.to_owned(),
@@ -180,7 +171,7 @@ fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
     let number =
         |value: &Value| value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
     let (width, heads) = (count("hidden_size")?, count("num_attention_heads")?);
-    let theta = get("rope_theta").or_else(|| rope.and_then(|rope| rope.get("rope_theta")));
+    let head_width = get("head_dim").and_then(whole).unwrap_or(width / heads);
     // An untied head that is missing is found when it is read.
     let tied = get("tie_word_embeddings").is_some_and(|value| value == true);
     let config = Config {
@@ -189,19 +180,68 @@ fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
         hidden: count("intermediate_size")?,
         heads,
         key_heads: get("num_key_value_heads").and_then(whole).unwrap_or(heads),
-        head_width: get("head_dim").and_then(whole).unwrap_or(width / heads),
+        head_width,
         vocabulary: count("vocab_size")?,
         context: count("max_position_embeddings")?,
-        rope_base: theta
-            .map_or(Some(10_000.0), number)
-            .ok_or_else(|| wrong("rope_theta", "a finite number"))?,
+        rates: Vec::new(),
         epsilon: get("rms_norm_eps")
             .and_then(number)
             .ok_or_else(|| wrong("rms_norm_eps", "a finite number"))?,
         tied,
     };
     config.check(path)?;
-    Ok(config)
+    Ok(Config { rates: rates(path, settings, head_width)?, ..config })
+}
+
+/// The angles by which the pairs of a head turn: transformers' `modeling_rope_utils`.
+fn rates(path: &Path, settings: &Value, head_width: u32) -> Result<Vec<f64>, Error> {
+    // Older versions have `rope_scaling` and `rope_theta`, newer ones both in `rope_parameters`.
+    let get = |of: &'_ Value, key: &str| of.get(key).filter(|value| !value.is_null()).cloned();
+    let place = if get(settings, "rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
+    let rope = get(settings, place);
+    let own = |key: &str| rope.as_ref().and_then(|rope| get(rope, key));
+    let unsupported = |what, value: &Value| {
+        Err(Error::Unsupported { path: path.to_owned(), what, value: value.to_string() })
+    };
+    let positive = |key: &str, value: Option<Value>| {
+        let number = value.as_ref().and_then(Value::as_f64);
+        number.filter(|number| *number > 0.0 && number.is_finite()).ok_or_else(|| Error::Metadata {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            expected: "a finite number above 0",
+            found: value.map_or("missing".to_owned(), |value| value.to_string()),
+        })
+    };
+    let factor = |key: &str| positive(&format!("{place}.{key}"), own(key));
+    let base = own("rope_theta").or_else(|| get(settings, "rope_theta")).unwrap_or_else(|| 10_000.0.into());
+    let rates = rope::rates(positive("rope_theta", Some(base))?, head_width);
+    let part = own("partial_rotary_factor").or_else(|| get(settings, "partial_rotary_factor"));
+    if let Some(part) = part.filter(|part| part.as_f64() != Some(1.0)) {
+        return unsupported("partial_rotary_factor", &part);
+    }
+    let Some(kind) = own("rope_type").or_else(|| own("type")) else {
+        return match &rope {
+            Some(rope) if rope.get("factor").is_some() => unsupported("rope_scaling", rope),
+            _ => Ok(rates),
+        };
+    };
+    match kind.as_str() {
+        Some("default") => Ok(rates),
+        Some("linear") => {
+            let slower = factor("factor")?;
+            Ok(rates.into_iter().map(|rate| rate / slower).collect())
+        }
+        Some("llama3") => {
+            let [low, high] = [factor("low_freq_factor")?, factor("high_freq_factor")?];
+            let [factor, context] = [factor("factor")?, factor("original_max_position_embeddings")?];
+            if high <= low {
+                return unsupported("high_freq_factor, not above the low one,", &high.into());
+            }
+            let scaling = Llama3 { factor, low, high, context };
+            Ok(rates.into_iter().map(|rate| scaling.scale(rate)).collect())
+        }
+        _ => unsupported("rope_type", &kind),
+    }
 }
 
 #[cfg(test)]
@@ -249,8 +289,16 @@ mod tests {
             (["\"model_type\": \"llama\"", "\"model_type\": \"gpt2\""], "model_type = \"gpt2\""),
             (["\"silu\"", "\"gelu\""], "hidden_act = \"gelu\""),
             (["\"attention_bias\": false", "\"attention_bias\": true"], "attention_bias = true"),
-            (["\"rope_type\": \"default\"", "\"rope_type\": \"llama3\""], "rope_type = \"llama3\""),
-            (["\"head_dim\": 64", "\"head_dim\": 32"], "2 heads of 32"),
+            (["\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""], "rope_type = \"yarn\""),
+            (["\"rope_type\": \"default\"", "\"rope_type\": \"linear\""], "rope_parameters.factor"),
+            (["\"rope_type\": \"default\"", "\"factor\": 2"], "rope_scaling = {"),
+            (["\"rope_theta\": 5000.0", "\"rope_theta\": 0"], "rope_theta"),
+            (
+                ["\"bos_token_id\"", "\"partial_rotary_factor\": 0.5, \"bos_token_id\""],
+                "partial_rotary_factor = 0.5",
+            ),
+            (["\"head_dim\": 64", "\"head_dim\": 66"], "2 heads of 66"),
+            (["\"head_dim\": 64", "\"head_dim\": 260"], "2 heads of 260"),
             (["\"hidden_size\": 128", "\"hidden_size\": \"128\""], "hidden_size"),
             (["\"vocab_size\": 320", "\"vocab_size\": 0"], "vocab_size"),
         ]
@@ -265,6 +313,32 @@ mod tests {
         assert!(outside.contains("weight_map"), "{outside}");
         let missing = refused("missing", index, ["\"model-00001-of-00003", "\"model-00004-of-00003"]);
         assert!(missing.contains("model-00004"), "{missing}");
+    }
+
+    #[test]
+    fn rotations_are_scaled_as_in_transformers() {
+        // Of heads of 80 elements and the base 1000, every eighth, computed by transformers 5.24 in f32.
+        let base = [1.0, 0.251_188_63, 0.063_095_73, 0.015_848_93, 0.003_981_071_5];
+        let linear = [0.25, 0.062_797_16, 0.015_773_933, 0.003_962_232_3, 0.000_995_267_9];
+        let llama3 = [1.0, 0.145_585_86, 0.007_886_967, 0.001_981_116_1, 0.000_497_633_9];
+        let plain = r#"{"rope_theta": 1000}"#;
+        let old = r#"{"rope_theta": 1000, "rope_scaling": {"type": "linear", "factor": 4.0}}"#;
+        let new = r#"{"rope_parameters": {"rope_theta": 1000, "rope_type": "linear", "factor": 4.0}}"#;
+        let three = r#"{"rope_theta": 1000, "rope_parameters": null, "rope_scaling": {"rope_type": "llama3", "factor": 8,
+            "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}}"#;
+        for (settings, expected) in [(plain, base), (old, linear), (new, linear), (three, llama3)] {
+            let settings = serde_json::from_str(settings).expect("JSON");
+            let rates = super::rates(Path::new("config.json"), &settings, 80).expect("rates");
+            assert_eq!(rates.len(), 40);
+            for (rate, expected) in rates.iter().step_by(8).zip(expected) {
+                assert!((rate / expected - 1.0).abs() < 1e-6, "{rate}, not {expected}, with {settings}");
+            }
+        }
+        let equal = three.replace("\"high_freq_factor\": 4", "\"high_freq_factor\": 1");
+        let settings = serde_json::from_str(&equal).expect("JSON");
+        let error =
+            super::rates(Path::new("config.json"), &settings, 80).expect_err("an empty range").to_string();
+        assert!(error.contains("high_freq_factor"), "{error}");
     }
 
     #[test]

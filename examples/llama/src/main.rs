@@ -8,10 +8,16 @@ mod gguf;
 mod golden;
 mod gradient;
 mod huggingface;
+mod matrix;
 mod model;
 mod plot;
+mod profile;
+mod rope;
 mod shader;
+mod shape;
 mod source;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tokenizer;
 mod train;
@@ -29,9 +35,11 @@ use hydralora::{Dropout, Element, Kernels};
 use adapters::{Adapters, Projection};
 use error::Error;
 use golden::Allowed;
-use model::{Model, Use};
+use model::{Keep, Model, Use};
 use plot::{Curve, Routing};
+use profile::Profile;
 use shader::Shaders;
+use shape::Shape;
 use text::{Sampler, Text};
 use tokenizer::Tokenizer;
 use weights::Weights;
@@ -41,14 +49,19 @@ const ALPHA: f32 = 32.0;
 /// The most tokens of a generation, and of a step without training.
 const CONTEXT: u32 = 1024;
 const PROMPT: u32 = 512;
+/// The steps after which training is saved, so that it can be resumed.
+const SAVED_STEPS: u32 = 20;
 
 /// Fine-tunes a `LLaMA` model on several texts at once, with adapters on the projections of every block.
 #[derive(Parser)]
 #[command(name = "llama", version)]
 struct Options {
     /// The model, a GGUF file or a Hugging Face folder
-    #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "shape")]
+    model: Option<PathBuf>,
+    /// Random numbers in the shape of a known model, to measure with --profile
+    #[arg(long, conflicts_with = "model", requires = "profile")]
+    shape: Option<Shape>,
     /// A text to train on, a file or a folder of files; can be repeated
     #[arg(long = "text", value_name = "PATH")]
     texts: Vec<PathBuf>,
@@ -76,7 +89,11 @@ struct Options {
     /// The probability of dropout in training
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
-    /// Save the adapters and the state of training there
+    /// Keep only each block's input from the forward pass, and compute the rest again in the backward pass: less memory, more
+    /// time, the same numbers
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// Save the adapters and the state of training there, every 20 steps and at the end
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
     /// Go on from what was saved there
@@ -97,12 +114,21 @@ struct Options {
     /// Compare the model with a file of what it should compute, and gradients with differences, instead
     #[arg(long, value_name = "FILE", env = "HYDRALORA_LLM_GOLDEN")]
     golden: Option<PathBuf>,
+    /// Print what takes how long in a step of four sequences and in generating a token, instead
+    #[arg(long)]
+    profile: bool,
     /// Where to draw the losses and the routing [default: the project's target/llm]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Seed of the fresh adapters and of the order of the data
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+impl Options {
+    fn keep(&self) -> Keep {
+        if self.gradient_checkpointing { Keep::Inputs } else { Keep::Activations }
+    }
 }
 
 fn dtype(text: &str) -> Result<Element, String> {
@@ -127,15 +153,27 @@ fn run(options: &Options) -> Result<bool, Error> {
     let kernels = Kernels::new(&gpu.device, &gpu.queue);
     println!("{}", gpu.describe());
     let begin = Instant::now();
-    let (weights, tokenizer) = Weights::load(&gpu, &options.model, options.dtype, |config, bytes| {
+    let announce = |config: &config::Config, bytes: u64| {
         println!("{config} take {} in {}", megabytes(bytes), options.dtype);
-    })?;
+    };
+    if let Some(shape) = options.shape {
+        let weights = Weights::random(&gpu, &shape.config(), options.dtype, announce)?;
+        profile(&gpu, &kernels, &weights, options)?;
+        return Ok(true);
+    }
+    let path = options.model.as_ref().ok_or(Error::NoModel)?;
+    let (weights, tokenizer) = Weights::load(&gpu, path, options.dtype, announce)?;
+    println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
+    if options.profile {
+        profile(&gpu, &kernels, &weights, options)?;
+        return Ok(true);
+    }
     let config = &weights.config;
     let shaders = Shaders::compile(&gpu.device, config, weights.element);
-    println!("loaded in {:.1} s", begin.elapsed().as_secs_f64());
     let tokens = options.sequence * options.texts.len() as u32;
     let capacity = if tokens == 0 { PROMPT } else { tokens.max(text::WINDOW) };
-    let how = Use { capacity, context: CONTEXT.min(config.context), training: false };
+    let capacity = capacity.min(Use::most_tokens(&gpu, config));
+    let how = Use { capacity, context: CONTEXT.min(config.context), training: None };
     println!("a step of up to {capacity} tokens takes {}", megabytes(how.bytes(config)));
     if let Some(path) = &options.golden {
         let mut model = Model::new(&gpu, &kernels, &weights, &shaders, None, how)?;
@@ -175,6 +213,19 @@ fn run(options: &Options) -> Result<bool, Error> {
         plot::losses(&session.picture("loss.png")?, &curves)?;
     }
     Ok(true)
+}
+
+/// Prints what takes how long.
+fn profile(gpu: &Gpu, kernels: &Kernels, weights: &Weights, options: &Options) -> Result<(), Error> {
+    let (sequence, keep) = (options.sequence, options.keep());
+    let layer = layer(options.rank, options.experts, options.dropout);
+    println!("adapters of rank {} with {} experts on {:?}", layer.rank, layer.experts, options.targets);
+    let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
+    let capacity = sequence * profile::SEQUENCES;
+    let how = Use { capacity, context: sequence, training: Some(keep) };
+    println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
+    let adapters = Adapters::new(kernels, &weights.config, &options.targets, layer, capacity, options.seed)?;
+    Profile { gpu, kernels, weights, shaders: &shaders, sequence, keep }.print(&adapters)
 }
 
 /// An adapter like those of every module.
@@ -265,8 +316,17 @@ impl Session<'_> {
         let Self { gpu, kernels, weights, shaders, texts, options, .. } = *self;
         let tokens = options.sequence * texts.len() as u32;
         let capacity = tokens.max(text::WINDOW);
-        let how = Use { capacity, context: capacity.min(weights.config.context), training: true };
-        println!("training takes {} of activations", megabytes(how.bytes(&weights.config)));
+        let context = capacity.min(weights.config.context);
+        let how = Use { capacity, context, training: Some(options.keep()) };
+        let bytes = |keep| megabytes(Use { training: Some(keep), ..how }.bytes(&weights.config));
+        let [all, inputs] = [Keep::Activations, Keep::Inputs].map(bytes);
+        if options.gradient_checkpointing {
+            println!(
+                "training takes {inputs} of activations instead of {all}, and computes most of them twice"
+            );
+        } else {
+            println!("training takes {all} of activations; --gradient-checkpointing would take {inputs}");
+        }
         let mut model = Model::new(gpu, kernels, weights, shaders, Some(adapters), how)?;
         let mut sampler = Sampler::new(texts, options.sequence, options.seed);
         let taken = match &options.resume {
@@ -294,19 +354,14 @@ impl Session<'_> {
             if bar.is_hidden() {
                 println!("step {step}: loss {loss:.4}, {rate:.0} tokens/s");
             }
+            if let Some(folder) = options.save.as_ref().filter(|_| step.is_multiple_of(SAVED_STEPS)) {
+                self.save(adapters, &folder.join(name), step)?;
+            }
         }
         bar.finish();
         if let Some(folder) = &options.save {
-            let folder = folder.join(name);
-            adapters.stack.save(gpu, &folder)?;
-            adapters.stack.save_training(gpu, &folder, options.steps)?;
-            let checkpoint = Checkpoint::open(&folder)?;
-            for module in checkpoint.modules() {
-                if checkpoint.adapter(&module.name)? != adapters.stack.read(gpu, &module.name)? {
-                    return Err(Error::Reloaded { module: module.name.clone() });
-                }
-            }
-            println!("saved to {}, loaded back, and equal", folder.display());
+            self.save(adapters, &folder.join(name), options.steps)?;
+            println!("saved to {}, loaded back, and equal", folder.join(name).display());
         }
         let reports = adapters.reports(gpu)?;
         if !reports.is_empty() {
@@ -319,6 +374,19 @@ impl Session<'_> {
             plot::routing(&self.picture("routing.png")?, options.experts as usize, &routings)?;
         }
         Ok((name.to_owned(), taken + 1, losses))
+    }
+
+    /// Saves the adapters and the state of training after so many steps, and compares what is loaded back.
+    fn save(&self, adapters: &Adapters, folder: &Path, steps: u32) -> Result<(), Error> {
+        adapters.stack.save(self.gpu, folder)?;
+        adapters.stack.save_training(self.gpu, folder, steps)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        for module in checkpoint.modules() {
+            if checkpoint.adapter(&module.name)? != adapters.stack.read(self.gpu, &module.name)? {
+                return Err(Error::Reloaded { module: module.name.clone() });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,9 @@ use crate::adapters::{Adapters, Projection};
 use crate::backward;
 use crate::config::Config;
 use crate::error::Error;
-use crate::shader::{Dispatch, Shader, Shaders};
+use crate::matrix::{Matrix, binding_bytes};
+use crate::rope;
+use crate::shader::{Dispatch, Kind, Shader, Shaders};
 use crate::weights::Weights;
 
 /// The tokens of a step: how many, where they lie in their sequence, and how long sequences are.
@@ -49,14 +51,23 @@ impl Span {
 /// A step of a pass.
 pub enum Step {
     Own(Dispatch),
-    Library(Bound),
+    Frozen(Bound),
+    Adapter(Bound),
 }
 
 impl Step {
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, span: &Span) -> Result<(), Error> {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Own(dispatch) => dispatch.kind,
+            Self::Frozen(_) => Kind::Frozen,
+            Self::Adapter(_) => Kind::Adapters,
+        }
+    }
+
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, span: &Span) -> Result<(), hydralora::Error> {
         match self {
             Self::Own(dispatch) => dispatch.encode(pass, span.batch.tokens()),
-            Self::Library(bound) => bound.encode(pass, &span.batch)?,
+            Self::Frozen(bound) | Self::Adapter(bound) => bound.encode(pass, &span.batch)?,
         }
         Ok(())
     }
@@ -69,8 +80,17 @@ pub struct Use {
     pub capacity: u32,
     /// The most tokens of a sequence that is generated.
     pub context: u32,
-    /// Whether adapters are trained: every block then has activations of its own, and sequences begin at place 0.
-    pub training: bool,
+    /// Whether adapters are trained, and what is kept for it. Sequences then begin at place 0.
+    pub training: Option<Keep>,
+}
+
+/// What is kept of every block from the forward pass to the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All of its activations.
+    Activations,
+    /// Its input, from which the backward pass computes the others again.
+    Inputs,
 }
 
 impl Use {
@@ -81,14 +101,26 @@ impl Use {
 
     /// Bytes of the activations, of the keys and values, and of their gradients.
     pub fn bytes(&self, config: &Config) -> u64 {
-        let [width, hidden, keys] = [config.width, config.hidden, config.key_width()].map(u64::from);
+        let [width, hidden, queries, keys] =
+            [config.width, config.hidden, config.query_width(), config.key_width()].map(u64::from);
         let (blocks, heads) = (u64::from(config.blocks), u64::from(config.heads));
-        let block = 9 * width + 2 * keys + heads + 3 * hidden;
+        let block = 6 * width + 3 * (queries + hidden) + 2 * keys + heads;
         let shared = 4 * width + u64::from(config.vocabulary) + 4;
-        let own =
-            if self.training { blocks * block + 5 * width + 3 * (hidden + keys) + heads } else { block };
+        let gradients = 2 * width + 3 * (queries + hidden + keys) + heads;
+        let (own, caches) = match self.training {
+            None => (block, blocks),
+            Some(Keep::Activations) => (blocks * block + gradients, blocks),
+            Some(Keep::Inputs) => (block + (blocks - 1) * width + gradients, 1),
+        };
         let rows = u64::from(self.rows());
-        4 * (u64::from(self.capacity) * (shared + own) + 2 * blocks * keys * rows)
+        4 * (u64::from(self.capacity) * (shared + own) + 2 * caches * keys * rows)
+    }
+
+    /// The most tokens whose activations each fit a binding.
+    pub fn most_tokens(gpu: &Gpu, config: &Config) -> u32 {
+        let widest = [config.vocabulary, config.hidden, config.query_width(), config.width];
+        let widest = u64::from(widest.into_iter().max().unwrap_or(1));
+        u32::try_from(binding_bytes(gpu) / (4 * widest)).unwrap_or(u32::MAX)
     }
 }
 
@@ -109,8 +141,8 @@ pub struct Model {
     token_weights: wgpu::Buffer,
     losses: wgpu::Buffer,
     forward: Vec<Step>,
-    head: Bound,
-    last_head: Bound,
+    head: Vec<Step>,
+    last_head: Vec<Step>,
     loss: Step,
     /// The loss with the logits' gradients, and what follows from them.
     backward: Vec<Step>,
@@ -125,6 +157,8 @@ pub struct Binder<'a> {
     adapters: Option<&'a Adapters>,
     span: &'a wgpu::Buffer,
     pub turns: wgpu::Buffer,
+    /// Nothing, for each token.
+    zeros: wgpu::Buffer,
     pub how: Use,
 }
 
@@ -155,22 +189,23 @@ pub struct Activations {
 impl Binder<'_> {
     /// A buffer with so many elements of each token.
     pub fn words(&self, label: &str, columns: u32) -> Result<wgpu::Buffer, Error> {
-        Ok(self.gpu.zeroed(label, self.how.capacity as usize * columns as usize)?)
+        words(self.gpu, label, self.how.capacity, columns)
     }
 
     fn activations(&self) -> Result<Activations, Error> {
         let Config { width, hidden, heads, .. } = self.weights.config;
-        let mut all = Activations {
+        let (queries, keys) = (self.weights.config.query_width(), self.weights.config.key_width());
+        Ok(Activations {
             x: self.words("x", width)?,
             h: self.words("h", width)?,
-            query: self.words("query", width)?,
-            key: self.words("key", self.weights.config.key_width())?,
-            value: self.words("value", self.weights.config.key_width())?,
-            rotated: self.words("rotated", width)?,
-            keys: self.words("nothing", 1)?,
-            values: self.words("nothing", 1)?,
+            query: self.words("query", queries)?,
+            key: self.words("key", keys)?,
+            value: self.words("value", keys)?,
+            rotated: self.words("rotated", queries)?,
+            keys: self.cache("keys")?,
+            values: self.cache("values")?,
             log_sums: self.words("log sums", heads)?,
-            attended: self.words("attended", width)?,
+            attended: self.words("attended", queries)?,
             output: self.words("output", width)?,
             x_hidden: self.words("x hidden", width)?,
             h_hidden: self.words("h hidden", width)?,
@@ -178,36 +213,65 @@ impl Binder<'_> {
             up: self.words("up", hidden)?,
             act: self.words("act", hidden)?,
             down: self.words("down", width)?,
-        };
-        self.new_cache(&mut all)?;
-        Ok(all)
+        })
     }
 
-    /// Keys and values are each block's own, so that a generation can go on.
-    fn new_cache(&self, all: &mut Activations) -> Result<(), Error> {
-        let rows = self.how.rows();
-        let cache = |label| self.gpu.zeroed(label, (rows * self.weights.config.key_width()) as usize);
-        (all.keys, all.values) = (cache("keys")?, cache("values")?);
-        Ok(())
+    fn cache(&self, label: &str) -> Result<wgpu::Buffer, Error> {
+        words(self.gpu, label, self.how.rows(), self.weights.config.key_width())
     }
 
-    /// A frozen matrix either way: y = W x, or dx (+)= g W.
+    /// The activations of a block, of which it shares with the block before what need not be kept.
+    fn next_activations(&self, before: Option<&Activations>) -> Result<Activations, Error> {
+        let Some(before) = before.cloned() else { return self.activations() };
+        match self.how.training {
+            Some(Keep::Activations) => self.activations(),
+            Some(Keep::Inputs) => {
+                Ok(Activations { x: self.words("x", self.weights.config.width)?, ..before })
+            }
+            // Keys and values are each block's own, so that a generation can go on.
+            None => Ok(Activations { keys: self.cache("keys")?, values: self.cache("values")?, ..before }),
+        }
+    }
+
+    /// A frozen matrix either way: y = W x, or dx (+)= g W. Of a split matrix, each part gives some columns of y, and takes
+    /// some of g.
     pub fn linear(
         &self,
+        steps: &mut Vec<Step>,
         direction: LinearDirection,
-        [d_in, d_out]: [u32; 2],
-        [source, weight, target]: [&wgpu::Buffer; 3],
+        [source, target]: [&wgpu::Buffer; 2],
+        weight: &Matrix,
         write: WriteMode,
         tokens: u32,
-    ) -> Result<Bound, Error> {
+    ) -> Result<(), Error> {
         let element = self.weights.element;
-        let options = LinearOptions { direction, write, weight: element, ..Default::default() };
-        let config = hydralora::Config { d_in, d_out, ..Default::default() };
-        let capacity = Capacity { tokens, plans: Plans::Several };
-        let prepared = self.kernels.prepare(&Operation::Linear(options), &config, capacity)?;
-        let weight = Tensor::from(weight).of(element);
-        let names = direction.names();
-        Ok(prepared.bind(&[(names[0], source.into()), ("weight", weight), (names[1], target.into())])?)
+        let [rows, columns] = weight.shape;
+        let forward = direction == LinearDirection::Forward;
+        let stride = weight.is_split().then_some(rows);
+        for part in &weight.parts {
+            let options = LinearOptions {
+                direction,
+                write: if forward || part.first == 0 { write } else { WriteMode::Accumulate },
+                weight: element,
+                source_stride: stride.filter(|_| !forward),
+                target_stride: stride.filter(|_| forward),
+                ..Default::default()
+            };
+            let config = hydralora::Config { d_in: columns, d_out: part.rows, ..Default::default() };
+            let capacity = Capacity { tokens, plans: Plans::Several };
+            let prepared = self.kernels.prepare(&Operation::Linear(options), &config, capacity)?;
+            let own_columns = |buffer: &'_ wgpu::Buffer| 4 * u64::from(part.first)..buffer.size();
+            let (from, to) = if forward {
+                (source.slice(..), target.slice(own_columns(target)))
+            } else {
+                (source.slice(own_columns(source)), target.slice(..))
+            };
+            let names = direction.names();
+            let weight = Tensor::from(&part.buffer).of(element);
+            let tensors = [(names[0], from.into()), ("weight", weight), (names[1], to.into())];
+            steps.push(Step::Frozen(prepared.bind(&tensors)?));
+        }
+        Ok(())
     }
 
     pub fn own(&self, shader: &Shader, buffers: &[&wgpu::Buffer]) -> Step {
@@ -220,16 +284,14 @@ impl Binder<'_> {
         &self,
         steps: &mut Vec<Step>,
         (block, projection): (u32, Projection),
-        tensors: [&wgpu::Buffer; 3],
+        weight: &Matrix,
+        [x, y]: [&wgpu::Buffer; 2],
     ) -> Result<(), Error> {
-        let shape = projection.shape(&self.weights.config);
-        let (write, tokens) = (WriteMode::Overwrite, self.how.capacity);
-        let [x, _, y] = tensors;
-        steps.push(Step::Library(self.linear(LinearDirection::Forward, shape, tensors, write, tokens)?));
-        if let Some(adapters) = self.adapters
-            && let Some(bound) = adapters.forward(block, projection, x, y, self.how.training)?
-        {
-            steps.push(Step::Library(bound));
+        let tokens = self.how.capacity;
+        self.linear(steps, LinearDirection::Forward, [x, y], weight, WriteMode::Overwrite, tokens)?;
+        if let Some(adapters) = self.adapters {
+            let bound = adapters.forward(block, projection, x, y, self.how.training.is_some())?;
+            steps.extend(bound.map(Step::Adapter));
         }
         Ok(())
     }
@@ -239,15 +301,13 @@ impl Binder<'_> {
         &self,
         steps: &mut Vec<Step>,
         (block, projection): (u32, Projection),
-        [x, g, weight, dx]: [&wgpu::Buffer; 4],
+        weight: &Matrix,
+        [x, g, dx]: [&wgpu::Buffer; 3],
         write: WriteMode,
     ) -> Result<(), Error> {
-        let shape = projection.shape(&self.weights.config);
-        let tokens = self.how.capacity;
-        let linear = self.linear(LinearDirection::Backward, shape, [g, weight, dx], write, tokens)?;
-        steps.push(Step::Library(linear));
+        self.linear(steps, LinearDirection::Backward, [g, dx], weight, write, self.how.capacity)?;
         if let Some(adapters) = self.adapters {
-            steps.extend(adapters.backward(block, projection, [x, g, dx])?.into_iter().map(Step::Library));
+            steps.extend(adapters.backward(block, projection, [x, g, dx])?.into_iter().map(Step::Adapter));
         }
         Ok(())
     }
@@ -261,12 +321,28 @@ impl Binder<'_> {
         own: &Activations,
     ) -> Result<(), Error> {
         let block = &self.weights.blocks[index as usize];
+        steps.push(self.own(&self.shaders.norm, &[&block.attention_norm, x, added, &own.x, &own.h]));
+        self.inner(steps, index, own)?;
+        self.projection(steps, (index, Projection::Down), &block.down, [&own.act, &own.down])
+    }
+
+    /// The activations of a block once more, from its input, but for its output.
+    pub fn recompute(&self, steps: &mut Vec<Step>, index: u32, own: &Activations) -> Result<(), Error> {
+        let block = &self.weights.blocks[index as usize];
+        // A dispatch cannot leave the sum where it reads it, and nothing needs the output any more.
+        let norm = [&block.attention_norm, &own.x, &self.zeros, &own.down, &own.h];
+        steps.push(self.own(&self.shaders.norm, &norm));
+        self.inner(steps, index, own)
+    }
+
+    /// Everything of a block between its first norm and its last projection.
+    fn inner(&self, steps: &mut Vec<Step>, index: u32, own: &Activations) -> Result<(), Error> {
+        let block = &self.weights.blocks[index as usize];
         let shaders = self.shaders;
         let at = |projection| (index, projection);
-        steps.push(self.own(&shaders.norm, &[&block.attention_norm, x, added, &own.x, &own.h]));
-        self.projection(steps, at(Projection::Query), [&own.h, &block.query, &own.query])?;
-        self.projection(steps, at(Projection::Key), [&own.h, &block.key, &own.key])?;
-        self.projection(steps, at(Projection::Value), [&own.h, &block.value, &own.value])?;
+        self.projection(steps, at(Projection::Query), &block.query, [&own.h, &own.query])?;
+        self.projection(steps, at(Projection::Key), &block.key, [&own.h, &own.key])?;
+        self.projection(steps, at(Projection::Value), &block.value, [&own.h, &own.value])?;
         let attention = [&own.rotated, &own.keys, &own.values, &own.attended, &own.log_sums];
         steps.extend([
             self.own(&shaders.rope_query, &[&own.query, &own.rotated, &self.turns]),
@@ -274,13 +350,28 @@ impl Binder<'_> {
             self.own(&shaders.store_value, &[&own.value, &own.values, &self.turns]),
             self.own(&shaders.attention, &attention),
         ]);
-        self.projection(steps, at(Projection::Output), [&own.attended, &block.output, &own.output])?;
+        self.projection(steps, at(Projection::Output), &block.output, [&own.attended, &own.output])?;
         let norm = [&block.hidden_norm, &own.x, &own.output, &own.x_hidden, &own.h_hidden];
         steps.push(self.own(&shaders.norm, &norm));
-        self.projection(steps, at(Projection::Gate), [&own.h_hidden, &block.gate, &own.gate])?;
-        self.projection(steps, at(Projection::Up), [&own.h_hidden, &block.up, &own.up])?;
+        self.projection(steps, at(Projection::Gate), &block.gate, [&own.h_hidden, &own.gate])?;
+        self.projection(steps, at(Projection::Up), &block.up, [&own.h_hidden, &own.up])?;
         steps.push(self.own(&shaders.silu, &[&own.gate, &own.up, &own.act]));
-        self.projection(steps, at(Projection::Down), [&own.act, &block.down, &own.down])
+        Ok(())
+    }
+
+    /// The tokens' embeddings.
+    fn embed(&self, steps: &mut Vec<Step>, tokens: &wgpu::Buffer, embedded: &wgpu::Buffer) {
+        for part in &self.weights.embedding.parts {
+            let device = &self.gpu.device;
+            let range = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("part"),
+                size: 8,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            self.gpu.queue.write_buffer(&range, 0, bytemuck::bytes_of(&[part.first, part.rows]));
+            steps.push(self.own(&self.shaders.embed, &[tokens, &part.buffer, embedded, &range]));
+        }
     }
 }
 
@@ -299,44 +390,42 @@ impl Model {
             return Err(Error::Context { tokens: how.context, position: 0, context: config.context });
         }
         let (span, last) = (Span::new(kernels, gpu)?, Span::new(kernels, gpu)?);
-        let turns = gpu.upload("turns", &turns(&config, how.context))?;
-        let binder = Binder { gpu, kernels, weights, shaders, adapters, span: &span.uniform, turns, how };
+        let turns = gpu.upload("turns", &rope::turns(&config.rates, how.context))?;
         let (width, vocabulary) = (config.width, config.vocabulary);
+        let zeros = words(gpu, "zeros", how.capacity, width)?;
+        let binder =
+            Binder { gpu, kernels, weights, shaders, adapters, span: &span.uniform, turns, zeros, how };
         let words = |label, columns| binder.words(label, columns);
         let (tokens, targets) = (words("tokens", 1)?, words("targets", 1)?);
-        let (embedded, zeros) = (words("embedded", width)?, words("zeros", width)?);
+        let embedded = words("embedded", width)?;
         let (sum, normed) = (words("sum", width)?, words("normed", width)?);
         let (logits, losses) = (words("logits", vocabulary)?, words("losses", 1)?);
         let last_normed = gpu.zeroed("last normed", width as usize)?;
         let token_weights = words("weights", 1)?;
 
-        let mut forward = vec![binder.own(&shaders.embed, &[&tokens, &weights.embedding, &embedded])];
+        let mut forward = Vec::new();
+        binder.embed(&mut forward, &tokens, &embedded);
         let mut all: Vec<Activations> = Vec::new();
         for index in 0..config.blocks {
-            let own = match all.last() {
-                Some(before) if !how.training => {
-                    let mut own = before.clone();
-                    binder.new_cache(&mut own)?;
-                    own
-                }
-                _ => binder.activations()?,
-            };
-            let input = all.last().map_or([&embedded, &zeros], |before| [&before.x_hidden, &before.down]);
+            let own = binder.next_activations(all.last())?;
+            let input =
+                all.last().map_or([&embedded, &binder.zeros], |before| [&before.x_hidden, &before.down]);
             binder.block(&mut forward, index, input, &own)?;
             all.push(own);
         }
-        let input = all.last().map_or([&embedded, &zeros], |before| [&before.x_hidden, &before.down]);
+        let input = all.last().map_or([&embedded, &binder.zeros], |before| [&before.x_hidden, &before.down]);
         forward.push(binder.own(&shaders.norm, &[&weights.norm, input[0], input[1], &sum, &normed]));
 
-        let shape = [width, vocabulary];
-        let head = |source, tokens| {
-            let tensors = [source, weights.head(), &logits];
-            binder.linear(LinearDirection::Forward, shape, tensors, WriteMode::Overwrite, tokens)
+        let head = |source, tokens| -> Result<Vec<Step>, Error> {
+            let mut steps = Vec::new();
+            let (direction, write) = (LinearDirection::Forward, WriteMode::Overwrite);
+            binder.linear(&mut steps, direction, [source, &logits], weights.head(), write, tokens)?;
+            Ok(steps)
         };
         let (whole_head, last_head) = (head(&normed, how.capacity)?, head(&last_normed, 1)?);
         let loss = [&targets, &token_weights, &logits, &losses];
         let mut backward = Vec::new();
-        if how.training {
+        if how.training.is_some() {
             backward.push(binder.own(&shaders.loss_backward, &loss));
             backward::bind(&binder, &mut backward, &all, [&logits, &sum])?;
         }
@@ -368,8 +457,23 @@ impl Model {
         if fits { Ok(()) } else { Err(Error::Context { tokens, position, context: context.min(capacity) }) }
     }
 
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), hydralora::Error> {
         self.forward.iter().try_for_each(|step| step.encode(pass, &self.span))
+    }
+
+    fn encode_head(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), hydralora::Error> {
+        self.head.iter().try_for_each(|step| step.encode(pass, &self.span))
+    }
+
+    /// All that [`Self::train`] records, each step with its tokens.
+    pub fn training_steps(&self) -> impl Iterator<Item = (&Step, &Span)> {
+        self.forward.iter().chain(&self.head).chain(&self.backward).map(|step| (step, &self.span))
+    }
+
+    /// All that [`Self::logits`] records, each step with its tokens.
+    pub fn logits_steps(&self) -> impl Iterator<Item = (&Step, &Span)> {
+        let last = self.last_head.iter().map(|step| (step, &self.last));
+        self.forward.iter().map(|step| (step, &self.span)).chain(last)
     }
 
     /// Sets the tokens of a step, each with the one that it should predict, in sequences of this length.
@@ -400,8 +504,8 @@ impl Model {
     ) -> Result<(), Error> {
         self.set(queue, inputs, targets, sequence)?;
         self.encode(pass)?;
-        self.head.encode(pass, &self.span.batch)?;
-        self.backward.iter().try_for_each(|step| step.encode(pass, &self.span))
+        self.encode_head(pass)?;
+        Ok(self.backward.iter().try_for_each(|step| step.encode(pass, &self.span))?)
     }
 
     /// The mean weights that each module's router gives its experts, for the first tokens of a text.
@@ -452,7 +556,7 @@ impl Model {
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             self.encode(&mut pass)?;
-            self.head.encode(&mut pass, &self.span.batch)?;
+            self.encode_head(&mut pass)?;
             self.loss.encode(&mut pass, &self.span)?;
         }
         gpu.queue.submit([encoder.finish()]);
@@ -471,24 +575,23 @@ impl Model {
         let row = 4 * u64::from(self.config.width);
         let first = u64::from(tokens - 1) * row;
         encoder.copy_buffer_to_buffer(&self.normed, first, &self.last_normed, 0, row);
-        self.last_head.encode(
-            &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
-            &self.last.batch,
-        )?;
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.last_head.iter().try_for_each(|step| step.encode(&mut pass, &self.last))?;
+        }
         gpu.queue.submit([encoder.finish()]);
         Ok(gpu.read_part(&self.logits, 0..self.config.vocabulary as usize).await?)
     }
 }
 
-/// The cosine and the sine of every pair of a head at every place.
-fn turns(config: &Config, context: u32) -> Vec<f32> {
-    let pairs = config.head_width / 2;
-    let angle = |place: u32, pair: u32| {
-        let rate = f64::from(config.rope_base).powf(-f64::from(pair) / f64::from(pairs));
-        f64::from(place) * rate
-    };
-    let turn = |place, pair| [angle(place, pair).cos() as f32, angle(place, pair).sin() as f32];
-    (0..context).flat_map(|place| (0..pairs).flat_map(move |pair| turn(place, pair))).collect()
+/// A buffer with so many elements of each token. Every shader can bind it as a whole.
+fn words(gpu: &Gpu, label: &str, tokens: u32, columns: u32) -> Result<wgpu::Buffer, Error> {
+    let elements = u64::from(tokens) * u64::from(columns);
+    let (needed, allowed) = (elements.saturating_mul(4), binding_bytes(gpu));
+    if needed > allowed {
+        return Err(Error::Activations { name: label.to_owned(), tokens, needed, allowed });
+    }
+    Ok(gpu.zeroed(label, elements as usize)?)
 }
 
 /// The index of the largest number.

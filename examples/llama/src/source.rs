@@ -1,8 +1,8 @@
-//! A model's files, of either kind, by GGUF's names.
+//! A model's files, of either kind.
 
 use std::path::Path;
 
-use hydralora::checkpoint::hugging_face_name;
+use hydralora::checkpoint::gguf_name;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -38,34 +38,32 @@ impl Source {
         }
     }
 
-    /// The numbers of a tensor by its name in GGUF.
-    pub fn read(&self, name: &str, shape: [u32; 2], config: &Config) -> Result<Vec<f32>, Error> {
-        let folder = match self {
+    /// The name that the files have for the weights of a module, which is named as in Hugging Face's models.
+    pub fn name(&self, module: &str) -> String {
+        let own = match (self, module) {
+            (Self::HuggingFace(_), _) => module.to_owned(),
+            (_, "model.embed_tokens") => "token_embd".to_owned(),
+            (_, "model.norm") => "output_norm".to_owned(),
+            (_, "lm_head") => "output".to_owned(),
+            _ => gguf_name(module).unwrap_or_else(|| {
+                let norm = module.replace("model.layers.", "blk.").replace("input_layernorm", "attn_norm");
+                norm.replace("post_attention_layernorm", "ffn_norm")
+            }),
+        };
+        format!("{own}.weight")
+    }
+
+    /// The numbers of a module's weights.
+    pub fn read(&self, module: &str, shape: [u32; 2], config: &Config) -> Result<Vec<f32>, Error> {
+        let name = self.name(module);
+        match self {
+            Self::HuggingFace(folder) => folder.read(&name, shape),
             Self::Gguf(file) => {
-                let numbers = file.read(name, shape)?;
-                let turned = name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight");
-                return Ok(if turned { halves(&numbers, shape[1], config) } else { numbers });
+                let numbers = file.read(&name, shape)?;
+                let turned = module.ends_with("q_proj") || module.ends_with("k_proj");
+                Ok(if turned { halves(&numbers, shape[1], config) } else { numbers })
             }
-            Self::HuggingFace(folder) => folder,
-        };
-        let module = name.strip_suffix(".weight").unwrap_or(name);
-        let other = match module {
-            "token_embd" => "model.embed_tokens".to_owned(),
-            "output_norm" => "model.norm".to_owned(),
-            "output" => "lm_head".to_owned(),
-            block => match (hugging_face_name(block), block.split('.').nth(1)) {
-                (Some(projection), _) => projection,
-                (None, number) => {
-                    let norm = if block.ends_with("attn_norm") {
-                        "input_layernorm"
-                    } else {
-                        "post_attention_layernorm"
-                    };
-                    format!("model.layers.{}.{norm}", number.unwrap_or_default())
-                }
-            },
-        };
-        folder.read(&format!("{other}.weight"), shape)
+        }
     }
 }
 

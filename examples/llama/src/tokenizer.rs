@@ -6,12 +6,16 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Inner};
 
 use crate::error::Error;
 use crate::gguf::Gguf;
 
 pub struct Tokenizer(Inner);
+
+/// Where `LLaMA` 3 cuts a text.
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Tokenizer {
     /// GPT-2's byte-level pairs, with the merges that the file has.
@@ -24,7 +28,7 @@ impl Tokenizer {
             return unsupported("tokenizer.ggml.model", model);
         }
         let pre = file.text("tokenizer.ggml.pre")?;
-        if !["smollm", "gpt-2", "default"].contains(&pre) {
+        if !["smollm", "gpt-2", "default", "llama-bpe"].contains(&pre) {
             return unsupported("tokenizer.ggml.pre", pre);
         }
         let vocabulary: ahash::AHashMap<String, u32> =
@@ -32,13 +36,11 @@ impl Tokenizer {
         let pair = |merge: String| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let merges: Option<Vec<_>> = file.texts("tokenizer.ggml.merges")?.into_iter().map(pair).collect();
         let merges = merges.ok_or_else(|| Error::Tokenizer("a merge without two parts".to_owned()))?;
-        let model = BPE::builder().vocab_and_merges(vocabulary, merges).build().map_err(failed)?;
+        let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(pre == "llama-bpe");
+        let model = model.build().map_err(failed)?;
         let mut inner = Inner::new(model);
-        let bytes = ByteLevel::new(false, false, true);
-        let digits = PreTokenizerWrapper::Digits(Digits::new(true));
-        let steps = if pre == "smollm" { vec![digits, bytes.into()] } else { vec![bytes.into()] };
-        inner.with_pre_tokenizer(Some(Sequence::new(steps)));
-        inner.with_decoder(Some(bytes));
+        inner.with_pre_tokenizer(Some(Sequence::new(pre_tokenizer(pre)?)));
+        inner.with_decoder(Some(ByteLevel::default()));
         Ok(Self(inner))
     }
 
@@ -60,7 +62,47 @@ impl Tokenizer {
     }
 }
 
+/// How a text is cut before its bytes are joined to tokens.
+fn pre_tokenizer(pre: &str) -> Result<Vec<PreTokenizerWrapper>, Error> {
+    let bytes = ByteLevel::new(false, false, true);
+    Ok(match pre {
+        "smollm" => vec![Digits::new(true).into(), bytes.into()],
+        "llama-bpe" => {
+            let pattern = SplitPattern::Regex(LLAMA_3.to_owned());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+            vec![split.into(), bytes.use_regex(false).into()]
+        }
+        _ => vec![bytes.into()],
+    })
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    use super::pre_tokenizer;
+
+    /// The parts of a text. Spaces are `Ġ` as in GPT-2's alphabet.
+    fn parts(pre: &str, text: &str) -> Vec<String> {
+        let mut cut = PreTokenizedString::from(text);
+        for step in pre_tokenizer(pre).expect("steps") {
+            step.pre_tokenize(&mut cut).expect("parts");
+        }
+        let parts = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        parts.into_iter().map(|(part, ..)| part.to_owned()).collect()
+    }
+
+    #[test]
+    fn texts_are_cut_as_the_models_were_trained() {
+        let text = "I'LL pay 12345 (now)";
+        assert_eq!(parts("gpt-2", text), ["I", "'", "LL", "Ġpay", "Ġ12345", "Ġ(", "now", ")"]);
+        let digits = ["I", "'", "LL", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġ(", "now", ")"];
+        assert_eq!(parts("smollm", text), digits);
+        assert_eq!(parts("llama-bpe", text), ["I", "'LL", "Ġpay", "Ġ", "123", "45", "Ġ(", "now", ")"]);
+    }
 }

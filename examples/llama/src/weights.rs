@@ -2,37 +2,42 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use hydralora::device::Gpu;
 use hydralora::{Element, wgpu};
 
 use crate::adapters::Projection;
 use crate::config::Config;
 use crate::error::Error;
+use crate::matrix::{self, Matrix, binding_bytes};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
-/// A block's weights: `d_out` x `d_in` matrices in the model's element, and the norms' vectors in f32.
+/// A block's weights: matrices in the model's element, and the norms' vectors in f32.
 pub struct Block {
     pub attention_norm: wgpu::Buffer,
-    pub query: wgpu::Buffer,
-    pub key: wgpu::Buffer,
-    pub value: wgpu::Buffer,
-    pub output: wgpu::Buffer,
+    pub query: Matrix,
+    pub key: Matrix,
+    pub value: Matrix,
+    pub output: Matrix,
     pub hidden_norm: wgpu::Buffer,
-    pub gate: wgpu::Buffer,
-    pub up: wgpu::Buffer,
-    pub down: wgpu::Buffer,
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub down: Matrix,
 }
 
 pub struct Weights {
     pub config: Config,
     pub element: Element,
-    pub embedding: wgpu::Buffer,
+    pub embedding: Matrix,
     pub blocks: Vec<Block>,
     pub norm: wgpu::Buffer,
     /// The logits' matrix, if it is not the embedding's.
-    pub head: Option<wgpu::Buffer>,
+    pub head: Option<Matrix>,
 }
+
+/// The random numbers of a model without weights, which are repeated.
+const NOISE: u32 = 1 << 20;
 
 impl Weights {
     /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot
@@ -45,50 +50,86 @@ impl Weights {
     ) -> Result<(Self, Tokenizer), Error> {
         let source = Source::open(path)?;
         let (config, tokenizer) = (source.config()?, source.tokenizer()?);
-        let limits = gpu.device.limits();
-        let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let table = u64::from(config.vocabulary) * u64::from(config.width) * element.bytes();
-        if table > allowed {
-            return Err(Error::TooLarge { name: "token_embd.weight".to_owned(), needed: table, allowed });
-        }
-        let [matrices, norms] = config.numbers();
-        announce(&config, matrices * element.bytes() + 4 * norms);
-        let load = |name: &str, shape: [u32; 2], element| -> Result<wgpu::Buffer, Error> {
-            Ok(gpu.upload_as(name, &source.read(name, shape, &config)?, element)?)
+        check(gpu, &config, element, |module| source.name(module))?;
+        announce(&config, bytes(&config, element));
+        let matrix = |module: &str, shape: [u32; 2]| {
+            Matrix::upload(gpu, module, shape, &source.read(module, shape, &config)?, element)
         };
-        let width = config.width;
+        let norm = |module: &str| Ok(gpu.upload(module, &source.read(module, [1, config.width], &config)?)?);
+        Ok((Self::new(config.clone(), element, matrix, norm)?, tokenizer))
+    }
+
+    /// Random numbers, for measurements. They need neither files nor a host's memory.
+    pub fn random(
+        gpu: &Gpu,
+        config: &Config,
+        element: Element,
+        announce: impl FnOnce(&Config, u64),
+    ) -> Result<Self, Error> {
+        check(gpu, config, element, ToOwned::to_owned)?;
+        announce(config, bytes(config, element));
+        let noise = |at: u32| f64::from(at.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX) - 0.5;
+        let noise: Vec<f32> = (0..NOISE).map(|at| 0.1 * noise(at) as f32).collect();
+        let noise = gpu.upload_as("noise", &noise, element)?;
+        let matrix = |module: &str, shape: [u32; 2]| Matrix::repeat(gpu, module, shape, &noise, element);
+        let norm = |module: &str| Ok(gpu.upload(module, &vec![1.0; config.width as usize])?);
+        Self::new(config.clone(), element, matrix, norm)
+    }
+
+    fn new(
+        config: Config,
+        element: Element,
+        matrix: impl Fn(&str, [u32; 2]) -> Result<Matrix, Error>,
+        norm: impl Fn(&str) -> Result<wgpu::Buffer, Error>,
+    ) -> Result<Self, Error> {
         let block = |index: u32| -> Result<Block, Error> {
-            let matrix = |name: &str, projection: Projection| {
-                let [d_in, d_out] = projection.shape(&config);
-                load(&format!("blk.{index}.{name}.weight"), [d_out, d_in], element)
-            };
-            let norm = |name: &str| load(&format!("blk.{index}.{name}.weight"), [1, width], Element::F32);
+            let matrix = |own: Projection| matrix(&own.name(index), rows_first(own.shape(&config)));
+            let norm = |name: &str| norm(&format!("model.layers.{index}.{name}"));
             Ok(Block {
-                attention_norm: norm("attn_norm")?,
-                query: matrix("attn_q", Projection::Query)?,
-                key: matrix("attn_k", Projection::Key)?,
-                value: matrix("attn_v", Projection::Value)?,
-                output: matrix("attn_output", Projection::Output)?,
-                hidden_norm: norm("ffn_norm")?,
-                gate: matrix("ffn_gate", Projection::Gate)?,
-                up: matrix("ffn_up", Projection::Up)?,
-                down: matrix("ffn_down", Projection::Down)?,
+                attention_norm: norm("input_layernorm")?,
+                query: matrix(Projection::Query)?,
+                key: matrix(Projection::Key)?,
+                value: matrix(Projection::Value)?,
+                output: matrix(Projection::Output)?,
+                hidden_norm: norm("post_attention_layernorm")?,
+                gate: matrix(Projection::Gate)?,
+                up: matrix(Projection::Up)?,
+                down: matrix(Projection::Down)?,
             })
         };
-        let table = [config.vocabulary, width];
-        let weights = Self {
+        let table = [config.vocabulary, config.width];
+        Ok(Self {
             element,
-            embedding: load("token_embd.weight", table, element)?,
+            embedding: matrix("model.embed_tokens", table)?,
             blocks: (0..config.blocks).map(block).collect::<Result<_, _>>()?,
-            norm: load("output_norm.weight", [1, width], Element::F32)?,
-            head: if config.tied { None } else { Some(load("output.weight", table, element)?) },
+            norm: norm("model.norm")?,
+            head: if config.tied { None } else { Some(matrix("lm_head", table)?) },
             config,
-        };
-        Ok((weights, tokenizer))
+        })
     }
 
     /// The logits' matrix.
-    pub fn head(&self) -> &wgpu::Buffer {
+    pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
+}
+
+/// Refuses a matrix that no parts can hold, under the name that the files have for it.
+fn check(gpu: &Gpu, config: &Config, element: Element, name: impl Fn(&str) -> String) -> Result<(), Error> {
+    let blocks = Projection::value_variants().iter();
+    let blocks = blocks.map(|own| (own.name(0), rows_first(own.shape(config))));
+    let table = ("model.embed_tokens".to_owned(), [config.vocabulary, config.width]);
+    for (module, shape) in blocks.chain([table]) {
+        matrix::parts(&name(&module), shape, element, binding_bytes(gpu))?;
+    }
+    Ok(())
+}
+
+fn bytes(config: &Config, element: Element) -> u64 {
+    let [matrices, norms] = config.numbers();
+    matrices * element.bytes() + 4 * norms
+}
+
+fn rows_first([d_in, d_out]: [u32; 2]) -> [u32; 2] {
+    [d_out, d_in]
 }

@@ -11,7 +11,7 @@ pub struct Ratios {
 }
 
 /// The distribution of ratios.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Distribution {
     /// Elements compared.
     pub elements: usize,

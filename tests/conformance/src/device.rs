@@ -1,9 +1,10 @@
-//! What the suite runs on: wgpu's adapters, each with several sets of limits, and Dawn.
+//! What the suite runs on: a device, and wgpu's among them. Running is a future, because nothing may block in a
+//! browser.
 
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hydralora::device::{Gpu, adapters_from_env};
-use hydralora::kernel::Shader;
+use hydralora::device::Gpu;
 use hydralora::{DeviceProfile, Error, Kernels, Planner, Tuning, wgpu};
 use serde::Serialize;
 
@@ -53,6 +54,7 @@ pub struct Identity {
 
 impl Identity {
     /// The device's name in the names of cases.
+    #[must_use]
     pub fn label(&self) -> String {
         match self.limits_of {
             ADAPTER_LIMITS => self.adapter.clone(),
@@ -60,6 +62,9 @@ impl Identity {
         }
     }
 }
+
+/// What a device or a trial will have given. It stays on its thread.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + 'a>>;
 
 /// A device under test.
 pub trait Device: Send + Sync {
@@ -69,43 +74,17 @@ pub trait Device: Send + Sync {
     fn profile(&self) -> &DeviceProfile;
 
     /// Runs a job `times` times in one submission; the contents of its buffers afterwards.
-    fn run(
-        &self,
-        job: &Job,
-        memory: &Memory,
+    fn run<'a>(
+        &'a self,
+        job: &'a Job,
+        memory: &'a Memory,
         planning: Planning,
         times: u32,
-    ) -> Result<Vec<Vec<u32>>, Failure>;
-
-    /// Runs a job once more than asked and gives the time of each of the asked runs.
-    fn time(
-        &self,
-        job: &Job,
-        memory: &Memory,
-        planning: Planning,
-        runs: u32,
-    ) -> Result<Vec<Duration>, Failure>;
-
-    /// Whether it runs what it compiles.
-    fn runs(&self) -> bool {
-        true
-    }
-
-    /// Compiles a shader, and runs nothing.
-    fn compile(&self, shader: &Shader) -> Result<(), Failure>;
-
-    /// The wgpu device, for what goes beyond running jobs.
-    fn wgpu(&self) -> Option<&WgpuDevice>;
-}
-
-/// The planner of a job on a device.
-pub fn planner(profile: &DeviceProfile, planning: Planning, job: &Job) -> Planner {
-    let planner = Planner::new(told_profile(profile, planning));
-    Planner { tuning: tuning(&planner, planning, job), ..planner }
+    ) -> Pending<'a, Vec<Vec<u32>>>;
 }
 
 /// What the planner is told of a device, whatever the job is.
-fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
+pub fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
     let mut profile = profile.clone();
     match planning {
         Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => {}
@@ -135,7 +114,7 @@ fn told_profile(profile: &DeviceProfile, planning: Planning) -> DeviceProfile {
 
 /// What a job's operations are to choose. One that fits the device in no way is left to its plan, which
 /// refuses it.
-fn tuning(planner: &Planner, planning: Planning, job: &Job) -> Tuning {
+pub fn tuning(planner: &Planner, planning: Planning, job: &Job) -> Tuning {
     let mut tuning = Tuning::default();
     for (config, tokens, operation) in job.ops.iter().filter_map(|op| op.tuned()) {
         let choices = planner.choices(&operation, &config, tokens);
@@ -152,6 +131,8 @@ pub struct WgpuDevice {
     pub adapter: wgpu::Adapter,
     identity: Identity,
     kernels: [Kernels; 6],
+    /// What a browser reported after the call that was at fault, and the library did not wait for.
+    late: Arc<Mutex<Vec<String>>>,
 }
 
 pub const ADAPTER_LIMITS: &str = "adapter-limits";
@@ -182,73 +163,60 @@ fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     }
 }
 
-impl WgpuDevice {
-    /// Every adapter that the environment and `wanted` (a part of the name) leave, each with its own
-    /// limits, with WebGPU's defaults and with wgpu's downlevel defaults.
-    pub fn all(wanted: Option<&str>, implementation: Option<&str>) -> Result<Vec<Self>, String> {
-        let mut devices = Vec::new();
-        // Twin GPUs are told apart by a number.
-        let mut adapters: Vec<(wgpu::Backend, String)> = Vec::new();
-        for adapter in pollster::block_on(adapters_from_env()) {
-            let info = adapter.get_info();
-            let name = info.name.to_lowercase();
-            let same = adapters.iter().filter(|seen| **seen == (info.backend, info.name.clone())).count();
-            adapters.push((info.backend, info.name.clone()));
-            if wanted.is_some_and(|wanted| !name.contains(&wanted.to_lowercase())) {
-                continue;
-            }
-            for (limits_of, limits) in [
-                (ADAPTER_LIMITS, adapter.limits()),
-                (DEFAULT_LIMITS, wgpu::Limits::default()),
-                (DOWNLEVEL_LIMITS, wgpu::Limits::downlevel_defaults()),
-            ] {
-                // An adapter may have less than a whole set of defaults.
-                if limits_of != ADAPTER_LIMITS && !limits.check_limits(&adapter.limits()) {
-                    eprintln!("{} does not have {limits_of}: not tested with these", info.name);
-                    continue;
-                }
-                let device = Self::request(&adapter, same, limits_of, limits, implementation)
-                    .map_err(|error| format!("{} ({limits_of}): {error}", info.name))?;
-                devices.push(device);
-            }
-        }
-        Ok(devices)
-    }
+/// The sets of limits that a device is requested with.
+pub const LIMITS: [&str; 3] = [ADAPTER_LIMITS, DEFAULT_LIMITS, DOWNLEVEL_LIMITS];
 
-    fn request(
+/// A set of limits on an adapter; none if the adapter has less.
+fn limits(limits_of: &str, adapter: &wgpu::Adapter) -> Option<wgpu::Limits> {
+    let limits = match limits_of {
+        DEFAULT_LIMITS => wgpu::Limits::default(),
+        // A browser gives each device WebGPU's defaults at least.
+        DOWNLEVEL_LIMITS if adapter.get_info().backend == wgpu::Backend::BrowserWebGpu => return None,
+        DOWNLEVEL_LIMITS => wgpu::Limits::downlevel_defaults(),
+        _ => return Some(adapter.limits()),
+    };
+    limits.check_limits(&adapter.limits()).then_some(limits)
+}
+
+impl WgpuDevice {
+    /// A device on this adapter with one of the sets of [`LIMITS`]; none if the adapter has less. `name` is the
+    /// adapter's in names of trials, `driver` what is known about its driver.
+    ///
+    /// # Errors
+    /// The adapter refuses the device.
+    pub async fn request(
         adapter: &wgpu::Adapter,
-        same: usize,
+        name: &str,
+        driver: &str,
         limits_of: &'static str,
-        limits: wgpu::Limits,
         implementation: Option<&str>,
-    ) -> Result<Self, String> {
+    ) -> Result<Option<Self>, String> {
+        let Some(limits) = limits(limits_of, adapter) else { return Ok(None) };
         let info = adapter.get_info();
         // With the sets of limits that any device has, also without what any device need not have.
         let features = match limits_of {
             ADAPTER_LIMITS => {
                 wgpu::Features::TIMESTAMP_QUERY
                     | wgpu::Features::SUBGROUP
+                    | wgpu::Features::SHADER_INT64
                     | wgpu::Features::SHADER_F16
                     | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
             }
             _ => wgpu::Features::TIMESTAMP_QUERY,
         };
         let features = adapter.features() & features;
-        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("conformance"),
             required_features: features,
             required_limits: limits,
             experimental_features: experimental(features),
             ..Default::default()
-        }))
-        .map_err(|error| error.to_string())?;
+        });
+        let (device, queue) = request.await.map_err(|error| error.to_string())?;
         let identity = Identity {
-            adapter: match same {
-                0 => format!("{:?}/{}", info.backend, info.name),
-                _ => format!("{:?}/{} #{}", info.backend, info.name, same + 1),
-            },
+            adapter: format!("{:?}/{name}", info.backend),
             implementation: implementation.map(str::to_owned),
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver.to_owned(),
             kind: format!("{:?}", info.device_type),
             limits_of,
             features: adapter.features().iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" "),
@@ -259,11 +227,20 @@ impl WgpuDevice {
         let [device_itself, wide, software] = [Planning::Device, Planning::Wide, Planning::Software];
         let kernels = [device_itself, wide, software, Planning::Narrow, Planning::Divided, chosen]
             .map(|planning| Kernels::with_profile(&device, &queue, told_profile(&profile, planning)));
-        Ok(Self { gpu: Gpu { device, queue }, adapter: adapter.clone(), identity, kernels })
+        let late = Arc::new(Mutex::new(Vec::new()));
+        if info.backend == wgpu::Backend::BrowserWebGpu {
+            let heard = Arc::clone(&late);
+            device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+            }));
+        }
+        let gpu = Gpu { device, queue };
+        Ok(Some(Self { gpu, adapter: adapter.clone(), identity, kernels, late }))
     }
 
     /// The library's kernels for a way of planning, without what a job is to choose.
-    fn kernels(&self, planning: Planning) -> &Kernels {
+    #[must_use]
+    pub fn kernels(&self, planning: Planning) -> &Kernels {
         match planning {
             Planning::Device | Planning::Candidate(_) | Planning::Shuffled(_) => &self.kernels[0],
             Planning::Wide | Planning::Linear(_) => &self.kernels[1],
@@ -275,7 +252,10 @@ impl WgpuDevice {
     }
 
     /// Uploads the memory and prepares every operation.
-    fn prepare(
+    ///
+    /// # Errors
+    /// The library refuses an operation, or there is too little memory.
+    pub async fn prepare(
         &self,
         job: &Job,
         memory: &Memory,
@@ -286,18 +266,53 @@ impl WgpuDevice {
         let kernels = self.kernels(planning);
         let kernels = kernels.with_tuning(tuning(kernels.planner(), planning, job));
         let kernels = if memory.is_pooled() { kernels.pooled() } else { kernels };
-        let prepared = job
-            .ops
-            .iter()
-            .map(|op| op.prepare(&self.gpu, &kernels, &tensor))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut prepared = Vec::new();
+        for op in &job.ops {
+            prepared.push(op.prepare(&self.gpu, &kernels, &tensor).await?);
+        }
         Ok((buffers, prepared))
+    }
+
+    async fn run_job(
+        &self,
+        job: &Job,
+        memory: &Memory,
+        planning: Planning,
+        times: u32,
+    ) -> Result<Vec<Vec<u32>>, Failure> {
+        let (buffers, prepared) = self.prepare(job, memory, planning).await?;
+        self.gpu.submit(|pass| {
+            (0..times).try_for_each(|_| prepared.iter().try_for_each(|encode| encode(pass)))
+        })?;
+        // All are asked for before the first is awaited.
+        let copies: Vec<_> = buffers.iter().map(|buffer| words(&self.gpu, buffer)).collect();
+        let mut after = Vec::new();
+        for copy in copies {
+            after.push(copy.await.map_err(|error| Failure::Failed(error.to_string()))?);
+        }
+        Ok(after)
+    }
+
+    /// The outcome, or else what the browser reported meanwhile.
+    fn unless_reported<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let mut late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        if late.is_empty() {
+            return outcome;
+        }
+        if let Err(Failure::Unsupported(consequence) | Failure::Failed(consequence)) = outcome {
+            late.push(consequence);
+        }
+        Err(Failure::Failed(late.join("; ")))
     }
 }
 
-/// A buffer's contents as words.
-pub fn words(gpu: &Gpu, buffer: &wgpu::Buffer) -> Result<Vec<u32>, Error> {
-    Ok(gpu.read_blocking(buffer)?.into_iter().map(f32::to_bits).collect())
+/// A buffer's contents as words. Natively this waits, because somebody has to drive the device meanwhile.
+pub fn words(gpu: &Gpu, buffer: &wgpu::Buffer) -> impl Future<Output = Result<Vec<u32>, Error>> + use<> {
+    let (gpu, copy) = (gpu.clone(), gpu.read(buffer));
+    async move {
+        let numbers = if cfg!(target_arch = "wasm32") { copy.await? } else { gpu.block_on(copy)?? };
+        Ok(numbers.into_iter().map(f32::to_bits).collect())
+    }
 }
 
 impl Device for WgpuDevice {
@@ -309,45 +324,13 @@ impl Device for WgpuDevice {
         self.kernels(Planning::Device).profile()
     }
 
-    fn run(
-        &self,
-        job: &Job,
-        memory: &Memory,
+    fn run<'a>(
+        &'a self,
+        job: &'a Job,
+        memory: &'a Memory,
         planning: Planning,
         times: u32,
-    ) -> Result<Vec<Vec<u32>>, Failure> {
-        let (buffers, prepared) = self.prepare(job, memory, planning)?;
-        self.gpu.submit(|pass| {
-            (0..times).try_for_each(|_| prepared.iter().try_for_each(|encode| encode(pass)))
-        })?;
-        let read = |buffer| words(&self.gpu, buffer).map_err(|error| Failure::Failed(error.to_string()));
-        buffers.iter().map(read).collect()
-    }
-
-    fn time(
-        &self,
-        job: &Job,
-        memory: &Memory,
-        planning: Planning,
-        runs: u32,
-    ) -> Result<Vec<Duration>, Failure> {
-        let (_buffers, prepared) = self.prepare(job, memory, planning)?;
-        let once = || {
-            let begin = Instant::now();
-            self.gpu.submit(|pass| prepared.iter().try_for_each(|encode| encode(pass)))?;
-            self.gpu.wait()?;
-            Ok(begin.elapsed())
-        };
-        // Some drivers compile a pipeline when it first runs.
-        once()?;
-        (0..runs).map(|_| once()).collect()
-    }
-
-    fn compile(&self, shader: &Shader) -> Result<(), Failure> {
-        Ok(self.kernels(Planning::Device).warm([shader.clone()])?)
-    }
-
-    fn wgpu(&self) -> Option<&WgpuDevice> {
-        Some(self)
+    ) -> Pending<'a, Vec<Vec<u32>>> {
+        Box::pin(async move { self.unless_reported(self.run_job(job, memory, planning, times).await) })
     }
 }

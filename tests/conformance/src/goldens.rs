@@ -1,12 +1,11 @@
 //! Comparison with what the official HydraLoRA code computes (goldens/README.md): the whole layer, frozen
-//! part and adapter, forward and backward. `HYDRALORA_GOLDENS=DIR` reads such files from another directory.
+//! part and adapter, forward and backward.
 //!
 //! The goldens also run in half precision, although no half can store the numbers that the official code was
 //! given. The stored numbers are rounded, and their rounding errors become the bounds of the inputs. From
 //! these the twin's rules derive, to first order, how far the layer's results may be from the official
 //! code's.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hydralora::twin::{self, Approx};
@@ -14,7 +13,6 @@ use hydralora::{
     Adapter, BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, LinearDirection,
     LinearOptions, Operation, Router, Sharing, Weighting, WriteMode,
 };
-use include_dir::{Dir, include_dir};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::case::Planning;
@@ -25,19 +23,16 @@ use crate::modes;
 use crate::op::{Elements, LayerOp, Op, pack};
 use crate::suite::Plan;
 
-static OWN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/goldens");
-
 /// The precision of a layer, and how much of it runs.
 #[derive(Clone, Copy)]
 pub struct Form {
-    elements: Elements,
+    pub elements: Elements,
     /// Whether backward runs too, or forward alone.
-    training: bool,
+    pub training: bool,
 }
 
 impl Form {
     const F32: Self = Self { elements: Elements::F32, training: true };
-    pub const INFERENCE: Self = Self { elements: Elements::F32, training: false };
 
     /// In training, the adapter and the frozen weights stay f32.
     fn in_half(element: Element, training: bool) -> Self {
@@ -55,74 +50,38 @@ impl Form {
     }
 }
 
+/// A golden's name and the contents of its file.
+pub type File = (String, Vec<u8>);
+
 /// A trial for every golden, in f32.
-pub fn plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    files().map_or_else(
-        |message| vec![Plan::new("goldens", "goldens", move || Err(Failure::Failed(message)))],
-        |files| files.into_iter().map(|(name, bytes)| plan(device, &name, bytes, Form::F32)).collect(),
-    )
+pub fn plans(device: &Arc<dyn Device>, files: &[File]) -> Vec<Plan> {
+    files.iter().map(|(name, bytes)| plan(device, name, bytes.clone(), Form::F32)).collect()
 }
 
 /// Trials for the goldens whose widths suit half precision, in training and in inference. f16 and bf16 take
 /// turns.
-pub fn half_plans(device: &Arc<dyn Device>) -> Vec<Plan> {
-    let fits = |(_, bytes): &(String, Vec<u8>)| {
+pub fn half_plans(device: &Arc<dyn Device>, files: &[File]) -> Vec<Plan> {
+    let fits = |(_, bytes): &&File| {
         Golden::parse(bytes).is_ok_and(|Golden { config: Config { d_in, d_out, .. }, .. }| {
             [d_in, d_out].iter().all(|width| width.is_multiple_of(4))
         })
     };
-    let files = files().unwrap_or_default().into_iter().filter(fits);
+    let files = files.iter().filter(fits);
     files
         .zip([Element::F16, Element::Bf16].into_iter().cycle())
         .flat_map(|((name, bytes), element)| {
-            [true, false].map(|training| plan(device, &name, bytes.clone(), Form::in_half(element, training)))
+            [true, false].map(|training| plan(device, name, bytes.clone(), Form::in_half(element, training)))
         })
         .collect()
 }
 
 fn plan(device: &Arc<dyn Device>, name: &str, bytes: Vec<u8>, form: Form) -> Plan {
     let device = Arc::clone(device);
-    Plan::new(form.name(name), "goldens", move || {
+    Plan::new(form.name(name), "goldens", move || async move {
         let mut ratios = Ratios::default();
-        Golden::parse(&bytes).map_err(Failure::Failed)?.compare(&*device, form, &mut ratios)?;
+        Golden::parse(&bytes).map_err(Failure::Failed)?.compare(&*device, form, &mut ratios).await?;
         Ok(Some(ratios.distribution()?))
     })
-}
-
-/// The names and contents of the goldens.
-fn files() -> Result<Vec<(String, Vec<u8>)>, String> {
-    match std::env::var_os("HYDRALORA_GOLDENS").map(PathBuf::from) {
-        Some(directory) => read(&directory),
-        None => Ok(OWN
-            .files()
-            .filter(|file| file.path().extension().is_some_and(|extension| extension == "safetensors"))
-            .map(|file| (stem(file.path()), file.contents().to_vec()))
-            .collect()),
-    }
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Every *.safetensors file directly in `directory`, sorted by name.
-///
-/// # Errors
-/// There is no such file, or one cannot be read.
-pub fn read(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            files.push((stem(&path), std::fs::read(&path).map_err(failed)?));
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(format!("no *.safetensors in {}: nothing would be tested", directory.display()));
-    }
-    Ok(files)
 }
 
 /// A tensor of f32.
@@ -142,37 +101,22 @@ fn data<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<&'a [u8]
 
 /// A layer, its inputs, and what they should give.
 pub struct Golden {
-    config: Config,
-    tokens: u32,
-    adapter: Adapter,
+    pub config: Config,
+    pub tokens: u32,
+    pub adapter: Adapter,
     /// Weights that are given, before they are rounded to f32, and their gradient.
-    gates: Option<Vec<f64>>,
-    gates_gradient: Option<Vec<f64>>,
-    x: Vec<f32>,
-    g: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    y: Vec<f64>,
-    dx: Vec<f64>,
-    gradients: Adapter<Approx>,
+    pub gates: Option<Vec<f64>>,
+    pub gates_gradient: Option<Vec<f64>>,
+    pub x: Vec<f32>,
+    pub g: Vec<f32>,
+    pub weight: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+    pub y: Vec<f64>,
+    pub dx: Vec<f64>,
+    pub gradients: Adapter<Approx>,
 }
 
 impl Golden {
-    /// A layer of which only the output is known, perhaps with weights that are given.
-    pub fn of_layer(
-        config: Config,
-        adapter: Adapter,
-        gates: Option<Vec<f64>>,
-        [x, weight]: [Vec<f32>; 2],
-        bias: Option<Vec<f32>>,
-        y: Vec<f64>,
-    ) -> Self {
-        let (g, dx) = (vec![0.0; y.len()], vec![0.0; x.len()]);
-        let tokens = (x.len() / config.d_in as usize) as u32;
-        let (gates_gradient, gradients) = (None, Adapter::default());
-        Self { config, tokens, adapter, gates, gates_gradient, x, g, weight, bias, y, dx, gradients }
-    }
-
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
@@ -349,9 +293,9 @@ impl Golden {
     }
 
     /// Compares the layer with the golden, within the twin's bounds, and the twin with the golden.
-    pub fn compare(&self, device: &dyn Device, form: Form, ratios: &mut Ratios) -> Result<(), Failure> {
+    pub async fn compare(&self, device: &dyn Device, form: Form, ratios: &mut Ratios) -> Result<(), Failure> {
         let (job, twins) = self.job(form)?;
-        let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1)?;
+        let results = modes::run_job(device, &job, Placement::Separate, Planning::Device, 1).await?;
         let values = |values: &[f64]| values.iter().copied().map(Approx::exact).collect();
         let mut goldens = vec![("y", values(&self.y))];
         if form.training {

@@ -47,12 +47,12 @@ impl Mode {
     }
 
     /// Runs the case in this mode. Returns the distribution of error / bound if numbers were compared.
-    pub fn run(self, device: &dyn Device, case: &Case) -> Result<Option<Distribution>, Failure> {
+    pub async fn run(self, device: &dyn Device, case: &Case) -> Result<Option<Distribution>, Failure> {
         match self {
-            Self::Correctness => correctness(device, case).map(Some),
-            Self::Determinism => determinism(device, case).map(|()| None),
-            Self::Gradients => gradients(device, case).map(Some),
-            Self::Isolation => isolation(device, case).map(|()| None),
+            Self::Correctness => correctness(device, case).await.map(Some),
+            Self::Determinism => determinism(device, case).await.map(|()| None),
+            Self::Gradients => gradients(device, case).await.map(Some),
+            Self::Isolation => isolation(device, case).await.map(|()| None),
         }
     }
 }
@@ -70,12 +70,12 @@ impl Display for Mode {
 }
 
 /// Runs a case's job and checks the memory around its results.
-pub fn run(device: &dyn Device, case: &Case, job: &Job, times: u32) -> Result<Results, Failure> {
-    run_job(device, job, case.placement, case.planning, times)
+pub async fn run(device: &dyn Device, case: &Case, job: &Job, times: u32) -> Result<Results, Failure> {
+    run_job(device, job, case.placement, case.planning, times).await
 }
 
 /// Runs a job that belongs to no case, and checks the memory around its results.
-pub fn run_job(
+pub async fn run_job(
     device: &dyn Device,
     job: &Job,
     placement: Placement,
@@ -83,7 +83,7 @@ pub fn run_job(
     times: u32,
 ) -> Result<Results, Failure> {
     let memory = Memory::new(job, placement);
-    let after = device.run(job, &memory, planning, times)?;
+    let after = device.run(job, &memory, planning, times).await?;
     Ok(memory.results(job, &after)?)
 }
 
@@ -97,9 +97,9 @@ pub fn compare(job: &Job, results: &Results) -> Result<Distribution, String> {
     ratios.distribution()
 }
 
-pub fn correctness(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
+pub async fn correctness(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let job = case.job();
-    let results = run(device, case, &job, 1)?;
+    let results = run(device, case, &job, 1).await?;
     if case.mask && case.write == WriteMode::Accumulate {
         masked_rows_keep_their_bits(&job, &results)?;
     }
@@ -127,15 +127,15 @@ fn masked_rows_keep_their_bits(job: &Job, results: &Results) -> Result<(), Strin
     Ok(())
 }
 
-fn determinism(device: &dyn Device, case: &Case) -> Result<(), Failure> {
+async fn determinism(device: &dyn Device, case: &Case) -> Result<(), Failure> {
     let job = case.job();
-    let first = run(device, case, &job, 1)?;
-    same_bits(&first, &run(device, case, &job, 1)?, "run again")?;
+    let first = run(device, case, &job, 1).await?;
+    same_bits(&first, &run(device, case, &job, 1).await?, "run again")?;
     // A job that only overwrites its results gives the same ones when it is repeated.
     let overwrites =
         job.tensors.iter().filter(|tensor| tensor.written).all(|t| t.data.iter().all(|v| v.is_nan()));
     if overwrites {
-        same_bits(&first, &run(device, case, &job, 3)?, "run three times in one submission")?;
+        same_bits(&first, &run(device, case, &job, 3).await?, "run three times in one submission")?;
     }
     Ok(())
 }
@@ -158,14 +158,14 @@ const DISTANCE: f64 = 1e-3;
 /// to a constant one.
 ///
 /// Activations are gentle, because for large logits the derived bounds of softmax grow beyond the slope.
-fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
+async fn gradients(device: &dyn Device, case: &Case) -> Result<Distribution, Failure> {
     let case = &case.clone().with_inputs(Inputs::Gentle);
     let mut job = case.job();
     let mut line = Line::new(case, &job);
     if let Weighting::TopK { .. } = case.shape.weighting {
         leave_out_changing_tokens(case, &mut job, &mut line)?;
     }
-    let results = run(device, case, &job, 1)?;
+    let results = run(device, case, &job, 1).await?;
     let expected = job.expected();
     // Richardson extrapolation: the error of central differences falls with the square of the distance.
     let slope = |distance: f64| (line.loss(distance) - line.loss(-distance)) / (2.0 * distance);
@@ -229,10 +229,10 @@ fn leave_out_changing_tokens(case: &Case, job: &mut Job, line: &mut Line) -> Res
 }
 
 /// Runs the case with and without its poisoned token, and compares the other tokens.
-fn isolation(device: &dyn Device, case: &Case) -> Result<(), Failure> {
+async fn isolation(device: &dyn Device, case: &Case) -> Result<(), Failure> {
     let clean_case = Case { seed: Some(case.seed()), ..case.clone() }.with_inputs(Inputs::Noise);
     let (clean_job, job) = (clean_case.job(), case.job());
-    let (clean, poisoned) = (run(device, case, &clean_job, 1)?, run(device, case, &job, 1)?);
+    let (clean, poisoned) = (run(device, case, &clean_job, 1).await?, run(device, case, &job, 1).await?);
     let poisoned_token = case.inputs.poisoned_token(case.shape.tokens).expect("a poisoned token");
     for tensor in job.tensors.iter().filter(|tensor| tensor.written) {
         let rows = clean[&tensor.name].chunks(tensor.width).zip(poisoned[&tensor.name].chunks(tensor.width));

@@ -7,7 +7,7 @@ use crate::suite::Plan;
 
 /// One of several parts of about the same size. All modes of a case belong to the same part, since they share
 /// pipelines.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Partition {
     part: u64,
     parts: u64,
@@ -15,6 +15,7 @@ pub struct Partition {
 
 impl Partition {
     /// Whether a trial belongs to this part.
+    #[must_use]
     pub fn contains(self, trial: &Plan) -> bool {
         trial.seed.unwrap_or_else(|| case::hash(&trial.name)) % self.parts == self.part - 1
     }

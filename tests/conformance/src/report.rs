@@ -1,16 +1,15 @@
-//! The results of a run: a table, a JSON file and a Markdown report for each adapter.
+//! The results of a run as text: a table, JSON, and a Markdown report for each adapter.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::compare::Distribution;
 use crate::device::Identity;
 
 /// How a trial ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Passed,
@@ -22,11 +21,11 @@ pub enum Status {
 }
 
 /// A trial's record.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     pub device: String,
     pub case: String,
-    pub kernel: &'static str,
+    pub kernel: String,
     pub seed: Option<String>,
     pub status: Status,
     pub message: Option<String>,
@@ -131,14 +130,9 @@ fn table(rows: &[Vec<String>]) -> String {
 }
 
 impl Report {
-    /// Prints each adapter's report.
-    pub fn print(&self) {
-        for adapter in self.adapters() {
-            println!("{}", self.markdown(&adapter));
-        }
-    }
-
-    fn adapters(&self) -> Vec<String> {
+    /// The names of the adapters.
+    #[must_use]
+    pub fn adapters(&self) -> Vec<String> {
         let mut adapters: Vec<String> =
             self.identities.iter().map(|identity| identity.adapter.clone()).collect();
         adapters.dedup();
@@ -150,8 +144,26 @@ impl Report {
         self.records.iter().filter(move |record| record.device == label)
     }
 
+    /// What belongs to one adapter.
+    #[must_use]
+    pub fn of(&self, adapter: &str) -> Self {
+        let identities: Vec<Identity> =
+            self.identities.iter().filter(|i| i.adapter == adapter).cloned().collect();
+        let records = identities.iter().flat_map(|identity| self.records_of(identity)).cloned().collect();
+        Self { identities, records, seconds: self.seconds }
+    }
+
+    /// Everything, for programs.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn json(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(self).map_err(|error| error.to_string())
+    }
+
     /// A report to paste into a bug report.
-    fn markdown(&self, adapter: &str) -> String {
+    #[must_use]
+    pub fn markdown(&self, adapter: &str) -> String {
         let identities: Vec<&Identity> = self.identities.iter().filter(|i| i.adapter == adapter).collect();
         let Some(first) = identities.first() else { return String::new() };
         let mut text = format!("# hydralora conformance: {adapter}\n\n");
@@ -173,7 +185,7 @@ impl Report {
             identities.iter().flat_map(|identity| self.records_of(identity)).collect();
         let mut kernels: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
         for record in &records {
-            kernels.entry(record.kernel).or_default().push(record);
+            kernels.entry(&record.kernel).or_default().push(record);
         }
         let kernels =
             kernels.into_iter().map(|(kernel, records)| Summary::of(records.into_iter()).row(kernel));
@@ -209,30 +221,6 @@ impl Report {
         }
         text
     }
-
-    /// Writes `<adapter>.json` and `<adapter>.md` for each adapter.
-    pub fn write_folder(&self, folder: &Path) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        for adapter in self.adapters() {
-            let identities: Vec<Identity> =
-                self.identities.iter().filter(|i| i.adapter == adapter).cloned().collect();
-            let records = identities.iter().flat_map(|identity| self.records_of(identity)).cloned().collect();
-            let implementation = identities.first().and_then(|identity| identity.implementation.clone());
-            let stem = file_name(&[implementation.as_deref(), Some(&adapter)]);
-            std::fs::write(folder.join(format!("{stem}.md")), self.markdown(&adapter)).map_err(failed)?;
-            let report = Self { identities, records, seconds: self.seconds };
-            report.write_json(&folder.join(format!("{stem}.json")))?;
-            println!("written: {}", folder.join(format!("{stem}.{{md,json}}")).display());
-        }
-        Ok(())
-    }
-
-    /// Writes everything to one file.
-    pub fn write_json(&self, file: &Path) -> Result<(), String> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
-        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
-    }
 }
 
 /// A refusal's message without its numbers, so that many cases share it.
@@ -246,11 +234,4 @@ fn reason(message: &str) -> String {
         }
     }
     reason
-}
-
-fn file_name(parts: &[Option<&str>]) -> String {
-    let name = parts.iter().flatten().copied().collect::<Vec<_>>().join("-");
-    let words: Vec<&str> =
-        name.split(|c: char| !(c.is_alphanumeric() || c == '.')).filter(|w| !w.is_empty()).collect();
-    words.join("-")
 }

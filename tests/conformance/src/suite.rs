@@ -1,168 +1,106 @@
-//! The trials, and the records of their results.
+//! The trials on a device, and how each is run and judged.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::pin::pin;
+use std::sync::Arc;
 
 use hydralora::{LinearChoice, LinearWay, wgpu};
-use libtest_mimic::{Completion, Failed, Measurement, Trial};
+use web_time::Instant;
 
-use crate::case::{Case, Planning};
+use crate::case::{Case, Planning, Shape};
 use crate::compare::Distribution;
-use crate::device::{ADAPTER_LIMITS, Device, Failure, Identity};
-use crate::inputs::Inputs;
-use crate::known::{self, KNOWN, Known, Verdict};
+use crate::device::{ADAPTER_LIMITS, Device, Failure, Pending};
+use crate::goldens::File;
+use crate::job::Placement;
+use crate::known::{self, Known, Verdict};
 use crate::modes::Mode;
-use crate::report::{Record, Report, Status};
-use crate::{Options, cases, checkpoints, goldens, job, properties, random, robustness, selfcheck, shaders};
+use crate::partition::Partition;
+use crate::report::{Record, Status};
+use crate::{cases, goldens, properties, random};
+
+/// How a trial ends: with the distribution of error / bound, if numbers were compared.
+pub type Outcome = Result<Option<Distribution>, Failure>;
 
 /// What a trial does.
-pub type Run = Box<dyn FnOnce() -> Result<Option<Distribution>, Failure> + Send>;
+pub type Run = Box<dyn FnOnce() -> Pending<'static, Option<Distribution>> + Send>;
 
-/// A trial before the harness gets it: its name, its seed for a replay, and what it does.
+/// A trial: its name, its seed for a replay, and what it does.
 pub struct Plan {
     pub name: String,
     pub kernel: &'static str,
     pub seed: Option<u64>,
     /// Whether a device that has WebGPU's default limits may refuse it.
     pub refusable: bool,
+    /// How large it is, next to others of its kind.
+    pub size: u64,
     pub run: Run,
 }
 
 impl Plan {
-    pub fn new(
+    pub fn new<F: Future<Output = Outcome> + 'static>(
         name: impl Into<String>,
         kernel: &'static str,
-        run: impl FnOnce() -> Result<Option<Distribution>, Failure> + Send + 'static,
+        run: impl FnOnce() -> F + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), kernel, seed: None, refusable: false, run: Box::new(run) }
+        let run: Run = Box::new(move || Box::pin(run()));
+        Self { name: name.into(), kernel, seed: None, refusable: false, size: 0, run }
+    }
+
+    /// Operation, router and elements, and whether it is about one token's NaN or infinity: the name without the shape,
+    /// its numbers and its plans.
+    fn kind(&self) -> String {
+        let shape = |part: &&str| part.starts_with('T') && part.contains("_k");
+        let before = self.name.split('/').take_while(|part| !shape(part));
+        let isolation = self.name.ends_with("/isolation").then_some("isolation");
+        before.chain(isolation).collect::<Vec<_>>().join("/")
+    }
+
+    /// The same trial, ended from outside.
+    #[must_use]
+    pub fn failing(self, message: String) -> Self {
+        Self { run: Box::new(move || Box::pin(async { Err(Failure::Failed(message)) })), ..self }
     }
 }
 
-/// The records of all trials so far.
-pub struct Suite {
-    identities: Vec<Identity>,
-    records: Mutex<Vec<Record>>,
-    /// Locked while a trial runs on GL. wgpu panics if a thread waits for the one GL context longer than a
-    /// second, and another thread may need longer to compile.
-    gl: Mutex<()>,
-    begin: Instant,
-    fail_fast: bool,
+/// Which trials run.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    /// Only the case with this seed, in every mode.
+    pub replay: Option<u64>,
+    /// Only a part of the trials.
+    pub partition: Option<Partition>,
+    /// The number of random cases.
+    pub random: u32,
+    /// Of the fixed cases only a small one of each kind: a look at every operation and element type in a few minutes.
+    pub quick: bool,
 }
 
-impl Suite {
-    pub fn new(devices: &[Arc<dyn Device>], fail_fast: bool) -> Self {
-        let identities = devices.iter().map(|device| device.identity().clone()).collect();
-        Self { identities, records: Mutex::default(), gl: Mutex::default(), begin: Instant::now(), fail_fast }
-    }
-
-    pub fn report(&self) -> Report {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Report { identities: self.identities.clone(), records, seconds: self.begin.elapsed().as_secs_f64() }
-    }
-
-    /// Runs a trial and records how it went.
-    fn run(&self, device: &dyn Device, plan: Plan, known: &[Known]) -> Result<Completion, Failed> {
-        let Plan { name, kernel, seed, refusable, run } = plan;
-        let identity = device.identity();
-        let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
-        let alone = || self.gl.lock().unwrap_or_else(PoisonError::into_inner);
-        let _alone = identity.adapter.starts_with("Gl/").then(alone);
-        let begin = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(Failure::Failed(format!("panic: {text}")))
-        });
-        let outcome = match outcome {
-            // A refusal must not hide a failure on what every WebGPU device can do.
-            Err(Failure::Unsupported(reason)) if must_run => Err(Failure::Failed(format!(
-                "refused, although the device has WebGPU's default limits, and these suffice: {reason}"
-            ))),
-            outcome => outcome,
-        };
-        let mut record = Record {
-            device: identity.label(),
-            case: name,
-            kernel,
-            seed: seed.map(|seed| format!("{seed:#018x}")),
-            status: Status::Passed,
-            message: None,
-            distribution: None,
-            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
-        };
-        let (status, message) = match known::judge(known, identity, &record.case, &outcome) {
-            Verdict::AsUsual => match outcome {
-                Ok(distribution) => {
-                    record.distribution = distribution;
-                    (Status::Passed, None)
-                }
-                Err(Failure::Unsupported(reason)) => (Status::Unsupported, Some(reason)),
-                Err(Failure::Failed(message)) => (Status::Failed, Some(message)),
-            },
-            Verdict::Known(reason) => (Status::Known, Some(reason)),
-            Verdict::NoLongerFails(message) => (Status::Failed, Some(message)),
-        };
-        (record.status, record.message) = (status, message.clone());
-        let message = message.unwrap_or_default();
-        if self.fail_fast && status == Status::Failed {
-            println!("first failure: {}: {message}", record.case);
-            std::process::exit(1);
-        }
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
-        match status {
-            Status::Passed => Ok(Completion::Completed),
-            Status::Unsupported => Ok(Completion::ignored_with(format!("unsupported: {message}"))),
-            Status::Known => Ok(Completion::ignored_with(format!("known failure: {message}"))),
-            Status::Failed => Err(match seed {
-                Some(seed) => format!("{message}\nreplay with --replay {seed:#018x}"),
-                None => message,
-            }
-            .into()),
-        }
+impl Default for Selection {
+    fn default() -> Self {
+        Self { replay: None, partition: None, random: RANDOM_CASES, quick: false }
     }
 }
 
-/// Every trial on every device.
-pub fn trials(suite: &Arc<Suite>, devices: &[Arc<dyn Device>], options: &Options) -> Vec<Trial> {
-    if options.harness.bench {
-        return devices.iter().flat_map(speed).collect();
-    }
-    let on_device = |device: &Arc<dyn Device>| -> Vec<Trial> {
-        let trial = |plan: Plan| {
-            let (suite, device) = (Arc::clone(suite), Arc::clone(device));
-            let name = format!("[{}] {}", device.identity().label(), plan.name);
-            Trial::ignorable_test(name, move || suite.run(&*device, plan, KNOWN))
-        };
-        plans(device, options).into_iter().map(trial).collect()
-    };
-    let mut trials = interleave(devices.iter().map(on_device).collect());
-    if options.replay.is_none() {
-        trials.extend(selfcheck::trials());
-    }
-    trials
+/// The number of random cases, unless somebody asks for another one.
+pub const RANDOM_CASES: u32 = 24;
+
+/// A seed as reports give it.
+///
+/// # Errors
+/// It is none.
+pub fn seed(text: &str) -> Result<u64, String> {
+    let digits = text.trim_start_matches("0x");
+    u64::from_str_radix(digits, 16).map_err(|error| format!("expected a seed like 0x1f2e, {error}"))
 }
 
-/// Takes one trial of each list in turn, from every second list backwards. Software drivers compile in one
-/// thread for each device, and cache what they compiled. So two devices share the work and meet in the
-/// middle.
-fn interleave(lists: Vec<Vec<Trial>>) -> Vec<Trial> {
-    let mut lists: Vec<_> = lists.into_iter().map(VecDeque::from).collect();
-    let mut trials = Vec::new();
-    while lists.iter().any(|list| !list.is_empty()) {
-        for (index, list) in lists.iter_mut().enumerate() {
-            trials.extend(if index.is_multiple_of(2) { list.pop_front() } else { list.pop_back() });
-        }
-    }
-    trials
-}
-
-/// Every trial on one device.
-fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
-    if !device.runs() {
-        return shaders::plans(device);
-    }
+/// The selected trials on a device, with those that belong to this machine alone behind the others.
+pub fn plans(
+    device: &Arc<dyn Device>,
+    selection: &Selection,
+    goldens: &[File],
+    of_machine: Vec<Plan>,
+) -> Vec<Plan> {
     let mut fixed = cases::all();
     fixed.extend(cases::largest(device.profile()));
     // Without matrices of the size, another plan would run.
@@ -173,12 +111,16 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
         _ => true,
     });
     // Other limits change the device's plans, but not chosen ones.
-    if device.identity().limits_of != ADAPTER_LIMITS {
+    let own_limits = device.identity().limits_of == ADAPTER_LIMITS;
+    if !own_limits {
         fixed.retain(|case| !matches!(case.planning, Planning::Chosen(..) | Planning::Linear(_)));
-        // Nor what options do. The most bindings are those of a mask and a gradient that is added.
-        fixed.retain(|case| !case.has_options() || (case.mask && case.gate_gradient.is_some()));
+        // Nor what options do, but those with the most bindings, which are those of a mask and a gradient that is added;
+        // and dropout, whose random numbers are computed in another way without the adapter's features.
+        let counts =
+            |case: &Case| case.shape.dropout.is_some() || (case.mask && case.gate_gradient.is_some());
+        fixed.retain(|case| !case.has_options() || counts(case));
     }
-    if let Some(seed) = options.replay {
+    if let Some(seed) = selection.replay {
         return match fixed.into_iter().find(|case| case.seed() == seed) {
             Some(case) => case_plans(device, &case),
             None if seed <= random::LARGEST_SEED => vec![random::plan(device, seed)],
@@ -186,18 +128,30 @@ fn plans(device: &Arc<dyn Device>, options: &Options) -> Vec<Plan> {
         };
     }
     let mut plans: Vec<Plan> = fixed.iter().flat_map(|case| case_plans(device, case)).collect();
-    plans.extend(goldens::plans(device));
+    plans.extend(goldens::plans(device, goldens));
     plans.extend(properties::plans(device));
     // Other limits change plans, but no arithmetic. So these run only with the adapter's own limits.
-    if device.identity().limits_of == ADAPTER_LIMITS {
-        plans.extend((0..u64::from(options.random)).map(|seed| random::plan(device, seed)));
-        plans.extend(goldens::half_plans(device));
-        plans.extend(checkpoints::plans(device));
-        plans.extend(robustness::plans(device));
+    if own_limits {
+        plans.extend((0..u64::from(selection.random)).map(|seed| random::plan(device, seed)));
+        plans.extend(goldens::half_plans(device, goldens));
+        plans.extend(of_machine);
     }
-    if let Some(partition) = options.partition {
+    if let Some(partition) = selection.partition {
         plans.retain(|plan| partition.contains(plan));
     }
+    if selection.quick { quick(plans) } else { plans }
+}
+
+/// The smallest case of each kind, in every mode, and all that is no case.
+fn quick(mut plans: Vec<Plan>) -> Vec<Plan> {
+    let mut smallest: HashMap<String, (u64, Option<u64>)> = HashMap::new();
+    for plan in &plans {
+        let kept = smallest.entry(plan.kind()).or_insert((plan.size, plan.seed));
+        if plan.size < kept.0 {
+            *kept = (plan.size, plan.seed);
+        }
+    }
+    plans.retain(|plan| smallest.get(&plan.kind()).is_some_and(|&(_, seed)| seed == plan.seed));
     plans
 }
 
@@ -210,39 +164,74 @@ fn case_plans(device: &Arc<dyn Device>, case: &Case) -> Vec<Plan> {
             let (device, case) = (Arc::clone(device), case.clone());
             let (name, kernel, seed) = (format!("{case}{mode}"), case.operation.kernel(), case.seed());
             let refusable = case.beyond_defaults;
-            Plan { seed: Some(seed), refusable, ..Plan::new(name, kernel, move || mode.run(&*device, &case)) }
+            let size = size(&case);
+            let run = move || async move { mode.run(&*device, &case).await };
+            Plan { seed: Some(seed), refusable, size, ..Plan::new(name, kernel, run) }
         })
         .collect()
 }
 
-/// The number of runs of a job that a speed trial times.
-const TIMED_RUNS: u32 = 10;
+/// Of a case with more tokens than the smallest tile has, several experts, and nothing else that is out of the ordinary.
+/// Others have the largest number there is.
+fn size(case: &Case) -> u64 {
+    let Shape { tokens, d_in, d_out, rank, experts, .. } = case.shape;
+    let whole = d_in > 8 && (tokens > 8 || case.operation.kernel() == "adamw");
+    let gated = experts > 1 || case.operation.router().is_none();
+    let plain = case.planning == Planning::Device
+        && case.placement == Placement::Separate
+        && case.room + case.gap == 0;
+    if whole && gated && plain && !case.has_options() {
+        u64::from(tokens) * u64::from(d_in + d_out) * u64::from(rank + experts)
+    } else {
+        u64::MAX
+    }
+}
 
-/// The speed mode: wall-clock time of a submission, for the cases with the device's own plans.
-fn speed(device: &Arc<dyn Device>) -> Vec<Trial> {
-    let timed = |case: &Case| case.inputs == Inputs::Noise && case.planning == Planning::Device;
-    cases::all()
-        .into_iter()
-        .filter(timed)
-        .map(|case| {
-            let device = Arc::clone(device);
-            let name = format!("[{}] {case}/speed", device.identity().label());
-            Trial::bench(name, move |_| {
-                let job = case.job();
-                let memory = job::Memory::new(&job, case.placement);
-                match device.time(&job, &memory, case.planning, TIMED_RUNS) {
-                    Ok(times) => {
-                        let nanoseconds: Vec<f64> = times.iter().map(|time| time.as_nanos() as f64).collect();
-                        let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;
-                        let variance = nanoseconds.iter().map(|ns| (ns - mean).powi(2)).sum::<f64>()
-                            / nanoseconds.len() as f64;
-                        // The harness prints `variance` as the deviation from the mean.
-                        Ok(Some(Measurement { avg: mean as u64, variance: variance.sqrt() as u64 }))
-                    }
-                    Err(Failure::Unsupported(_)) => Ok(None),
-                    Err(Failure::Failed(message)) => Err(message.into()),
-                }
-            })
+/// Runs a trial and records how it went.
+pub async fn run(device: &dyn Device, plan: Plan, known: &[Known]) -> Record {
+    let Plan { name, kernel, seed, refusable, run, .. } = plan;
+    let identity = device.identity();
+    let must_run = !refusable && wgpu::Limits::default().check_limits(&device.profile().limits);
+    let begin = Instant::now();
+    let outcome = match caught(async { run().await }).await {
+        // A refusal must not hide a failure on what every WebGPU device can do.
+        Err(Failure::Unsupported(reason)) if must_run => Err(Failure::Failed(format!(
+            "refused, although the device has WebGPU's default limits, and these suffice: {reason}"
+        ))),
+        outcome => outcome,
+    };
+    let milliseconds = begin.elapsed().as_secs_f64() * 1e3;
+    let (status, message, distribution) = match known::judge(known, identity, &name, &outcome) {
+        Verdict::AsUsual => match outcome {
+            Ok(distribution) => (Status::Passed, None, distribution),
+            Err(Failure::Unsupported(reason)) => (Status::Unsupported, Some(reason), None),
+            Err(Failure::Failed(message)) => (Status::Failed, Some(message), None),
+        },
+        Verdict::Known(reason) => (Status::Known, Some(reason), None),
+        Verdict::NoLongerFails(message) => (Status::Failed, Some(message), None),
+    };
+    Record {
+        device: identity.label(),
+        case: name,
+        kernel: kernel.to_owned(),
+        seed: seed.map(|seed| format!("{seed:#018x}")),
+        status,
+        message,
+        distribution,
+        milliseconds,
+    }
+}
+
+/// The future's outcome, or its panic as a failure. A browser ends the whole instance at a panic.
+pub async fn caught<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            std::task::Poll::Ready(Err(Failure::Failed(format!("panic: {text}"))))
         })
-        .collect()
+    })
+    .await
 }

@@ -9,8 +9,8 @@ use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Config, DeviceProfile, Element, ForwardOptions,
     LinearOptions, Operation, Planner, Router, WriteMode, wgpu,
 };
-use hydralora_conformance::permutations::translate::{to_spir_v, translate, validate};
-use hydralora_conformance::permutations::{permutations, with_matrices, with_subgroups};
+use hydralora_conformance::permutations::translate::{Language, translate, validate};
+use hydralora_conformance::permutations::{permutations, with_matrices, with_subgroups, with_wide_products};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator, Block, BuiltIn, Expression, Function, Handle, Module, Statement,
@@ -64,6 +64,7 @@ fn candidates() -> HashMap<Shader, u64> {
 fn all() -> Vec<Shader> {
     let mut shaders = permutations();
     shaders.extend(with_subgroups());
+    shaders.extend(with_wide_products());
     shaders.extend(with_matrices());
     shaders.extend(candidates().into_keys());
     shaders
@@ -75,10 +76,8 @@ fn every_shader_translates_to_every_backend() {
     println!("{} shaders, {} with subgroup operations", plain.len(), subgroups.len());
     assert!(plain.len() > 300 && subgroups.len() > 200, "{} and {}", plain.len(), subgroups.len());
     for shader in plain.into_iter().chain(subgroups) {
-        let translations = translate(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?} to {error}"));
-        for (extension, contents) in translations {
-            assert!(!contents.is_empty(), "{shader:?} has an empty .{extension}");
-            if extension == "hlsl" {
+        for (language, contents) in translations(&shader, &Language::ALL) {
+            if language == Language::Hlsl {
                 // naga defines the zeros of an array twice if an alias makes two types of it.
                 let text = String::from_utf8(contents).expect("HLSL is text");
                 let mut zeros: Vec<_> = text.lines().filter(|line| line.starts_with("ret_Zero")).collect();
@@ -91,14 +90,26 @@ fn every_shader_translates_to_every_backend() {
     }
 }
 
-/// No other language has cooperative matrices, or naga does not write them.
+/// A shader in each of these languages.
+fn translations(shader: &Shader, languages: &[Language]) -> Vec<(Language, Vec<u8>)> {
+    let valid = valid(shader);
+    let translated = |&language: &Language| {
+        let contents = translate(&valid, language).unwrap_or_else(|error| panic!("{shader:?} to {error}"));
+        assert!(!contents.is_empty(), "{shader:?} is empty in {language:?}");
+        (language, contents)
+    };
+    languages.iter().map(translated).collect()
+}
+
 #[test]
-fn cooperative_matrices_translate_to_spir_v() {
-    let shaders = with_matrices();
-    assert!(shaders.len() >= 20, "{}", shaders.len());
-    for shader in shaders {
-        let [(_, words)] = to_spir_v(&valid(&shader)).unwrap_or_else(|error| panic!("{shader:?}: {error}"));
-        assert!(!words.is_empty(), "{shader:?} has an empty .spv");
+fn rare_shaders_translate_to_the_languages_that_have_words_for_them() {
+    for (shaders, languages, least) in
+        [(with_wide_products(), &Language::WIDE[..], 5), (with_matrices(), &Language::MATRICES[..], 20)]
+    {
+        assert!(shaders.len() >= least, "{}", shaders.len());
+        for shader in shaders {
+            translations(&shader, languages);
+        }
     }
 }
 

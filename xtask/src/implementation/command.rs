@@ -23,17 +23,17 @@ pub(super) fn said(output: &Output) -> String {
 }
 
 /// Whether a program runs and succeeds.
-pub(super) fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     output(Command::new(program).args(arguments)).is_ok()
 }
 
 /// Creates a folder with its parents and returns its absolute path.
-pub(super) fn create_directory(path: &Path) -> Result<PathBuf, String> {
+pub(crate) fn create_directory(path: &Path) -> Result<PathBuf, String> {
     let created = fs::create_dir_all(path).and_then(|()| path.canonicalize());
     created.map_err(|error| format!("The folder {} could not be created: {error}", path.display()))
 }
 
-pub(super) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), String> {
+pub(crate) fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), String> {
     fs::write(path, contents).map_err(|error| format!("{} could not be written: {error}", path.display()))
 }
 

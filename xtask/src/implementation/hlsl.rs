@@ -8,8 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use super::npm::WEBGPU;
 use super::translate::{Compiler, Verdict};
-use super::{command, dawn, debian};
+use super::{command, debian};
 
 /// Wine's loader where Debian's wine64 puts it, outside the path.
 const WINE: &str = "/usr/lib/wine/wine64";
@@ -40,7 +41,7 @@ pub(super) struct Hlsl {
 impl Hlsl {
     pub(super) fn provide(directory: &Path) -> Result<Self, String> {
         debian::install(&["wine64", "gcc-mingw-w64-x86-64-win32"])?;
-        let libraries = dawn::install(directory)?.join("webgpu/dist/win32-x64");
+        let libraries = WEBGPU.install(directory)?.join("webgpu/dist/win32-x64");
         let folder = command::create_directory(&directory.join("wine"))?;
         let hlsl = Self { prefix: folder.join("prefix"), driver: folder.join("hlsl_driver.exe"), libraries };
 

@@ -8,6 +8,7 @@ mod debian;
 mod gl;
 mod hlsl;
 mod lavapipe;
+pub(crate) mod npm;
 mod opencl;
 mod python;
 mod spirv;
@@ -17,7 +18,7 @@ mod validation;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use command::output;
+pub(crate) use command::{create_directory, output, succeeds, write};
 pub(crate) use debian::as_root;
 pub(crate) use opencl::OpenCl;
 pub(crate) use translate::translate;
@@ -36,7 +37,7 @@ pub(crate) struct Implementation {
 /// Fetches the implementations of a name into `directory`, unless they are there.
 pub(crate) fn provide(name: &str, directory: &Path) -> Result<Vec<Implementation>, String> {
     debian::require()?;
-    let directory = &command::create_directory(directory)?;
+    let directory = &create_directory(directory)?;
     match name {
         "lavapipe" => lavapipe::provide(directory),
         "swiftshader" => Ok(vec![swiftshader::provide(directory)?]),
@@ -55,12 +56,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<String, String> {
 
 /// Fetches NVIDIA's compilers; returns their folder and version.
 pub(crate) fn cuda(directory: &Path) -> Result<(PathBuf, String), String> {
-    cuda::provide(&command::create_directory(directory)?)
+    cuda::provide(&create_directory(directory)?)
 }
 
 /// Fetches Intel's compilers.
 pub(crate) fn opencl(directory: &Path) -> Result<OpenCl, String> {
-    OpenCl::provide(&command::create_directory(directory)?)
+    OpenCl::provide(&create_directory(directory)?)
 }
 
 /// A path as a variable of the environment.

@@ -61,8 +61,9 @@ pub(crate) fn translate(directory: &Path, shaders: &Path, quick: bool) -> Result
     let run = |(name, extension, compiler): (_, _, Result<Compiler, String>)| {
         let mut files = files(shaders, extension)?;
         if name == FXC {
-            // It knows no shader model with subgroup operations, and wgpu offers none where it compiles.
-            files.retain(|file| !file_name(file).contains("_subgroups_"));
+            // It knows no shader model with subgroup operations or integers of 64 bits, and wgpu offers neither where
+            // it compiles.
+            files.retain(|file| !["_subgroups_", "_wide_"].iter().any(|kind| file_name(file).contains(kind)));
             files = files.into_iter().step_by(if quick { 3 } else { 1 }).collect();
         }
         if files.is_empty() {

@@ -87,8 +87,6 @@ pub(super) fn child(folder: &Path) -> Result<(), String> {
         let words: Vec<u32> = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
         let name = stem(&path);
         let (statistics, assembly) = compiler.compile(&words).map_err(|error| format!("{name}: {error}"))?;
-        fs::write(format!("/tmp/isaw/asm_{}_{name}", std::env::var("RADV_FORCE_FAMILY").unwrap()), &assembly)
-            .unwrap();
         compiled.insert(name, Compiled::new(statistics, loops::loops(&gcn::parse(&assembly))));
     }
     println!("{}", serde_json::json!([compiler.name, compiled]));

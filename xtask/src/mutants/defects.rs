@@ -700,10 +700,11 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect(
         "a carry of the generator lost",
-        "random/philox.wgsl",
+        "random/product_halves.wgsl",
         "(middle >> 16u) + (other >> 16u)",
         "(middle >> 16u)",
     ),
+    defect("half of a wide product", "random/product_wide.wgsl", "u64(a) * u64(b)", "u64(a * b)"),
     defect("dropout of tokens rotated", "dropout/words.wgsl", "8u * element;", "8u * (3u - element);"),
     defect("dropout of all layers the same", "dropout/words.wgsl", ", dims.dropout_stream)", ", 0u)"),
     defect("dropout of all steps the same", "dropout/words.wgsl", "batch.step,", "0u,"),

@@ -3,7 +3,7 @@
 //
 // Bindings: 0 span (batch.wgsl), 1 query, 2 keys, 3 values, 4 result, 5 d_result, 6 log_sums (as in attention.wgsl),
 //   7 d_query (as the query), 8 deltas (as log_sums)
-// Grid: x = tokens, y = heads. Workgroup: 64 threads, each with a key of the chunk, then with an element of the head.
+// Grid: x = tokens, y = heads. Workgroup: HEAD_WIDTH threads, each with a key of the chunk, then with an element of a head.
 // Workgroup memory: `own`, the query and the result's gradient; `slopes`, the chunk's gradients of products.
 @group(0) @binding(1) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
@@ -14,45 +14,47 @@
 @group(0) @binding(7) var<storage, read_write> d_query: array<f32>;
 @group(0) @binding(8) var<storage, read_write> deltas: array<f32>;
 
-var<workgroup> own: array<array<vec4<f32>, 16>, 2>;
-var<workgroup> slopes: array<f32, 64>;
+const VECS = HEAD_WIDTH / 4u;
 
-@compute @workgroup_size(64)
+var<workgroup> own: array<array<vec4<f32>, VECS>, 2>;
+var<workgroup> slopes: array<f32, HEAD_WIDTH>;
+
+@compute @workgroup_size(HEAD_WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = id.x;
     let head = id.y;
     if (token >= span.tokens) { return; }
     let row = token * HEADS + head;
-    if (local < 16u) {
-        own[0][local] = query[row * 16u + local];
-        own[1][local] = d_result[row * 16u + local];
+    if (local < VECS) {
+        own[0][local] = query[row * VECS + local];
+        own[1][local] = d_result[row * VECS + local];
     }
     workgroupBarrier();
     var delta = 0.0;
-    for (var c = 0u; c < 16u; c++) { delta += dot(own[1][c], result[row * 16u + c]); }
+    for (var c = 0u; c < VECS; c++) { delta += dot(own[1][c], result[row * VECS + c]); }
     let key_head = head / (HEADS / KEY_HEADS);
     let end = token + 1u;
     var sum = 0.0;
-    for (var chunk = token / span.sequence * span.sequence; chunk < end; chunk += 64u) {
-        let count = min(end - chunk, 64u);
+    for (var chunk = token / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
+        let count = min(end - chunk, HEAD_WIDTH);
         var slope = 0.0;
         if (local < count) {
-            let key = ((chunk + local) * KEY_HEADS + key_head) * 16u;
+            let key = ((chunk + local) * KEY_HEADS + key_head) * VECS;
             var product = 0.0;
             var d_weight = 0.0;
-            for (var c = 0u; c < 16u; c++) {
+            for (var c = 0u; c < VECS; c++) {
                 product += dot(own[0][c], keys[key + c]);
                 d_weight += dot(own[1][c], values[key + c]);
             }
-            slope = 0.125 * exp(0.125 * product - log_sums[row]) * (d_weight - delta);
+            slope = SCALE * exp(SCALE * product - log_sums[row]) * (d_weight - delta);
         }
         slopes[local] = slope;
         workgroupBarrier();
         for (var i = 0u; i < count; i++) {
-            sum += slopes[i] * keys[((chunk + i) * KEY_HEADS + key_head) * 16u + local / 4u][local % 4u];
+            sum += slopes[i] * keys[((chunk + i) * KEY_HEADS + key_head) * VECS + local / 4u][local % 4u];
         }
         workgroupBarrier();
     }
-    d_query[row * 64u + local] = sum;
+    d_query[row * HEAD_WIDTH + local] = sum;
     if (local == 0u) { deltas[row] = delta; }
 }

@@ -6,7 +6,7 @@ use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Error, Kernels, Layout, ParameterGroup, Planner,
 };
 
-use super::{Lookup, Op, Planned, Prepared, read};
+use super::{Lookup, Op, Planned, Prepared, Preparing, read};
 use crate::job::Values;
 
 pub struct AdamWStep {
@@ -38,29 +38,36 @@ impl AdamWStep {
 }
 
 impl Op for AdamWStep {
-    fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let buffers: Vec<_> = self
-            .elements
-            .iter()
-            .enumerate()
-            .map(|(at, &elements)| AdamWBuffers {
-                elements,
-                parameters: tensor(&of_buffer("parameters", at)),
-                gradients: tensor(&self.gradients(at)),
-                moments: tensor(&of_buffer("moments", at)),
-            })
-            .collect();
-        let status = self.hyper.max_norm.map(|_| tensor(&self.status()));
-        let adapters =
-            self.layout.iter().flat_map(|&layout| (0..buffers.len()).map(move |at| (at, 0, layout)));
-        let (buffers, hyper, adapters) = (&buffers[..], self.hyper, &adapters.collect::<Vec<_>>()[..]);
-        let descriptor = AdamWDescriptor { buffers, status, hyper, adapters };
-        let adamw = AdamW::prepare(kernels, &descriptor)?;
-        adamw.set_scaled_step(&gpu.queue, self.step, self.learning_rate, self.gradient_scale)?;
-        Ok(Box::new(move |pass| {
-            adamw.encode(pass);
-            Ok(())
-        }))
+    fn prepare<'a>(&'a self, gpu: &'a Gpu, kernels: &'a Kernels, tensor: &'a Lookup<'a>) -> Preparing<'a> {
+        Box::pin(async move {
+            let buffers: Vec<_> = self
+                .elements
+                .iter()
+                .enumerate()
+                .map(|(at, &elements)| AdamWBuffers {
+                    elements,
+                    parameters: tensor(&of_buffer("parameters", at)),
+                    gradients: tensor(&self.gradients(at)),
+                    moments: tensor(&of_buffer("moments", at)),
+                })
+                .collect();
+            let status = self.hyper.max_norm.map(|_| tensor(&self.status()));
+            let adapters =
+                self.layout.iter().flat_map(|&layout| (0..buffers.len()).map(move |at| (at, 0, layout)));
+            let (buffers, hyper, adapters) = (&buffers[..], self.hyper, &adapters.collect::<Vec<_>>()[..]);
+            let descriptor = AdamWDescriptor { buffers, status, hyper, adapters };
+            let adamw = if cfg!(target_arch = "wasm32") {
+                AdamW::prepare_async(kernels, &descriptor).await?
+            } else {
+                AdamW::prepare(kernels, &descriptor)?
+            };
+            adamw.set_scaled_step(&gpu.queue, self.step, self.learning_rate, self.gradient_scale)?;
+            let encode: Prepared = Box::new(move |pass| {
+                adamw.encode(pass);
+                Ok(())
+            });
+            Ok(encode)
+        })
     }
 
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {

@@ -11,6 +11,8 @@ mod linear;
 
 pub use adamw::{AdamWStep, of_buffer};
 
+use std::pin::Pin;
+
 use hydralora::device::Gpu;
 use hydralora::twin::{Approx, Random};
 use hydralora::{
@@ -41,10 +43,14 @@ pub type Lookup<'a> = dyn Fn(&str) -> Tensor<'a> + 'a;
 /// An operation, ready to be encoded.
 pub type Prepared = Box<dyn Fn(&mut wgpu::ComputePass<'_>) -> Result<(), Error>>;
 
+/// What an operation will be, once its shaders are compiled.
+pub type Preparing<'a> = Pin<Box<dyn Future<Output = Result<Prepared, Error>> + 'a>>;
+
 /// One operation of a job.
 pub trait Op: Send + Sync {
-    /// Prepares the operation through the library's API.
-    fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error>;
+    /// Prepares the operation through the library's API: its calls for browsers there, and those that are ready at
+    /// once natively.
+    fn prepare<'a>(&'a self, gpu: &'a Gpu, kernels: &'a Kernels, tensor: &'a Lookup<'a>) -> Preparing<'a>;
 
     /// Plans the operation, and returns it as data.
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error>;
@@ -97,15 +103,23 @@ impl LayerOp {
 }
 
 impl Op for LayerOp {
-    fn prepare(&self, gpu: &Gpu, kernels: &Kernels, tensor: &Lookup<'_>) -> Result<Prepared, Error> {
-        let prepared = kernels.prepare(&self.operation, &self.config, self.capacity())?;
-        // All recordings of an operation take the same tensors.
-        let operands = prepared.recordings().last().into_iter().flat_map(|recording| &recording.tensors);
-        let tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
-        let bound = prepared.bind(&tensors)?;
-        let mut batch = Batch::new(kernels, self.tokens)?;
-        batch.set_random(&gpu.queue, RANDOM.seed, RANDOM.step);
-        Ok(Box::new(move |pass| bound.encode(pass, &batch)))
+    fn prepare<'a>(&'a self, gpu: &'a Gpu, kernels: &'a Kernels, tensor: &'a Lookup<'a>) -> Preparing<'a> {
+        Box::pin(async move {
+            let Self { operation, config, .. } = self;
+            let prepared = if cfg!(target_arch = "wasm32") {
+                kernels.prepare_async(operation, config, self.capacity()).await?
+            } else {
+                kernels.prepare(operation, config, self.capacity())?
+            };
+            // All recordings of an operation take the same tensors.
+            let operands = prepared.recordings().last().into_iter().flat_map(|recording| &recording.tensors);
+            let tensors: Vec<_> = operands.map(|operand| (operand.name, tensor(operand.name))).collect();
+            let bound = prepared.bind(&tensors)?;
+            let mut batch = Batch::new(kernels, self.tokens)?;
+            batch.set_random(&gpu.queue, RANDOM.seed, RANDOM.step);
+            let encode: Prepared = Box::new(move |pass| bound.encode(pass, &batch));
+            Ok(encode)
+        })
     }
 
     fn plan(&self, planner: &Planner) -> Result<Vec<Planned>, Error> {

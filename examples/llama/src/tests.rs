@@ -1,0 +1,148 @@
+//! The tiny models on a device: what splitting matrices and computing activations again must not change.
+
+use std::path::Path;
+
+use hydralora::device::{Gpu, NO_ADAPTER_HELP, adapters_from_env};
+use hydralora::{Adapter, Dropout, Element, Kernels, wgpu};
+
+use crate::adapters::{Adapters, Projection};
+use crate::error::Error;
+use crate::golden::generate;
+use crate::model::{Keep, Model, Use};
+use crate::shader::Shaders;
+use crate::weights::Weights;
+
+const SEQUENCE: u32 = 8;
+const TOKENS: u32 = 2 * SEQUENCE;
+
+/// A device on which bindings have at most so many bytes.
+fn device(binding: Option<u64>) -> Gpu {
+    pollster::block_on(async {
+        let adapter = adapters_from_env().await.into_iter().next().expect(NO_ADAPTER_HELP);
+        let mut required_limits = adapter.limits();
+        if let Some(bytes) = binding {
+            required_limits.max_storage_buffer_binding_size = bytes;
+        }
+        let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
+        Gpu { device, queue }
+    })
+}
+
+fn load(gpu: &Gpu, name: &str, element: Element) -> Result<Weights, Error> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+    Weights::load(gpu, &path, element, |_, _| {}).map(|(weights, _)| weights)
+}
+
+/// What a step of training gives.
+struct Trained {
+    losses: Vec<f32>,
+    gradients: Vec<f32>,
+    written: Vec<u32>,
+}
+
+fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Trained, Error> {
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
+    let dropout = Some(Dropout::new(dropout));
+    let layer = hydralora::Config { rank: 4, experts: 3, scaling: 2.0, dropout, ..Default::default() };
+    let targets = [Projection::Query, Projection::Key, Projection::Output, Projection::Up, Projection::Down];
+    let adapters = Adapters::new(&kernels, &weights.config, &targets, layer, TOKENS, 1)?;
+    let stack = &adapters.stack;
+    for (place, seed) in stack.pack().places().iter().zip(0..) {
+        stack.write(place.name(), &Adapter::initialise_random_heads(place.config(), seed, 0.2)?)?;
+    }
+    let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
+    let how = Use { capacity: TOKENS, context: TOKENS, training: Some(keep) };
+    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
+    model.batch().set_random(&gpu.queue, 5, 1);
+    let ids: Vec<u32> = (0..=TOKENS).map(|at| at * 37 % weights.config.vocabulary).collect();
+    let batch = [&ids[..TOKENS as usize], &ids[1..]];
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    model.train(
+        &gpu.queue,
+        &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
+        batch,
+        SEQUENCE,
+    )?;
+    gpu.queue.submit([encoder.finish()]);
+    // Where they lie depends on the limits, too.
+    let gradients = stack.pack().places().iter();
+    let gradients = gradients
+        .map(|place| gpu.read_part_blocking(&stack.gradients()[place.buffer()], place.elements()))
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
+    let losses = gpu.read_blocking(model.loss_buffer())?;
+    adapters.publish(gpu);
+    let how = Use { training: None, ..how };
+    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
+    let written = generate(gpu, &mut model, &ids[..5], 8)?;
+    Ok(Trained { losses, gradients, written })
+}
+
+/// The largest difference, beside the largest number.
+fn difference(own: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(own.len(), expected.len());
+    let largest = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(f32::abs).fold(0.0, f32::max);
+    let size = largest(&mut expected.iter().copied());
+    assert!(size > 0.0);
+    largest(&mut own.iter().zip(expected).map(|(own, expected)| own - expected)) / size
+}
+
+#[test]
+fn split_matrices_compute_the_same() -> Result<(), Error> {
+    for (name, element, allowed, parts) in [
+        // Only the tables.
+        ("tiny", Element::F16, 1 << 16, 2),
+        ("tiny", Element::Bf16, 42_000, 3),
+        // Every matrix but those of keys and values.
+        ("tiny", Element::F32, 41_000, 5),
+        // A tied table.
+        ("llama3", Element::F32, 20_480, 3),
+    ] {
+        let (whole, limited) = (device(None), device(Some(allowed)));
+        let [weights, split] = [&whole, &limited].map(|gpu| load(gpu, name, element));
+        let (weights, split) = (weights?, split?);
+        assert_eq!([weights.embedding.parts.len(), split.head().parts.len()], [1, parts], "{name}");
+        let expected = train(&whole, &weights, Keep::Activations, 0.0)?;
+        let own = train(&limited, &split, Keep::Activations, 0.0)?;
+        // Forward, every number is the same sum; backward, the parts' sums are added up.
+        let (losses, gradients) =
+            (difference(&own.losses, &expected.losses), difference(&own.gradients, &expected.gradients));
+        println!("{name} in {element}: losses off by {losses:.1e}, gradients by {gradients:.1e}");
+        assert!(losses <= 1e-6, "losses are off by {losses}");
+        assert!(gradients <= 1e-5, "gradients are off by {gradients}");
+        assert_eq!(own.written, expected.written);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_named() -> Result<(), Error> {
+    let error =
+        load(&device(Some(30_000)), "tiny", Element::F32).err().expect("rows of 512 bytes").to_string();
+    assert!(error.contains("`model.layers.0.self_attn.q_proj.weight`") && error.contains("30000"), "{error}");
+    let gpu = device(Some(20_000));
+    let weights = load(&gpu, "tiny", Element::F16)?;
+    let error =
+        train(&gpu, &weights, Keep::Activations, 0.0).err().expect("logits of 20480 bytes").to_string();
+    assert!(error.contains("`logits` of 16 tokens needs 20480 bytes"), "{error}");
+    assert_eq!(Use::most_tokens(&gpu, &weights.config), 15);
+    Ok(())
+}
+
+#[test]
+fn gradients_from_recomputed_activations_are_equal() -> Result<(), Error> {
+    let gpu = device(None);
+    let weights = load(&gpu, "tiny", Element::F32)?;
+    for dropout in [0.0, 0.2] {
+        let [all, inputs] =
+            [Keep::Activations, Keep::Inputs].map(|keep| train(&gpu, &weights, keep, dropout));
+        let (all, inputs) = (all?, inputs?);
+        assert_eq!(all.losses, inputs.losses);
+        assert!(all.gradients.iter().any(|gradient| *gradient != 0.0));
+        assert_eq!(all.gradients, inputs.gradients);
+    }
+    let how = |keep| Use { capacity: TOKENS, context: TOKENS, training: Some(keep) }.bytes(&weights.config);
+    assert!(how(Keep::Inputs) < how(Keep::Activations));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Headless Chromium with its software WebGPU, driven by `browser.mjs`: a line of JSON for each page to visit, and
+//! one for what came of it.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::implementation::npm::PLAYWRIGHT;
+use crate::implementation::{create_directory, install};
+
+/// Names of Chromium's program. Debian's package has the first.
+const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+pub(super) struct Browser {
+    child: Child,
+    requests: ChildStdin,
+    replies: Lines<BufReader<ChildStdout>>,
+    address: SocketAddr,
+    version: String,
+    pictures: PathBuf,
+}
+
+/// What a page said of itself.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub message: String,
+    #[serde(default)]
+    pub data: Value,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct Visited {
+    ok: bool,
+    #[serde(flatten)]
+    page: Page,
+}
+
+impl Browser {
+    pub(super) fn open(root: &Path, address: SocketAddr) -> Result<Self, String> {
+        let program = program()?;
+        let pictures = create_directory(&root.join("target/web-check"))?;
+        let modules = PLAYWRIGHT.install(&root.join("target/tools"))?;
+        let mut child = Command::new("node")
+            .arg(root.join("xtask/src/web/browser.mjs"))
+            .args([&modules.join(PLAYWRIGHT.name), &program, &pictures])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("node could not be run: {error}"))?;
+        let (Some(requests), Some(replies)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("node has no pipes".to_owned());
+        };
+        let replies = BufReader::new(replies).lines();
+        let mut browser = Self { child, requests, replies, address, version: String::new(), pictures };
+        let started: Started = browser.reply()?;
+        browser.version = started.version;
+        Ok(browser)
+    }
+
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The folder of screenshots.
+    pub(super) fn pictures(&self) -> &Path {
+        &self.pictures
+    }
+
+    /// Opens a page, waits until it has checked itself, and takes its picture on a dark screen and on a light phone.
+    pub(super) fn visit(&mut self, name: &str, page: &str, seconds: u64) -> Result<Page, String> {
+        let url = format!("http://{}/{page}", self.address);
+        let request = json!({ "name": name, "url": url, "seconds": seconds });
+        writeln!(self.requests, "{request}").map_err(|error| format!("the browser has ended: {error}"))?;
+        let Visited { ok, page } = self.reply()?;
+        if ok { Ok(page) } else { Err(page.message) }
+    }
+
+    fn reply<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, String> {
+        let line = self.replies.next().ok_or("the browser has ended: see above")?;
+        let line = line.map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| format!("browser.mjs answered {line}: {error}"))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // It closes the browser when nothing more can be asked.
+        let _ = writeln!(self.requests, "null");
+        let _ = self.child.wait();
+    }
+}
+
+/// The path of Chromium's program, installed from Debian's package where there is none.
+fn program() -> Result<PathBuf, String> {
+    let find = || {
+        let path = std::env::var_os("PATH")?;
+        let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let mut all =
+            PROGRAMS.into_iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        all.find(|program| program.is_file())
+    };
+    if let Some(program) = find() {
+        return Ok(program);
+    }
+    install(&["chromium"]).map_err(|error| format!("There is no Chromium. {error}"))?;
+    find().ok_or_else(|| "Chromium was installed, but is in no folder of PATH.".to_owned())
+}

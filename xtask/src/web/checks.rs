@@ -1,0 +1,118 @@
+//! What is demanded of each page. A page that is opened with `?check` sets `window.hydralora` to
+//! `{ done, ok, message, data }` when it has checked itself (`web/pages/check.js`).
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::browser::Browser;
+use crate::{Profile, cargo_command, driver, implementation};
+
+/// A page's check.
+struct Check {
+    name: &'static str,
+    /// The page, with its query.
+    page: &'static str,
+    /// The most seconds that it may take.
+    seconds: u64,
+    /// What more is demanded of the page's data, and what there is to say about it. Else the page's own word counts.
+    verify: Option<Verify>,
+}
+
+type Verify = fn(&Context<'_>, &Value) -> Result<String, String>;
+
+/// What a demand may need.
+struct Context<'a> {
+    root: &'a Path,
+}
+
+const CHECKS: &[Check] = &[
+    Check { name: "index", page: "index.html?check", seconds: 30, verify: None },
+    Check { name: "conformance", page: "conformance.html?check", seconds: 900, verify: None },
+    Check { name: "app", page: "app.html?check", seconds: 300, verify: None },
+    Check {
+        name: "training",
+        page: "training.html?check=20",
+        seconds: 300,
+        verify: Some(trains_like_the_demo),
+    },
+    Check {
+        name: "benchmark",
+        page: "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5",
+        seconds: 240,
+        verify: None,
+    },
+];
+
+/// Runs all checks whose name contains `only`.
+pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), String> {
+    let checks: Vec<&Check> = CHECKS.iter().filter(|check| check.name.contains(only)).collect();
+    if checks.is_empty() {
+        let names: Vec<_> = CHECKS.iter().map(|check| check.name).collect();
+        return Err(format!("no check's name contains `{only}`; there are: {}", names.join(", ")));
+    }
+    let mut browser = Browser::open(root, address)?;
+    println!("{}", browser.version());
+    let context = Context { root };
+    let mut failed = 0;
+    for check in checks {
+        let begin = Instant::now();
+        let outcome = browser.visit(check.name, check.page, check.seconds).and_then(|page| {
+            Ok((page.message, check.verify.map(|verify| verify(&context, &page.data)).transpose()?))
+        });
+        let seconds = begin.elapsed().as_secs_f64();
+        match outcome {
+            Ok((message, more)) => {
+                println!("ok      {:12} {seconds:6.1} s  {message}{}", check.name, more.unwrap_or_default());
+            }
+            Err(message) => {
+                failed += 1;
+                println!("FAILED  {:12} {seconds:6.1} s  {message}", check.name);
+            }
+        }
+    }
+    println!("screenshots: {}", browser.pictures().display());
+    if failed > 0 { Err(format!("{failed} pages failed their checks")) } else { Ok(()) }
+}
+
+/// The most that a step's loss may differ from the native demo's, in bits per byte. The page runs on `SwiftShader` without
+/// subgroups, the demo on the machine's own device, so that sums have another order; training makes more of that with
+/// each step. Measured with Mesa's llvmpipe: 2.1e-7 at most over 20 steps.
+const MOST_DIFFERENCE: f64 = 1e-4;
+
+/// The page's losses are those of the native demo with the same options.
+fn trains_like_the_demo(context: &Context<'_>, data: &Value) -> Result<String, String> {
+    let steps = data["steps"].to_string();
+    let out = context.root.join("target/web-check/native");
+    driver::ensure(Profile::Release)?;
+    let mut demo = cargo_command(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"]);
+    demo.args(["--only-train", "--steps", &steps, "--out"]).arg(&out);
+    implementation::output(&mut demo)?;
+    let file = out.join("loss.json");
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let native: Value =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut worst: f64 = 0.0;
+    for (which, name) in ["lora", "hydralora"].into_iter().enumerate() {
+        let (own, demo) = (losses(&data["curves"][which])?, losses(&native[name])?);
+        if own.len() != demo.len() || own.is_empty() {
+            return Err(format!("{name}: {} losses, and {} of the native demo", own.len(), demo.len()));
+        }
+        worst = own.iter().zip(&demo).map(|(own, demo)| (own - demo).abs()).fold(worst, f64::max);
+    }
+    if worst <= MOST_DIFFERENCE {
+        return Ok(format!(
+            "; losses within {worst:.1e} of the native demo's ({MOST_DIFFERENCE:.0e} allowed)"
+        ));
+    }
+    Err(format!(
+        "its losses differ from the native demo's by {worst:.1e} bits per byte, more than {MOST_DIFFERENCE:.0e}"
+    ))
+}
+
+/// Losses, all finite.
+fn losses(value: &Value) -> Result<Vec<f64>, String> {
+    serde_json::from_value(value.clone()).map_err(|error| format!("{value} are no losses: {error}"))
+}
