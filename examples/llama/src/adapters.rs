@@ -124,6 +124,15 @@ impl Adapters {
         Ok(Self { stack, evaluated, targets: targets.to_vec() })
     }
 
+    /// Gives every module experts that differ, so that no gradient is zero where a check needs it.
+    pub fn write_random_heads(&self) -> Result<(), Error> {
+        for (place, seed) in self.stack.pack().places().iter().zip(0..) {
+            let adapter = Adapter::initialise_random_heads(place.config(), seed, 0.2)?;
+            self.stack.write(place.name(), &adapter)?;
+        }
+        Ok(())
+    }
+
     /// Makes what is evaluated and writes what has been trained.
     pub fn publish(&self, gpu: &Gpu) {
         let Some(evaluated) = &self.evaluated else { return };

@@ -1,7 +1,7 @@
 //! The gradients of adapters beside differences of the loss.
 
+use hydralora::Kernels;
 use hydralora::device::Gpu;
-use hydralora::{Adapter, Kernels, wgpu};
 
 use crate::adapters::{Adapters, Projection};
 use crate::error::Error;
@@ -41,21 +41,12 @@ pub fn check(
     ];
     let adapters = Adapters::new(kernels, &weights.config, &targets, layer, TOKENS, 1)?;
     let stack = &adapters.stack;
-    for (place, seed) in stack.pack().places().iter().zip(0..) {
-        stack.write(place.name(), &Adapter::initialise_random_heads(place.config(), seed, 0.2)?)?;
-    }
+    adapters.write_random_heads()?;
     let how = Use { capacity: TOKENS, context: TOKENS, training: Some(Keep::Activations) };
     let mut model = Model::new(gpu, kernels, weights, shaders, Some(&adapters), how)?;
     let ids = tokenizer.encode(TEXT)?;
     let batch = [&ids[..TOKENS as usize], &ids[1..=TOKENS as usize]];
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    model.train(
-        &gpu.queue,
-        &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
-        batch,
-        SEQUENCE,
-    )?;
-    gpu.queue.submit([encoder.finish()]);
+    model.train(gpu, batch, SEQUENCE, None)?;
     let last = weights.config.blocks - 1;
     let mut right = true;
     for (block, projection) in [

@@ -2,8 +2,8 @@
 
 use hydralora::device::Gpu;
 use hydralora::{
-    Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor, WriteMode,
-    wgpu,
+    AdamW, Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor,
+    WriteMode, wgpu,
 };
 
 use crate::adapters::{Adapters, Projection};
@@ -461,10 +461,6 @@ impl Model {
         self.forward.iter().try_for_each(|step| step.encode(pass, &self.span))
     }
 
-    fn encode_head(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), hydralora::Error> {
-        self.head.iter().try_for_each(|step| step.encode(pass, &self.span))
-    }
-
     /// All that [`Self::train`] records, each step with its tokens.
     pub fn training_steps(&self) -> impl Iterator<Item = (&Step, &Span)> {
         self.forward.iter().chain(&self.head).chain(&self.backward).map(|step| (step, &self.span))
@@ -494,18 +490,24 @@ impl Model {
         Ok(tokens)
     }
 
-    /// Records a step of training: forward, the losses, and backward to the adapters' gradients of their mean.
+    /// Submits a step of training: forward, the losses, backward to the adapters' gradients of their mean, and the
+    /// optimiser's step.
     pub fn train(
         &mut self,
-        queue: &wgpu::Queue,
-        pass: &mut wgpu::ComputePass<'_>,
+        gpu: &Gpu,
         [inputs, targets]: [&[u32]; 2],
         sequence: u32,
+        optimiser: Option<&AdamW>,
     ) -> Result<(), Error> {
-        self.set(queue, inputs, targets, sequence)?;
-        self.encode(pass)?;
-        self.encode_head(pass)?;
-        Ok(self.backward.iter().try_for_each(|step| step.encode(pass, &self.span))?)
+        self.set(&gpu.queue, inputs, targets, sequence)?;
+        gpu.submit(|pass| {
+            self.training_steps().try_for_each(|(step, span)| step.encode(pass, span))?;
+            if let Some(optimiser) = optimiser {
+                optimiser.encode(pass);
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// The mean weights that each module's router gives its experts, for the first tokens of a text.
@@ -518,15 +520,10 @@ impl Model {
     ) -> Result<Vec<Vec<f32>>, Error> {
         let most = inputs.len().min(self.how.capacity as usize);
         self.set(&gpu.queue, &inputs[..most], &targets[..most], sequence)?;
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.encode(&mut pass)?;
-            for (bound, _) in reports {
-                bound.encode(&mut pass, &self.span.batch)?;
-            }
-        }
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|pass| {
+            self.encode(pass)?;
+            reports.iter().try_for_each(|(bound, _)| bound.encode(pass, &self.span.batch))
+        })?;
         let weights = |(_, report): &(Bound, wgpu::Buffer)| {
             let report = gpu.read_blocking(report)?;
             Ok(report[5 + (report.len() - 5) / 2..].to_vec())
@@ -552,14 +549,11 @@ impl Model {
         sequence: u32,
     ) -> Result<Vec<f32>, Error> {
         let tokens = self.set(&gpu.queue, inputs, targets, sequence)?;
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.encode(&mut pass)?;
-            self.encode_head(&mut pass)?;
-            self.loss.encode(&mut pass, &self.span)?;
-        }
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(|pass| {
+            self.encode(pass)?;
+            self.head.iter().try_for_each(|step| step.encode(pass, &self.span))?;
+            self.loss.encode(pass, &self.span)
+        })?;
         Ok(gpu.read_part(&self.losses, 0..tokens as usize).await?)
     }
 

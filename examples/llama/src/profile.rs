@@ -112,15 +112,7 @@ impl Profile<'_> {
             optimiser.set_step(&gpu.queue, 1, 1e-6)?;
         }
         let mut step = || -> Result<(), Error> {
-            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                model.train(&gpu.queue, &mut pass, [&inputs, &targets[1..]], sequence)?;
-                if let Some(optimiser) = optimiser {
-                    optimiser.encode(&mut pass);
-                }
-            }
-            gpu.queue.submit([encoder.finish()]);
+            model.train(gpu, [&inputs, &targets[1..]], sequence, optimiser)?;
             gpu.read_part_blocking(model.loss_buffer(), 0..count as usize)?;
             Ok(())
         };

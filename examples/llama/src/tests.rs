@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hydralora::device::{Gpu, NO_ADAPTER_HELP, adapters_from_env};
-use hydralora::{Adapter, Dropout, Element, Kernels, wgpu};
+use hydralora::{Dropout, Element, Kernels, wgpu};
 
 use crate::adapters::{Adapters, Projection};
 use crate::error::Error;
@@ -48,23 +48,14 @@ fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Train
     let targets = [Projection::Query, Projection::Key, Projection::Output, Projection::Up, Projection::Down];
     let adapters = Adapters::new(&kernels, &weights.config, &targets, layer, TOKENS, 1)?;
     let stack = &adapters.stack;
-    for (place, seed) in stack.pack().places().iter().zip(0..) {
-        stack.write(place.name(), &Adapter::initialise_random_heads(place.config(), seed, 0.2)?)?;
-    }
+    adapters.write_random_heads()?;
     let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
     let how = Use { capacity: TOKENS, context: TOKENS, training: Some(keep) };
     let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
     model.batch().set_random(&gpu.queue, 5, 1);
     let ids: Vec<u32> = (0..=TOKENS).map(|at| at * 37 % weights.config.vocabulary).collect();
     let batch = [&ids[..TOKENS as usize], &ids[1..]];
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    model.train(
-        &gpu.queue,
-        &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()),
-        batch,
-        SEQUENCE,
-    )?;
-    gpu.queue.submit([encoder.finish()]);
+    model.train(gpu, batch, SEQUENCE, None)?;
     // Where they lie depends on the limits, too.
     let gradients = stack.pack().places().iter();
     let gradients = gradients

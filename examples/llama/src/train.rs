@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 use hydralora::device::Gpu;
-use hydralora::{schedule, wgpu};
+use hydralora::schedule;
 
 use crate::adapters::Adapters;
 use crate::error::Error;
@@ -28,13 +28,7 @@ pub fn step(
     let optimiser = adapters.stack.optimiser().ok_or(hydralora::Error::NoOptimiser)?;
     optimiser.set_step(&gpu.queue, step, rate)?;
     model.batch().set_random(&gpu.queue, seed, step);
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        model.train(&gpu.queue, &mut pass, [&inputs, &targets], sampler.window())?;
-        optimiser.encode(&mut pass);
-    }
-    gpu.queue.submit([encoder.finish()]);
+    model.train(gpu, [&inputs, &targets], sampler.window(), Some(optimiser))?;
     let losses = gpu.read_part_blocking(model.loss_buffer(), 0..inputs.len())?;
     Ok(mean(&losses))
 }
