@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hydralora::device::Gpu;
-use hydralora::wgpu;
+
 use hydralora_conformance::{
     Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, Status, WgpuDevice, plans,
     run_trial, seed,
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::device::adapter;
 use crate::failure::{Failure, Kind};
 use crate::value::{self, Report};
 
@@ -104,15 +105,7 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
     let sets = if wanted.quick { &LIMITS[..1] } else { &LIMITS };
     for &limits_of in sets {
         // An adapter gives one device in a browser.
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let options = wgpu::RequestAdapterOptions {
-            power_preference: wgpu::PowerPreference::HighPerformance,
-            ..Default::default()
-        };
-        let adapter = instance
-            .request_adapter(&options)
-            .await
-            .map_err(|error| Failure::new(Kind::NoAdapter, error.to_string()))?;
+        let adapter = adapter().await?;
         let request = WgpuDevice::request(&adapter, &wanted.adapter, &wanted.browser, limits_of, None);
         let Some(device) = request.await.map_err(other)? else { continue };
         device.gpu.device.set_device_lost_callback(|_, _| LOST.set(true));

@@ -24,19 +24,21 @@ struct Trouble {
     trouble: Failure,
 }
 
-/// Opens the best adapter that the browser offers, with the adapter's own limits. `report` hears if the device is lost,
-/// and of errors that no call waits for.
-pub(crate) async fn open(report: &Report) -> Result<Gpu, Failure> {
+/// The best adapter that the browser offers.
+pub(crate) async fn adapter() -> Result<wgpu::Adapter, Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let options = wgpu::RequestAdapterOptions {
         power_preference: wgpu::PowerPreference::HighPerformance,
         ..Default::default()
     };
-    let adapter = instance
-        .request_adapter(&options)
-        .await
-        .map_err(|error| Failure::new(Kind::NoAdapter, error.to_string()))?;
-    let gpu = Gpu::from_adapter(&adapter).await?;
+    let adapter = instance.request_adapter(&options).await;
+    adapter.map_err(|error| Failure::new(Kind::NoAdapter, error.to_string()))
+}
+
+/// Opens a device of [`adapter`], with the adapter's own limits. `report` hears if the device is lost,
+/// and of errors that no call waits for.
+pub(crate) async fn open(report: &Report) -> Result<Gpu, Failure> {
+    let gpu = Gpu::from_adapter(&adapter().await?).await?;
     LISTENER.set(Some(report.clone()));
     gpu.device.set_device_lost_callback(|reason, message| {
         // One that is dropped is no longer of interest.
