@@ -18,7 +18,9 @@ pub enum Kind {
 /// A compiled shader.
 pub struct Shader {
     pipeline: wgpu::ComputePipeline,
-    /// Workgroups of a token.
+    /// The tokens of a workgroup.
+    tokens: u32,
+    /// Workgroups of these tokens.
     columns: u32,
     kind: Kind,
 }
@@ -27,6 +29,7 @@ pub struct Shader {
 pub struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
+    tokens: u32,
     columns: u32,
     pub kind: Kind,
 }
@@ -83,7 +86,7 @@ impl Shaders {
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
                 cache: None,
             });
-            Shader { pipeline, columns, kind: Kind::Rest }
+            Shader { pipeline, tokens: 1, columns, kind: Kind::Rest }
         };
         let rope = |label, columns: u32, stored: bool, rotated: bool, inverse: bool| {
             let own = format!(
@@ -92,8 +95,11 @@ impl Shaders {
             );
             compile(label, 1, &[&own, include_str!("shaders/rope.wgsl")])
         };
-        let attention =
-            |label, columns, text| Shader { kind: Kind::Attention, ..compile(label, columns, &[text]) };
+        let attention = |label, columns, text| Shader {
+            kind: Kind::Attention,
+            tokens: 4,
+            ..compile(label, columns, &[text])
+        };
         let table = match element {
             Element::F32 => include_str!("shaders/table_f32.wgsl"),
             Element::F16 => include_str!("shaders/table_f16.wgsl"),
@@ -143,7 +149,8 @@ impl Shader {
             layout: &self.pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        Dispatch { pipeline: self.pipeline.clone(), bind_group, columns: self.columns, kind: self.kind }
+        let Self { pipeline, tokens, columns, kind } = self;
+        Dispatch { pipeline: pipeline.clone(), bind_group, tokens: *tokens, columns: *columns, kind: *kind }
     }
 }
 
@@ -151,7 +158,7 @@ impl Dispatch {
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32) {
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(tokens, self.columns, 1);
+        pass.dispatch_workgroups(tokens.div_ceil(self.tokens), self.columns, 1);
     }
 }
 

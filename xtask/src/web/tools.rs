@@ -37,10 +37,11 @@ pub(super) fn bindgen(root: &Path) -> Result<PathBuf, String> {
     if there.is_ok_and(|said| said.split_whitespace().nth(1) == Some(version)) {
         return Ok(program);
     }
-    eprintln!("Building wasm-bindgen {version} (a few minutes, once)");
-    // Without --locked: it names versions that a registry may not have.
+    eprintln!("Building wasm-bindgen {version} (a minute or two, once)");
+    // Without --locked: it names versions that a registry may not have. And --debug: it has seconds of work, and optimising it
+    // would take minutes.
     let mut install = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    install.args(["install", "--quiet", "wasm-bindgen-cli", "--version", version, "--root"]).arg(&tools);
+    install.args(["install", "--quiet", "--debug", "wasm-bindgen-cli", "--version", version, "--root"]).arg(&tools);
     run_visibly(&mut install)?;
     Ok(program)
 }

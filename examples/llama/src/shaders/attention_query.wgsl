@@ -1,10 +1,11 @@
 // attention_query: the gradient of the query, and each row's product of what attention gave with its gradient, from the
-// weights exp(product - log_sum). Of sequences that begin at place 0.
+// weights exp(product - log_sum). Of sequences that begin at place 0. Four tokens at a time, as in attention.wgsl.
 //
 // Bindings: 0 span (batch.wgsl), 1 query, 2 keys, 3 values, 4 result, 5 d_result, 6 log_sums (as in attention.wgsl),
 //   7 d_query (as the query), 8 deltas (as log_sums)
-// Grid: x = tokens, y = heads. Workgroup: HEAD_WIDTH threads, each with a key of the chunk, then with an element of a head.
-// Workgroup memory: `own`, the query and the result's gradient; `slopes`, the chunk's gradients of products.
+// Grid: x = tokens / 4, y = heads. Workgroup: HEAD_WIDTH threads, each with a key of the chunk, then with an element of a head.
+// Workgroup memory: `own`, the queries, and `gradients`, the results'; `parts` of the deltas; `slopes`, the chunk's gradients of
+// products.
 @group(0) @binding(1) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> values: array<vec4<f32>>;
@@ -16,45 +17,62 @@
 
 const VECS = HEAD_WIDTH / 4u;
 
-var<workgroup> own: array<array<vec4<f32>, VECS>, 2>;
-var<workgroup> slopes: array<f32, HEAD_WIDTH>;
+var<workgroup> own: array<array<vec4<f32>, 4>, VECS>;
+var<workgroup> gradients: array<array<vec4<f32>, 4>, VECS>;
+var<workgroup> parts: array<f32, HEAD_WIDTH>;
+var<workgroup> slopes: array<vec4<f32>, HEAD_WIDTH>;
 
 @compute @workgroup_size(HEAD_WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let token = id.x;
+    let token = 4u * id.x;
     let head = id.y;
     if (token >= span.tokens) { return; }
-    let row = token * HEADS + head;
-    if (local < VECS) {
-        own[0][local] = query[row * VECS + local];
-        own[1][local] = d_result[row * VECS + local];
-    }
+    let present = min(span.tokens - token, 4u);
+    let tokens = token + vec4<u32>(0u, 1u, 2u, 3u);
+    let rows = min(tokens, vec4<u32>(span.tokens - 1u)) * HEADS + head;
+    let loaded = rows[local / VECS] * VECS + local % VECS;
+    own[local % VECS][local / VECS] = query[loaded];
+    gradients[local % VECS][local / VECS] = d_result[loaded];
+    parts[local] = dot(d_result[loaded], result[loaded]);
     workgroupBarrier();
-    var delta = 0.0;
-    for (var c = 0u; c < VECS; c++) { delta += dot(own[1][c], result[row * VECS + c]); }
+    var delta = vec4<f32>();
+    for (var c = 0u; c < VECS; c++) {
+        delta += vec4<f32>(parts[c], parts[VECS + c], parts[2u * VECS + c], parts[3u * VECS + c]);
+    }
+    let log_sum = vec4<f32>(log_sums[rows.x], log_sums[rows.y], log_sums[rows.z], log_sums[rows.w]);
     let key_head = head / (HEADS / KEY_HEADS);
-    let end = token + 1u;
-    var sum = 0.0;
-    for (var chunk = token / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
+    let first = tokens / span.sequence * span.sequence;
+    let end = token + present;
+    var sum = vec4<f32>();
+    for (var chunk = first.x; chunk < end; chunk += HEAD_WIDTH) {
         let count = min(end - chunk, HEAD_WIDTH);
-        var slope = 0.0;
+        let place = vec4<u32>(chunk + local);
+        let seen = (place >= first) & (place <= tokens);
+        var slope = vec4<f32>();
         if (local < count) {
-            let key = ((chunk + local) * KEY_HEADS + key_head) * VECS;
-            var product = 0.0;
-            var d_weight = 0.0;
+            let at = ((chunk + local) * KEY_HEADS + key_head) * VECS;
+            var product = vec4<f32>();
+            var d_weight = vec4<f32>();
             for (var c = 0u; c < VECS; c++) {
-                product += dot(own[0][c], keys[key + c]);
-                d_weight += dot(own[1][c], values[key + c]);
+                let key = keys[at + c];
+                let value = values[at + c];
+                product += vec4<f32>(dot(own[c][0], key), dot(own[c][1], key), dot(own[c][2], key), dot(own[c][3], key));
+                d_weight += vec4<f32>(
+                    dot(gradients[c][0], value),
+                    dot(gradients[c][1], value),
+                    dot(gradients[c][2], value),
+                    dot(gradients[c][3], value),
+                );
             }
-            slope = SCALE * exp(SCALE * product - log_sums[row]) * (d_weight - delta);
+            slope = SCALE * exp(SCALE * product - log_sum) * (d_weight - delta);
         }
-        slopes[local] = slope;
+        slopes[local] = select(vec4<f32>(), slope, seen);
         workgroupBarrier();
         for (var i = 0u; i < count; i++) {
             sum += slopes[i] * keys[((chunk + i) * KEY_HEADS + key_head) * VECS + local / 4u][local % 4u];
         }
         workgroupBarrier();
     }
-    d_query[row * HEAD_WIDTH + local] = sum;
-    if (local == 0u) { deltas[row] = delta; }
+    for (var t = 0u; t < present; t++) { d_query[rows[t] * HEAD_WIDTH + local] = sum[t]; }
+    if (local < present) { deltas[rows[local]] = delta[local]; }
 }
