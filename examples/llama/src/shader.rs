@@ -95,10 +95,9 @@ impl Shaders {
             );
             compile(label, 1, &[&own, include_str!("shaders/rope.wgsl")])
         };
-        let attention = |label, columns, text| Shader {
-            kind: Kind::Attention,
-            tokens: 4,
-            ..compile(label, columns, &[text])
+        let attention = |label, columns, text| {
+            let parts = [include_str!("shaders/attention_tile.wgsl"), text];
+            Shader { kind: Kind::Attention, tokens: 16, ..compile(label, columns, &parts) }
         };
         let table = match element {
             Element::F32 => include_str!("shaders/table_f32.wgsl"),

@@ -41,7 +41,9 @@ pub(super) fn bindgen(root: &Path) -> Result<PathBuf, String> {
     // Without --locked: it names versions that a registry may not have. And --debug: it has seconds of work, and optimising it
     // would take minutes.
     let mut install = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    install.args(["install", "--quiet", "--debug", "wasm-bindgen-cli", "--version", version, "--root"]).arg(&tools);
+    install
+        .args(["install", "--quiet", "--debug", "wasm-bindgen-cli", "--version", version, "--root"])
+        .arg(&tools);
     run_visibly(&mut install)?;
     Ok(program)
 }
