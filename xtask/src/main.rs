@@ -54,7 +54,7 @@ enum Task {
         #[arg(long, value_name = "NAME", value_parser = IMPLEMENTATIONS)]
         implementation: Option<String>,
         /// Do a part of the work: the implementation's variants share the trials, and FXC, which takes seconds for
-        /// each shader, gets every third.
+        /// each shader, gets every sixth.
         #[arg(long, requires = "implementation")]
         quick: bool,
         /// Options of the suite, such as a filter or --replay; `-- --help` lists them.

@@ -20,12 +20,15 @@ const NO_ADAPTER =
     "The browser offered no WebGPU adapter. Chromium's own software adapter, SwiftShader, should always be there: see that " +
     "the package chromium has libvk_swiftshader.so, and what chrome://gpu says under WebGPU Status.";
 
-const browser = await chromium.launch({
-    executablePath,
-    args: ["--headless=new", ...args],
-    ignoreDefaultArgs: ["--headless", "--disable-gpu"],
-    chromiumSandbox: false,
-});
+const launch = () =>
+    chromium.launch({
+        executablePath,
+        args: ["--headless=new", ...args],
+        ignoreDefaultArgs: ["--headless", "--disable-gpu"],
+        chromiumSandbox: false,
+    });
+
+const browser = await launch();
 say({ version: `Chromium ${browser.version()}` });
 
 const screens = {
@@ -36,7 +39,8 @@ const screens = {
 for await (const line of createInterface({ input: process.stdin })) {
     const request = JSON.parse(line);
     if (request === null) break;
-    say(await visit(request).catch((error) => ({ ok: false, message: String(error) })));
+    const visited = request.trouble ? trouble(request) : visit(request);
+    say(await visited.catch((error) => ({ ok: false, message: String(error) })));
 }
 await browser.close();
 // Its end of the pipe would keep it.
@@ -80,5 +84,43 @@ async function visit({ name, url, seconds }) {
         return { ok: result.ok, message: [result.message, ...said].join("; "), data: result.data ?? null };
     } finally {
         await context.close();
+    }
+}
+
+// Opens a page where something goes wrong, and waits until it explains that.
+async function trouble({ name, url, seconds, trouble: { script, crash_at, hidden, sentence } }) {
+    // A browser whose GPU process has ended may trust its GPU no more.
+    const own = crash_at ? await launch() : browser;
+    const context = await own.newContext(screens["phone-light"]);
+    try {
+        const page = await context.newPage();
+        if (script) {
+            await page.addInitScript(script);
+            await context.route("**/worker.js", async (route) => {
+                const response = await route.fetch();
+                await route.fulfill({ response, body: `${script}\n${await response.text()}` });
+            });
+        }
+        await page.goto(url);
+        if (crash_at) {
+            const reached = (status) => document.querySelector("#status").textContent.includes(status);
+            await page.waitForFunction(reached, crash_at, { timeout: 1000 * seconds });
+            if (hidden) {
+                await page.evaluate(() => {
+                    Object.defineProperty(document, "hidden", { get: () => true });
+                    document.dispatchEvent(new Event("visibilitychange"));
+                });
+            }
+            const ender = await own.newPage();
+            await ender.goto("chrome://gpucrash").catch(() => {});
+        }
+        const explained = await page
+            .waitForSelector("#trouble:not([hidden])", { timeout: 1000 * seconds })
+            .then((place) => place.innerText(), () => `it explained nothing for ${seconds} s`);
+        await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+        return { ok: explained.startsWith(sentence), message: explained.replaceAll("\n", " ") };
+    } finally {
+        if (own === browser) await context.close();
+        else await own.close();
     }
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::troubles::Trouble;
 use crate::implementation::npm::PLAYWRIGHT;
 use crate::implementation::{create_directory, install};
 
@@ -75,10 +76,17 @@ impl Browser {
         &self.pictures
     }
 
-    /// Opens a page, waits until it has checked itself, and takes its picture on a dark screen and on a light phone.
-    pub(super) fn visit(&mut self, name: &str, page: &str, seconds: u64) -> Result<Page, String> {
+    /// Opens a page, waits until it has checked itself, and takes its picture on a dark screen and on a light phone. If it
+    /// shall get into trouble, waits until it says so instead.
+    pub(super) fn visit(
+        &mut self,
+        name: &str,
+        page: &str,
+        seconds: u64,
+        trouble: Option<Trouble>,
+    ) -> Result<Page, String> {
         let url = format!("http://{}/{page}", self.address);
-        let request = json!({ "name": name, "url": url, "seconds": seconds });
+        let request = json!({ "name": name, "url": url, "seconds": seconds, "trouble": trouble });
         writeln!(self.requests, "{request}").map_err(|error| format!("the browser has ended: {error}"))?;
         let Visited { ok, page } = self.reply()?;
         if ok { Ok(page) } else { Err(page.message) }

@@ -1,5 +1,6 @@
 //! What is demanded of each page. A page that is opened with `?check` sets `window.hydralora` to
-//! `{ done, ok, message, data }` when it has checked itself (`web/pages/check.js`).
+//! `{ done, ok, message, data }` when it has checked itself (`web/pages/check.js`). Where something is made to go wrong, the
+//! page has to explain it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +8,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use self::Demand::{Data, Explains, Right};
 use super::browser::Browser;
+use super::troubles::{NO_ADAPTER, NO_MEMORY, NO_WEBGPU, Trouble, asleep, lost};
 use crate::{Profile, cargo_command, driver, implementation};
 
 /// A page's check.
@@ -17,8 +20,17 @@ struct Check {
     page: &'static str,
     /// The most seconds that it may take.
     seconds: u64,
-    /// What more is demanded of the page's data, and what there is to say about it. Else the page's own word counts.
-    verify: Option<Verify>,
+    /// What is demanded of it.
+    demand: Demand,
+}
+
+enum Demand {
+    /// That it says of itself that it is right.
+    Right,
+    /// And something of its data; gives what there is to say about that.
+    Data(Verify),
+    /// That it explains this.
+    Explains(Trouble),
 }
 
 type Verify = fn(&Context<'_>, &Value) -> Result<String, String>;
@@ -28,23 +40,37 @@ struct Context<'a> {
     root: &'a Path,
 }
 
+/// The training page's check; it has 20 steps.
+const TRAINING: &str = "training.html?check=20";
+const BENCHMARK: &str = "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5";
+
 const CHECKS: &[Check] = &[
-    Check { name: "index", page: "index.html?check", seconds: 30, verify: None },
-    Check { name: "conformance", page: "conformance.html?check", seconds: 900, verify: None },
-    Check { name: "app", page: "app.html?check", seconds: 300, verify: None },
-    Check {
-        name: "training",
-        page: "training.html?check=20",
-        seconds: 300,
-        verify: Some(trains_like_the_demo),
-    },
-    Check {
-        name: "benchmark",
-        page: "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5",
-        seconds: 240,
-        verify: None,
-    },
+    Check { name: "index", page: "index.html?check", seconds: 30, demand: Right },
+    Check { name: "conformance", page: "conformance.html?check", seconds: 900, demand: Right },
+    Check { name: "app", page: "app.html?check", seconds: 300, demand: Right },
+    Check { name: "training", page: TRAINING, seconds: 300, demand: Data(trains_like_the_demo) },
+    Check { name: "benchmark", page: BENCHMARK, seconds: 240, demand: Right },
+    explains("index-no-webgpu", "index.html?check", NO_WEBGPU),
+    explains("index-no-adapter", "index.html?check", NO_ADAPTER),
+    explains("conformance-no-webgpu", "conformance.html?check", NO_WEBGPU),
+    explains("conformance-no-adapter", "conformance.html?check", NO_ADAPTER),
+    explains("app-no-webgpu", "app.html?check", NO_WEBGPU),
+    explains("app-no-adapter", "app.html?check", NO_ADAPTER),
+    explains("app-lost", "app.html?check", lost("Step")),
+    explains("training-no-webgpu", TRAINING, NO_WEBGPU),
+    explains("training-no-adapter", TRAINING, NO_ADAPTER),
+    explains("training-no-memory", TRAINING, NO_MEMORY),
+    explains("training-lost", TRAINING, lost("Step")),
+    explains("training-asleep", TRAINING, asleep("Step")),
+    explains("benchmark-no-webgpu", BENCHMARK, NO_WEBGPU),
+    explains("benchmark-no-adapter", BENCHMARK, NO_ADAPTER),
+    explains("benchmark-no-memory", BENCHMARK, NO_MEMORY),
+    explains("benchmark-lost", BENCHMARK, lost("shape 0")),
 ];
+
+const fn explains(name: &'static str, page: &'static str, trouble: Trouble) -> Check {
+    Check { name, page, seconds: 90, demand: Explains(trouble) }
+}
 
 /// Runs all checks whose name contains `only`.
 pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), String> {
@@ -59,17 +85,20 @@ pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), St
     let mut failed = 0;
     for check in checks {
         let begin = Instant::now();
-        let outcome = browser.visit(check.name, check.page, check.seconds).and_then(|page| {
-            Ok((page.message, check.verify.map(|verify| verify(&context, &page.data)).transpose()?))
+        let trouble = if let Explains(trouble) = check.demand { Some(trouble) } else { None };
+        let outcome = browser.visit(check.name, check.page, check.seconds, trouble).and_then(|page| {
+            let more =
+                if let Data(verify) = check.demand { verify(&context, &page.data)? } else { String::new() };
+            Ok((page.message, more))
         });
         let seconds = begin.elapsed().as_secs_f64();
         match outcome {
             Ok((message, more)) => {
-                println!("ok      {:12} {seconds:6.1} s  {message}{}", check.name, more.unwrap_or_default());
+                println!("ok      {:22} {seconds:6.1} s  {message}{more}", check.name);
             }
             Err(message) => {
                 failed += 1;
-                println!("FAILED  {:12} {seconds:6.1} s  {message}", check.name);
+                println!("FAILED  {:22} {seconds:6.1} s  {message}", check.name);
             }
         }
     }

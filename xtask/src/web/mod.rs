@@ -7,6 +7,7 @@ mod checks;
 pub(crate) mod npm;
 mod server;
 mod tools;
+mod troubles;
 
 use std::path::Path;
 
