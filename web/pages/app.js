@@ -4,7 +4,7 @@
 import { checked, query, unexpected } from "./check.js";
 import { lines, table } from "./draw.js";
 import { AdamW, Batch, Kernels, Layout } from "./npm/index.js";
-import { explain, forget } from "./trouble.js";
+import { NO_WEBGPU, explain, forget } from "./trouble.js";
 
 const KINDS = 3;
 const TOKENS = 64 * KINDS;
@@ -43,7 +43,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 }`;
 
 async function openDevice() {
-    if (!navigator.gpu) throw { kind: "no-webgpu", message: "navigator.gpu is missing." };
+    if (!navigator.gpu) throw NO_WEBGPU;
     const adapter = await navigator.gpu.requestAdapter();
     if (!adapter) throw { kind: "no-adapter", message: "requestAdapter gave none." };
     return adapter.requestDevice();
@@ -216,7 +216,9 @@ async function run(steps) {
         return { device, losses: await (await Application.open(device)).train(steps) };
     } catch (error) {
         at("status").textContent = "It stopped.";
-        throw failure(error);
+        // A loss may be told of later than its consequences.
+        const lost = await Promise.race([device?.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
+        throw lost ? { kind: "lost", message: lost.message } : failure(error);
     } finally {
         at("start").disabled = false;
         // The check goes on with it.
@@ -224,6 +226,7 @@ async function run(steps) {
     }
 }
 
+if (!navigator.gpu) explain(NO_WEBGPU);
 at("start").onclick = () => run(100).catch(explain);
 
 if (query.has("check")) {

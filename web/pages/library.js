@@ -1,6 +1,6 @@
 // The library in a worker of its own, so that a page answers while it computes.
 
-import { explain } from "./trouble.js";
+import { NO_WEBGPU, explain } from "./trouble.js";
 
 export class Library {
     #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
@@ -8,6 +8,8 @@ export class Library {
     #next = 0;
 
     constructor() {
+        // Before anybody presses a button in vain.
+        if (!navigator.gpu) explain(NO_WEBGPU);
         this.#worker.onmessage = ({ data }) => this.#hear(data);
         this.#worker.onerror = (event) => {
             const failure = { kind: "other", message: event.message ?? "The worker could not be loaded." };
@@ -19,7 +21,7 @@ export class Library {
     // Calls a function that the module exports, by its name. `report` hears what it reports meanwhile. The promise is of
     // what it returns, or rejected with `{ kind, message }`.
     async call(name, values = [], report = () => {}) {
-        if (!navigator.gpu) throw { kind: "no-webgpu", message: "navigator.gpu is missing." };
+        if (!navigator.gpu) throw NO_WEBGPU;
         const id = this.#next++;
         return new Promise((resolve, reject) => {
             this.#calls.set(id, { resolve, reject, report });

@@ -182,7 +182,7 @@ const steps = Number(query.get("check"));
 if (query.has("check")) {
     checked(async () => {
         const refused = await load("broken.safetensors", new Uint8Array(100)).then(() => null, (failure) => failure);
-        if (refused?.kind !== "file") return { ok: false, message: `a broken file: ${JSON.stringify(refused)}` };
+        if (refused?.kind !== "file") throw refused ?? { kind: "other", message: "a broken file was loaded" };
         const { adapter, ...outcome } = await train(steps);
         const again = await load("adapter_model.safetensors", adapter);
         showScores([...outcome.scores.map((scores, which) => [names[which], scores]), ["loaded again", again]]);

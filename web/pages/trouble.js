@@ -31,6 +31,8 @@ const SENTENCES = {
     other: ["Something went wrong that should not have.", "Load the page again; if it stays, please report it with the words below."],
 };
 
+export const NO_WEBGPU = { kind: "no-webgpu", message: "navigator.gpu is missing." };
+
 // Whether the page was out of sight while it worked.
 let slept = false;
 document.addEventListener("visibilitychange", () => {

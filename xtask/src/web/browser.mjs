@@ -111,8 +111,8 @@ async function trouble({ name, url, seconds, trouble: { script, crash_at, hidden
                     document.dispatchEvent(new Event("visibilitychange"));
                 });
             }
-            const ender = await own.newPage();
-            await ender.goto("chrome://gpucrash").catch(() => {});
+            const devtools = await own.newBrowserCDPSession();
+            await devtools.send("Browser.crashGpuProcess");
         }
         const explained = await page
             .waitForSelector("#trouble:not([hidden])", { timeout: 1000 * seconds })

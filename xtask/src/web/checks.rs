@@ -65,7 +65,7 @@ const CHECKS: &[Check] = &[
     explains("benchmark-no-webgpu", BENCHMARK, NO_WEBGPU),
     explains("benchmark-no-adapter", BENCHMARK, NO_ADAPTER),
     explains("benchmark-no-memory", BENCHMARK, NO_MEMORY),
-    explains("benchmark-lost", BENCHMARK, lost("shape 0")),
+    explains("benchmark-lost", BENCHMARK, lost("shape 1")),
 ];
 
 const fn explains(name: &'static str, page: &'static str, trouble: Trouble) -> Check {
