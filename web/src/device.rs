@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hydralora::device::Gpu;
 use hydralora::{DeviceProfile, wgpu};
+use hydralora_conformance::limits_that_count;
 use js_sys::Function;
 use serde::Serialize;
 use wasm_bindgen::JsValue;
@@ -79,17 +80,10 @@ struct Device {
 #[wasm_bindgen]
 pub async fn device(report: Function) -> Result<JsValue, JsValue> {
     let gpu = open(&Report(report)).await?;
-    let limits = gpu.device.limits();
     let device = Device {
         description: describe(&gpu),
         timestamps: gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY),
-        limits: vec![
-            ("max_buffer_size", limits.max_buffer_size),
-            ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
-            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
-            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
-            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
-        ],
+        limits: limits_that_count(&gpu.device.limits()),
     };
     Ok(value::of(&device))
 }

@@ -139,7 +139,8 @@ pub const ADAPTER_LIMITS: &str = "adapter-limits";
 const DEFAULT_LIMITS: &str = "default-limits";
 const DOWNLEVEL_LIMITS: &str = "downlevel-limits";
 
-/// The limits that compute shaders meet.
+/// The limits that compute shaders meet, with their names.
+#[must_use]
 pub fn limits_that_count(limits: &wgpu::Limits) -> Vec<(&'static str, u64)> {
     vec![
         ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),

@@ -28,7 +28,7 @@ mod random;
 mod report;
 mod suite;
 
-pub use device::{Device, Identity, LIMITS, WgpuDevice};
+pub use device::{Device, Identity, LIMITS, WgpuDevice, limits_that_count};
 pub use known::{KNOWN, Known};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{Options, permutations, run};

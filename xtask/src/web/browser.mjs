@@ -39,8 +39,7 @@ const screens = {
 for await (const line of createInterface({ input: process.stdin })) {
     const request = JSON.parse(line);
     if (request === null) break;
-    const visited = request.trouble ? trouble(request) : visit(request);
-    say(await visited.catch((error) => ({ ok: false, message: String(error) })));
+    say(await visit(request).catch((error) => ({ ok: false, message: String(error) })));
 }
 await browser.close();
 // Its end of the pipe would keep it.
@@ -50,8 +49,12 @@ function say(value) {
     process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
-async function visit({ name, url, seconds }) {
-    const context = await browser.newContext(screens["desktop-dark"]);
+// Opens a page, spoilt or not, and waits until it has checked itself or, if a sentence is given, until it explains that.
+async function visit({ name, url, seconds, spoilt, sentence }) {
+    const timeout = 1000 * seconds;
+    // A browser whose GPU process has ended may trust its GPU no more.
+    const own = spoilt?.crash_at ? await launch() : browser;
+    const context = await own.newContext(screens["desktop-dark"]);
     // No page asks anything of another machine.
     const strangers = [];
     await context.route("**/*", (route) => {
@@ -66,61 +69,53 @@ async function visit({ name, url, seconds }) {
             if (message.type() === "error") said.push(message.text());
         });
         page.on("pageerror", (error) => said.push(String(error)));
+        if (spoilt?.script) await spoil(context, page, spoilt.script);
         await page.goto(url);
-        const done = await page
-            .waitForFunction(() => globalThis.hydralora?.done, undefined, { timeout: 1000 * seconds })
-            .then(() => true, () => false);
+        if (spoilt?.crash_at) await crash(own, page, spoilt, timeout);
+        const heard = sentence
+            ? page.waitForSelector("#trouble:not([hidden])", { timeout })
+            : page.waitForFunction(() => globalThis.hydralora?.done, undefined, { timeout });
+        const done = await heard.then(() => true, () => false);
         for (const [screen, { viewport, colorScheme }] of Object.entries(screens)) {
             await page.setViewportSize(viewport);
             await page.emulateMedia({ colorScheme });
             await page.screenshot({ path: join(pictures, `${name}-${screen}.png`), fullPage: true });
         }
-        const result = await page.evaluate(() => globalThis.hydralora);
         if (!done) return { ok: false, message: [`nothing was heard for ${seconds} s`, ...said].join("; ") };
         if (strangers.length > 0) return { ok: false, message: `it asked for ${strangers.join(", ")}` };
+        if (sentence) {
+            const explained = (await page.innerText("#trouble")).replaceAll("\n", " ");
+            return { ok: explained.startsWith(sentence), message: explained };
+        }
+        const result = await page.evaluate(() => globalThis.hydralora);
         if (result.kind === "no-adapter" || result.kind === "no-webgpu") {
             return { ok: false, message: `${NO_ADAPTER} It said: ${result.message}` };
         }
         return { ok: result.ok, message: [result.message, ...said].join("; "), data: result.data ?? null };
     } finally {
-        await context.close();
+        await (own === browser ? context : own).close();
     }
 }
 
-// Opens a page where something goes wrong, and waits until it explains that.
-async function trouble({ name, url, seconds, trouble: { script, crash_at, hidden, sentence } }) {
-    // A browser whose GPU process has ended may trust its GPU no more.
-    const own = crash_at ? await launch() : browser;
-    const context = await own.newContext(screens["phone-light"]);
-    try {
-        const page = await context.newPage();
-        if (script) {
-            await page.addInitScript(script);
-            await context.route("**/worker.js", async (route) => {
-                const response = await route.fetch();
-                await route.fulfill({ response, body: `${script}\n${await response.text()}` });
-            });
-        }
-        await page.goto(url);
-        if (crash_at) {
-            const reached = (status) => document.querySelector("#status").textContent.includes(status);
-            await page.waitForFunction(reached, crash_at, { timeout: 1000 * seconds });
-            if (hidden) {
-                await page.evaluate(() => {
-                    Object.defineProperty(document, "hidden", { get: () => true });
-                    document.dispatchEvent(new Event("visibilitychange"));
-                });
-            }
-            const devtools = await own.newBrowserCDPSession();
-            await devtools.send("Browser.crashGpuProcess");
-        }
-        const explained = await page
-            .waitForSelector("#trouble:not([hidden])", { timeout: 1000 * seconds })
-            .then((place) => place.innerText(), () => `it explained nothing for ${seconds} s`);
-        await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
-        return { ok: explained.startsWith(sentence), message: explained.replaceAll("\n", " ") };
-    } finally {
-        if (own === browser) await context.close();
-        else await own.close();
+// Runs a script before everything else, in the page and in its worker.
+async function spoil(context, page, script) {
+    await page.addInitScript(script);
+    await context.route("**/worker.js", async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: `${script}\n${await response.text()}` });
+    });
+}
+
+// Ends the browser's GPU process when the page's status contains a text, out of sight or not.
+async function crash(own, page, { crash_at, hidden }, timeout) {
+    const reached = (status) => document.querySelector("#status").textContent.includes(status);
+    await page.waitForFunction(reached, crash_at, { timeout });
+    if (hidden) {
+        await page.evaluate(() => {
+            Object.defineProperty(document, "hidden", { get: () => true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        });
     }
+    const devtools = await own.newBrowserCDPSession();
+    await devtools.send("Browser.crashGpuProcess");
 }

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::troubles::Trouble;
+use super::troubles::Spoilt;
 use crate::implementation::npm::PLAYWRIGHT;
 use crate::implementation::{create_directory, install};
 
@@ -76,17 +76,19 @@ impl Browser {
         &self.pictures
     }
 
-    /// Opens a page, waits until it has checked itself, and takes its picture on a dark screen and on a light phone. If it
-    /// shall get into trouble, waits until it says so instead.
+    /// Opens a page, spoilt or not, waits until it has checked itself or, if a sentence is given, until it explains that, and
+    /// takes its picture on a dark screen and on a light phone.
     pub(super) fn visit(
         &mut self,
         name: &str,
         page: &str,
         seconds: u64,
-        trouble: Option<Trouble>,
+        spoilt: Option<Spoilt>,
+        sentence: Option<&str>,
     ) -> Result<Page, String> {
         let url = format!("http://{}/{page}", self.address);
-        let request = json!({ "name": name, "url": url, "seconds": seconds, "trouble": trouble });
+        let request =
+            json!({ "name": name, "url": url, "seconds": seconds, "spoilt": spoilt, "sentence": sentence });
         writeln!(self.requests, "{request}").map_err(|error| format!("the browser has ended: {error}"))?;
         let Visited { ok, page } = self.reply()?;
         if ok { Ok(page) } else { Err(page.message) }

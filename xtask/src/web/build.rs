@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::{npm, tools};
 use crate::implementation::{create_directory, output};
-use crate::{cargo_command, run_visibly};
 
 const PACKAGE: &str = "hydralora-web";
+/// Cargo's profile for it.
+const PROFILE: &str = "wasm";
 /// The module's name without its ending.
 const MODULE: &str = "hydralora_web";
 /// The most bytes of the module when compressed.
@@ -28,18 +29,13 @@ const DATA: [(&str, &str); 5] = [
 
 /// Builds all pages into `target/web`, and returns that.
 pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
-    tools::target()?;
     let bindgen = tools::bindgen(root)?;
-    let target = root.join("target");
-    let build = ["build", "--package", PACKAGE, "--profile", "wasm", "--target", tools::TARGET];
-    run_visibly(cargo_command(&build).arg("--target-dir").arg(&target))?;
-
-    let site = target.join("web");
+    let built = tools::build(root, PACKAGE, PROFILE)?.join(MODULE).with_extension("wasm");
+    let site = root.join("target/web");
     if site.exists() {
         std::fs::remove_dir_all(&site).map_err(|error| format!("{}: {error}", site.display()))?;
     }
     let site = create_directory(&site)?;
-    let built = target.join(tools::TARGET).join("wasm").join(MODULE).with_extension("wasm");
     let mut bind = Command::new(bindgen);
     bind.args(["--target", "web", "--no-typescript", "--out-name", MODULE, "--out-dir"]).arg(&site);
     output(bind.arg(tools::optimise(&built)?))?;

@@ -33,12 +33,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
 
 /// Builds the package, and returns its folder.
 pub(super) fn build(root: &Path) -> Result<PathBuf, String> {
-    tools::target()?;
     let bindgen = tools::bindgen(root)?;
+    let built = tools::build(root, PACKAGE, PROFILE)?;
     let target = root.join("target");
-    let cargo = ["build", "--package", PACKAGE, "--profile", PROFILE, "--target", tools::TARGET];
-    run_visibly(cargo_command(&cargo).arg("--target-dir").arg(&target))?;
-
     let package = target.join("npm");
     if package.exists() {
         std::fs::remove_dir_all(&package).map_err(|error| format!("{}: {error}", package.display()))?;
@@ -55,7 +52,7 @@ pub(super) fn build(root: &Path) -> Result<PathBuf, String> {
     // Without wasm-opt, which saves less than 1 % here, so that the package has the same bytes whoever builds it.
     let mut bind = Command::new(bindgen);
     bind.args(["--target", "web", "--out-name", "planner", "--out-dir"]).arg(&source);
-    output(bind.arg(target.join(tools::TARGET).join(PROFILE).join(MODULE)))?;
+    output(bind.arg(built.join(MODULE)))?;
     types(&target.join("implementations"), &source)?;
     Ok(package)
 }

@@ -3,27 +3,61 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::implementation::{output, succeeds};
-use crate::run_visibly;
+use crate::implementation::{install, output, succeeds};
+use crate::{cargo_command, run_visibly};
 
-pub(super) const TARGET: &str = "wasm32-unknown-unknown";
+const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Adds Rust's target, if it is missing.
-pub(super) fn target() -> Result<(), String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = output(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
-    if Path::new(&folder).is_dir() {
-        return Ok(());
+/// Builds a package for browsers with one of cargo's profiles, and returns the folder of its module.
+pub(super) fn build(root: &Path, package: &str, profile: &str) -> Result<PathBuf, String> {
+    let target = root.join("target");
+    let mut cargo = cargo_command(&["build", "--package", package, "--profile", profile, "--target", TARGET]);
+    cargo.arg("--target-dir").arg(&target);
+    if standard_library()? == Library::Source {
+        cargo.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
+    }
+    run_visibly(&mut cargo)?;
+    Ok(target.join(TARGET).join(profile))
+}
+
+/// How there is a standard library for the target.
+#[derive(PartialEq, Eq)]
+enum Library {
+    Compiled,
+    /// Cargo compiles it.
+    Source,
+}
+
+/// Sees to it that there is a standard library: rustup has it compiled. Debian's Rust has its source.
+fn standard_library() -> Result<Library, String> {
+    let rustc = |arguments: &[&str]| {
+        output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).args(arguments))
+    };
+    if Path::new(&rustc(&["--print", "target-libdir", "--target", TARGET])?).is_dir() {
+        return Ok(Library::Compiled);
     }
     if succeeds("rustup", &["--version"]) {
-        return run_visibly(Command::new("rustup").args(["target", "add", TARGET]));
+        run_visibly(Command::new("rustup").args(["target", "add", TARGET]))?;
+        return Ok(Library::Compiled);
     }
-    Err(format!(
-        "This Rust has no standard library for {TARGET}. Install it as you installed Rust, such as with rustup \
-         (`rustup target add {TARGET}`); on Debian `apt-get install libstd-rust-dev-wasm32`, and for a newer Rust \
-         `apt-get install rustc-web cargo-web rust-web-src`, whose source builds it:\n    \
-         RUSTC_BOOTSTRAP=1 cargo build -Zbuild-std=std,panic_abort --target {TARGET} --profile wasm --package hydralora-web"
-    ))
+    let source = Path::new(&rustc(&["--print", "sysroot"])?).join("lib/rustlib/src/rust/library/Cargo.lock");
+    if !source.is_file() || !succeeds("rust-lld", &["-flavor", "wasm", "--version"]) {
+        let verbose = rustc(&["--version", "--verbose"])?;
+        let linker = llvm(&verbose).map_or_else(|| "lld".to_owned(), |major| format!("lld-{major}"));
+        let installed = install(&["rust-web-src", "rust-web-llvm", &linker]);
+        installed.map_err(|error| {
+            format!(
+                "This Rust has no standard library for {TARGET}. Add it as you installed Rust, such as with \
+                 `rustup target add {TARGET}`. {error}"
+            )
+        })?;
+    }
+    Ok(Library::Source)
+}
+
+/// The major version of the LLVM that a Rust has, whose linker it wants.
+fn llvm(verbose: &str) -> Option<&str> {
+    verbose.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()
 }
 
 /// wasm-bindgen's program of exactly the version in Cargo.lock, which its library demands.
@@ -78,7 +112,15 @@ pub(super) fn optimise(built: &Path) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::locked;
+    use super::{llvm, locked};
+
+    #[test]
+    fn a_rust_says_which_llvm_it_has() {
+        let verbose =
+            "rustc 1.96.0 (ac68faa20 2026-05-25)\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.8\n";
+        assert_eq!(llvm(verbose), Some("22"));
+        assert_eq!(llvm("rustc 1.96.0\n"), None);
+    }
 
     #[test]
     fn a_lock_file_says_which_version() {

@@ -2,36 +2,48 @@
 
 use serde::Serialize;
 
-/// How a page's surroundings are spoilt, and what the page has to say then. `browser.mjs` does it.
+/// How a page's surroundings are spoilt. `browser.mjs` does it.
 #[derive(Clone, Copy, Serialize)]
-pub(super) struct Trouble {
-    /// Run before everything else, in the page and in its worker.
-    script: Option<&'static str>,
-    /// The browser's GPU process ends when the page's status contains this.
-    crash_at: Option<&'static str>,
-    /// Whether the page goes out of sight before that.
-    hidden: bool,
-    /// What the page's sentence begins with.
-    sentence: &'static str,
+#[serde(untagged)]
+pub(super) enum Spoilt {
+    /// By a script that runs before everything else, in the page and in its worker.
+    Script { script: &'static str },
+    /// The browser's GPU process ends when the page's status contains this, out of sight or not.
+    Crash { crash_at: &'static str, hidden: bool },
 }
 
-pub(super) const NO_WEBGPU: Trouble = Trouble {
-    script: Some("Object.defineProperty(Object.getPrototypeOf(navigator), 'gpu', { get() {} });"),
-    crash_at: None,
-    hidden: false,
-    sentence: "This browser does not offer WebGPU here.",
-};
+/// What is spoilt, and what the page's sentence begins with.
+pub(super) type Trouble = (Spoilt, &'static str);
 
-pub(super) const NO_ADAPTER: Trouble = Trouble {
-    script: Some("GPU.prototype.requestAdapter = async () => null;"),
-    crash_at: None,
-    hidden: false,
-    sentence: "The browser has WebGPU, but found no GPU that it trusts.",
-};
+const fn script(script: &'static str) -> Spoilt {
+    Spoilt::Script { script }
+}
+
+/// No trouble, but another clock.
+pub(super) const NO_TIMESTAMPS: Spoilt = script(
+    "const { get } = Object.getOwnPropertyDescriptor(GPUAdapter.prototype, 'features');
+     Object.defineProperty(GPUAdapter.prototype, 'features', {
+         get() {
+             const features = new Set(get.call(this));
+             features.delete('timestamp-query');
+             return features;
+         },
+     });",
+);
+
+pub(super) const NO_WEBGPU: Trouble = (
+    script("Object.defineProperty(Object.getPrototypeOf(navigator), 'gpu', { get() {} });"),
+    "This browser does not offer WebGPU here.",
+);
+
+pub(super) const NO_ADAPTER: Trouble = (
+    script("GPU.prototype.requestAdapter = async () => null;"),
+    "The browser has WebGPU, but found no GPU that it trusts.",
+);
 
 /// Buffers find no memory, as a browser tells it: by the scope around what makes them.
-pub(super) const NO_MEMORY: Trouble = Trouble {
-    script: Some(
+pub(super) const NO_MEMORY: Trouble = (
+    script(
         "const create = GPUDevice.prototype.createBuffer, pop = GPUDevice.prototype.popErrorScope;
          const filters = [], push = GPUDevice.prototype.pushErrorScope;
          let made = 0;
@@ -42,26 +54,21 @@ pub(super) const NO_MEMORY: Trouble = Trouble {
              return filter === 'out-of-memory' && made > 10 ? new GPUOutOfMemoryError('no room') : error;
          };",
     ),
-    crash_at: None,
-    hidden: false,
-    sentence: "The device has too little memory left for that.",
-};
+    "The device has too little memory left for that.",
+);
 
 /// The device is lost while the page's status contains `crash_at`.
 pub(super) const fn lost(crash_at: &'static str) -> Trouble {
-    Trouble {
-        script: None,
-        crash_at: Some(crash_at),
-        hidden: false,
-        sentence: "The browser lost the device: its driver stopped, or something else needed it.",
-    }
+    (
+        Spoilt::Crash { crash_at, hidden: false },
+        "The browser lost the device: its driver stopped, or something else needed it.",
+    )
 }
 
 /// As [`lost`], while the page is out of sight.
 pub(super) const fn asleep(crash_at: &'static str) -> Trouble {
-    Trouble {
-        hidden: true,
-        sentence: "The device was lost while this page was out of sight: browsers put such pages to sleep.",
-        ..lost(crash_at)
-    }
+    (
+        Spoilt::Crash { crash_at, hidden: true },
+        "The device was lost while this page was out of sight: browsers put such pages to sleep.",
+    )
 }
