@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 640;
 const HEIGHT = 300;
-const MARGIN = { left: 76, right: 12, top: 12, bottom: 40 };
+const MARGIN = { left: 76, right: 24, top: 12, bottom: 40 };
 
 // Nodes of SVG, with attributes.
 function node(name, attributes, ...children) {
@@ -69,8 +69,8 @@ export function lines(place, curves, { x: xName, y: yName, last }) {
         const path = points.map(([px, py]) => `${x.place(px).toFixed(1)},${y.place(py).toFixed(1)}`).join(" ");
         parts.push(node("polyline", { class: `curve curve-${which}`, points: path }));
         const key = MARGIN.top + 18 * (which + 1);
-        parts.push(node("line", { class: `curve curve-${which}`, x1: WIDTH - 46, x2: WIDTH - 16, y1: key - 4, y2: key - 4 }));
-        parts.push(node("text", { x: WIDTH - 54, y: key, "text-anchor": "end" }, name));
+        parts.push(node("line", { class: `curve curve-${which}`, x1: WIDTH - 62, x2: WIDTH - 32, y1: key - 4, y2: key - 4 }));
+        parts.push(node("text", { x: WIDTH - 70, y: key, "text-anchor": "end" }, name));
     });
     const ends = curves.map(({ name, points }) => `${name} ${points.at(-1)?.[1].toFixed(3)}`);
     picture(place, `${yName}: ${ends.join(", ")}`, parts);
