@@ -201,8 +201,7 @@ class Application {
 
 // An error of the package or of the browser, as the page explains it.
 function failure(error) {
-    const kinds = { OverLimit: "limit", DeviceLost: "lost" };
-    return unexpected(error?.code in kinds ? { kind: kinds[error.code], message: error.message } : error);
+    return unexpected(error?.code === "OverLimit" ? { kind: "limit", message: error.message } : error);
 }
 
 async function run(steps) {

@@ -75,9 +75,7 @@ fn other(message: impl Into<String>) -> Failure {
 fn selection(wanted: &Wanted) -> Result<Selection, String> {
     let replay = wanted.replay.as_deref().map(seed).transpose()?;
     let partition = wanted.part.as_deref().map(str::parse).transpose()?;
-    let all = Selection { replay, partition, quick: wanted.quick, ..Selection::default() };
-    // Those are of any kind and size.
-    Ok(Selection { random: if all.quick { 0 } else { all.random }, ..all })
+    Ok(Selection { replay, partition, quick: wanted.quick, ..Selection::default() })
 }
 
 /// Opens a device with each set of limits, and lists their trials. `goldens` are pairs of a name and

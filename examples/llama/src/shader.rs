@@ -4,6 +4,9 @@ use hydralora::{Element, wgpu};
 
 use crate::config::Config;
 
+/// The tokens of a workgroup of attention: four groups of four.
+const TILE: u32 = 16;
+
 /// What a dispatch is for, in the report of what takes how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -96,8 +99,9 @@ impl Shaders {
             compile(label, 1, &[&own, include_str!("shaders/rope.wgsl")])
         };
         let attention = |label, columns, text| {
-            let parts = [include_str!("shaders/attention_tile.wgsl"), text];
-            Shader { kind: Kind::Attention, tokens: 16, ..compile(label, columns, &parts) }
+            let own = format!("const TILE = {TILE}u;\n");
+            let parts = [&own, include_str!("shaders/attention_tile.wgsl"), text];
+            Shader { kind: Kind::Attention, tokens: TILE, ..compile(label, columns, &parts) }
         };
         let table = match element {
             Element::F32 => include_str!("shaders/table_f32.wgsl"),

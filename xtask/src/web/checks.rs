@@ -110,11 +110,11 @@ pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), St
         let seconds = begin.elapsed().as_secs_f64();
         match outcome {
             Ok((message, more)) => {
-                println!("ok      {:22} {seconds:6.1} s  {message}{more}", check.name);
+                println!("ok      {:23} {seconds:6.1} s  {message}{more}", check.name);
             }
             Err(message) => {
                 failed += 1;
-                println!("FAILED  {:22} {seconds:6.1} s  {message}", check.name);
+                println!("FAILED  {:23} {seconds:6.1} s  {message}", check.name);
             }
         }
     }

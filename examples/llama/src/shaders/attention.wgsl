@@ -5,7 +5,7 @@
 //
 // Bindings: 0 span (batch.wgsl), 1 query (tokens x HEADS * HEAD_WIDTH), 2 keys, 3 values (rows x KEY_HEADS * HEAD_WIDTH),
 //   4 result (as the query), 5 log_sums (tokens x HEADS; the logarithm of each softmax's sum)
-// Grid: x = tokens / 16, y = heads. Workgroup: HEAD_WIDTH threads, four groups.
+// Grid: x = tokens / TILE, y = heads. Workgroup: HEAD_WIDTH threads, four groups.
 // Workgroup memory: `weights`, for each group and key the exponentials of its tokens; before that each thread's largest products.
 @group(0) @binding(1) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
@@ -17,20 +17,21 @@ var<workgroup> weights: array<vec4<f32>, 4u * HEAD_WIDTH>;
 
 @compute @workgroup_size(HEAD_WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    if (16u * id.x >= span.tokens) { return; }
+    let begin = TILE * id.x;
+    if (begin >= span.tokens) { return; }
     let lane = local % VECS;
     let own = local / VECS * HEAD_WIDTH;
     let head = id.y;
     let key_head = head / (HEADS / KEY_HEADS);
-    let tokens = 16u * id.x + 4u * (local / VECS) + FOUR;
+    let tokens = begin + 4u * (local / VECS) + FOUR;
     let first = tokens / span.sequence * span.sequence;
     let last = span.position + tokens;
     let rows = min(tokens, vec4<u32>(span.tokens - 1u)) * HEADS + head;
-    let end = span.position + min(16u * id.x + 16u, span.tokens);
+    let end = span.position + min(begin + TILE, span.tokens);
     var most = vec4<f32>(-1e30);
     var total = vec4<f32>();
     var sum = mat4x4<f32>();
-    for (var chunk = 16u * id.x / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
+    for (var chunk = begin / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
         let places = chunk + 4u * lane + FOUR;
         let at = (min(places, vec4<u32>(end - 1u)) * KEY_HEADS + key_head) * VECS;
         var products = mat4x4<f32>();

@@ -4,7 +4,7 @@
 //
 // Bindings: 0 span (batch.wgsl), 1 query, 2 keys, 3 values, 4 d_result, 5 log_sums, 6 deltas (as in attention_query.wgsl),
 //   7 d_keys, 8 d_values (as the keys)
-// Grid: x = tokens / 16, y = heads of keys. Workgroup: HEAD_WIDTH threads, four groups.
+// Grid: x = tokens / TILE, y = heads of keys. Workgroup: HEAD_WIDTH threads, four groups.
 // Workgroup memory: `factors`, for each group and token the slopes, and then the weights, of its places.
 @group(0) @binding(1) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
@@ -19,19 +19,20 @@ var<workgroup> factors: array<vec4<f32>, 4u * HEAD_WIDTH>;
 
 @compute @workgroup_size(HEAD_WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    if (16u * id.x >= span.tokens) { return; }
+    let begin = TILE * id.x;
+    if (begin >= span.tokens) { return; }
     let lane = local % VECS;
     let own = local / VECS * HEAD_WIDTH;
     let key_head = id.y;
-    let places = 16u * id.x + 4u * (local / VECS) + FOUR;
+    let places = begin + 4u * (local / VECS) + FOUR;
     let ends = (places / span.sequence + 1u) * span.sequence;
     let rows = min(places, vec4<u32>(span.tokens - 1u)) * KEY_HEADS + key_head;
-    let end = min(((16u * id.x + 15u) / span.sequence + 1u) * span.sequence, span.tokens);
+    let end = min(((begin + TILE - 1u) / span.sequence + 1u) * span.sequence, span.tokens);
     var d_key = mat4x4<f32>();
     var d_value = mat4x4<f32>();
     for (var member = 0u; member < HEADS / KEY_HEADS; member++) {
         let head = key_head * (HEADS / KEY_HEADS) + member;
-        for (var chunk = 16u * id.x; chunk < end; chunk += HEAD_WIDTH) {
+        for (var chunk = begin; chunk < end; chunk += HEAD_WIDTH) {
             let count = min(end - chunk, HEAD_WIDTH);
             let tokens = chunk + 4u * lane + FOUR;
             let at = min(tokens, vec4<u32>(end - 1u)) * HEADS + head;

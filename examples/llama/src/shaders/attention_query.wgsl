@@ -3,7 +3,7 @@
 //
 // Bindings: 0 span (batch.wgsl), 1 query, 2 keys, 3 values, 4 result, 5 d_result, 6 log_sums (as in attention.wgsl),
 //   7 d_query (as the query), 8 deltas (as log_sums)
-// Grid: x = tokens / 16, y = heads. Workgroup: HEAD_WIDTH threads, four groups.
+// Grid: x = tokens / TILE, y = heads. Workgroup: HEAD_WIDTH threads, four groups.
 // Workgroup memory: `slopes`, for each group and key the gradients of its tokens' products; first the parts of the deltas.
 @group(0) @binding(1) var<storage, read> query: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> keys: array<vec4<f32>>;
@@ -18,15 +18,16 @@ var<workgroup> slopes: array<vec4<f32>, 4u * HEAD_WIDTH>;
 
 @compute @workgroup_size(HEAD_WIDTH)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    if (16u * id.x >= span.tokens) { return; }
+    let begin = TILE * id.x;
+    if (begin >= span.tokens) { return; }
     let lane = local % VECS;
     let own = local / VECS * HEAD_WIDTH;
     let head = id.y;
     let key_head = head / (HEADS / KEY_HEADS);
-    let tokens = 16u * id.x + 4u * (local / VECS) + FOUR;
+    let tokens = begin + 4u * (local / VECS) + FOUR;
     let first = tokens / span.sequence * span.sequence;
     let rows = min(tokens, vec4<u32>(span.tokens - 1u)) * HEADS + head;
-    let end = min(16u * id.x + 16u, span.tokens);
+    let end = min(begin + TILE, span.tokens);
     let log_sum = vec4<f32>(log_sums[rows.x], log_sums[rows.y], log_sums[rows.z], log_sums[rows.w]);
     let part = rows * VECS + lane;
     slopes[own + lane] = vec4<f32>(
@@ -40,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = 0u; i < VECS; i++) { delta += slopes[own + i]; }
     workgroupBarrier();
     var sum = mat4x4<f32>();
-    for (var chunk = 16u * id.x / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
+    for (var chunk = begin / span.sequence * span.sequence; chunk < end; chunk += HEAD_WIDTH) {
         let places = chunk + 4u * lane + FOUR;
         let at = (min(places, vec4<u32>(end - 1u)) * KEY_HEADS + key_head) * VECS;
         var products = mat4x4<f32>();

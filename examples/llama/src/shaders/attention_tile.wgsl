@@ -1,4 +1,5 @@
-// What the attention shaders share: vectors of four, of which a row of a head has VECS.
+// What the attention shaders share: vectors of four, of which a row of a head has VECS. A workgroup has TILE tokens, four groups of
+// four.
 const VECS = HEAD_WIDTH / 4u;
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
