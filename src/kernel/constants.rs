@@ -57,7 +57,10 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("MASK_BINDING", "the binding of the mask of tokens"),
     ("TOP", "experts that are chosen"),
     ("RENORMALISE", "whether the weights of those chosen are divided by their sum"),
-    ("SIGNS", "whether experts are chosen: a weight with a minus is that of one that was not, and counts as zero"),
+    (
+        "SIGNS",
+        "whether experts are chosen: a weight with a minus is that of one that was not, and counts as zero",
+    ),
     ("NORMALISE", "whether the weights are divided by their sum, which follows them in the state"),
     ("LATENT_RANK", "columns of the latent router: RANK, or 0 without one"),
     ("GATE_COLUMNS", "columns of the gate block: the latent router's, and the bias"),

@@ -296,8 +296,8 @@ impl Config {
         if let Weighting::TopK { k, .. } = self.weighting
             && (k == 0 || k > self.experts)
         {
-            let expected = "at least 1, and at most the number of experts";
-            return Err(Error::InvalidNumber { name: "k", value: f64::from(k), expected });
+            let expected = format!("at least 1, and at most the number of experts, {}", self.experts);
+            return Err(Error::number("k", f64::from(k), expected));
         }
         let is_given = self.router == Router::GivenWeights;
         match self.weighting {
@@ -312,7 +312,7 @@ impl Config {
         }
         if !(self.temperature.is_finite() && self.temperature >= f32::MIN_POSITIVE) {
             let (name, value, expected) = ("temperature", f64::from(self.temperature), "above 0 and finite");
-            return Err(Error::InvalidNumber { name, value, expected });
+            return Err(Error::number(name, value, expected));
         }
         if is_given && self.temperature != 1.0 {
             return exclusive("a temperature", "given weights");
@@ -330,7 +330,7 @@ impl Config {
         }
         if !self.scaling.is_finite() {
             let (name, value, expected) = ("scaling", f64::from(self.scaling), "finite");
-            return Err(Error::InvalidNumber { name, value, expected });
+            return Err(Error::number(name, value, expected));
         }
         Ok(())
     }

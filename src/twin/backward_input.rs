@@ -138,7 +138,12 @@ pub fn backward_input(
 
 /// What a router's losses add to the gradients of the logits, without the temperature:
 /// `p * (gradient - sum_i p_i gradient_i + factor * z)`, with the softmax p of all experts and the logsumexp z.
-fn of_losses(config: &Config, saved: &[Approx], gradient: &[Approx], z_factor: Option<Approx>) -> Vec<Approx> {
+fn of_losses(
+    config: &Config,
+    saved: &[Approx],
+    gradient: &[Approx],
+    z_factor: Option<Approx>,
+) -> Vec<Approx> {
     let p = unconditional(config, saved);
     let mean = inner(&p, gradient);
     let of_z = z_factor.filter(|_| config.logsumexp).map(|factor| factor * saved[config.experts as usize]);

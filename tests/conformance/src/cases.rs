@@ -733,7 +733,8 @@ fn gate_losses(cases: &mut Vec<Case>) {
     cases.push(Case { room: 50, ..Case::new(Operation::GateLosses(Router::Input), few) });
     // A token that is not finite does not count.
     for inputs in [Inputs::Nan, Inputs::Infinity] {
-        for shape in [few, few.top(2, true), few.weighted(Weighting::NormalisedSigmoid), few.with_logsumexp()] {
+        for shape in [few, few.top(2, true), few.weighted(Weighting::NormalisedSigmoid), few.with_logsumexp()]
+        {
             cases.push(Case::new(Operation::GateLosses(Router::Input), shape).with_inputs(inputs));
         }
     }
