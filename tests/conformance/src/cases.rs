@@ -2,7 +2,7 @@
 
 use hydralora::{
     DeviceProfile, DropoutOf, Element, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection,
-    LinearWay, OuterChoice, Planner, Router, Weighting,
+    LinearWay, OuterChoice, Planner, Router, Sharing, Weighting,
 };
 use proptest::prelude::*;
 
@@ -869,7 +869,87 @@ pub fn largest(device: &DeviceProfile) -> Vec<Case> {
     cases
 }
 
-/// Random cases: any operation on any small shape.
+/// Options of a layer and of an operation on it, which may not go together.
+fn options() -> impl Strategy<Value = (Router, Shape, bool, GateRows, Option<GateGradient>)> {
+    let rows = || prop::sample::select(&[GateRows::Token, GateRows::Sequence(5), GateRows::Batch][..]);
+    let weighting = prop_oneof![
+        3 => Just(Weighting::Softmax),
+        3 => (1u32..5, any::<bool>()).prop_map(|(k, renormalise)| Weighting::TopK { k, renormalise }),
+        1 => Just(Weighting::Sigmoid),
+        1 => Just(Weighting::NormalisedSigmoid),
+    ];
+    let dropout = prop::option::of((
+        prop::sample::select(&[5, 50, 90][..]),
+        prop::sample::select(&[DropoutOf::Input, DropoutOf::Latent][..]),
+    ));
+    let added = prop_oneof![
+        3 => Just(None),
+        1 => rows().prop_map(|rows| Some(GateGradient::Weights(rows))),
+        1 => rows().prop_map(|rows| Some(GateGradient::Logits(rows))),
+        1 => Just(Some(GateGradient::Losses)),
+    ];
+    (
+        prop::sample::select(&[Router::Input, Router::Latent, Router::GivenWeights, Router::GivenLogits][..]),
+        weighting,
+        (any::<bool>(), any::<bool>(), any::<bool>()),
+        prop::sample::select(&[100, 100, 40, 250][..]),
+        dropout,
+        any::<bool>(),
+        rows(),
+        added,
+    )
+        .prop_map(
+            |(
+                router,
+                weighting,
+                (separate, router_bias, logsumexp),
+                temperature,
+                dropout,
+                mask,
+                rows,
+                added,
+            )| {
+                let a = if separate { Sharing::Separate } else { Sharing::Shared };
+                let plain = Shape::new(1, [1, 1], [1, 1]);
+                let shape = Shape { a, weighting, router_bias, temperature, logsumexp, dropout, ..plain };
+                (router, shape, mask, rows, added)
+            },
+        )
+}
+
+impl Case {
+    /// The same with options, as far as the layer and its operations take them together.
+    fn with_options(
+        self,
+        (router, of, mask, gates, gate_gradient): (Router, Shape, bool, GateRows, Option<GateGradient>),
+    ) -> Self {
+        let operation = match self.operation {
+            Operation::Inference(_) => Operation::Inference(router),
+            Operation::Forward(_) => Operation::Forward(router),
+            Operation::BackwardInput(_) => Operation::BackwardInput(router),
+            Operation::BackwardParams(_) => Operation::BackwardParams(router),
+            Operation::Step(_) if gate_gradient == Some(GateGradient::Losses) => {
+                Operation::StepWithLosses(router)
+            }
+            Operation::Step(_) => Operation::Step(router),
+            _ => return self,
+        };
+        let Shape { tokens, d_in, d_out, rank, experts, .. } = self.shape;
+        let shape = Shape { tokens, d_in, d_out, rank, experts, ..of };
+        let is_given = matches!(router, Router::GivenWeights | Router::GivenLogits);
+        let gates = if is_given { gates } else { GateRows::Token };
+        let takes_gradient = matches!(operation, Operation::BackwardInput(_) | Operation::Step(_));
+        let gate_gradient = gate_gradient.filter(|_| takes_gradient && operation != self.operation);
+        if shape.config(router).layout().is_err() {
+            return self;
+        }
+        let case = Self { operation, shape, mask, gates, gate_gradient, ..self.clone() };
+        let planner = Planner::new(DeviceProfile::new(hydralora::wgpu::Limits::default(), 256));
+        if case.job().ops.iter().all(|op| op.plan(&planner).is_ok()) { case } else { self }
+    }
+}
+
+/// Random cases: any operation on any small shape, half of them with options.
 pub fn random() -> impl Strategy<Value = Case> {
     let operations: Vec<Operation> = ROUTERS.into_iter().flat_map(adapter).chain(LINEAR).collect();
     (
@@ -887,6 +967,7 @@ pub fn random() -> impl Strategy<Value = Case> {
         ],
         prop::sample::select(&[Element::F32, Element::F16, Element::Bf16][..]),
         any::<u64>(),
+        prop::option::of(options()),
     )
         .prop_map(
             |(
@@ -898,6 +979,7 @@ pub fn random() -> impl Strategy<Value = Case> {
                 planning,
                 element,
                 seed,
+                options,
             )| {
                 let half = element != Element::F32;
                 let widths = if half { widths.map(|width| width.next_multiple_of(4)) } else { widths };
@@ -906,7 +988,12 @@ pub fn random() -> impl Strategy<Value = Case> {
                 let case = if accumulate { case.accumulating() } else { case };
                 let case = if half { case.in_half(element) } else { case };
                 let placement = if one_allocation { Placement::OneAllocation } else { Placement::Separate };
-                Case { placement, seed: Some(seed), ..case.with_inputs(inputs).planned_for(planning) }
+                let case =
+                    Case { placement, seed: Some(seed), ..case.with_inputs(inputs).planned_for(planning) };
+                match options {
+                    Some(options) => case.with_options(options),
+                    None => case,
+                }
             },
         )
 }

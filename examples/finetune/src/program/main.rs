@@ -63,7 +63,7 @@ struct Options {
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     dropout: f32,
     /// The coefficient of the loss that keeps experts in balance
-    #[arg(long, value_name = "C", default_value_t = 0.0)]
+    #[arg(long, value_name = "C", default_value_t = 0.0, value_parser = finite)]
     balance: f32,
     /// A text of your own instead of the four that come with the demo; can be repeated
     #[arg(long = "text", value_name = "NAME=FILE")]
@@ -93,6 +93,10 @@ struct Options {
 
 fn count(text: &str) -> Result<u32, &'static str> {
     text.parse().ok().filter(|&count| count > 0).ok_or("expected a whole number, at least 1")
+}
+
+fn finite(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or("expected a finite number")
 }
 
 fn dtype(text: &str) -> Result<Element, String> {
