@@ -3,8 +3,6 @@
 use std::fmt::{self, Display};
 use std::path::Path;
 
-use hydralora::checkpoint::hugging_face_name;
-
 use crate::error::Error;
 use crate::gguf::{Gguf, Value};
 use crate::rope;
@@ -34,24 +32,22 @@ pub struct Config {
 /// The threads of a workgroup of attention, one for each element of a head.
 const MOST_HEAD_WIDTH: u32 = 256;
 
-/// The tensors outside of blocks.
-const OUTSIDE: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS];
 /// By how much each pair of a head turns more slowly.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 impl Config {
-    pub fn of_gguf(file: &Gguf) -> Result<Self, Error> {
+    pub(crate) fn of_gguf(file: &Gguf) -> Result<Self, Error> {
         let architecture = file.text("general.architecture")?;
         if architecture != "llama" {
             return Err(unsupported(file, "general.architecture", architecture));
         }
         let count = |name: &str| file.count(&format!("llama.{name}"));
         let (width, heads) = (count("embedding_length")?, count("attention.head_count")?);
-        let head_width = count("attention.key_length").unwrap_or(width / heads);
+        let head_width = file.count_or("llama.attention.key_length", width / heads)?;
         for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-            match file.count(key) {
-                Ok(own) if own != head_width => return Err(unsupported(file, key, &own.to_string())),
-                _ => {}
+            let own = file.count_or(key, head_width)?;
+            if own != head_width {
+                return Err(unsupported(file, key, &own.to_string()));
             }
         }
         let vocabulary = file.texts("tokenizer.ggml.tokens")?.len() as u32;
@@ -60,35 +56,20 @@ impl Config {
             width,
             hidden: count("feed_forward_length")?,
             heads,
-            key_heads: count("attention.head_count_kv").unwrap_or(heads),
+            key_heads: file.count_or("llama.attention.head_count_kv", heads)?,
             head_width,
             vocabulary,
             context: count("context_length")?,
             rates: Vec::new(),
-            epsilon: file.number("llama.attention.layer_norm_rms_epsilon")?,
+            epsilon: file.positive("llama.attention.layer_norm_rms_epsilon")?,
             tied: !file.tensors().contains_key("output.weight"),
         };
         config.check(file.path())?;
-        let config = Self { rates: rates(file, head_width)?, ..config };
-        // What is there changes what the model computes.
-        let known = |name: &str| {
-            let module = name.strip_suffix(".weight").unwrap_or(name);
-            let Some((number, own)) = module.strip_prefix("blk.").and_then(|rest| rest.split_once('.'))
-            else {
-                return OUTSIDE.contains(&name);
-            };
-            let norm = ["attn_norm", "ffn_norm"].contains(&own);
-            number.parse().is_ok_and(|at: u32| at < config.blocks)
-                && (norm || hugging_face_name(module).is_some())
-        };
-        match file.tensors().keys().find(|name| !known(name)) {
-            Some(name) => Err(unsupported(file, "the tensor", name)),
-            None => Ok(config),
-        }
+        Ok(Self { rates: rates(file, head_width)?, ..config })
     }
 
     /// Refuses what the shaders are not made for.
-    pub fn check(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, path: &Path) -> Result<(), Error> {
         let Self { heads, key_heads, head_width, width, hidden, vocabulary, .. } = *self;
         let heads_fit = heads.is_multiple_of(key_heads) && heads.checked_mul(head_width).is_some();
         let fours = [width, hidden, vocabulary, head_width].iter().all(|length| length.is_multiple_of(4));
@@ -105,13 +86,17 @@ impl Config {
         })
     }
 
-    /// The numbers of the matrices, and those of the norms.
-    pub fn numbers(&self) -> [u64; 2] {
-        let [width, hidden] = [self.width, self.hidden].map(u64::from);
-        let block = 2 * width * u64::from(self.query_width() + self.key_width()) + 3 * width * hidden;
+    /// Bytes of the matrices, of elements with so many bytes, and of the norms, in f32.
+    pub fn bytes(&self, element: u64) -> u64 {
+        // Wide enough for every shape that a file may claim.
+        let [width, hidden, blocks, vocabulary] =
+            [self.width, self.hidden, self.blocks, self.vocabulary].map(u128::from);
+        let [queries, keys] = [self.query_width(), self.key_width()].map(u128::from);
+        let block = 2 * width * (queries + keys) + 3 * width * hidden;
         let tables = if self.tied { 1 } else { 2 };
-        let blocks = u64::from(self.blocks);
-        [blocks * block + tables * u64::from(self.vocabulary) * width, (2 * blocks + 1) * width]
+        let matrices = blocks * block + tables * vocabulary * width;
+        let norms = (2 * blocks + 1) * width;
+        u64::try_from(u128::from(element) * matrices + 4 * norms).unwrap_or(u64::MAX)
     }
 
     /// Elements of a token's queries.
@@ -143,10 +128,9 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
         match (key, file.get(key)) {
             ("llama.rope.scaling.type", Some(Value::Text(kind))) if kind == "none" || kind == "linear" => {}
             // Older files have the second. 0 is none in either.
-            ("llama.rope.scaling.factor" | "llama.rope.scale_linear", Some(Value::Number(factor)))
-                if *factor >= 0.0 && factor.is_finite() =>
-            {
-                slower = if *factor == 0.0 { 1.0 } else { *factor };
+            ("llama.rope.scaling.factor" | "llama.rope.scale_linear", value) => {
+                let none = matches!(value, Some(Value::Number(0.0) | Value::Whole(0)));
+                slower = if none { 1.0 } else { file.positive(key)?.into() };
             }
             // They say where a factor comes from.
             ("llama.rope.scaling.original_context_length" | "llama.rope.scaling.finetuned", _) => {}
@@ -156,7 +140,8 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
     if file.text("llama.rope.scaling.type").is_ok_and(|kind| kind == "none") {
         slower = 1.0;
     }
-    let base = file.number("llama.rope.freq_base").unwrap_or(10_000.0);
+    let base = "llama.rope.freq_base";
+    let base = if file.get(base).is_some() { file.positive(base)? } else { 10_000.0 };
     let mut rates = rope::rates(base.into(), head_width);
     for rate in &mut rates {
         *rate /= slower;

@@ -5,11 +5,12 @@ use std::path::Path;
 use hydralora::device::{Gpu, NO_ADAPTER_HELP, adapters_from_env};
 use hydralora::{Dropout, Element, Kernels, wgpu};
 
-use crate::adapters::{Adapters, Projection};
+use crate::adapters::{Adapters, Design, Projection};
 use crate::error::Error;
-use crate::golden::generate;
+use crate::generate::generate;
 use crate::model::{Keep, Model, Use};
 use crate::shader::Shaders;
+use crate::source::Source;
 use crate::weights::Weights;
 
 const SEQUENCE: u32 = 8;
@@ -31,7 +32,7 @@ fn device(binding: Option<u64>) -> Gpu {
 
 fn load(gpu: &Gpu, name: &str, element: Element) -> Result<Weights, Error> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
-    Weights::load(gpu, &path, element, |_, _| {}).map(|(weights, _)| weights)
+    Weights::load(gpu, &Source::open(&path)?, element)
 }
 
 /// What a step of training gives.
@@ -46,12 +47,13 @@ fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Train
     let dropout = Some(Dropout::new(dropout));
     let layer = hydralora::Config { rank: 4, experts: 3, scaling: 2.0, dropout, ..Default::default() };
     let targets = [Projection::Query, Projection::Key, Projection::Output, Projection::Up, Projection::Down];
-    let adapters = Adapters::new(&kernels, &weights.config, &targets, layer, TOKENS, 1)?;
+    let design = Design { targets: &targets, layer, capacity: TOKENS };
+    let adapters = Adapters::new(&kernels, &weights.config, &design, 1)?;
     let stack = &adapters.stack;
     adapters.write_random_heads()?;
-    let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
+    let shaders = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))??;
     let how = Use { capacity: TOKENS, context: TOKENS, training: Some(keep) };
-    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
+    let mut model = gpu.block_on(Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how))??;
     model.batch().set_random(&gpu.queue, 5, 1);
     let ids: Vec<u32> = (0..=TOKENS).map(|at| at * 37 % weights.config.vocabulary).collect();
     let batch = [&ids[..TOKENS as usize], &ids[1..]];
@@ -65,8 +67,9 @@ fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Train
     let losses = gpu.read_blocking(model.loss_buffer())?;
     adapters.publish(gpu);
     let how = Use { training: None, ..how };
-    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
-    let written = generate(gpu, &mut model, &ids[..5], 8)?;
+    let mut model = gpu.block_on(Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how))??;
+    let mut written = Vec::new();
+    gpu.block_on(generate(gpu, &mut model, &ids[..5], 8, &[], |token| written.push(token)))??;
     Ok(Trained { losses, gradients, written })
 }
 

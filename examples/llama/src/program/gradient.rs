@@ -1,0 +1,123 @@
+//! The gradients of adapters beside differences of the loss.
+
+use hydralora::device::Gpu;
+use hydralora::{Adapter, Kernels};
+use hydralora_llama::adapters::{Adapters, Design, Projection};
+use hydralora_llama::model::{Keep, Model, Use};
+use hydralora_llama::shader::Shaders;
+use hydralora_llama::tokenizer::Tokenizer;
+use hydralora_llama::train::mean;
+use hydralora_llama::weights::Weights;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::error::Error;
+
+const SEQUENCE: u32 = 16;
+const TOKENS: u32 = 2 * SEQUENCE;
+/// How much the loss changes about when the numbers are moved either way, and how far each is moved at least and at most: f32
+/// knows the loss to some 1e-6, and further away it is no straight line.
+const CHANGE: f64 = 2e-3;
+const DISTANCES: [f64; 2] = [2e-3, 5e-2];
+/// Of the slope, beside the length of the gradient.
+const ALLOWED: f64 = 0.02;
+const TEXT: &str = "The licensor grants you a licence to copy and to modify this work, and to share it with others under the \
+                    same terms, if you say whose work it is and what you have changed about it.";
+
+/// Compares the slope of the loss with what the backward pass says it is, for some modules' adapters: all numbers of A, of the
+/// experts and of the router are moved, up or down as chance has it. Prints what it finds, and says whether it is right.
+pub fn check(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    weights: &Weights,
+    shaders: &Shaders,
+    tokenizer: &Tokenizer,
+) -> Result<bool, Error> {
+    let ids = tokenizer.encode(TEXT)?;
+    if ids.len() <= TOKENS as usize {
+        return Err(Error::FewTokens { needed: TOKENS, tokens: ids.len() });
+    }
+    let batch = [&ids[..TOKENS as usize], &ids[1..=TOKENS as usize]];
+    let layer = hydralora::Config { rank: 4, experts: 4, scaling: 2.0, ..Default::default() };
+    let design = Design { targets: &Projection::ALL, layer, capacity: TOKENS };
+    let adapters = Adapters::new(kernels, &weights.config, &design, 1)?;
+    let stack = &adapters.stack;
+    adapters.write_random_heads()?;
+    let how = Use { capacity: TOKENS, context: TOKENS, training: Some(Keep::Activations) };
+    let mut model = gpu.block_on(Model::new(gpu, kernels, weights, shaders, Some(&adapters), how))??;
+    model.train(gpu, batch, SEQUENCE, None)?;
+    let last = weights.config.blocks - 1;
+    let mut random = StdRng::seed_from_u64(1);
+    let mut right = true;
+    for (block, projection) in [
+        (0, Projection::Query),
+        (0, Projection::Key),
+        (0, Projection::Gate),
+        (last / 2, Projection::Value),
+        (last / 2, Projection::Down),
+        (last, Projection::Output),
+        (last, Projection::Up),
+    ] {
+        let name = projection.name(block);
+        let place = stack.place(&name)?;
+        let gradients = gpu.read_part_blocking(&stack.gradients()[place.buffer()], place.elements())?;
+        let gradients = place.layout().unpack(&gradients)?;
+        let before = stack.read(gpu, &name)?;
+        let mut found = Vec::new();
+        for part in PARTS {
+            let gradient: Vec<f64> = part.of(&gradients).map(f64::from).collect();
+            let signs: Vec<f64> =
+                gradient.iter().map(|_| if random.random_bool(0.5) { 1.0 } else { -1.0 }).collect();
+            let length = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+            let mut loss = |distance: f64| -> Result<f64, Error> {
+                let mut moved = before.clone();
+                for (number, sign) in part.of_mut(&mut moved).zip(&signs) {
+                    *number = (f64::from(*number) + distance * sign) as f32;
+                }
+                stack.write(&name, &moved)?;
+                Ok(mean(&gpu.block_on(model.losses(gpu, batch, SEQUENCE))??))
+            };
+            let distance = (CHANGE / length).clamp(DISTANCES[0], DISTANCES[1]);
+            let slope = (loss(distance)? - loss(-distance)?) / (2.0 * distance);
+            let expected: f64 = gradient.iter().zip(&signs).map(|(gradient, sign)| gradient * sign).sum();
+            let off = (slope - expected).abs() / length;
+            // A gradient of zeros has no length.
+            right &= off <= ALLOWED;
+            found.push(format!("{part:?} {expected:.5} ({:.2} %)", 100.0 * off));
+        }
+        stack.write(&name, &before)?;
+        println!(
+            "{name}: slopes, and how far differences are off, of the gradient's length: {}",
+            found.join(", ")
+        );
+    }
+    Ok(right)
+}
+
+/// The matrices of an adapter.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    A,
+    B,
+    Router,
+}
+
+const PARTS: [Part; 3] = [Part::A, Part::B, Part::Router];
+
+impl Part {
+    fn of(self, adapter: &Adapter) -> Box<dyn Iterator<Item = f32> + '_> {
+        match self {
+            Self::A => Box::new(adapter.a.iter().copied()),
+            Self::B => Box::new(adapter.b.iter().flatten().copied()),
+            Self::Router => Box::new(adapter.router.iter().copied()),
+        }
+    }
+
+    fn of_mut(self, adapter: &mut Adapter) -> Box<dyn Iterator<Item = &mut f32> + '_> {
+        match self {
+            Self::A => Box::new(adapter.a.iter_mut()),
+            Self::B => Box::new(adapter.b.iter_mut().flatten()),
+            Self::Router => Box::new(adapter.router.iter_mut()),
+        }
+    }
+}
