@@ -159,16 +159,23 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::Config;
+    use crate::error::Error;
     use crate::gguf::Gguf;
     use crate::rope;
 
-    fn text(text: &str) -> Vec<u8> {
+    pub(crate) fn text(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
     }
 
-    /// A file of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
+    /// An array of texts.
+    pub(crate) fn texts(all: &[&str]) -> Vec<u8> {
+        let items = all.iter().flat_map(|own| text(own)).collect();
+        [8u32.to_le_bytes().to_vec(), (all.len() as u64).to_le_bytes().to_vec(), items].concat()
+    }
+
+    /// The configuration of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
     fn file(name: &str, more: &[(&str, u32, Vec<u8>)], factors: Option<[f32; 2]>) -> Result<Config, String> {
         let count = |count: u32| count.to_le_bytes().to_vec();
         let counts = [
@@ -178,20 +185,30 @@ mod tests {
             ("llama.attention.head_count", 2),
             ("llama.context_length", 64),
         ];
-        let tokens: Vec<u8> = (0..4).flat_map(|at| text(&at.to_string())).collect();
-        let tokens = [8u32.to_le_bytes().to_vec(), 4u64.to_le_bytes().to_vec(), tokens].concat();
         let mut entries = vec![
             ("general.architecture", 8, text("llama")),
             ("llama.attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
-            ("tokenizer.ggml.tokens", 9, tokens),
+            ("tokenizer.ggml.tokens", 9, texts(&["0", "1", "2", "3"])),
         ];
         entries.extend(counts.map(|(key, number)| (key, 4, count(number))));
         entries.extend_from_slice(more);
+        let read = |file: &Gguf| Config::of_gguf(file);
+        open(name, &entries, factors, read).map_err(|error| error.to_string())
+    }
+
+    /// What is read from a file with these entries, of which later ones replace earlier ones, and factors.
+    pub(crate) fn open<T>(
+        name: &str,
+        entries: &[(&str, u32, Vec<u8>)],
+        factors: Option<[f32; 2]>,
+        read: impl FnOnce(&Gguf) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let count = |count: u32| count.to_le_bytes().to_vec();
         let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
         bytes.extend(u64::from(factors.is_some()).to_le_bytes());
         bytes.extend((entries.len() as u64).to_le_bytes());
         for (key, kind, value) in entries {
-            bytes.extend([text(key), count(kind), value].concat());
+            bytes.extend([text(key), count(*kind), value.clone()].concat());
         }
         if let Some(factors) = factors {
             // One dimension of two numbers in f32, at the first byte of the data.
@@ -202,9 +219,9 @@ mod tests {
         }
         let path = std::env::temp_dir().join(format!("hydralora-config-{}-{name}", std::process::id()));
         std::fs::write(&path, bytes).expect("a file");
-        let config = Gguf::open(&path).and_then(|file| Config::of_gguf(&file));
+        let opened = Gguf::open(&path).and_then(|file| read(&file));
         std::fs::remove_file(path).expect("the file");
-        config.map_err(|error| error.to_string())
+        opened
     }
 
     #[test]
@@ -221,6 +238,8 @@ mod tests {
         assert_eq!(old.rates, [0.5, 0.005]);
         let none = ("llama.rope.scaling.type", 8, text("none"));
         assert_eq!(file("none", &[none, factor.clone()], None).expect("a model").rates, plain);
+        let whole = file("whole", &[("llama.rope.freq_base", 4, 2500u32.to_le_bytes().to_vec())], None);
+        assert_eq!(whole.expect("a model").rates, rope::rates(2500.0, 4));
         // As llama.cpp writes LLaMA 3.1's.
         assert_eq!(file("factors", &[], Some([1.0, 8.0])).expect("a model").rates, [1.0, 0.01 / 8.0]);
         for (at, (more, factors, part)) in [
@@ -238,6 +257,11 @@ mod tests {
                 "rope_freqs.weight",
             ),
             (vec![], Some([1.0, 0.0]), "rope_freqs.weight"),
+            (vec![("llama.attention.key_length", 8, text("4"))], None, "llama.attention.key_length"),
+            (vec![("llama.attention.value_length", 8, text("4"))], None, "llama.attention.value_length"),
+            (vec![("llama.attention.head_count_kv", 4, vec![0; 4])], None, "llama.attention.head_count_kv"),
+            (vec![("llama.rope.freq_base", 8, text("1000"))], None, "llama.rope.freq_base"),
+            (vec![("llama.attention.layer_norm_rms_epsilon", 6, vec![0; 4])], None, "layer_norm_rms_epsilon"),
         ]
         .into_iter()
         .enumerate()
@@ -245,5 +269,37 @@ mod tests {
             let error = file(&format!("wrong{at}"), &more, factors).expect_err(part);
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn sizes_of_any_shape_are_counted() {
+        let most = u32::MAX;
+        let config = Config {
+            blocks: most,
+            width: most,
+            hidden: most,
+            heads: most,
+            key_heads: most,
+            head_width: 1,
+            vocabulary: most,
+            context: most,
+            rates: Vec::new(),
+            epsilon: 1e-5,
+            tied: false,
+        };
+        assert_eq!(config.bytes(4), u64::MAX);
+        let small = Config {
+            blocks: 1,
+            width: 8,
+            hidden: 12,
+            heads: 2,
+            key_heads: 1,
+            head_width: 4,
+            vocabulary: 16,
+            context: 8,
+            ..config
+        };
+        // Query and output, key and value, the three of the feed-forward part, two tables; three norms.
+        assert_eq!(small.bytes(2), 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12 + 2 * 16 * 8) + 4 * 3 * 8);
     }
 }

@@ -306,7 +306,11 @@ fn rates(path: &Path, settings: &Value, head_width: u32) -> Result<Vec<f64>, Err
 mod tests {
     use std::path::{Path, PathBuf};
 
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
     use super::Folder;
+    use crate::source::Source;
 
     const FILES: [&str; 6] = [
         "config.json",
@@ -336,7 +340,7 @@ mod tests {
         let text = std::fs::read_to_string(folder.join(file)).expect("a file");
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(folder.join(file), text.replacen(from, to, 1)).expect("a file");
-        let error = Folder::open(&folder).expect_err(to).to_string();
+        let error = Source::open(&folder).err().expect(to).to_string();
         std::fs::remove_dir_all(folder).expect("the copy");
         error
     }
@@ -359,6 +363,20 @@ mod tests {
             (["\"head_dim\": 64", "\"head_dim\": 260"], "2 heads of 260"),
             (["\"hidden_size\": 128", "\"hidden_size\": \"128\""], "hidden_size"),
             (["\"vocab_size\": 320", "\"vocab_size\": 0"], "vocab_size"),
+            (["\"head_dim\": 64", "\"head_dim\": \"64\""], "head_dim"),
+            (["\"num_key_value_heads\": 1", "\"num_key_value_heads\": 0"], "num_key_value_heads"),
+            (["\"num_attention_heads\": 2", "\"num_attention_heads\": 4294967295"], "4294967295 heads"),
+            (["\"model_type\": \"llama\",", ""], "model_type = null"),
+            (["\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0"], "rms_norm_eps"),
+            (["\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 1"], "tie_word_embeddings"),
+            (["\"eos_token_id\": 2", "\"eos_token_id\": [2, -1]"], "eos_token_id"),
+            (
+                ["\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4294967295"],
+                "`model.layers.2.input_layernorm.weight`",
+            ),
+            (["\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"], "the tensor = `model.layers.1."),
+            (["\"hidden_size\": 128", "\"hidden_size\": 4294967292"], "`model.embed_tokens.weight`"),
+            (["\"vocab_size\": 320", "\"vocab_size\": 300"], "the tokenizer has token 319"),
         ]
         .into_iter()
         .enumerate()
@@ -369,8 +387,28 @@ mod tests {
         let index = "model.safetensors.index.json";
         let outside = refused("outside", index, ["\"model-00001-of-00003", "\"../model-00001-of-00003"]);
         assert!(outside.contains("weight_map"), "{outside}");
+        let drive = refused("drive", index, ["\"model-00001-of-00003", "\"C:model-00001-of-00003"]);
+        assert!(drive.contains("weight_map"), "{drive}");
         let missing = refused("missing", index, ["\"model-00001-of-00003", "\"model-00004-of-00003"]);
         assert!(missing.contains("model-00004"), "{missing}");
+    }
+
+    #[test]
+    fn tensors_that_the_model_has_no_use_for_are_refused() {
+        let folder = copy("extra");
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).expect("a number");
+        let name = "model.layers.0.self_attn.q_proj.bias";
+        safetensors::serialize_to_file([(name, view)], None, &folder.join("extra.safetensors"))
+            .expect("a file");
+        let index = folder.join("model.safetensors.index.json");
+        let text = std::fs::read_to_string(&index).expect("a file");
+        let map = "\"weight_map\": {";
+        assert!(text.contains(map), "{text}");
+        let text = text.replacen(map, &format!("{map} \"{name}\": \"extra.safetensors\","), 1);
+        std::fs::write(&index, text).expect("a file");
+        let error = Source::open(&folder).err().expect("a bias").to_string();
+        assert!(error.contains(&format!("the tensor = `{name}` is not supported")), "{error}");
+        std::fs::remove_dir_all(folder).expect("the copy");
     }
 
     #[test]

@@ -152,7 +152,9 @@ fn failed(error: tokenizers::Error) -> Error {
 mod tests {
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-    use super::pre_tokenizer;
+    use super::{Tokenizer, pre_tokenizer};
+    use crate::config::tests::{open, text, texts};
+    use crate::error::Error;
 
     /// The parts of a text. Spaces are `Ġ` as in GPT-2's alphabet.
     fn parts(pre: &str, text: &str) -> Vec<String> {
@@ -171,5 +173,48 @@ mod tests {
         let digits = ["I", "'", "LL", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġ(", "now", ")"];
         assert_eq!(parts("smollm", text), digits);
         assert_eq!(parts("llama-bpe", text), ["I", "'LL", "Ġpay", "Ġ", "123", "45", "Ġ(", "now", ")"]);
+    }
+
+    /// The tokenizer of a file with six tokens, of which one controls the model and one was added, and these entries.
+    fn tokenizer(name: &str, pre: &str, more: &[(&str, u32, Vec<u8>)]) -> Result<Tokenizer, Error> {
+        let kinds = [3i32, 1, 1, 1, 1, 4].into_iter().flat_map(i32::to_le_bytes).collect();
+        let kinds = [5u32.to_le_bytes().to_vec(), 6u64.to_le_bytes().to_vec(), kinds].concat();
+        let mut entries = vec![
+            ("tokenizer.ggml.model", 8, text("gpt2")),
+            ("tokenizer.ggml.pre", 8, text(pre)),
+            ("tokenizer.ggml.tokens", 9, texts(&["<|im_start|>", "a", "b", "ab", "<", "<b a>"])),
+            ("tokenizer.ggml.token_type", 9, kinds),
+            ("tokenizer.ggml.merges", 9, texts(&["a b"])),
+            ("tokenizer.ggml.bos_token_id", 4, vec![2, 0, 0, 0]),
+            ("tokenizer.ggml.eos_token_id", 4, vec![0; 4]),
+        ];
+        entries.extend_from_slice(more);
+        open(&format!("tokens-{name}"), &entries, None, Tokenizer::of_gguf)
+    }
+
+    #[test]
+    fn files_say_which_tokens_are_no_text_and_which_comes_first() -> Result<(), Error> {
+        let plain = tokenizer("plain", "smollm", &[])?;
+        assert_eq!(plain.encode("ab<|im_start|>a<b a><")?, [3, 0, 1, 5, 4]);
+        assert_eq!(plain.decode(&[3, 0, 1, 5, 4])?, "ab<|im_start|>a<b a><");
+        assert_eq!((plain.prompt("ab")?, plain.ends(), plain.largest()), (vec![3], &[0][..], 5));
+        let mut stream = plain.stream();
+        let parts = [3, 0, 1].map(|token| stream.push(token).expect("a text"));
+        assert_eq!(parts, ["ab", "<|im_start|>", "a"]);
+        let flag = |flag: u8| ("tokenizer.ggml.add_bos_token", 7, vec![flag]);
+        let first = tokenizer("first", "smollm", &[flag(1)])?;
+        assert_eq!((first.encode("ab")?, first.prompt("ab")?), (vec![3], vec![2, 3]));
+        assert_eq!(tokenizer("llama", "llama-bpe", &[])?.prompt("ab")?, [2, 3]);
+        assert_eq!(tokenizer("without", "llama-bpe", &[flag(0)])?.prompt("ab")?, [3]);
+        for (name, pre, entry, part) in [
+            ("default", "default", flag(0), "tokenizer.ggml.pre = default"),
+            ("model", "smollm", ("tokenizer.ggml.model", 8, text("llama")), "tokenizer.ggml.model = llama"),
+            ("flag", "smollm", ("tokenizer.ggml.add_bos_token", 4, vec![1, 0, 0, 0]), "add_bos_token"),
+            ("kinds", "smollm", ("tokenizer.ggml.token_type", 9, texts(&["3"])), "token_type"),
+        ] {
+            let error = tokenizer(name, pre, &[entry]).err().expect(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        Ok(())
     }
 }
