@@ -243,3 +243,25 @@ fn memory_is_known_before_it_is_taken() -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[test]
+fn the_readme_quotes_the_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let files = ["lib.rs", "model.rs", "adapters.rs", "train.rs", "program/main.rs"];
+    let sources = files.map(|file| read(&folder.join("src").join(file)));
+    let known: Vec<&str> = sources
+        .iter()
+        .flat_map(|text| text.lines())
+        .map(|line| line.trim_start_matches("//!").trim())
+        .collect();
+    let readme = read(&folder.join("README.md"));
+    let mut quoted = 0;
+    for block in readme.split("```rust\n").skip(1) {
+        for line in block.split("```").next().expect("the code").lines().map(str::trim) {
+            assert!(known.contains(&line), "`{line}` is not in the sources");
+            quoted += 1;
+        }
+    }
+    assert!(quoted > 20, "{quoted} lines");
+}

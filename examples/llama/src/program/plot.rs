@@ -31,7 +31,8 @@ pub fn losses(path: &Path, curves: &[Curve]) -> Result<(), Error> {
     let all = || curves.iter().flat_map(|(_, _, losses)| losses.iter().copied());
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let first = curves.iter().map(|(_, first, _)| *first).min().unwrap_or(1);
-    let last = curves.iter().map(|(_, first, losses)| first + losses.len() as u32).max().unwrap_or(2);
+    let ends = curves.iter().map(|(_, first, losses)| first + losses.len() as u32 - 1);
+    let last = ends.max().unwrap_or(first).max(first + 1);
     let mut chart = ChartBuilder::on(&root)
         .caption("Fine-tuning the frozen model on the texts", (FONT, 44, &INK))
         .margin(30)
@@ -45,6 +46,7 @@ pub fn losses(path: &Path, curves: &[Curve]) -> Result<(), Error> {
         .bold_line_style(INK.mix(0.12))
         .label_style((FONT, 28, &INK))
         .axis_desc_style((FONT, 32, &INK))
+        .x_labels(12.min((last - first) as usize + 1))
         .x_desc("step")
         .y_desc("training loss (nats per token)")
         .x_label_formatter(&|x| format!("{x:.0}"))
