@@ -2,7 +2,7 @@
 
 use hydralora::device::Gpu;
 use hydralora::{
-    AdamW, Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor,
+    AdamW, Batch, Bound, Capacity, Kernels, Limit, LinearDirection, LinearOptions, Operation, Plans, Tensor,
     WriteMode, wgpu,
 };
 
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::matrix::{Matrix, binding_bytes};
 use crate::rope;
-use crate::shader::{Dispatch, Kind, Shader, Shaders, reported};
+use crate::shader::{Dispatch, Kind, Shader, Shaders, check_limit, reported};
 use crate::weights::Weights;
 
 /// The tokens of a step: how many, where they lie in their sequence, and how long sequences are.
@@ -138,10 +138,8 @@ impl Use {
             check_words(gpu, name, tokens, columns)?;
         }
         let allowed = gpu.device.limits().max_compute_workgroups_per_dimension;
-        if capacity > allowed {
-            return Err(Error::Capacity { tokens: capacity.into(), capacity: allowed });
-        }
-        Ok(())
+        let limit = Limit::ComputeWorkgroupsPerDimension;
+        check_limit("a step", limit, [capacity, allowed], "take fewer tokens at a time")
     }
 
     /// Whether a sequence of so many tokens fits.

@@ -165,17 +165,24 @@ fn check(device: &wgpu::Device, config: &Config) -> Result<(), Error> {
         (Limit::ComputeWorkgroupStorageSize, workgroup, limits.max_compute_workgroup_storage_size),
         (Limit::StorageBuffersPerShaderStage, STORAGE_BUFFERS, limits.max_storage_buffers_per_shader_stage),
     ] {
-        if needed > allowed {
-            return Err(Error::Library(hydralora::Error::OverLimit {
-                what: "the transformer's shaders".to_owned(),
-                limit,
-                needed: needed.into(),
-                allowed: allowed.into(),
-                fix: "request the device with the adapter's limits, or take another adapter",
-            }));
-        }
+        let fix = "request the device with the adapter's limits, or take another adapter";
+        check_limit("the transformer's shaders", limit, [needed, allowed], fix)?;
     }
     Ok(())
+}
+
+/// Refuses what needs more than the device allows.
+pub(crate) fn check_limit(
+    what: &str,
+    limit: Limit,
+    [needed, allowed]: [u32; 2],
+    fix: &'static str,
+) -> Result<(), Error> {
+    if needed <= allowed {
+        return Ok(());
+    }
+    let (what, needed, allowed) = (what.to_owned(), needed.into(), allowed.into());
+    Err(Error::Library(hydralora::Error::OverLimit { what, limit, needed, allowed, fix }))
 }
 
 /// What `create` gives, or what wgpu reported meanwhile.

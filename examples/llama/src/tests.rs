@@ -19,7 +19,9 @@ const TOKENS: u32 = 2 * SEQUENCE;
 /// A device on which bindings have at most so many bytes.
 fn device(binding: Option<u64>) -> Gpu {
     limited(|limits| {
-        limits.max_storage_buffer_binding_size = binding.unwrap_or(limits.max_storage_buffer_binding_size)
+        if let Some(bytes) = binding {
+            limits.max_storage_buffer_binding_size = bytes;
+        }
     })
 }
 
@@ -215,6 +217,13 @@ fn what_a_model_has_no_room_for_is_refused() -> Result<(), Error> {
     assert_eq!(gpu.block_on(model.losses(&gpu, [&[1; 40], &[1; 3]], 8))??.len(), 3);
     let error = writer(&gpu, &weights, 16, 257).err().expect("the model's context has 256");
     assert!(matches!(error, Error::LongContext { tokens: 257, context: 256 }), "{error}");
+    let small = limited(|limits| limits.max_compute_workgroups_per_dimension = 100);
+    let how = Use { capacity: 101, context: 8, training: None };
+    let error = how.check(&small, &weights.config).expect_err("a workgroup for each token").to_string();
+    assert!(
+        error.contains("a step needs 101, over the device's max_compute_workgroups_per_dimension of 100"),
+        "{error}"
+    );
     Ok(())
 }
 

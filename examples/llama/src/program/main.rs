@@ -59,7 +59,7 @@ struct Options {
     #[arg(long = "text", value_name = "PATH")]
     texts: Vec<PathBuf>,
     /// Training steps, each of a window from every text
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// The rows of A
     #[arg(long, default_value_t = 4)]
@@ -244,6 +244,9 @@ fn run(options: &Options) -> Result<bool, Error> {
     let prompt = match options.prompt() {
         Some(text) => {
             let ids = tokenizer.prompt(text)?;
+            if ids.is_empty() {
+                return Err(hydralora_llama::error::Error::NoTokens.into());
+            }
             how.check_sequence(ids.len() as u64 + options.tokens as u64)?;
             Some((text, ids))
         }
@@ -260,6 +263,14 @@ fn run(options: &Options) -> Result<bool, Error> {
     for (name, layer) in &layers {
         let bytes = design(*layer).bytes(&kernels, config)?;
         println!("{name} and its optimiser take {}", megabytes(bytes));
+    }
+    if let Some(folder) = &options.resume {
+        for (name, _) in &layers {
+            let taken = Training::open(&folder.join(name))?.step();
+            if taken >= options.steps {
+                return Err(Error::Trained { taken, steps: options.steps });
+            }
+        }
     }
     if !texts.is_empty() {
         options.training().check(&gpu, config)?;
@@ -444,9 +455,6 @@ impl Session<'_> {
             Some(folder) => adapters.stack.resume(&Training::open(&folder.join(name))?)?,
             None => 0,
         };
-        if taken >= options.steps {
-            return Err(Error::Trained { taken, steps: options.steps });
-        }
         for _ in 0..taken {
             sampler.draw();
         }
@@ -506,5 +514,6 @@ fn read(path: &Path, window: u32, tokenizer: &Tokenizer) -> Result<Text, Error> 
 }
 
 fn megabytes(bytes: u64) -> String {
-    format!("{:.0} MB", bytes as f64 / 1e6)
+    let megabytes = bytes as f64 / 1e6;
+    if megabytes < 10.0 { format!("{megabytes:.1} MB") } else { format!("{megabytes:.0} MB") }
 }
