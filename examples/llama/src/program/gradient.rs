@@ -52,10 +52,11 @@ pub fn check(
     let mut random = StdRng::seed_from_u64(1);
     let mut right = true;
     for (block, projection) in [
-        (0, Projection::Query),
-        (0, Projection::Key),
+        (0, Projection::Value),
         (0, Projection::Gate),
-        (last / 2, Projection::Value),
+        // In SmolLM2's first block these count for so little that rounding hides it.
+        (last / 2, Projection::Query),
+        (last / 2, Projection::Key),
         (last / 2, Projection::Down),
         (last, Projection::Output),
         (last, Projection::Up),
