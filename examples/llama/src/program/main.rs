@@ -127,6 +127,27 @@ impl Options {
         if self.gradient_checkpointing { Keep::Inputs } else { Keep::Activations }
     }
 
+    /// Refuses options that come to nothing.
+    fn check(&self) -> Result<(), Error> {
+        if !self.texts.is_empty() || self.profile || self.golden.is_some() {
+            return Ok(());
+        }
+        if self.save.is_some() || self.resume.is_some() {
+            return Err(Error::NoTexts);
+        }
+        if self.generate.is_none() {
+            return Err(Error::NothingToDo);
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on where no step is left.
+    fn check_resumed(&self, name: &str) -> Result<(), Error> {
+        let Some(folder) = &self.resume else { return Ok(()) };
+        let (taken, steps) = (Training::open(&folder.join(name))?.step(), self.steps);
+        if taken < steps { Ok(()) } else { Err(Error::Trained { taken, steps }) }
+    }
+
     /// What the model shall go on with.
     fn prompt(&self) -> Option<&str> {
         self.generate.as_deref().or((!self.texts.is_empty()).then_some(PROMPT))
@@ -194,6 +215,7 @@ fn run(options: &Options) -> Result<bool, Error> {
     let gpu = pollster::block_on(Gpu::from_env())?;
     let kernels = Kernels::new(&gpu.device, &gpu.queue);
     println!("{}", gpu.describe());
+    options.check()?;
     if let Some(shape) = options.shape {
         let config = shape.config();
         announce(&config, options);
@@ -221,25 +243,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         megabytes(how.bytes(config))
     );
     if let Some(path) = &options.golden {
-        let weights = load()?;
-        let shaders = gpu.block_on(Shaders::compile(&gpu.device, config, weights.element))??;
-        let mut model = gpu.block_on(Model::new(&gpu, &kernels, &weights, &shaders, None, how))??;
-        // In half precision twice what was measured: see the README.
-        let allowed = match options.dtype {
-            Element::F32 => Allowed { each: 2e-3, mean: 1e-4 },
-            Element::F16 => Allowed { each: 4e-2, mean: 2e-3 },
-            Element::Bf16 => Allowed { each: 1.5e-1, mean: 5e-3 },
-        };
-        let equal = golden::check(&gpu, &mut model, tokenizer, path, allowed)?;
-        return Ok(gradient::check(&gpu, &kernels, &weights, &shaders, tokenizer)? && equal);
-    }
-    if options.texts.is_empty() {
-        if options.save.is_some() || options.resume.is_some() {
-            return Err(Error::NoTexts);
-        }
-        if options.generate.is_none() {
-            return Err(Error::NothingToDo);
-        }
+        return compare(&gpu, &kernels, tokenizer, &load()?, how, path);
     }
     let prompt = match options.prompt() {
         Some(text) => {
@@ -264,13 +268,8 @@ fn run(options: &Options) -> Result<bool, Error> {
         let bytes = design(*layer).bytes(&kernels, config)?;
         println!("{name} and its optimiser take {}", megabytes(bytes));
     }
-    if let Some(folder) = &options.resume {
-        for (name, _) in &layers {
-            let taken = Training::open(&folder.join(name))?.step();
-            if taken >= options.steps {
-                return Err(Error::Trained { taken, steps: options.steps });
-            }
-        }
+    for (name, _) in &layers {
+        options.check_resumed(name)?;
     }
     if !texts.is_empty() {
         options.training().check(&gpu, config)?;
@@ -301,6 +300,27 @@ fn run(options: &Options) -> Result<bool, Error> {
         plot::losses(&session.picture("loss.png")?, &curves)?;
     }
     Ok(true)
+}
+
+/// Compares a model with a file of what it should compute, and gradients with differences.
+fn compare(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    tokenizer: &Tokenizer,
+    weights: &Weights,
+    how: Use,
+    path: &Path,
+) -> Result<bool, Error> {
+    let shaders = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))??;
+    let mut model = gpu.block_on(Model::new(gpu, kernels, weights, &shaders, None, how))??;
+    // In half precision twice what was measured: see the README.
+    let allowed = match weights.element {
+        Element::F32 => Allowed { each: 2e-3, mean: 1e-4 },
+        Element::F16 => Allowed { each: 4e-2, mean: 2e-3 },
+        Element::Bf16 => Allowed { each: 1.5e-1, mean: 5e-3 },
+    };
+    let equal = golden::check(gpu, &mut model, tokenizer, path, allowed)?;
+    Ok(gradient::check(gpu, kernels, weights, &shaders, tokenizer)? && equal)
 }
 
 /// Says what the weights take.
