@@ -70,15 +70,16 @@ impl AdamWHyper {
     ///
     /// # Errors
     /// Step 0, a learning rate that is negative or not finite, or one so large that f32 cannot hold a
-    /// constant derived from it; a scale of the gradients that is not above 0 and finite.
+    /// constant derived from it; a scale of the gradients that is not above 0 and at most 1.
     pub fn uniform(&self, step: u32, learning_rate: f32, gradient_scale: f32) -> Result<[u8; 64], Error> {
         if step == 0 {
-            return Err(Error::InvalidNumber { name: "step", value: 0.0, expected: "at least 1" });
+            return Err(Error::number("step", 0.0, "at least 1"));
         }
         let valid = learning_rate >= 0.0 && learning_rate.is_finite();
         check_number("learning_rate", learning_rate, valid, "finite and at least 0")?;
-        let valid = gradient_scale >= f32::MIN_POSITIVE && gradient_scale.is_finite();
-        check_number("gradient_scale", gradient_scale, valid, "above 0 and finite")?;
+        // A larger one could make infinite what the norm showed to be finite.
+        let valid = (f32::MIN_POSITIVE..=1.0).contains(&gradient_scale);
+        check_number("gradient_scale", gradient_scale, valid, "above 0 and at most 1")?;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(step));
         let (mut decay, mut step_size) = ([0.0; 4], [0.0; 4]);
         for (at, group) in self.groups.all().into_iter().enumerate() {
@@ -200,7 +201,7 @@ impl AdamW {
     /// gradients as they are in their buffers, before this factor; clipping sees them after it.
     ///
     /// # Errors
-    /// Those of [`AdamW::set_step`], and a factor that is not above 0 and finite.
+    /// Those of [`AdamW::set_step`], and a factor that is not above 0 and at most 1.
     pub fn set_scaled_step(
         &self,
         queue: &wgpu::Queue,
@@ -240,6 +241,19 @@ fn group_buffers(
 ) -> Result<Vec<wgpu::Buffer>, Error> {
     if adapters.is_empty() {
         return Err(Error::ZeroDimension { dimension: "the number of adapters, whose groups differ," });
+    }
+    for &(buffer, first, layout) in adapters {
+        let Some(own) = buffers.get(buffer) else {
+            let expected = format!("the index of one of the {} buffers", buffers.len());
+            return Err(Error::number("an adapter's buffer", buffer as f64, expected));
+        };
+        let last = own.elements.checked_sub(layout.len());
+        if !first.is_multiple_of(4) || last.is_none_or(|last| first > last) {
+            let (len, elements) = (layout.len(), own.elements);
+            let expected =
+                format!("a multiple of four, with {len} elements after it in its buffer's {elements}");
+            return Err(Error::number("an adapter's first element", first as f64, expected));
+        }
     }
     let of_buffer = |(at, buffers): (usize, &AdamWBuffers<'_>)| {
         let own = adapters.iter().filter(|(buffer, ..)| *buffer == at);

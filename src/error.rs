@@ -1,5 +1,6 @@
 //! Errors, with the numbers behind them and advice.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::element::Element;
@@ -77,7 +78,7 @@ pub enum Error {
         /// The value that was given.
         value: f64,
         /// The values that are accepted.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
 
     /// Host data has the wrong number of elements.
@@ -399,6 +400,11 @@ impl Error {
     /// Refuses a zero.
     pub(crate) fn check_dimension(dimension: &'static str, value: u32) -> Result<(), Self> {
         if value == 0 { Err(Self::ZeroDimension { dimension }) } else { Ok(()) }
+    }
+
+    /// A number that is not one of those that are accepted.
+    pub(crate) fn number(name: &'static str, value: f64, expected: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidNumber { name, value, expected: expected.into() }
     }
 
     /// Refuses an array of another length.

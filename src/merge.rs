@@ -3,7 +3,9 @@
 use crate::element::Element;
 use crate::error::Error;
 use crate::gpu::{Batch, Bound, Kernels, Prepared, Tensor};
-use crate::layer::{Adapter, Config, Gate, LinearDirection, LinearOptions, Operation, Sharing, WriteMode};
+use crate::layer::{
+    Adapter, Config, Gate, LinearDirection, LinearOptions, Operation, Sharing, WriteMode, check_number,
+};
 use crate::plan::{Capacity, Plans};
 
 /// What to merge into which weights.
@@ -146,6 +148,9 @@ fn left_factor(config: &Config, adapter: &Adapter, gates: Option<&[f32]>) -> Res
         }
     };
     Error::check_length("the experts' weights", experts, gates.len())?;
+    for &gate in gates {
+        check_number("an expert's weight", gate, gate.is_finite(), "finite")?;
+    }
     let columns = config.a_rows() as usize;
     Error::check_host("the factors of a merge", u64::from(config.d_out) * u64::from(config.a_rows()), 8)?;
     let mut left = vec![0.0f64; d_out * columns];
@@ -157,5 +162,9 @@ fn left_factor(config: &Config, adapter: &Adapter, gates: Option<&[f32]>) -> Res
             }
         }
     }
-    Ok(left.into_iter().map(|number| number as f32).collect())
+    let narrow = |number: f64| {
+        check_number("a factor of the merged weights", number as f32, (number as f32).is_finite(), "finite")?;
+        Ok(number as f32)
+    };
+    left.into_iter().map(narrow).collect()
 }

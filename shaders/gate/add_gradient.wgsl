@@ -1,7 +1,8 @@
-// A gradient that the caller adds to dw or dl in `dstate_tile`: `gate_gradient`.
+// A gradient that the caller adds to dw or dl in `dstate_tile`: `gate_gradient`. OF_SOFTMAX: it is of the softmax before
+// any choice, and softmax_backward.wgsl takes it.
 //@ import gate/rows: four_given, given_at
 //@ kernel: dstate_tile
-//@ host: A_ROWS, EXPERTS, OF_LOGITS, QUADS, WORKGROUP
+//@ host: A_ROWS, EXPERTS, OF_LOGITS, OF_SOFTMAX, QUADS, WORKGROUP
 
 fn add_gradient(first_token: u32, local: u32) {
     for (var item = local; item < EXPERTS * QUADS; item += WORKGROUP) {
@@ -11,11 +12,12 @@ fn add_gradient(first_token: u32, local: u32) {
     workgroupBarrier();
 }
 
-// The factor of the z-loss, which follows the only row.
+// Of the losses, whose only row all tokens share, and the factor of the z-loss, which follows it.
+fn loss_gradient(expert: u32) -> f32 { return given_at(expert); }
 fn z_factor() -> f32 { return given_at(EXPERTS); }
 
 fn add_weights_gradient(first_token: u32, local: u32) {
-    if (!OF_LOGITS) { add_gradient(first_token, local); }
+    if (!OF_LOGITS && !OF_SOFTMAX) { add_gradient(first_token, local); }
 }
 
 fn add_logits_gradient(first_token: u32, local: u32) {

@@ -1,6 +1,6 @@
-// The TOP experts with the largest weights are chosen, of equal ones those with the lower indices. With RENORMALISE
-// their weights are divided by their sum, and the others become zero. Otherwise the others get a minus: they count as
-// zero, but backward needs them.
+// The TOP experts with the largest weights are chosen, of equal ones those with the lower indices. The others get a minus:
+// they count as zero, but backward and the router's losses need them. With RENORMALISE the weights of the chosen are
+// divided by their sum.
 //@ kernel: state
 //@ host: A_ROWS, EXPERTS, QUADS, RENORMALISE, TOP
 
@@ -22,7 +22,7 @@ fn choose(quad: u32) {
     if (RENORMALISE) {
         for (var expert = 0u; expert < EXPERTS; expert++) {
             let weight = state[(A_ROWS + expert) * QUADS + quad];
-            state[(A_ROWS + expert) * QUADS + quad] = select(weight, vec4<f32>(0.0), weight < vec4<f32>(0.0)) / total;
+            state[(A_ROWS + expert) * QUADS + quad] = select(weight / total, weight, weight < vec4<f32>(0.0));
         }
     }
 }

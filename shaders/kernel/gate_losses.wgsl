@@ -1,16 +1,17 @@
 // gate_losses: losses of a router, their gradient, and what a log shows, from gate_sums.wgsl's sums.
 //
-//   balance = N * sum_i f_i P_i           f_i the expert's share of the loads, P_i its mean weight (Switch Transformer)
+//   balance = N * sum_i f_i P_i           f_i the expert's share of the loads, P_i its mean importance (Switch Transformer)
 //   spread  = var(I) / (mean(I)^2 + 1e-10)  of the experts' importances I_i, with N - 1 in the variance (cv squared)
 //   z-loss  = sum_t z_t^2 / T               of the logits' logsumexp (ST-MoE)
-//   dL/dw_i = balance_scale * N f_i / T + spread_scale * dspread/dI_i, the same for all tokens
-//   dz-loss/dl_i = factor * z_t w_i, with the factor 2 z_scale / T
+//   dL/dp_i = balance_scale * N f_i / T + spread_scale * dspread/dI_i, the same for all tokens, where p is what the
+//             importance sums: the weights, with top-k the softmax before experts were chosen
+//   dz-loss/dl_i = factor * z_t p_i, with the factor 2 z_scale / T
 //
 // Bindings:
 //   0  dims           uniform
 //   1  sums           experts vec4s: importance, load, entropy, 0; then tokens, sum_t z_t^2, 0, 0
-//   2  gate_gradient  experts numbers, dL/dw; then the z-loss's factor, if there are more; written
-//   3  report         tokens, balance, spread, mean entropy, z-loss, each expert's load, then its mean weight; written
+//   2  gate_gradient  experts numbers, dL/dp; then the z-loss's factor, if there are more; written
+//   3  report         tokens, balance, spread, mean entropy, z-loss, each expert's load, then its mean importance; written
 // Grid: one workgroup of one thread.
 // Workgroup memory: none.
 

@@ -1,7 +1,7 @@
 // gate_sums: what the losses of a router need of each expert, summed over the tokens of a batch. gate_losses.wgsl
-// makes losses of it.
+// makes losses of it. Tokens with a number that is NaN or infinite do not count: the losses' gradient reaches all tokens.
 //
-//   importance  sum_t w_i
+//   importance  sum_t w_i, with top-k the softmax before experts were chosen
 //   load        tokens that chose the expert: with top-k those that gave it a weight, otherwise those that gave it the
 //               largest, of equal ones the one with the lower index
 //   entropy     sum_t -p_i log p_i, with p = w over the sum of a token's weights
@@ -17,7 +17,7 @@
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes.
 //@ import mask: takes
 //@ import uniform/batch: batch_tokens
-//@ host: A_ROWS, EXPERTS, LOGSUMEXP, SIGNS, STATE, TOPMOST, WORKGROUP
+//@ host: A_ROWS, EXPERTS, LOGSUMEXP, RENORMALISE, SIGNS, STATE, WORKGROUP
 
 struct Dims {
     experts: u32,
@@ -29,28 +29,43 @@ struct Dims {
 
 var<workgroup> thread_sums: array<vec4<f32>, WORKGROUP>;
 
-fn token_weight(token: u32, expert: u32) -> f32 {
-    let weight = saved[token * STATE + A_ROWS + expert];
-    return select(weight, 0.0, SIGNS && weight < 0.0);
+// An expert that was not chosen has its softmax, with a minus.
+fn saved_weight(token: u32, expert: u32) -> f32 { return saved[token * STATE + A_ROWS + expert]; }
+fn counted(weight: f32) -> f32 { return select(weight, 0.0, SIGNS && weight < 0.0); }
+
+fn counts(token: u32) -> bool {
+    var is_finite = takes(token);
+    for (var at = A_ROWS; at < STATE; at++) {
+        is_finite = is_finite && (bitcast<u32>(saved[token * STATE + at]) & 0x7f800000u) != 0x7f800000u;
+    }
+    return is_finite;
 }
 
 // The part of a token in the sums of an expert.
 fn token_sums(token: u32, expert: u32) -> vec4<f32> {
-    let own = token_weight(token, expert);
+    let own_saved = saved_weight(token, expert);
+    let own = counted(own_saved);
     var is_largest = true;
     var total = 0.0;
+    // The part of the softmax that the chosen have.
+    var chosen = 1.0;
     for (var other = 0u; other < dims.experts; other++) {
-        let weight = token_weight(token, other);
+        let other_saved = saved_weight(token, other);
+        let weight = counted(other_saved);
+        if (RENORMALISE) { chosen += min(other_saved, 0.0); }
         is_largest = is_largest && !(weight > own || (weight == own && other < expert));
         total += max(weight, 0.0);
     }
-    let is_chosen = select(own > 0.0, is_largest, TOPMOST);
+    let is_chosen = select(is_largest, own > 0.0, SIGNS);
+    var importance = own;
+    if (SIGNS) { importance = abs(own_saved); }
+    if (RENORMALISE && is_chosen) { importance = own * chosen; }
     var entropy = 0.0;
     if (own > 0.0) {
         let share = own / total;
         entropy = -share * log(share);
     }
-    return vec4<f32>(own, select(0.0, 1.0, is_chosen), entropy, 0.0);
+    return vec4<f32>(importance, select(0.0, 1.0, is_chosen), entropy, 0.0);
 }
 
 // The part of a token in the sums that no expert has.
@@ -68,7 +83,7 @@ fn main(
     var sum = vec4<f32>(0.0);
     let tokens = batch_tokens();
     for (var token = local; token < tokens; token += WORKGROUP) {
-        if (takes(token)) {
+        if (counts(token)) {
             if (workgroup_id.x < dims.experts) {
                 sum += token_sums(token, workgroup_id.x);
             } else {

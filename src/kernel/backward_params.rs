@@ -49,7 +49,7 @@ impl BackwardParamsShader {
             .constant("SHRINK_ROWS", gate.shrink_rows(a_rows, experts))
             .constant("LATENT_RANK", gate.latent_columns(rank))
             .constant("GATE_COLUMNS", gate.block_columns(rank))
-            .flag("SIGNS", gate.has_signs())
+            .flag("SIGNS", gate.chooses())
             .flag("DROPS_X", drops_x)
             .flag("TOKEN_QUADS", drops_x)
             .write_mode(write)

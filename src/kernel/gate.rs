@@ -39,7 +39,7 @@ impl Parts {
         let (logits, weighting) = match gate {
             Gate::One => return self.file(wgsl!("gate/one.wgsl")),
             Gate::Given => {
-                return self.added(added).file(wgsl!("gate/weights_given_backward.wgsl")).weights(gate);
+                return self.added(gate, added).file(wgsl!("gate/weights_given_backward.wgsl")).weights(gate);
             }
             Gate::Router(logits, weighting, _) => (logits, weighting),
         };
@@ -49,14 +49,18 @@ impl Parts {
         };
         let parts = match weighting {
             Weighting::Softmax | Weighting::TopK { .. } => {
-                let z = gate.has_logsumexp() && added == Some(GateGradient::Losses);
-                parts.flag("Z_LOSS", z).file(wgsl!("gate/softmax_backward.wgsl"))
+                let losses = added == Some(GateGradient::Losses);
+                parts
+                    .flag("LOSSES", losses)
+                    .flag("Z_LOSS", losses && gate.has_logsumexp())
+                    .flag("RENORMALISE", weighting.is_renormalised())
+                    .file(wgsl!("gate/softmax_backward.wgsl"))
             }
             Weighting::Sigmoid | Weighting::NormalisedSigmoid => {
                 parts.flag("NORMALISE", weighting.has_total()).file(wgsl!("gate/sigmoid_backward.wgsl"))
             }
         };
-        parts.added(added).file(wgsl!("gate/router_backward.wgsl")).weights(gate)
+        parts.added(gate, added).file(wgsl!("gate/router_backward.wgsl")).weights(gate)
     }
 
     /// Adds the next binding, and `logits`.
@@ -64,10 +68,11 @@ impl Parts {
         self.rows("gates").file(wgsl!("gate/given.wgsl"))
     }
 
-    fn added(self, added: Option<GateGradient>) -> Self {
+    fn added(self, gate: Gate, added: Option<GateGradient>) -> Self {
         let Some(added) = added else { return self.file(wgsl!("gate/no_gradient.wgsl")) };
         self.rows("gate_gradient")
             .flag("OF_LOGITS", matches!(added, GateGradient::Logits(_)))
+            .flag("OF_SOFTMAX", added == GateGradient::Losses && gate.has_softmax())
             .file(wgsl!("gate/add_gradient.wgsl"))
     }
 
@@ -82,6 +87,6 @@ impl Parts {
     }
 
     fn weights(self, gate: Gate) -> Self {
-        self.flag("SIGNS", gate.has_signs()).file(wgsl!("gate/weights.wgsl"))
+        self.flag("SIGNS", gate.chooses()).file(wgsl!("gate/weights.wgsl"))
     }
 }

@@ -58,9 +58,14 @@ pub enum Weighting {
 }
 
 impl Weighting {
-    /// Whether weights are saved with a minus where their expert was not chosen, because backward needs them.
-    pub(crate) fn has_signs(self) -> bool {
-        matches!(self, Self::TopK { renormalise: false, .. })
+    /// Whether some experts get no weight. Theirs are saved with a minus, because backward and the losses need them.
+    pub(crate) fn chooses(self) -> bool {
+        matches!(self, Self::TopK { .. })
+    }
+
+    /// Whether the weights of the chosen are divided by their sum.
+    pub(crate) fn is_renormalised(self) -> bool {
+        matches!(self, Self::TopK { renormalise: true, .. })
     }
 
     /// Whether the weights are divided by their sum, which is saved after them because backward needs it.
@@ -68,9 +73,9 @@ impl Weighting {
         self == Self::NormalisedSigmoid
     }
 
-    /// Whether the softmax of all experts is saved.
-    fn keeps_softmax(self) -> bool {
-        matches!(self, Self::Softmax | Self::TopK { renormalise: false, .. })
+    /// Whether the weights are a softmax, or come from one.
+    pub(crate) fn has_softmax(self) -> bool {
+        matches!(self, Self::Softmax | Self::TopK { .. })
     }
 }
 
@@ -232,7 +237,8 @@ impl Config {
     }
 
     /// Numbers per token in `saved` (`[h, w]`, which forward saves for backward) and in `dstate` (`[dh, dl]`,
-    /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert. Normalised
+    /// which `backward_input` passes on): the rows of A + experts, or only the rows of A for one expert. With top-k, w of an
+    /// expert that was not chosen is its softmax with a minus, and counts as zero. Normalised
     /// sigmoids take one number more, their sum, and so does [`Config::logsumexp`]; in `dstate` it is zero.
     #[must_use]
     pub fn state_len(&self) -> u32 {
@@ -290,8 +296,8 @@ impl Config {
         if let Weighting::TopK { k, .. } = self.weighting
             && (k == 0 || k > self.experts)
         {
-            let expected = "at least 1, and at most the number of experts";
-            return Err(Error::InvalidNumber { name: "k", value: f64::from(k), expected });
+            let expected = format!("at least 1, and at most the number of experts, {}", self.experts);
+            return Err(Error::number("k", f64::from(k), expected));
         }
         let is_given = self.router == Router::GivenWeights;
         match self.weighting {
@@ -306,16 +312,16 @@ impl Config {
         }
         if !(self.temperature.is_finite() && self.temperature >= f32::MIN_POSITIVE) {
             let (name, value, expected) = ("temperature", f64::from(self.temperature), "above 0 and finite");
-            return Err(Error::InvalidNumber { name, value, expected });
+            return Err(Error::number(name, value, expected));
         }
         if is_given && self.temperature != 1.0 {
             return exclusive("a temperature", "given weights");
         }
         if self.logsumexp {
-            let needed = "anything but a softmax whose weights all are saved";
+            let needed = "weights that are no softmax of logits";
             match self.gate() {
                 Gate::One => return exclusive("the logsumexp of logits", "one expert, which has none"),
-                Gate::Router(_, weighting, _) if weighting.keeps_softmax() => {}
+                Gate::Router(_, weighting, _) if weighting.has_softmax() => {}
                 Gate::Given | Gate::Router(..) => return exclusive("the logsumexp of logits", needed),
             }
         }
@@ -324,7 +330,7 @@ impl Config {
         }
         if !self.scaling.is_finite() {
             let (name, value, expected) = ("scaling", f64::from(self.scaling), "finite");
-            return Err(Error::InvalidNumber { name, value, expected });
+            return Err(Error::number(name, value, expected));
         }
         Ok(())
     }
@@ -392,20 +398,23 @@ impl Gate {
         matches!(self, Self::Given | Self::Router(Logits::Given, ..))
     }
 
-    /// Whether some experts get no weight.
     pub(crate) fn chooses(self) -> bool {
-        matches!(self, Self::Router(_, Weighting::TopK { .. }, _))
+        matches!(self, Self::Router(_, weighting, _) if weighting.chooses())
     }
 
-    pub(crate) fn has_signs(self) -> bool {
-        matches!(self, Self::Router(_, weighting, _) if weighting.has_signs())
+    pub(crate) fn is_renormalised(self) -> bool {
+        matches!(self, Self::Router(_, weighting, _) if weighting.is_renormalised())
+    }
+
+    pub(crate) fn has_softmax(self) -> bool {
+        matches!(self, Self::Router(_, weighting, _) if weighting.has_softmax())
     }
 
     pub(crate) fn has_logsumexp(self) -> bool {
         matches!(self, Self::Router(.., true))
     }
 
-    /// Numbers that the losses of the router give: dL/dw for each expert, and the factor of the z-loss if there is one.
+    /// Numbers that the losses of the router give: the gradient of each expert's weight, and the factor of the z-loss if there is one.
     pub(crate) fn losses_len(self, experts: u32) -> u32 {
         experts.saturating_add(self.has_logsumexp().into())
     }

@@ -1,5 +1,6 @@
 //! Dropout of the adapter.
 
+use super::hyper::check_number;
 use crate::error::Error;
 
 /// Dropout in training: in forward that saves its state, and in backward. A forward that saves nothing is inference, and
@@ -11,7 +12,8 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Dropout {
-    /// The probability with which an element is dropped, in `0..1`; used as the next multiple of 1/65536.
+    /// The probability with which an element is dropped, in `0..1`; used as the nearest multiple of 1/65536
+    /// below 1: less than half of one drops nothing.
     pub probability: f32,
     /// What is dropped.
     pub of: DropoutOf,
@@ -23,7 +25,8 @@ pub struct Dropout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DropoutOf {
-    /// Elements of x, as A reads it: `LoRA`'s dropout. The router reads all of x.
+    /// Elements of x, as A reads it: `LoRA`'s dropout. The input router reads all of x; the latent router reads h, which
+    /// has what A reads.
     #[default]
     Input,
     /// Elements of h, for each expert others: R-LoRA's. The router reads all of h.
@@ -39,12 +42,12 @@ impl Dropout {
 
     /// 65536 times the probability.
     pub(crate) fn threshold(&self) -> u32 {
-        (self.probability * 65536.0).round() as u32
+        ((self.probability * 65536.0).round() as u32).min(65535)
     }
 
     /// The factor of what is kept.
     pub(crate) fn keep_scale(&self) -> f32 {
-        (65536.0 / f64::from(65536 - self.threshold().min(65535))) as f32
+        (65536.0 / f64::from(65536 - self.threshold())) as f32
     }
 
     pub(crate) fn key(&self) -> [u32; 3] {
@@ -52,10 +55,7 @@ impl Dropout {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if (0.0..1.0).contains(&self.probability) && self.threshold() < 65536 {
-            return Ok(());
-        }
-        let (value, expected) = (f64::from(self.probability), "at least 0 and below 1");
-        Err(Error::InvalidNumber { name: "the probability of dropout", value, expected })
+        let valid = (0.0..1.0).contains(&self.probability);
+        check_number("the probability of dropout", self.probability, valid, "at least 0 and below 1")
     }
 }

@@ -102,7 +102,7 @@ pub(crate) fn check_number(
     valid: bool,
     expected: &'static str,
 ) -> Result<(), Error> {
-    if valid { Ok(()) } else { Err(Error::InvalidNumber { name, value: f64::from(value), expected }) }
+    if valid { Ok(()) } else { Err(Error::number(name, f64::from(value), expected)) }
 }
 
 impl AdamWHyper {

@@ -102,8 +102,8 @@ pub enum GateGradient {
     Weights(GateRows),
     /// dL/dl, with respect to the logits, before the temperature.
     Logits(GateRows),
-    /// What [`Operation::GateLosses`] gives: one row of dL/dw for all tokens, and the factor of the z-loss where the
-    /// layer has one.
+    /// What [`Operation::GateLosses`] gives: one row of dL/dw for all tokens, with top-k of the softmax before experts are
+    /// chosen; and the factor of the z-loss where the layer has one.
     Losses,
 }
 
@@ -255,15 +255,17 @@ pub struct GateGradientsOptions {
 /// ```
 ///
 /// with the experts' shares f of the tokens that chose them, mean weights P and summed weights I. A token chooses the
-/// expert with the largest weight, with top-k all that have one. Tokens that a mask leaves out do not count. The z-loss,
-/// which keeps logits small, needs [`Config::logsumexp`](crate::Config::logsumexp).
+/// expert with the largest weight, with top-k all that have one. With top-k, P and I are of the softmax before the choice,
+/// so that experts that are not chosen have a gradient too. Tokens that a mask leaves out do not count, nor do those with
+/// weights that are NaN or infinite. The z-loss, which keeps logits small, needs
+/// [`Config::logsumexp`](crate::Config::logsumexp).
 ///
-/// Tensors: `saved` (as forward wrote it); `gate_gradient` (experts, f32; receives dL/dw; with `logsumexp` one number more,
+/// Tensors: `saved` (as forward wrote it); `gate_gradient` (experts, f32; receives their gradient; with `logsumexp` one number more,
 /// the factor of the z-loss); `report` (5 + 2 x experts, f32; receives the number of tokens, balance, spread, the mean
 /// entropy of the weights in nats, the z-loss, each f and each P); and `mask`, if there is one.
 ///
 /// Source: Fedus et al., "Switch Transformers", equation 4; Shazeer et al., "Outrageously Large Neural Networks",
-/// equation 6 (squared coefficient of variation), with PyTorch's variance; Zoph et al., "ST-MoE", equation 5.
+/// equation 6 (squared coefficient of variation), with PyTorch's variance and importances before the choice; Zoph et al., "ST-MoE", equation 5.
 #[derive(Debug, Clone, Copy, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GateLossesOptions {

@@ -221,7 +221,7 @@ impl DeviceNumbers {
         ];
         for (name, value) in numbers {
             if !(value.is_finite() && value > 0.0) {
-                return Err(Error::InvalidNumber { name, value, expected: "finite and above zero" });
+                return Err(Error::number(name, value, "finite and above zero"));
             }
         }
         Ok(())

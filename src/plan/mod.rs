@@ -49,9 +49,5 @@ fn cheapest_first<T>(plans: Vec<T>, cost: impl Fn(&T) -> f64) -> Vec<T> {
 /// Refuses a choice that no kernel supports, which may come from a file.
 fn check_choice(name: &'static str, value: u32, possible: bool) -> Result<(), Error> {
     let value = f64::from(value);
-    if possible {
-        Ok(())
-    } else {
-        Err(Error::InvalidNumber { name, value, expected: "one of the plan's candidates" })
-    }
+    if possible { Ok(()) } else { Err(Error::number(name, value, "one of the plan's candidates")) }
 }

@@ -80,7 +80,7 @@ impl Planner {
             }
             if !elements.is_multiple_of(4) {
                 let (name, value) = ("elements", elements as f64);
-                return Err(Error::InvalidNumber { name, value, expected: "a multiple of four" });
+                return Err(Error::number(name, value, "a multiple of four"));
             }
         }
         let mut recordings = Vec::new();

@@ -8,7 +8,7 @@ use crate::layer::{Config, Operation};
 use crate::plan::{Capacity, Choice, Plans};
 
 impl Planner {
-    /// What would run, and why: the layer's variant, then for each plan the tokens that it is for, its dispatches, its
+    /// What would run, and why: the layer's variant and the operation's options, then for each plan the tokens that it is for, its dispatches, its
     /// choices, and whether these were measured or predicted. For logs and reports.
     ///
     /// ```
@@ -31,7 +31,7 @@ impl Planner {
     ) -> Result<String, Error> {
         let capacity = capacity.into();
         let recordings = self.plan_all(operation, config, capacity)?;
-        let mut text = format!("{} of {config}", operation.name());
+        let mut text = operation.in_words(config);
         for recording in recordings {
             let tokens = recording.capacity;
             let kernels: Vec<&str> = recording.steps.iter().map(|step| step.shader.source().label).collect();

@@ -1,7 +1,7 @@
 //! Twin of `shaders/kernel/backward_input.wgsl`.
 
 use super::dropout::Drops;
-use super::forward::{counted, of_expert, scaled, unchosen};
+use super::forward::{counted, of_expert, scaled, unchosen, unconditional};
 use super::{Approx, Extras, column, dot, dot_onto, gate_len, inner, row};
 use crate::layer::{Adapter, Config, Gate, GateGradient, Logits, Sharing, Weighting};
 
@@ -66,20 +66,27 @@ pub fn backward_input(
             let added = row(added, token, experts);
             gradients.iter_mut().zip(added).for_each(|(gradient, &added)| *gradient = *gradient + added);
         };
-        if let Some((GateGradient::Weights(_) | GateGradient::Losses, added)) = extras.gate_gradient {
-            add(&mut dw, added);
-        }
-        let mean = inner(w, &dw);
-        // The z-loss adds factor * z * w to the gradient of a softmax, w * (dw - mean).
-        let mean = match extras.z_factor.filter(|_| config.logsumexp) {
-            Some(factor) => mean - factor * saved[experts],
-            None => mean,
+        let of_softmax = match extras.gate_gradient {
+            Some((GateGradient::Losses, added)) if config.gate().has_softmax() => {
+                Some(row(added, token, experts))
+            }
+            Some((GateGradient::Weights(_) | GateGradient::Losses, added)) => {
+                add(&mut dw, added);
+                None
+            }
+            Some((GateGradient::Logits(_), _)) | None => None,
         };
+        let mean = inner(w, &dw);
+        let of_losses = of_softmax.map(|gradient| of_losses(config, saved, gradient, extras.z_factor));
         let mut dl: Vec<Approx> = match config.gate() {
             Gate::One => vec![Approx::exact(0.0)],
             Gate::Given => dw.clone(),
             Gate::Router(_, weighting, _) => (0..experts)
-                .map(|i| scaled(config, slope(config, weighting, [saved, w, &dw], mean, i)))
+                .map(|i| {
+                    let slope = slope(config, weighting, [saved, w, &dw], mean, i);
+                    let slope = of_losses.as_ref().map_or(slope, |of_losses| slope + of_losses[i]);
+                    scaled(config, slope)
+                })
                 .collect(),
         };
         if let Some((GateGradient::Logits(_), added)) = extras.gate_gradient {
@@ -129,8 +136,26 @@ pub fn backward_input(
     output
 }
 
+/// What a router's losses add to the gradients of the logits, without the temperature:
+/// `p * (gradient - sum_i p_i gradient_i + factor * z)`, with the softmax p of all experts and the logsumexp z.
+fn of_losses(
+    config: &Config,
+    saved: &[Approx],
+    gradient: &[Approx],
+    z_factor: Option<Approx>,
+) -> Vec<Approx> {
+    let p = unconditional(config, saved);
+    let mean = inner(&p, gradient);
+    let of_z = z_factor.filter(|_| config.logsumexp).map(|factor| factor * saved[config.experts as usize]);
+    let slope = |(&p, &gradient): (&Approx, &Approx)| {
+        let apart = gradient - mean;
+        p * of_z.map_or(apart, |of_z| apart + of_z)
+    };
+    p.iter().zip(gradient).map(slope).collect()
+}
+
 /// The gradient of logit i, without the temperature, from `[saved, w, dw]` of a token: what forward saved, the weights
-/// that count, and their gradients. `mean` is `sum_i w_i dw_i`, less what all softmaxes get besides.
+/// that count, and their gradients. `mean` is `sum_i w_i dw_i`.
 fn slope(
     config: &Config,
     weighting: Weighting,
@@ -140,9 +165,9 @@ fn slope(
 ) -> Approx {
     let experts = config.experts as usize;
     match weighting {
-        Weighting::Softmax => w[i] * (dw[i] - mean),
+        Weighting::Softmax | Weighting::TopK { renormalise: true, .. } => w[i] * (dw[i] - mean),
         // The softmax of an expert that was not chosen has a gradient too, through the denominator.
-        Weighting::TopK { .. } => {
+        Weighting::TopK { renormalise: false, .. } => {
             let dw = match unchosen(config, saved[i]) {
                 (false, false) => dw[i],
                 (false, true) => Approx { bound: dw[i].bound + dw[i].value.abs(), ..dw[i] },

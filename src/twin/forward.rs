@@ -11,8 +11,8 @@ pub struct Output {
     pub y: Vec<Approx>,
     /// `h = A x`: tokens x the rows of A.
     pub h: Vec<Approx>,
-    /// The experts' weights as they are saved: tokens x experts. With top-k that is not renormalised, those that were
-    /// not chosen have a minus, and count as zero. Normalised sigmoids have their sum as one number more, and so has
+    /// The experts' weights as they are saved: tokens x experts. With top-k, experts that were not chosen have their
+    /// softmax with a minus, and count as zero. Normalised sigmoids have their sum as one number more, and so has
     /// `logsumexp`.
     pub w: Vec<Approx>,
     /// The logits, before the temperature: tokens x experts; none where there is no router and none are given.
@@ -147,14 +147,14 @@ fn choose(weighting: Weighting, weights: &[Approx]) -> Vec<Approx> {
             let apart = if doubtful { (known.value - other).abs() } else { 0.0 };
             Approx { bound: known.bound + apart, ..known }
         };
-        let divided = weight.divide(total);
+        let counts = if renormalise { weight.divide(total) } else { weight };
         let minus = Approx { value: -weight.value, ..weight };
-        match (is_chosen, renormalise) {
-            (true, true) => either(divided, 0.0),
-            (false, true) if doubtful => Approx { value: 0.0, bound: divided.value + divided.bound },
-            (false, true) => Approx::exact(0.0),
-            (true, false) => either(weight, -weight.value),
-            (false, false) => either(minus, weight.value),
+        if is_chosen {
+            either(counts, minus.value)
+        } else {
+            // An expert that is chosen after all has the larger bound.
+            let bound = if doubtful { counts.bound } else { minus.bound };
+            either(Approx { bound, ..minus }, counts.value)
         }
     };
     (0..weights.len()).map(weight).collect()
@@ -162,7 +162,7 @@ fn choose(weighting: Weighting, weights: &[Approx]) -> Vec<Approx> {
 
 /// Whether a saved weight is that of an expert that was not chosen, and whether its sign is in doubt.
 pub(super) fn unchosen(config: &Config, weight: Approx) -> (bool, bool) {
-    let signs = config.weighting.has_signs();
+    let signs = config.weighting.chooses();
     (signs && weight.value.is_sign_negative(), signs && weight.bound > weight.value.abs())
 }
 
@@ -173,6 +173,25 @@ pub(super) fn counted(config: &Config, weight: Approx) -> Approx {
         (true, false) => Approx::exact(0.0),
         (false, _) => weight,
     }
+}
+
+/// The weights before any choice, from what forward saved of a token: the softmax, or else the weights.
+pub(super) fn unconditional(config: &Config, saved: &[Approx]) -> Vec<Approx> {
+    let saved = &saved[..config.experts as usize];
+    if !config.weighting.chooses() {
+        return saved.to_vec();
+    }
+    let softmax = |weight: Approx| Approx { value: weight.value.abs(), ..weight };
+    if !config.weighting.is_renormalised() {
+        return saved.iter().map(|&weight| softmax(weight)).collect();
+    }
+    let one = Approx::exact(1.0);
+    let others = saved.iter().filter(|weight| unchosen(config, **weight).0);
+    let of_chosen = dot_onto(Some(one), others.map(|&weight| (weight, one)));
+    let before = |&weight: &Approx| {
+        if unchosen(config, weight).0 { softmax(weight) } else { weight * of_chosen }
+    };
+    saved.iter().map(before).collect()
 }
 
 /// What an expert has of h, or of dh.

@@ -1,21 +1,22 @@
 //! Twin of `shaders/kernel/gate_sums.wgsl` and `gate_losses.wgsl`.
 
-use super::forward::counted;
+use super::forward::{counted, unconditional};
 use super::{Approx, Extras, U, dot, gate_len};
 use crate::layer::{Config, GateLossesOptions};
 
 /// The losses of a router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateLosses {
-    /// dL/dw, for every token the same: one number per expert; then the factor of the z-loss, if the logsumexp is saved.
+    /// dL/dw, with top-k of the softmax before the choice, for every token the same: one number per expert; then the
+    /// factor of the z-loss, if the logsumexp is saved.
     pub gradient: Vec<Approx>,
     /// The tokens, the balance, the spread, the mean entropy, the z-loss, each expert's share of the loads, and each
-    /// expert's mean weight.
+    /// expert's mean weight, with top-k before the choice.
     pub report: Vec<Approx>,
 }
 
 /// `balance = N * sum_i f_i P_i` and `spread = var(I) / (mean(I)^2 + 1e-10)`, with their gradient, from the weights as
-/// forward saved them: tokens x experts, and what else there is.
+/// forward saved them: tokens x experts, and what else there is. Tokens with a number that is not finite do not count.
 ///
 /// # Panics
 /// If the weights do not have the configuration's shape.
@@ -30,13 +31,15 @@ pub fn gate_losses(
     let one = Approx::exact(1.0);
     let rows = || {
         let rows = w.chunks_exact(gate_len(config)).enumerate();
-        rows.filter(|(token, _)| extras.takes(*token)).map(|(_, row)| row)
+        let is_finite = |row: &[Approx]| row.iter().all(|number| number.value.is_finite());
+        rows.filter(move |(token, row)| extras.takes(*token) && is_finite(row)).map(|(_, row)| row)
     };
     let weights: Vec<Vec<Approx>> =
         rows().map(|row| row[..experts].iter().map(|&weight| counted(config, weight)).collect()).collect();
+    let before_choice: Vec<Vec<Approx>> = rows().map(|row| unconditional(config, row)).collect();
     let (mut loads, mut importances) = (Vec::new(), Vec::new());
     for i in 0..experts {
-        importances.push(dot(weights.iter().map(|row| (row[i], one))));
+        importances.push(dot(before_choice.iter().map(|row| (row[i], one))));
         let load = weights.iter().map(|row| chooses(config, row, i)).fold(
             (0.0, 0.0),
             |(sum, doubts), (chosen, doubt)| {

@@ -223,13 +223,12 @@ fn options_that_exclude_each_other() {
     with_z(CONFIG)(["a z-loss", "logsumexp"]);
     let logsumexp = Config { logsumexp: true, ..CONFIG };
     with_z(Config { weighting: Weighting::Sigmoid, ..logsumexp })(["logsumexp", "softmax"]);
-    let renormalised = Weighting::TopK { k: 2, renormalise: true };
-    with_z(Config { weighting: renormalised, ..logsumexp })(["logsumexp", "softmax"]);
+    with_z(Config { weighting: Weighting::NormalisedSigmoid, ..logsumexp })(["logsumexp", "softmax"]);
     with_z(Config { router: given, ..logsumexp })(["logsumexp", "softmax"]);
     with_z(Config { experts: 1, ..logsumexp })(["logsumexp", "one expert"]);
     for k in [0, CONFIG.experts + 1] {
         let config = Config { weighting: top(k), ..CONFIG };
-        let error = refused(&Forward { config, ..buffers.forward() }, &["k is", "number of experts"]);
+        let error = refused(&Forward { config, ..buffers.forward() }, &["k is", "number of experts, 2"]);
         assert!(matches!(error, Error::InvalidNumber { name: "k", .. }), "{error:?}");
     }
 }
@@ -245,9 +244,21 @@ fn numbers_out_of_their_range() {
     for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
         refused(Config { temperature, ..CONFIG }, "temperature", ["temperature is", "above 0"]);
     }
-    for probability in [-0.1, 1.0, 1.5, f32::NAN, 0.999_999] {
+    for probability in [-0.1, 1.0, 1.5, f32::NAN] {
         let dropout = Some(Dropout::new(probability));
         refused(Config { dropout, ..CONFIG }, "the probability of dropout", ["dropout is", "below 1"]);
+    }
+    // Next to nothing is kept.
+    let dropout = Some(Dropout::new(1.0f32.next_down()));
+    plan(forward(), &Config { dropout, ..CONFIG }, TOKENS, KERNELS.profile()).expect("it is below 1");
+    for (name, options) in [
+        ("balance", GateLossesOptions { balance: f32::NAN, ..Default::default() }),
+        ("spread", GateLossesOptions { spread: f32::INFINITY, ..Default::default() }),
+        ("z", GateLossesOptions { z: f32::NEG_INFINITY, ..Default::default() }),
+    ] {
+        let error = plan(Operation::GateLosses(options), &CONFIG, TOKENS, KERNELS.profile());
+        let error = error.expect_err("it is not finite");
+        assert!(matches!(error, Error::InvalidNumber { name: actual, .. } if actual == name), "{error}");
     }
     let gates = GateRows::Sequence(0);
     let rows = Operation::Forward(ForwardOptions { gates, ..ForwardOptions::default() });
@@ -800,7 +811,7 @@ fn adamw_checks_every_step() {
     let words: [f32; 16] = bytemuck::cast(uniform);
     let used = words[..3].iter().chain(&words[4..7]).chain(&words[8..14]);
     assert!(used.clone().all(|word| word.is_finite() && *word > 0.0), "{words:?}");
-    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1.5] {
         let error = hyper.uniform(1, 1e-3, scale).expect_err("must be refused");
         assert!(matches!(error, Error::InvalidNumber { name: "gradient_scale", .. }), "{error}");
     }
@@ -826,6 +837,18 @@ fn adamw_checks_every_step() {
     let buffers = &[AdamWBuffers { elements: 8, parameters, gradients, moments }];
     let error = AdamW::prepare(&KERNELS, &AdamWDescriptor { buffers, hyper: grouped, ..Default::default() });
     mentions_all(&error.expect_err("there are no adapters"), &["number of adapters", "groups differ"]);
+    // Adapters that lie nowhere.
+    let layout = Config { d_in: 1, d_out: 1, rank: 1, experts: 1, ..CONFIG }.layout().expect("a valid layer");
+    assert_eq!(layout.len(), 8);
+    for (adapter, words) in [
+        ((1, 0, layout), ["an adapter's buffer is 1", "one of the 1 buffers"]),
+        ((0, 2, layout), ["an adapter's first element is 2", "a multiple of four"]),
+        ((0, 4, layout), ["an adapter's first element is 4", "with 8 elements after it in its buffer's 8"]),
+    ] {
+        let adapters = &[adapter];
+        let descriptor = AdamWDescriptor { buffers, hyper: grouped, adapters, ..Default::default() };
+        mentions_all(&AdamW::prepare(&KERNELS, &descriptor).expect_err("it lies nowhere"), &words);
+    }
 }
 
 #[test]

@@ -112,6 +112,17 @@ fn a_router_is_not_merged_by_itself() {
     let gates = Some(&[1.0][..]);
     let error = Merge::prepare(kernels, &MergeDescriptor { gates, ..descriptor }).expect_err("there are two");
     assert!(error.to_string().contains("the experts' weights"), "{error}");
+    for gate in [f32::NAN, f32::INFINITY] {
+        let gates = Some(&[0.5, gate][..]);
+        let error = Merge::prepare(kernels, &MergeDescriptor { gates, ..descriptor });
+        let error = error.expect_err("W0 would be lost");
+        assert!(matches!(error, Error::InvalidNumber { name: "an expert's weight", .. }), "{error}");
+    }
+    let gates = Some(&[f32::MAX; 2][..]);
+    let config = Config { scaling: 1e9, ..config };
+    let error = Merge::prepare(kernels, &MergeDescriptor { config, gates, ..descriptor });
+    let error = error.expect_err("f32 does not hold it");
+    assert!(matches!(error, Error::InvalidNumber { name: "a factor of the merged weights", .. }), "{error}");
     let weight = Tensor::new(&buffer, 0, 128);
     let gates = Some(&[0.5; 2][..]);
     let error =

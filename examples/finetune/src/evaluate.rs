@@ -84,8 +84,9 @@ impl<'a> Evaluator<'a> {
             for (&owner, row) in owners.iter().zip(saved.chunks_exact(columns)) {
                 let means = &mut sums[owner].gates[layer];
                 let gates = &row[columns - means.len()..];
+                // With top-k, an expert that was not chosen has a minus.
                 for (mean, &gate) in means.iter_mut().zip(gates) {
-                    *mean += f64::from(gate);
+                    *mean += f64::from(gate.max(0.0));
                 }
             }
         }

@@ -731,6 +731,13 @@ fn gate_losses(cases: &mut Vec<Case>) {
         cases.push(Case::new(Operation::Step(Router::Input), shape));
     }
     cases.push(Case { room: 50, ..Case::new(Operation::GateLosses(Router::Input), few) });
+    // A token that is not finite does not count.
+    for inputs in [Inputs::Nan, Inputs::Infinity] {
+        for shape in [few, few.top(2, true), few.weighted(Weighting::NormalisedSigmoid), few.with_logsumexp()]
+        {
+            cases.push(Case::new(Operation::GateLosses(Router::Input), shape).with_inputs(inputs));
+        }
+    }
     for (shape, router) in [
         (few, Router::Input),
         (few.separate(), Router::Input),
@@ -738,6 +745,12 @@ fn gate_losses(cases: &mut Vec<Case>) {
         (few.with_logsumexp().at(60), Router::Input),
         (few.with_logsumexp().biased(), Router::Latent),
         (few.with_logsumexp(), Router::GivenLogits),
+        (few.top(2, false), Router::Latent),
+        (few.top(1, true), Router::Input),
+        (few.top(2, true).with_logsumexp().separate().at(80), Router::Input),
+        (few.top(5, true), Router::Latent),
+        (few.weighted(Weighting::NormalisedSigmoid), Router::Input),
+        (few, Router::GivenWeights),
     ] {
         let step = Case::new(Operation::StepWithLosses(router), shape);
         cases.extend([step.clone(), Case { mask: true, room: 20, ..step.planned_for(Planning::Wide) }]);

@@ -154,14 +154,17 @@ impl Inputs {
                 match (order[..k as usize].contains(&i), renormalise) {
                     (true, true) => exponential / of_chosen,
                     (true, false) => exponential / total,
-                    (false, true) => 0.0,
-                    (false, false) => -exponential / total,
+                    (false, _) => -exponential / total,
                 }
             }));
             state.extend(logsumexp);
         }
         if let (Some(poison), Some(token)) = (self.poison(), self.poisoned_token(tokens)) {
-            state[(token * config.state_len()) as usize] = poison;
+            let first = (token * config.state_len()) as usize;
+            state[first] = poison;
+            if config.state_len() > config.a_rows() {
+                state[first + config.a_rows() as usize] = poison;
+            }
         }
         state
     }

@@ -2,7 +2,7 @@
 //! code.
 
 use hydralora::twin::{self, Approx, Extras};
-use hydralora::{Adapter, Config, GateGradient, GateLossesOptions, GateRows};
+use hydralora::{Adapter, Config, GateGradient, GateLossesOptions, GateRows, Weighting};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -89,13 +89,24 @@ impl Line {
     pub fn loss(&self, distance: f64) -> f64 {
         let output = self.forward(distance);
         let of_gate = match &self.of_gate {
-            Some((GateGradient::Weights(_), gradient)) => dot(&output.w, gradient),
+            Some((GateGradient::Weights(_), gradient)) => dot(&self.weights(&output.w), gradient),
             Some((GateGradient::Logits(_), gradient)) => dot(&output.logits, gradient),
             Some((GateGradient::Losses, _)) | None => 0.0,
         };
         let of_losses =
             if let Operation::StepWithLosses(_) = self.operation { self.of_losses(&output.w) } else { 0.0 };
         dot(&output.y, &self.g) + of_gate + of_losses
+    }
+
+    /// The weights that count, from all that is saved of them.
+    fn weights(&self, w: &[Approx]) -> Vec<Approx> {
+        let [state, a_rows, experts] = [self.config.state_len(), self.config.a_rows(), self.config.experts];
+        let chooses = matches!(self.config.weighting, Weighting::TopK { .. });
+        let counted = |&weight: &Approx| {
+            if chooses && weight.value < 0.0 { Approx::exact(0.0) } else { weight }
+        };
+        let rows = w.chunks((state - a_rows) as usize);
+        rows.flat_map(|row| row[..experts as usize].iter().map(counted)).collect()
     }
 
     fn of_losses(&self, w: &[Approx]) -> f64 {

@@ -29,7 +29,9 @@ impl Mode {
     /// The modes that say something about the case.
     pub fn of(case: &Case) -> Vec<Self> {
         if !Inputs::FINITE.contains(&case.inputs) {
-            return vec![Self::Isolation];
+            // Losses have no tokens of their own: the twin leaves out the poisoned one.
+            let of_batch = matches!(case.operation, Operation::GateLosses(_));
+            return vec![if of_batch { Self::Correctness } else { Self::Isolation }];
         }
         let mut modes = vec![Self::Correctness];
         if case.inputs == Inputs::Noise {

@@ -33,7 +33,7 @@ const HALF: [Elements; 6] = [
 ];
 
 /// The gates besides the softmax of all experts, and an A for each.
-const GATES: [Config; 14] = [
+const GATES: [Config; 15] = [
     Config { a: Sharing::Separate, ..LAYER },
     Config { a: Sharing::Separate, weighting: Weighting::TopK { k: 2, renormalise: true }, ..LAYER },
     Config { router: Router::Latent, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
@@ -44,6 +44,7 @@ const GATES: [Config; 14] = [
     Config { router: Router::Latent, router_bias: true, ..LAYER },
     Config { logsumexp: true, ..LAYER },
     Config { logsumexp: true, weighting: Weighting::TopK { k: 2, renormalise: false }, ..LAYER },
+    Config { logsumexp: true, weighting: Weighting::TopK { k: 2, renormalise: true }, ..LAYER },
     Config { weighting: Weighting::Sigmoid, experts: 1, ..LAYER },
     Config { dropout: Some(Dropout::new(0.5)), ..LAYER },
     Config { dropout: Some(Dropout::new(0.5)), rank: 5, experts: 1, ..LAYER },
@@ -162,7 +163,7 @@ fn with_options(planner: &Planner) -> HashSet<Shader> {
     let given = Config { router: Router::GivenWeights, ..LAYER };
     let sums = Operation::GateGradients(GateGradientsOptions { rows: GateRows::Sequence(7) });
     shaders.extend(shaders_of(planner.plan(&sums, &given, 300).expect("it fits")));
-    for config in GATES.into_iter().filter(|config| config.logsumexp) {
+    for config in GATES.into_iter().filter(|config| config.experts > 1) {
         let gate_gradient = Some(GateGradient::Losses);
         let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
         shaders.extend(shaders_of(
