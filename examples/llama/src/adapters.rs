@@ -3,14 +3,14 @@
 use hydralora::device::Gpu;
 use hydralora::{
     AdamWHyper, Adapter, BackwardInputOptions, BackwardParamsOptions, Bound, Dropout, Element,
-    ForwardOptions, GateLossesOptions, Kernels, Operation, Stack, StackDescriptor, WriteMode, wgpu,
+    ForwardOptions, GateLossesOptions, Kernels, Memory, Operation, Stack, StackDescriptor, WriteMode, wgpu,
 };
 
 use crate::config::Config;
 use crate::error::Error;
 
 /// A matrix of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projection {
     Query,
     Key,
@@ -22,6 +22,22 @@ pub enum Projection {
 }
 
 impl Projection {
+    pub const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// Its short name.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Key => "key",
+            Self::Value => "value",
+            Self::Output => "output",
+            Self::Gate => "gate",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+
     /// The module's name, as Hugging Face has it.
     pub fn name(self, block: u32) -> String {
         let name = match self {
@@ -49,6 +65,72 @@ impl Projection {
     }
 }
 
+/// What a model's adapters are to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Design<'a> {
+    /// The projections with adapters, in every block.
+    pub targets: &'a [Projection],
+    /// A layer like that of each.
+    pub layer: hydralora::Config,
+    /// The most tokens of a step.
+    pub capacity: u32,
+}
+
+impl Design<'_> {
+    /// The modules' names and layers.
+    fn modules(&self, config: &Config) -> Vec<(String, hydralora::Config)> {
+        let modules = (0..config.blocks).flat_map(|block| self.targets.iter().map(move |own| (block, *own)));
+        modules
+            .zip(0..)
+            .map(|((block, target), stream)| {
+                let [d_in, d_out] = target.shape(config);
+                let dropout = self.layer.dropout.map(|dropout| Dropout { stream, ..dropout });
+                (target.name(block), hydralora::Config { d_in, d_out, dropout, ..self.layer })
+            })
+            .collect()
+    }
+
+    /// What the adapters do.
+    fn operations(&self) -> Vec<Operation> {
+        let [input, params] = backward();
+        let mut operations = vec![forward(true), forward(false), input, params];
+        if self.layer.experts > 1 {
+            operations.push(gates());
+        }
+        operations
+    }
+
+    /// Whether evaluating takes a stack of its own, without dropout.
+    fn drops(&self) -> bool {
+        self.layer.dropout.is_some_and(|dropout| dropout.probability > 0.0)
+    }
+
+    /// Bytes of the adapters, their gradients, the optimiser's moments, and what lies between forward and backward.
+    pub fn bytes(&self, kernels: &Kernels, config: &Config) -> Result<u64, Error> {
+        let mut memory: Option<Memory> = None;
+        for target in self.targets {
+            let [d_in, d_out] = target.shape(config);
+            let layer = hydralora::Config { d_in, d_out, ..self.layer };
+            let own = Memory::new(&layer, self.capacity, &self.operations(), kernels.planner())?;
+            memory = Some(memory.map_or(own, |all| Memory {
+                parameters: all.parameters + own.parameters,
+                gradients: all.gradients + own.gradients,
+                moments: all.moments + own.moments,
+                saved: all.saved + own.saved,
+                // Modules share them.
+                dstate: all.dstate.max(own.dstate),
+                scratch: all.scratch.max(own.scratch),
+                optimiser: 0,
+            }));
+        }
+        let Some(all) = memory else { return Ok(0) };
+        let parameters = all.parameters * if self.drops() { 2 } else { 1 };
+        let each = parameters + all.gradients + all.moments + all.saved;
+        Ok((each.saturating_mul(config.blocks.into())).saturating_add(all.dstate + all.scratch))
+    }
+}
+
+/// The adapters of a model.
 pub struct Adapters {
     pub stack: Stack,
     /// The same without dropout, if there is any: what is evaluated and writes.
@@ -72,56 +154,35 @@ fn backward() -> [Operation; 2] {
 }
 
 impl Adapters {
-    /// Fresh adapters like `layer` on these projections of every block, with which the model computes the same as
-    /// without. They can be trained in steps of up to `capacity` tokens.
-    pub fn new(
-        kernels: &Kernels,
-        config: &Config,
-        targets: &[Projection],
-        layer: hydralora::Config,
-        capacity: u32,
-        seed: u64,
-    ) -> Result<Self, Error> {
-        let modules: Vec<_> = (0..config.blocks)
-            .flat_map(|block| targets.iter().map(move |&target| (block, target)))
-            .zip(0..)
-            .map(|((block, target), stream)| {
-                let [d_in, d_out] = target.shape(config);
-                let dropout = layer.dropout.map(|dropout| Dropout { stream, ..dropout });
-                (target.name(block), hydralora::Config { d_in, d_out, dropout, ..layer })
-            })
-            .collect();
+    /// Fresh adapters, with which the model computes the same as without.
+    pub fn new(kernels: &Kernels, config: &Config, design: &Design<'_>, seed: u64) -> Result<Self, Error> {
+        let modules = design.modules(config);
         let named: Vec<_> = modules.iter().map(|(name, config)| (name.as_str(), *config)).collect();
-        let [input, params] = backward();
-        let hyper = AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..Default::default() };
-        let mut operations = vec![forward(true), forward(false), input, params];
-        if layer.experts > 1 {
-            operations.push(gates());
-        }
-        let operations = &operations;
-        let descriptor = StackDescriptor { modules: &named, capacity: capacity.into(), operations, hyper };
-        let stack = Stack::new(kernels, &descriptor)?;
+        let capacity = design.capacity.into();
+        let stack = Stack::new(
+            kernels,
+            &StackDescriptor {
+                modules: &named,
+                capacity,
+                operations: &design.operations(),
+                hyper: AdamWHyper { weight_decay: 0.0, max_norm: Some(1.0), ..Default::default() },
+            },
+        )?;
         for ((name, config), at) in named.iter().zip(0..) {
-            stack.write(
-                name,
-                &Adapter::initialise(config, seed.wrapping_mul(named.len() as u64).wrapping_add(at))?,
-            )?;
+            let seed = seed.wrapping_mul(named.len() as u64).wrapping_add(at);
+            stack.write(name, &Adapter::initialise(config, seed)?)?;
         }
-        let evaluated = if layer.dropout.is_some_and(|dropout| dropout.probability > 0.0) {
+        let evaluated = if design.drops() {
             let plain = |&(name, config)| (name, hydralora::Config { dropout: None, ..config });
             let modules: Vec<_> = named.iter().map(plain).collect();
             let operations = &[forward(false)];
-            let descriptor = StackDescriptor {
-                modules: &modules,
-                capacity: capacity.into(),
-                operations,
-                ..Default::default()
-            };
+            let descriptor =
+                StackDescriptor { modules: &modules, capacity, operations, ..Default::default() };
             Some(Stack::new(kernels, &descriptor)?)
         } else {
             None
         };
-        Ok(Self { stack, evaluated, targets: targets.to_vec() })
+        Ok(Self { stack, evaluated, targets: design.targets.to_vec() })
     }
 
     /// Gives every module experts that differ, so that no gradient is zero where a check needs it.
@@ -178,18 +239,17 @@ impl Adapters {
         ])
     }
 
-    /// What the routers of all modules do with the tokens of the last step of training: a dispatch for each module, and
-    /// its report ([`Operation::GateLosses`]).
-    pub fn reports(&self, gpu: &Gpu) -> Result<Vec<(Bound, wgpu::Buffer)>, Error> {
+    /// What the routers of all modules do with the tokens of the last step of training.
+    pub fn reports(&self, gpu: &Gpu) -> Result<Vec<Report>, Error> {
         let routed = self.stack.pack().places().iter().filter(|place| place.config().experts > 1);
         routed
             .map(|place| {
                 let experts = place.config().experts as usize;
-                let [report, gradient] =
-                    [5 + 2 * experts, experts].map(|length| gpu.zeroed("report", length));
-                let (report, gradient) = (report?, gradient?);
-                let tensors = [("report", (&report).into()), ("gate_gradient", (&gradient).into())];
-                Ok((self.stack.bind(place.name(), &gates(), &tensors)?, report))
+                let buffer = gpu.zeroed("report", 5 + 2 * experts)?;
+                let gradient = gpu.zeroed("report's gradient", experts)?;
+                let tensors = [("report", (&buffer).into()), ("gate_gradient", (&gradient).into())];
+                let bound = self.stack.bind(place.name(), &gates(), &tensors)?;
+                Ok(Report { module: place.name().to_owned(), bound, buffer })
             })
             .collect()
     }
@@ -198,4 +258,25 @@ impl Adapters {
     pub fn parameters(&self) -> u64 {
         self.stack.pack().places().iter().map(|place| place.config().parameter_count()).sum()
     }
+}
+
+/// What a module's router does with the tokens of a step: the dispatch that sums it up ([`Operation::GateLosses`]), and where.
+pub struct Report {
+    pub module: String,
+    pub bound: Bound,
+    buffer: wgpu::Buffer,
+}
+
+impl Report {
+    /// The mean weight of each expert.
+    pub async fn weights(&self, gpu: &Gpu) -> Result<Vec<f32>, Error> {
+        let report = gpu.read(&self.buffer).await?;
+        Ok(report[5 + (report.len() - 5) / 2..].to_vec())
+    }
+}
+
+/// The mean weights that a module's router gives its experts.
+pub struct Routing {
+    pub module: String,
+    pub weights: Vec<f32>,
 }

@@ -3,8 +3,6 @@
 use std::fmt::{self, Display};
 use std::path::Path;
 
-use hydralora::checkpoint::hugging_face_name;
-
 use crate::error::Error;
 use crate::gguf::{Gguf, Value};
 use crate::rope;
@@ -34,24 +32,22 @@ pub struct Config {
 /// The threads of a workgroup of attention, one for each element of a head.
 const MOST_HEAD_WIDTH: u32 = 256;
 
-/// The tensors outside of blocks.
-const OUTSIDE: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS];
 /// By how much each pair of a head turns more slowly.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 impl Config {
-    pub fn of_gguf(file: &Gguf) -> Result<Self, Error> {
+    pub(crate) fn of_gguf(file: &Gguf) -> Result<Self, Error> {
         let architecture = file.text("general.architecture")?;
         if architecture != "llama" {
             return Err(unsupported(file, "general.architecture", architecture));
         }
         let count = |name: &str| file.count(&format!("llama.{name}"));
         let (width, heads) = (count("embedding_length")?, count("attention.head_count")?);
-        let head_width = count("attention.key_length").unwrap_or(width / heads);
+        let head_width = file.count_or("llama.attention.key_length", width / heads)?;
         for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-            match file.count(key) {
-                Ok(own) if own != head_width => return Err(unsupported(file, key, &own.to_string())),
-                _ => {}
+            let own = file.count_or(key, head_width)?;
+            if own != head_width {
+                return Err(unsupported(file, key, &own.to_string()));
             }
         }
         let vocabulary = file.texts("tokenizer.ggml.tokens")?.len() as u32;
@@ -60,35 +56,20 @@ impl Config {
             width,
             hidden: count("feed_forward_length")?,
             heads,
-            key_heads: count("attention.head_count_kv").unwrap_or(heads),
+            key_heads: file.count_or("llama.attention.head_count_kv", heads)?,
             head_width,
             vocabulary,
             context: count("context_length")?,
             rates: Vec::new(),
-            epsilon: file.number("llama.attention.layer_norm_rms_epsilon")?,
+            epsilon: file.positive("llama.attention.layer_norm_rms_epsilon")?,
             tied: !file.tensors().contains_key("output.weight"),
         };
         config.check(file.path())?;
-        let config = Self { rates: rates(file, head_width)?, ..config };
-        // What is there changes what the model computes.
-        let known = |name: &str| {
-            let module = name.strip_suffix(".weight").unwrap_or(name);
-            let Some((number, own)) = module.strip_prefix("blk.").and_then(|rest| rest.split_once('.'))
-            else {
-                return OUTSIDE.contains(&name);
-            };
-            let norm = ["attn_norm", "ffn_norm"].contains(&own);
-            number.parse().is_ok_and(|at: u32| at < config.blocks)
-                && (norm || hugging_face_name(module).is_some())
-        };
-        match file.tensors().keys().find(|name| !known(name)) {
-            Some(name) => Err(unsupported(file, "the tensor", name)),
-            None => Ok(config),
-        }
+        Ok(Self { rates: rates(file, head_width)?, ..config })
     }
 
     /// Refuses what the shaders are not made for.
-    pub fn check(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, path: &Path) -> Result<(), Error> {
         let Self { heads, key_heads, head_width, width, hidden, vocabulary, .. } = *self;
         let heads_fit = heads.is_multiple_of(key_heads) && heads.checked_mul(head_width).is_some();
         let fours = [width, hidden, vocabulary, head_width].iter().all(|length| length.is_multiple_of(4));
@@ -105,13 +86,17 @@ impl Config {
         })
     }
 
-    /// The numbers of the matrices, and those of the norms.
-    pub fn numbers(&self) -> [u64; 2] {
-        let [width, hidden] = [self.width, self.hidden].map(u64::from);
-        let block = 2 * width * u64::from(self.query_width() + self.key_width()) + 3 * width * hidden;
+    /// Bytes of the matrices, of elements with so many bytes, and of the norms, in f32.
+    pub fn bytes(&self, element: u64) -> u64 {
+        // Wide enough for every shape that a file may claim.
+        let [width, hidden, blocks, vocabulary] =
+            [self.width, self.hidden, self.blocks, self.vocabulary].map(u128::from);
+        let [queries, keys] = [self.query_width(), self.key_width()].map(u128::from);
+        let block = 2 * width * (queries + keys) + 3 * width * hidden;
         let tables = if self.tied { 1 } else { 2 };
-        let blocks = u64::from(self.blocks);
-        [blocks * block + tables * u64::from(self.vocabulary) * width, (2 * blocks + 1) * width]
+        let matrices = blocks * block + tables * vocabulary * width;
+        let norms = (2 * blocks + 1) * width;
+        u64::try_from(u128::from(element) * matrices + 4 * norms).unwrap_or(u64::MAX)
     }
 
     /// Elements of a token's queries.
@@ -143,10 +128,9 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
         match (key, file.get(key)) {
             ("llama.rope.scaling.type", Some(Value::Text(kind))) if kind == "none" || kind == "linear" => {}
             // Older files have the second. 0 is none in either.
-            ("llama.rope.scaling.factor" | "llama.rope.scale_linear", Some(Value::Number(factor)))
-                if *factor >= 0.0 && factor.is_finite() =>
-            {
-                slower = if *factor == 0.0 { 1.0 } else { *factor };
+            ("llama.rope.scaling.factor" | "llama.rope.scale_linear", value) => {
+                let none = matches!(value, Some(Value::Number(0.0) | Value::Whole(0)));
+                slower = if none { 1.0 } else { file.positive(key)?.into() };
             }
             // They say where a factor comes from.
             ("llama.rope.scaling.original_context_length" | "llama.rope.scaling.finetuned", _) => {}
@@ -156,7 +140,8 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
     if file.text("llama.rope.scaling.type").is_ok_and(|kind| kind == "none") {
         slower = 1.0;
     }
-    let base = file.number("llama.rope.freq_base").unwrap_or(10_000.0);
+    let base = "llama.rope.freq_base";
+    let base = if file.get(base).is_some() { file.positive(base)? } else { 10_000.0 };
     let mut rates = rope::rates(base.into(), head_width);
     for rate in &mut rates {
         *rate /= slower;
@@ -174,16 +159,23 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::Config;
+    use crate::error::Error;
     use crate::gguf::Gguf;
     use crate::rope;
 
-    fn text(text: &str) -> Vec<u8> {
+    pub(crate) fn text(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
     }
 
-    /// A file of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
+    /// An array of texts.
+    pub(crate) fn texts(all: &[&str]) -> Vec<u8> {
+        let items = all.iter().flat_map(|own| text(own)).collect();
+        [8u32.to_le_bytes().to_vec(), (all.len() as u64).to_le_bytes().to_vec(), items].concat()
+    }
+
+    /// The configuration of a model with heads of 4 elements, with these entries (their kind and bytes) and factors.
     fn file(name: &str, more: &[(&str, u32, Vec<u8>)], factors: Option<[f32; 2]>) -> Result<Config, String> {
         let count = |count: u32| count.to_le_bytes().to_vec();
         let counts = [
@@ -193,20 +185,30 @@ mod tests {
             ("llama.attention.head_count", 2),
             ("llama.context_length", 64),
         ];
-        let tokens: Vec<u8> = (0..4).flat_map(|at| text(&at.to_string())).collect();
-        let tokens = [8u32.to_le_bytes().to_vec(), 4u64.to_le_bytes().to_vec(), tokens].concat();
         let mut entries = vec![
             ("general.architecture", 8, text("llama")),
             ("llama.attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
-            ("tokenizer.ggml.tokens", 9, tokens),
+            ("tokenizer.ggml.tokens", 9, texts(&["0", "1", "2", "3"])),
         ];
         entries.extend(counts.map(|(key, number)| (key, 4, count(number))));
         entries.extend_from_slice(more);
+        let read = |file: &Gguf| Config::of_gguf(file);
+        open(name, &entries, factors, read).map_err(|error| error.to_string())
+    }
+
+    /// What is read from a file with these entries, of which later ones replace earlier ones, and factors.
+    pub(crate) fn open<T>(
+        name: &str,
+        entries: &[(&str, u32, Vec<u8>)],
+        factors: Option<[f32; 2]>,
+        read: impl FnOnce(&Gguf) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let count = |count: u32| count.to_le_bytes().to_vec();
         let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
         bytes.extend(u64::from(factors.is_some()).to_le_bytes());
         bytes.extend((entries.len() as u64).to_le_bytes());
         for (key, kind, value) in entries {
-            bytes.extend([text(key), count(kind), value].concat());
+            bytes.extend([text(key), count(*kind), value.clone()].concat());
         }
         if let Some(factors) = factors {
             // One dimension of two numbers in f32, at the first byte of the data.
@@ -217,9 +219,9 @@ mod tests {
         }
         let path = std::env::temp_dir().join(format!("hydralora-config-{}-{name}", std::process::id()));
         std::fs::write(&path, bytes).expect("a file");
-        let config = Gguf::open(&path).and_then(|file| Config::of_gguf(&file));
+        let opened = Gguf::open(&path).and_then(|file| read(&file));
         std::fs::remove_file(path).expect("the file");
-        config.map_err(|error| error.to_string())
+        opened
     }
 
     #[test]
@@ -236,6 +238,8 @@ mod tests {
         assert_eq!(old.rates, [0.5, 0.005]);
         let none = ("llama.rope.scaling.type", 8, text("none"));
         assert_eq!(file("none", &[none, factor.clone()], None).expect("a model").rates, plain);
+        let whole = file("whole", &[("llama.rope.freq_base", 4, 2500u32.to_le_bytes().to_vec())], None);
+        assert_eq!(whole.expect("a model").rates, rope::rates(2500.0, 4));
         // As llama.cpp writes LLaMA 3.1's.
         assert_eq!(file("factors", &[], Some([1.0, 8.0])).expect("a model").rates, [1.0, 0.01 / 8.0]);
         for (at, (more, factors, part)) in [
@@ -253,6 +257,11 @@ mod tests {
                 "rope_freqs.weight",
             ),
             (vec![], Some([1.0, 0.0]), "rope_freqs.weight"),
+            (vec![("llama.attention.key_length", 8, text("4"))], None, "llama.attention.key_length"),
+            (vec![("llama.attention.value_length", 8, text("4"))], None, "llama.attention.value_length"),
+            (vec![("llama.attention.head_count_kv", 4, vec![0; 4])], None, "llama.attention.head_count_kv"),
+            (vec![("llama.rope.freq_base", 8, text("1000"))], None, "llama.rope.freq_base"),
+            (vec![("llama.attention.layer_norm_rms_epsilon", 6, vec![0; 4])], None, "layer_norm_rms_epsilon"),
         ]
         .into_iter()
         .enumerate()
@@ -260,5 +269,37 @@ mod tests {
             let error = file(&format!("wrong{at}"), &more, factors).expect_err(part);
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn sizes_of_any_shape_are_counted() {
+        let most = u32::MAX;
+        let config = Config {
+            blocks: most,
+            width: most,
+            hidden: most,
+            heads: most,
+            key_heads: most,
+            head_width: 1,
+            vocabulary: most,
+            context: most,
+            rates: Vec::new(),
+            epsilon: 1e-5,
+            tied: false,
+        };
+        assert_eq!(config.bytes(4), u64::MAX);
+        let small = Config {
+            blocks: 1,
+            width: 8,
+            hidden: 12,
+            heads: 2,
+            key_heads: 1,
+            head_width: 4,
+            vocabulary: 16,
+            context: 8,
+            ..config
+        };
+        // Query and output, key and value, the three of the feed-forward part, two tables; three norms.
+        assert_eq!(small.bytes(2), 2 * (2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 12 + 2 * 16 * 8) + 4 * 3 * 8);
     }
 }

@@ -1,8 +1,6 @@
-//! What can be wrong with a model's files, or with a device for it.
+//! What can be wrong with a model's files, with a device for it, or with what it is given.
 
 use std::path::PathBuf;
-
-use crate::matrix::PART_ROWS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -16,35 +14,35 @@ pub enum Error {
     Tensor { path: PathBuf, name: String, expected: String, found: String },
     #[error("{path}: {what} = {value} is not supported", path = path.display())]
     Unsupported { path: PathBuf, what: &'static str, value: String },
+    #[error("{path}: the tokenizer has token {token}, and the model {vocabulary} tokens", path = path.display())]
+    Vocabulary { path: PathBuf, token: u32, vocabulary: u32 },
     #[error(
-        "{PART_ROWS} rows of `{name}` need {needed} bytes, and a binding of this device has at most {allowed}"
+        "{rows} rows of `{name}` need {needed} bytes, and a binding of this device has at most {allowed}"
     )]
-    TooLarge { name: String, needed: u64, allowed: u64 },
+    TooLarge { name: String, rows: u32, needed: u64, allowed: u64 },
     #[error(
-        "`{name}` of {tokens} tokens needs {needed} bytes, and a binding of this device has at most {allowed}: take \
-         a shorter --sequence"
+        "`{name}` of {tokens} tokens needs {needed} bytes, and a binding of this device has at most {allowed}: take fewer \
+         tokens at a time"
     )]
-    Activations { name: String, tokens: u32, needed: u64, allowed: u64 },
-    #[error("{tokens} tokens from position {position} on; the context has {context}")]
-    Context { tokens: u32, position: u32, context: u32 },
+    Activations { name: &'static str, tokens: u32, needed: u64, allowed: u64 },
+    #[error("sequences of {tokens} tokens, and the model's context has {context}: take shorter ones")]
+    LongContext { tokens: u32, context: u32 },
     #[error(
-        "`{name}` has a part of {tokens} tokens, and {needed} are needed: take a longer text or a shorter --sequence"
+        "a sequence of {tokens} tokens, prompt and all, and there is room for {context}: take a longer context, or fewer tokens"
+    )]
+    Context { tokens: u64, context: u32 },
+    #[error("{tokens} tokens at a time, and there is room for {capacity}: take fewer, or a larger capacity")]
+    Capacity { tokens: u64, capacity: u32 },
+    #[error("no tokens: give at least one")]
+    NoTokens,
+    #[error("token {token}, and the model has {vocabulary}: take the model's own tokenizer")]
+    Token { token: u32, vocabulary: u32 },
+    #[error(
+        "`{name}` has a part of {tokens} tokens, and {needed} are needed: take a longer text, or shorter sequences"
     )]
     ShortText { name: String, tokens: usize, needed: u32 },
-    #[error("the adapter of `{module}` is not what was saved")]
-    Reloaded { module: String },
-    #[error("{taken} steps were taken already: --steps {steps} leaves none")]
-    Trained { taken: u32, steps: u32 },
-    #[error("name a model with --model PATH")]
-    NoModel,
-    #[error("--save and --resume are for training: name the texts with --text")]
-    NoTexts,
-    #[error("a picture: {0}")]
-    Picture(String),
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error(transparent)]
     Library(#[from] hydralora::Error),
-    #[error(transparent)]
-    Checkpoint(#[from] hydralora::checkpoint::CheckpointError),
 }

@@ -161,11 +161,49 @@ impl Gguf {
         }
     }
 
-    pub fn number(&self, key: &str) -> Result<f32, Error> {
+    /// A count, or `absent` where the file has none.
+    pub fn count_or(&self, key: &str, absent: u32) -> Result<u32, Error> {
+        if self.metadata.contains_key(key) { self.count(key) } else { Ok(absent) }
+    }
+
+    /// A number above 0, whole or not.
+    pub fn positive(&self, key: &str) -> Result<f32, Error> {
+        let number = match self.get(key) {
+            Some(Value::Number(number)) => Some(*number as f32),
+            Some(Value::Whole(number)) => Some(*number as f32),
+            _ => None,
+        };
+        let number = number.filter(|number| *number > 0.0 && number.is_finite());
+        number.ok_or_else(|| self.wrong(key, "a finite number above 0"))
+    }
+
+    /// A yes or no, if the file has it.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
         match self.get(key) {
-            Some(Value::Number(number)) if number.is_finite() => Ok(*number as f32),
-            _ => Err(self.wrong(key, "a finite number")),
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(self.wrong(key, "true or false")),
         }
+    }
+
+    /// A token, if the file has it.
+    pub fn token(&self, key: &str) -> Result<Option<u32>, Error> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Whole(number @ 0..=0xffff_ffff)) => Ok(Some(*number as u32)),
+            Some(_) => Err(self.wrong(key, "a token's number")),
+        }
+    }
+
+    /// Whole numbers; none where the file has none.
+    pub fn wholes(&self, key: &str) -> Result<Vec<i128>, Error> {
+        let whole = |value: &Value| if let Value::Whole(number) = value { Some(*number) } else { None };
+        match self.get(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(items)) => items.iter().map(whole).collect(),
+            Some(_) => None,
+        }
+        .ok_or_else(|| self.wrong(key, "an array of whole numbers"))
     }
 
     pub fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
@@ -177,19 +215,23 @@ impl Gguf {
         .ok_or_else(|| self.wrong(key, "an array of texts"))
     }
 
-    /// The numbers of a tensor, row by row. It has to have this shape.
-    pub fn read(&self, name: &str, shape: [u32; 2]) -> Result<Vec<f32>, Error> {
+    /// A tensor of this shape.
+    pub fn find(&self, name: &str, shape: [u32; 2]) -> Result<&Tensor, Error> {
         let tensor = self.tensors.get(name);
         let found =
             tensor.map_or("missing".to_owned(), |tensor| format!("{} x {}", tensor.rows, tensor.columns));
-        let wrong = || Error::Tensor {
+        let tensor = tensor.filter(|tensor| [tensor.rows, tensor.columns] == shape.map(u64::from));
+        tensor.ok_or_else(|| Error::Tensor {
             path: self.path.clone(),
             name: name.to_owned(),
             expected: format!("{} x {}", shape[0], shape[1]),
             found,
-        };
-        let tensor = tensor.filter(|tensor| [tensor.rows, tensor.columns] == shape.map(u64::from));
-        let tensor = tensor.ok_or_else(wrong)?;
+        })
+    }
+
+    /// The numbers of a tensor of this shape, row by row.
+    pub fn read(&self, name: &str, shape: [u32; 2]) -> Result<Vec<f32>, Error> {
+        let tensor = self.find(name, shape)?;
         let failed = |error| Error::Io { path: self.path.clone(), error };
         let mut file = File::open(&self.path).map_err(failed)?;
         file.seek(SeekFrom::Start(tensor.first)).map_err(failed)?;
@@ -245,8 +287,9 @@ impl Reader {
             infos.push((name, rows, columns, storage, self.u64()?));
         }
         let alignment = match metadata.get("general.alignment") {
+            None => 32,
             Some(Value::Whole(number @ 1..=0x10000)) => *number as u64,
-            _ => 32,
+            Some(other) => return Err(format!("general.alignment is {other:?}")),
         };
         let data = self.at.next_multiple_of(alignment);
         let mut tensors = BTreeMap::new();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -34,6 +34,8 @@ pub struct Folder {
     path: PathBuf,
     tensors: BTreeMap<String, Place>,
     pub config: Config,
+    /// The tokens after which a text ends.
+    pub ends: Vec<u32>,
 }
 
 impl Folder {
@@ -43,27 +45,47 @@ impl Folder {
         for file in files(path)? {
             places(&file, &mut tensors)?;
         }
-        let settings = json(&path.join("config.json"))?;
-        let config = config(&path.join("config.json"), &settings)?;
-        Ok(Self { path: path.to_owned(), tensors, config })
+        let file = path.join("config.json");
+        let settings = json(&file)?;
+        let (config, ends) = (config(&file, &settings)?, ends(&file, &settings)?);
+        Ok(Self { path: path.to_owned(), tensors, config, ends })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     pub fn tokenizer(&self) -> PathBuf {
         self.path.join("tokenizer.json")
     }
 
-    /// The numbers of a tensor, row by row. It has to have this shape; a vector has one row.
-    pub fn read(&self, name: &str, [rows, columns]: [u32; 2]) -> Result<Vec<f32>, Error> {
+    /// Where a tensor of this shape lies. A vector has one row.
+    fn find(&self, name: &str, [rows, columns]: [u32; 2]) -> Result<&Place, Error> {
         let place = self.tensors.get(name);
         let wanted = [rows as usize, columns as usize];
         let fits = |place: &&Place| place.shape == wanted || (rows == 1 && place.shape == [columns as usize]);
         let found = place.map_or("missing".to_owned(), |place| format!("{:?}", place.shape));
-        let place = place.filter(fits).ok_or_else(|| Error::Tensor {
+        place.filter(fits).ok_or_else(|| Error::Tensor {
             path: self.path.clone(),
             name: name.to_owned(),
             expected: format!("{rows} x {columns}"),
             found,
-        })?;
+        })
+    }
+
+    /// Whether a tensor of this shape is there.
+    pub fn check(&self, name: &str, shape: [u32; 2]) -> Result<(), Error> {
+        self.find(name, shape).map(drop)
+    }
+
+    /// The numbers of a tensor of this shape, row by row.
+    pub fn read(&self, name: &str, shape: [u32; 2]) -> Result<Vec<f32>, Error> {
+        let place = self.find(name, shape)?;
         let failed = |error| Error::Io { path: place.file.clone(), error };
         let mut file = File::open(&place.file).map_err(failed)?;
         file.seek(SeekFrom::Start(place.first)).map_err(failed)?;
@@ -94,8 +116,13 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let names = map.get("weight_map").and_then(Value::as_object).ok_or_else(damaged)?.values();
     let names: Option<std::collections::BTreeSet<&str>> = names.map(Value::as_str).collect();
     let names = names.ok_or_else(damaged)?;
-    // A name leads nowhere but into the folder.
-    if names.iter().any(|name| name.contains(['/', '\\'])) {
+    // A name leads nowhere but into the folder. On Windows a colon is after a drive, or before a stream.
+    let plain = |name: &str| {
+        let mut parts = Path::new(name).components();
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(own)), None) if own == name)
+            && !name.contains(['/', '\\', ':'])
+    };
+    if !names.iter().all(|name| plain(name)) {
         return Err(damaged());
     }
     Ok(names.into_iter().map(|name| path.join(name)).collect())
@@ -146,11 +173,13 @@ fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
     let unsupported = |what, value: &Value| {
         Err(Error::Unsupported { path: path.to_owned(), what, value: value.to_string() })
     };
-    for (what, plain) in [("model_type", "llama"), ("hidden_act", "silu")] {
-        match get(what) {
-            Some(value) if value != plain => return unsupported(what, value),
-            _ => {}
-        }
+    match get("model_type") {
+        Some(value) if value == "llama" => {}
+        value => return unsupported("model_type", value.unwrap_or(&Value::Null)),
+    }
+    match get("hidden_act") {
+        Some(value) if value != "silu" => return unsupported("hidden_act", value),
+        _ => {}
     }
     for what in ["attention_bias", "mlp_bias"] {
         match get(what) {
@@ -168,29 +197,51 @@ fn config(path: &Path, settings: &Value) -> Result<Config, Error> {
         value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0)
     };
     let count = |key: &str| get(key).and_then(whole).ok_or_else(|| wrong(key, "a whole number from 1 on"));
-    let number =
-        |value: &Value| value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+    let count_or = |key: &str, absent| if get(key).is_some() { count(key) } else { Ok(absent) };
+    let number = |value: &Value| {
+        let number = value.as_f64().map(|number| number as f32);
+        number.filter(|number| *number > 0.0 && number.is_finite())
+    };
     let (width, heads) = (count("hidden_size")?, count("num_attention_heads")?);
-    let head_width = get("head_dim").and_then(whole).unwrap_or(width / heads);
-    // An untied head that is missing is found when it is read.
-    let tied = get("tie_word_embeddings").is_some_and(|value| value == true);
+    let head_width = count_or("head_dim", width / heads)?;
+    let tied = match get("tie_word_embeddings") {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| wrong("tie_word_embeddings", "true or false"))?,
+    };
     let config = Config {
         blocks: count("num_hidden_layers")?,
         width,
         hidden: count("intermediate_size")?,
         heads,
-        key_heads: get("num_key_value_heads").and_then(whole).unwrap_or(heads),
+        key_heads: count_or("num_key_value_heads", heads)?,
         head_width,
         vocabulary: count("vocab_size")?,
         context: count("max_position_embeddings")?,
         rates: Vec::new(),
         epsilon: get("rms_norm_eps")
             .and_then(number)
-            .ok_or_else(|| wrong("rms_norm_eps", "a finite number"))?,
+            .ok_or_else(|| wrong("rms_norm_eps", "a finite number above 0"))?,
         tied,
     };
     config.check(path)?;
     Ok(Config { rates: rates(path, settings, head_width)?, ..config })
+}
+
+/// The tokens after which a text ends: one, several or none.
+fn ends(path: &Path, settings: &Value) -> Result<Vec<u32>, Error> {
+    let key = "eos_token_id";
+    let all = match settings.get(key) {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(all)) => &all[..],
+        Some(one) => std::slice::from_ref(one),
+    };
+    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
+    all.iter().map(token).collect::<Option<_>>().ok_or_else(|| Error::Metadata {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        expected: "a token's number, or several",
+        found: settings[key].to_string(),
+    })
 }
 
 /// The angles by which the pairs of a head turn: transformers' `modeling_rope_utils`.
@@ -200,6 +251,13 @@ fn rates(path: &Path, settings: &Value, head_width: u32) -> Result<Vec<f64>, Err
     let place = if get(settings, "rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
     let rope = get(settings, place);
     let own = |key: &str| rope.as_ref().and_then(|rope| get(rope, key));
+    if let Some(rope) = rope.as_ref().filter(|rope| !rope.is_object()) {
+        return Err(Error::Unsupported {
+            path: path.to_owned(),
+            what: "RoPE scaling",
+            value: rope.to_string(),
+        });
+    }
     let unsupported = |what, value: &Value| {
         Err(Error::Unsupported { path: path.to_owned(), what, value: value.to_string() })
     };
@@ -248,7 +306,11 @@ fn rates(path: &Path, settings: &Value, head_width: u32) -> Result<Vec<f64>, Err
 mod tests {
     use std::path::{Path, PathBuf};
 
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
     use super::Folder;
+    use crate::source::Source;
 
     const FILES: [&str; 6] = [
         "config.json",
@@ -278,7 +340,7 @@ mod tests {
         let text = std::fs::read_to_string(folder.join(file)).expect("a file");
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(folder.join(file), text.replacen(from, to, 1)).expect("a file");
-        let error = Folder::open(&folder).expect_err(to).to_string();
+        let error = Source::open(&folder).err().expect(to).to_string();
         std::fs::remove_dir_all(folder).expect("the copy");
         error
     }
@@ -301,6 +363,20 @@ mod tests {
             (["\"head_dim\": 64", "\"head_dim\": 260"], "2 heads of 260"),
             (["\"hidden_size\": 128", "\"hidden_size\": \"128\""], "hidden_size"),
             (["\"vocab_size\": 320", "\"vocab_size\": 0"], "vocab_size"),
+            (["\"head_dim\": 64", "\"head_dim\": \"64\""], "head_dim"),
+            (["\"num_key_value_heads\": 1", "\"num_key_value_heads\": 0"], "num_key_value_heads"),
+            (["\"num_attention_heads\": 2", "\"num_attention_heads\": 4294967295"], "4294967295 heads"),
+            (["\"model_type\": \"llama\",", ""], "model_type = null"),
+            (["\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 0"], "rms_norm_eps"),
+            (["\"tie_word_embeddings\": false", "\"tie_word_embeddings\": 1"], "tie_word_embeddings"),
+            (["\"eos_token_id\": 2", "\"eos_token_id\": [2, -1]"], "eos_token_id"),
+            (
+                ["\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4294967295"],
+                "`model.layers.2.input_layernorm.weight`",
+            ),
+            (["\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"], "the tensor = `model.layers.1."),
+            (["\"hidden_size\": 128", "\"hidden_size\": 4294967292"], "`model.embed_tokens.weight`"),
+            (["\"vocab_size\": 320", "\"vocab_size\": 300"], "the tokenizer has token 319"),
         ]
         .into_iter()
         .enumerate()
@@ -311,8 +387,28 @@ mod tests {
         let index = "model.safetensors.index.json";
         let outside = refused("outside", index, ["\"model-00001-of-00003", "\"../model-00001-of-00003"]);
         assert!(outside.contains("weight_map"), "{outside}");
+        let drive = refused("drive", index, ["\"model-00001-of-00003", "\"C:model-00001-of-00003"]);
+        assert!(drive.contains("weight_map"), "{drive}");
         let missing = refused("missing", index, ["\"model-00001-of-00003", "\"model-00004-of-00003"]);
         assert!(missing.contains("model-00004"), "{missing}");
+    }
+
+    #[test]
+    fn tensors_that_the_model_has_no_use_for_are_refused() {
+        let folder = copy("extra");
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).expect("a number");
+        let name = "model.layers.0.self_attn.q_proj.bias";
+        safetensors::serialize_to_file([(name, view)], None, &folder.join("extra.safetensors"))
+            .expect("a file");
+        let index = folder.join("model.safetensors.index.json");
+        let text = std::fs::read_to_string(&index).expect("a file");
+        let map = "\"weight_map\": {";
+        assert!(text.contains(map), "{text}");
+        let text = text.replacen(map, &format!("{map} \"{name}\": \"extra.safetensors\","), 1);
+        std::fs::write(&index, text).expect("a file");
+        let error = Source::open(&folder).err().expect("a bias").to_string();
+        assert!(error.contains(&format!("the tensor = `{name}` is not supported")), "{error}");
+        std::fs::remove_dir_all(folder).expect("the copy");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn parts(
     let most = (allowed / row) as u32 / PART_ROWS * PART_ROWS;
     if most == 0 {
         let needed = u64::from(PART_ROWS) * row;
-        return Err(Error::TooLarge { name: name.to_owned(), needed, allowed });
+        return Err(Error::TooLarge { name: name.to_owned(), rows: PART_ROWS, needed, allowed });
     }
     let each = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(PART_ROWS);
     Ok((0..rows).step_by(each as usize).map(|first| [first, each.min(rows - first)]).collect())

@@ -2,17 +2,17 @@
 
 use hydralora::device::Gpu;
 use hydralora::{
-    AdamW, Batch, Bound, Capacity, Kernels, LinearDirection, LinearOptions, Operation, Plans, Tensor,
+    AdamW, Batch, Bound, Capacity, Kernels, Limit, LinearDirection, LinearOptions, Operation, Plans, Tensor,
     WriteMode, wgpu,
 };
 
-use crate::adapters::{Adapters, Projection};
+use crate::adapters::{Adapters, Projection, Report, Routing};
 use crate::backward;
 use crate::config::Config;
 use crate::error::Error;
 use crate::matrix::{Matrix, binding_bytes};
 use crate::rope;
-use crate::shader::{Dispatch, Kind, Shader, Shaders};
+use crate::shader::{Dispatch, Kind, Shader, Shaders, check_limit, reported};
 use crate::weights::Weights;
 
 /// The tokens of a step: how many, where they lie in their sequence, and how long sequences are.
@@ -101,27 +101,64 @@ impl Use {
 
     /// Bytes of the activations, of the keys and values, and of their gradients.
     pub fn bytes(&self, config: &Config) -> u64 {
-        let [width, hidden, queries, keys] =
-            [config.width, config.hidden, config.query_width(), config.key_width()].map(u64::from);
-        let (blocks, heads) = (u64::from(config.blocks), u64::from(config.heads));
+        // Wide enough for every shape that a file may claim.
+        let [width, hidden, blocks, heads] =
+            [config.width, config.hidden, config.blocks, config.heads].map(u128::from);
+        let [queries, keys] = [config.query_width(), config.key_width()].map(u128::from);
         let block = 6 * width + 3 * (queries + hidden) + 2 * keys + heads;
-        let shared = 4 * width + u64::from(config.vocabulary) + 4;
+        let shared = 4 * width + u128::from(config.vocabulary) + 4;
         let gradients = 2 * width + 3 * (queries + hidden + keys) + heads;
         let (own, caches) = match self.training {
             None => (block, blocks),
             Some(Keep::Activations) => (blocks * block + gradients, blocks),
             Some(Keep::Inputs) => (block + (blocks - 1) * width + gradients, 1),
         };
-        let rows = u64::from(self.rows());
-        4 * (u64::from(self.capacity) * (shared + own) + 2 * caches * keys * rows)
+        let numbers =
+            u128::from(self.capacity) * (shared + own) + 2 * caches * keys * u128::from(self.rows());
+        u64::try_from(4 * numbers).unwrap_or(u64::MAX)
     }
 
     /// The most tokens whose activations each fit a binding.
     pub fn most_tokens(gpu: &Gpu, config: &Config) -> u32 {
-        let widest = [config.vocabulary, config.hidden, config.query_width(), config.width];
-        let widest = u64::from(widest.into_iter().max().unwrap_or(1));
-        u32::try_from(binding_bytes(gpu) / (4 * widest)).unwrap_or(u32::MAX)
+        let [_, widest] = widest(config);
+        let workgroups = gpu.device.limits().max_compute_workgroups_per_dimension;
+        u32::try_from(binding_bytes(gpu) / (4 * u64::from(widest.1))).unwrap_or(u32::MAX).min(workgroups)
     }
+
+    /// Refuses what the model or the device has no room for, before any memory is taken.
+    pub fn check(&self, gpu: &Gpu, config: &Config) -> Result<(), Error> {
+        let Self { capacity, context, .. } = *self;
+        if context > config.context {
+            return Err(Error::LongContext { tokens: context, context: config.context });
+        }
+        let (rows, [key, other]) = (self.rows(), widest(config));
+        for (tokens, (name, columns)) in
+            [(rows, key), (capacity, other), (context, ("turns", config.head_width))]
+        {
+            check_words(gpu, name, tokens, columns)?;
+        }
+        let allowed = gpu.device.limits().max_compute_workgroups_per_dimension;
+        let limit = Limit::ComputeWorkgroupsPerDimension;
+        check_limit("a step", limit, [capacity, allowed], "take fewer tokens at a time")
+    }
+
+    /// Whether a sequence of so many tokens fits.
+    pub fn check_sequence(&self, tokens: u64) -> Result<(), Error> {
+        let context = self.context;
+        if tokens <= context.into() { Ok(()) } else { Err(Error::Context { tokens, context }) }
+    }
+}
+
+/// The widest of what each place of a sequence has, and of what each token of a step has.
+fn widest(config: &Config) -> [(&'static str, u32); 2] {
+    let all = [
+        ("logits", config.vocabulary),
+        ("gate", config.hidden),
+        ("query", config.query_width()),
+        ("x", config.width),
+    ];
+    let widest = all.into_iter().rev().max_by_key(|(_, columns)| *columns);
+    [("keys", config.key_width()), widest.unwrap_or(all[0])]
 }
 
 /// A model, perhaps with adapters.
@@ -188,7 +225,7 @@ pub struct Activations {
 
 impl Binder<'_> {
     /// A buffer with so many elements of each token.
-    pub fn words(&self, label: &str, columns: u32) -> Result<wgpu::Buffer, Error> {
+    pub fn words(&self, label: &'static str, columns: u32) -> Result<wgpu::Buffer, Error> {
         words(self.gpu, label, self.how.capacity, columns)
     }
 
@@ -216,7 +253,7 @@ impl Binder<'_> {
         })
     }
 
-    fn cache(&self, label: &str) -> Result<wgpu::Buffer, Error> {
+    fn cache(&self, label: &'static str) -> Result<wgpu::Buffer, Error> {
         words(self.gpu, label, self.how.rows(), self.weights.config.key_width())
     }
 
@@ -377,7 +414,20 @@ impl Binder<'_> {
 
 impl Model {
     /// Binds every dispatch of a model. `shaders` are those of its weights.
-    pub fn new(
+    pub async fn new(
+        gpu: &Gpu,
+        kernels: &Kernels,
+        weights: &Weights,
+        shaders: &Shaders,
+        adapters: Option<&Adapters>,
+        how: Use,
+    ) -> Result<Self, Error> {
+        how.check(gpu, &weights.config)?;
+        let bind = || Self::bind(gpu, kernels, weights, shaders, adapters, how);
+        reported(&gpu.device, "binding the model", bind).await?
+    }
+
+    fn bind(
         gpu: &Gpu,
         kernels: &Kernels,
         weights: &Weights,
@@ -386,9 +436,6 @@ impl Model {
         how: Use,
     ) -> Result<Self, Error> {
         let config = weights.config.clone();
-        if how.context > config.context {
-            return Err(Error::Context { tokens: how.context, position: 0, context: config.context });
-        }
         let (span, last) = (Span::new(kernels, gpu)?, Span::new(kernels, gpu)?);
         let turns = gpu.upload("turns", &rope::turns(&config.rates, how.context))?;
         let (width, vocabulary) = (config.width, config.vocabulary);
@@ -450,11 +497,17 @@ impl Model {
         })
     }
 
-    /// Whether so many tokens fit, of which the longest sequence reaches from its first place to its end.
-    fn check(&self, tokens: u32, [position, end]: [u32; 2]) -> Result<(), Error> {
-        let Use { capacity, context, .. } = self.how;
-        let fits = tokens > 0 && tokens <= capacity && end <= context;
-        if fits { Ok(()) } else { Err(Error::Context { tokens, position, context: context.min(capacity) }) }
+    /// Whether these tokens are the model's, and a sequence of so many fits.
+    fn check(&self, ids: &[&[u32]], end: u64) -> Result<(), Error> {
+        if end == 0 {
+            return Err(Error::NoTokens);
+        }
+        self.how.check_sequence(end)?;
+        let vocabulary = self.config.vocabulary;
+        match ids.iter().copied().flatten().find(|token| **token >= vocabulary) {
+            Some(&token) => Err(Error::Token { token, vocabulary }),
+            None => Ok(()),
+        }
     }
 
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<(), hydralora::Error> {
@@ -480,8 +533,13 @@ impl Model {
         targets: &[u32],
         sequence: u32,
     ) -> Result<u32, Error> {
-        let tokens = inputs.len().min(targets.len()) as u32;
-        self.check(tokens, [0, tokens.min(sequence)])?;
+        let (count, capacity) = (inputs.len().min(targets.len()), self.how.capacity);
+        let (inputs, targets) = (&inputs[..count], &targets[..count]);
+        self.check(&[inputs, targets], (count as u64).min(sequence.into()))?;
+        if count > capacity as usize {
+            return Err(Error::Capacity { tokens: count as u64, capacity });
+        }
+        let tokens = count as u32;
         self.span.set(queue, tokens, 0, sequence)?;
         queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(inputs));
         queue.write_buffer(&self.targets, 0, bytemuck::cast_slice(targets));
@@ -511,24 +569,25 @@ impl Model {
     }
 
     /// The mean weights that each module's router gives its experts, for the first tokens of a text.
-    pub fn routing(
+    pub async fn routing(
         &mut self,
         gpu: &Gpu,
-        reports: &[(Bound, wgpu::Buffer)],
+        reports: &[Report],
         [inputs, targets]: [&[u32]; 2],
         sequence: u32,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let most = inputs.len().min(self.how.capacity as usize);
+    ) -> Result<Vec<Routing>, Error> {
+        let most = inputs.len().min(targets.len()).min(self.how.capacity as usize);
         self.set(&gpu.queue, &inputs[..most], &targets[..most], sequence)?;
         gpu.submit(|pass| {
             self.encode(pass)?;
-            reports.iter().try_for_each(|(bound, _)| bound.encode(pass, &self.span.batch))
+            reports.iter().try_for_each(|report| report.bound.encode(pass, &self.span.batch))
         })?;
-        let weights = |(_, report): &(Bound, wgpu::Buffer)| {
-            let report = gpu.read_blocking(report)?;
-            Ok(report[5 + (report.len() - 5) / 2..].to_vec())
-        };
-        reports.iter().map(weights).collect()
+        let mut routing = Vec::new();
+        for report in reports {
+            let weights = report.weights(gpu).await?;
+            routing.push(Routing { module: report.module.clone(), weights });
+        }
+        Ok(routing)
     }
 
     /// The losses of the last step.
@@ -557,39 +616,45 @@ impl Model {
         Ok(gpu.read_part(&self.losses, 0..tokens as usize).await?)
     }
 
-    /// The logits after the last of the tokens, which come after `position` others that are in the cache.
+    /// The logits after the last of the tokens, any number, which come after `position` others that are in the cache. They are
+    /// taken in pieces of as many as the model has capacity for.
     pub async fn logits(&mut self, gpu: &Gpu, ids: &[u32], position: u32) -> Result<Vec<f32>, Error> {
-        let tokens = ids.len() as u32;
-        self.check(tokens, [position, position.saturating_add(tokens)])?;
-        self.span.set(&gpu.queue, tokens, position, ENDLESS)?;
-        self.last.set(&gpu.queue, 1, 0, ENDLESS)?;
-        gpu.queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(ids));
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))?;
-        let row = 4 * u64::from(self.config.width);
-        let first = u64::from(tokens - 1) * row;
-        encoder.copy_buffer_to_buffer(&self.normed, first, &self.last_normed, 0, row);
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.last_head.iter().try_for_each(|step| step.encode(&mut pass, &self.last))?;
+        if ids.is_empty() {
+            return Err(Error::NoTokens);
         }
-        gpu.queue.submit([encoder.finish()]);
+        self.check(&[ids], u64::from(position) + ids.len() as u64)?;
+        self.last.set(&gpu.queue, 1, 0, ENDLESS)?;
+        let row = 4 * u64::from(self.config.width);
+        let mut left = ids;
+        while !left.is_empty() {
+            let (piece, rest) = left.split_at(left.len().min(self.how.capacity as usize));
+            let (tokens, before) = (piece.len() as u32, (ids.len() - left.len()) as u32);
+            self.span.set(&gpu.queue, tokens, position + before, ENDLESS)?;
+            gpu.queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(piece));
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))?;
+            if rest.is_empty() {
+                let first = u64::from(tokens - 1) * row;
+                encoder.copy_buffer_to_buffer(&self.normed, first, &self.last_normed, 0, row);
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                self.last_head.iter().try_for_each(|step| step.encode(&mut pass, &self.last))?;
+            }
+            gpu.queue.submit([encoder.finish()]);
+            left = rest;
+        }
         Ok(gpu.read_part(&self.logits, 0..self.config.vocabulary as usize).await?)
     }
 }
 
-/// A buffer with so many elements of each token. Every shader can bind it as a whole.
-fn words(gpu: &Gpu, label: &str, tokens: u32, columns: u32) -> Result<wgpu::Buffer, Error> {
+/// Whether a binding holds so many elements of each token.
+fn check_words(gpu: &Gpu, name: &'static str, tokens: u32, columns: u32) -> Result<(), Error> {
     let elements = u64::from(tokens) * u64::from(columns);
     let (needed, allowed) = (elements.saturating_mul(4), binding_bytes(gpu));
-    if needed > allowed {
-        return Err(Error::Activations { name: label.to_owned(), tokens, needed, allowed });
-    }
-    Ok(gpu.zeroed(label, elements as usize)?)
+    if needed > allowed { Err(Error::Activations { name, tokens, needed, allowed }) } else { Ok(()) }
 }
 
-/// The index of the largest number.
-pub fn largest(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    best.map_or(0, |(index, _)| index as u32)
+/// A buffer with so many elements of each token. Every shader can bind it as a whole.
+fn words(gpu: &Gpu, name: &'static str, tokens: u32, columns: u32) -> Result<wgpu::Buffer, Error> {
+    check_words(gpu, name, tokens, columns)?;
+    Ok(gpu.zeroed(name, tokens as usize * columns as usize)?)
 }

@@ -1,11 +1,16 @@
 //! The example's own shaders: everything of a transformer but its matrix products.
 
-use hydralora::{Element, wgpu};
+use hydralora::{Element, Limit, wgpu};
 
 use crate::config::Config;
+use crate::error::Error;
 
 /// The tokens of a workgroup of attention: four groups of four.
 const TILE: u32 = 16;
+/// The threads of the loss, the largest workgroup but perhaps attention's.
+const LOSS_THREADS: u32 = 256;
+/// The buffers of the backward pass of attention, beside the span.
+const STORAGE_BUFFERS: u32 = 8;
 
 /// What a dispatch is for, in the report of what takes how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +66,15 @@ pub struct Shaders {
 
 impl Shaders {
     /// Compiles them for a model whose embeddings are stored in `element`.
-    pub fn compile(device: &wgpu::Device, config: &Config, element: Element) -> Self {
+    pub async fn compile(device: &wgpu::Device, config: &Config, element: Element) -> Result<Self, Error> {
+        check(device, config)?;
+        reported(device, "compiling the model's shaders", || Self::create(device, config, element)).await
+    }
+
+    fn create(device: &wgpu::Device, config: &Config, element: Element) -> Self {
         let constants = format!(
             "const WIDTH = {}u; const HIDDEN = {}u; const HEADS = {}u; const KEY_HEADS = {}u; const HEAD_WIDTH = {}u;
-             const VOCABULARY = {}u; const EPSILON = {:e}f; const SCALE = {:e}f;\n{}",
+             const VOCABULARY = {}u; const EPSILON = {:e}f; const SCALE = {:e}f; const LOSS_THREADS = {LOSS_THREADS}u;\n{}",
             config.width,
             config.hidden,
             config.heads,
@@ -140,6 +150,64 @@ impl Shaders {
     }
 }
 
+/// Refuses a device with smaller workgroups or fewer bindings than the shaders have.
+fn check(device: &wgpu::Device, config: &Config) -> Result<(), Error> {
+    let limits = device.limits();
+    let threads = LOSS_THREADS.max(config.head_width);
+    // Attention has a vec4 of each of four groups for each thread.
+    let workgroup = (4 * 16 * config.head_width).max(4 * LOSS_THREADS);
+    for (limit, needed, allowed) in [
+        (
+            Limit::ComputeInvocationsPerWorkgroup,
+            threads,
+            limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        ),
+        (Limit::ComputeWorkgroupStorageSize, workgroup, limits.max_compute_workgroup_storage_size),
+        (Limit::StorageBuffersPerShaderStage, STORAGE_BUFFERS, limits.max_storage_buffers_per_shader_stage),
+    ] {
+        let fix = "request the device with the adapter's limits, or take another adapter";
+        check_limit("the transformer's shaders", limit, [needed, allowed], fix)?;
+    }
+    Ok(())
+}
+
+/// Refuses what needs more than the device allows.
+pub(crate) fn check_limit(
+    what: &str,
+    limit: Limit,
+    [needed, allowed]: [u32; 2],
+    fix: &'static str,
+) -> Result<(), Error> {
+    if needed <= allowed {
+        return Ok(());
+    }
+    let (what, needed, allowed) = (what.to_owned(), needed.into(), allowed.into());
+    Err(Error::Library(hydralora::Error::OverLimit { what, limit, needed, allowed, fix }))
+}
+
+/// What `create` gives, or what wgpu reported meanwhile.
+pub(crate) async fn reported<T>(
+    device: &wgpu::Device,
+    action: &str,
+    create: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let [internal, memory] = [Internal, OutOfMemory].map(|filter| device.push_error_scope(filter));
+    let validation = device.push_error_scope(Validation);
+    let created = create();
+    let validation = validation.pop();
+    let memory = memory.pop();
+    let internal = internal.pop();
+    // A refusal by the driver is the cause, and invalid objects a consequence.
+    match internal.await.or(memory.await).or(validation.await) {
+        None => Ok(created),
+        Some(error) => {
+            let (action, message) = (action.to_owned(), error.to_string());
+            Err(Error::Library(hydralora::Error::Device { action, message }))
+        }
+    }
+}
+
 impl Shader {
     /// Binds `buffers` to bindings 0, 1, ...
     pub fn bind(&self, device: &wgpu::Device, buffers: &[&wgpu::Buffer]) -> Dispatch {
@@ -172,6 +240,7 @@ mod tests {
 
     use super::Shaders;
     use crate::config::Config;
+    use crate::error::Error;
 
     const SEQUENCE: usize = 70;
     const TOKENS: usize = 2 * SEQUENCE - 3;
@@ -228,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn attention_is_what_float64_computes() -> Result<(), hydralora::Error> {
+    fn attention_is_what_float64_computes() -> Result<(), Error> {
         let gpu = pollster::block_on(Gpu::from_env())?;
         for head_width in [4, 32, 64, 80, 96, 128, 256] {
             let config = Config {
@@ -244,7 +313,7 @@ mod tests {
                 epsilon: 1e-5,
                 tied: true,
             };
-            let shaders = Shaders::compile(&gpu.device, &config, Element::F32);
+            let shaders = gpu.block_on(Shaders::compile(&gpu.device, &config, Element::F32))??;
             let width = head_width as usize;
             let [queries, keys] = [HEADS, KEY_HEADS].map(|heads| TOKENS * heads * width);
             let given = [queries, keys, keys, queries];

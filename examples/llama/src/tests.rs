@@ -5,11 +5,12 @@ use std::path::Path;
 use hydralora::device::{Gpu, NO_ADAPTER_HELP, adapters_from_env};
 use hydralora::{Dropout, Element, Kernels, wgpu};
 
-use crate::adapters::{Adapters, Projection};
+use crate::adapters::{Adapters, Design, Projection};
 use crate::error::Error;
-use crate::golden::generate;
+use crate::generate::generate;
 use crate::model::{Keep, Model, Use};
 use crate::shader::Shaders;
+use crate::source::Source;
 use crate::weights::Weights;
 
 const SEQUENCE: u32 = 8;
@@ -17,12 +18,19 @@ const TOKENS: u32 = 2 * SEQUENCE;
 
 /// A device on which bindings have at most so many bytes.
 fn device(binding: Option<u64>) -> Gpu {
+    limited(|limits| {
+        if let Some(bytes) = binding {
+            limits.max_storage_buffer_binding_size = bytes;
+        }
+    })
+}
+
+/// A device with other limits than its adapter's.
+fn limited(change: impl FnOnce(&mut wgpu::Limits)) -> Gpu {
     pollster::block_on(async {
         let adapter = adapters_from_env().await.into_iter().next().expect(NO_ADAPTER_HELP);
         let mut required_limits = adapter.limits();
-        if let Some(bytes) = binding {
-            required_limits.max_storage_buffer_binding_size = bytes;
-        }
+        change(&mut required_limits);
         let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
         let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
         Gpu { device, queue }
@@ -31,7 +39,7 @@ fn device(binding: Option<u64>) -> Gpu {
 
 fn load(gpu: &Gpu, name: &str, element: Element) -> Result<Weights, Error> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
-    Weights::load(gpu, &path, element, |_, _| {}).map(|(weights, _)| weights)
+    Weights::load(gpu, &Source::open(&path)?, element)
 }
 
 /// What a step of training gives.
@@ -46,12 +54,13 @@ fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Train
     let dropout = Some(Dropout::new(dropout));
     let layer = hydralora::Config { rank: 4, experts: 3, scaling: 2.0, dropout, ..Default::default() };
     let targets = [Projection::Query, Projection::Key, Projection::Output, Projection::Up, Projection::Down];
-    let adapters = Adapters::new(&kernels, &weights.config, &targets, layer, TOKENS, 1)?;
+    let design = Design { targets: &targets, layer, capacity: TOKENS };
+    let adapters = Adapters::new(&kernels, &weights.config, &design, 1)?;
     let stack = &adapters.stack;
     adapters.write_random_heads()?;
-    let shaders = Shaders::compile(&gpu.device, &weights.config, weights.element);
+    let shaders = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))??;
     let how = Use { capacity: TOKENS, context: TOKENS, training: Some(keep) };
-    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
+    let mut model = gpu.block_on(Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how))??;
     model.batch().set_random(&gpu.queue, 5, 1);
     let ids: Vec<u32> = (0..=TOKENS).map(|at| at * 37 % weights.config.vocabulary).collect();
     let batch = [&ids[..TOKENS as usize], &ids[1..]];
@@ -65,8 +74,9 @@ fn train(gpu: &Gpu, weights: &Weights, keep: Keep, dropout: f32) -> Result<Train
     let losses = gpu.read_blocking(model.loss_buffer())?;
     adapters.publish(gpu);
     let how = Use { training: None, ..how };
-    let mut model = Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how)?;
-    let written = generate(gpu, &mut model, &ids[..5], 8)?;
+    let mut model = gpu.block_on(Model::new(gpu, &kernels, weights, &shaders, Some(&adapters), how))??;
+    let mut written = Vec::new();
+    gpu.block_on(generate(gpu, &mut model, &ids[..5], 8, &[], |token| written.push(token)))??;
     Ok(Trained { losses, gradients, written })
 }
 
@@ -136,4 +146,131 @@ fn gradients_from_recomputed_activations_are_equal() -> Result<(), Error> {
     let how = |keep| Use { capacity: TOKENS, context: TOKENS, training: Some(keep) }.bytes(&weights.config);
     assert!(how(Keep::Inputs) < how(Keep::Activations));
     Ok(())
+}
+
+/// A model without adapters that writes.
+fn writer(gpu: &Gpu, weights: &Weights, capacity: u32, context: u32) -> Result<Model, Error> {
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
+    let shaders = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))??;
+    gpu.block_on(Model::new(
+        gpu,
+        &kernels,
+        weights,
+        &shaders,
+        None,
+        Use { capacity, context, training: None },
+    ))?
+}
+
+fn write(
+    gpu: &Gpu,
+    model: &mut Model,
+    prompt: &[u32],
+    count: usize,
+    ends: &[u32],
+) -> Result<Vec<u32>, Error> {
+    let mut written = Vec::new();
+    gpu.block_on(generate(gpu, model, prompt, count, ends, |token| written.push(token)))??;
+    Ok(written)
+}
+
+#[test]
+fn prompts_of_any_length_are_taken_in_pieces() -> Result<(), Error> {
+    let gpu = device(None);
+    let weights = load(&gpu, "tiny", Element::F32)?;
+    let prompt: Vec<u32> = (0..45).map(|at| at * 37 % weights.config.vocabulary).collect();
+    let mut whole = writer(&gpu, &weights, 64, 64)?;
+    let expected = gpu.block_on(whole.logits(&gpu, &prompt, 0))??;
+    let written = write(&gpu, &mut whole, &prompt, 10, &[])?;
+    assert_eq!(written.len(), 10);
+    for capacity in [1, 7, 45] {
+        let mut pieces = writer(&gpu, &weights, capacity, 64)?;
+        let own = gpu.block_on(pieces.logits(&gpu, &prompt, 0))??;
+        assert!(difference(&own, &expected) <= 1e-5, "pieces of {capacity}");
+        assert_eq!(write(&gpu, &mut pieces, &prompt, 10, &[])?, written, "pieces of {capacity}");
+    }
+    // It stops before a token that ends the text.
+    let first = written.iter().position(|token| *token == written[4]).expect("it is there");
+    assert_eq!(write(&gpu, &mut whole, &prompt, 10, &[written[4]])?, written[..first]);
+    Ok(())
+}
+
+#[test]
+fn what_a_model_has_no_room_for_is_refused() -> Result<(), Error> {
+    let gpu = device(None);
+    let weights = load(&gpu, "tiny", Element::F32)?;
+    let mut model = writer(&gpu, &weights, 16, 20)?;
+    let prompt = [1; 15];
+    let error = write(&gpu, &mut model, &prompt, 6, &[]).expect_err("21 tokens");
+    assert!(matches!(error, Error::Context { tokens: 21, context: 20 }), "{error}");
+    assert_eq!(write(&gpu, &mut model, &prompt, 5, &[])?.len(), 5);
+    assert!(matches!(write(&gpu, &mut model, &[], 5, &[]), Err(Error::NoTokens)));
+    let error = gpu.block_on(model.logits(&gpu, &prompt, u32::MAX))?.expect_err("a position far away");
+    assert!(matches!(error, Error::Context { tokens: 4_294_967_310, context: 20 }), "{error}");
+    let error = gpu.block_on(model.losses(&gpu, [&[1; 17], &[1; 17]], 8))?.expect_err("17 tokens");
+    assert!(matches!(error, Error::Capacity { tokens: 17, capacity: 16 }), "{error}");
+    let error = gpu.block_on(model.losses(&gpu, [&[1; 3], &[1, 320, 1]], 8))?.expect_err("a target");
+    assert!(matches!(error, Error::Token { token: 320, vocabulary: 320 }), "{error}");
+    let error = gpu.block_on(model.logits(&gpu, &[u32::MAX], 0))?.expect_err("a token");
+    assert!(matches!(error, Error::Token { token: u32::MAX, .. }), "{error}");
+    // More inputs than targets are no mistake, and nothing is written past a buffer.
+    assert_eq!(gpu.block_on(model.losses(&gpu, [&[1; 40], &[1; 3]], 8))??.len(), 3);
+    let error = writer(&gpu, &weights, 16, 257).err().expect("the model's context has 256");
+    assert!(matches!(error, Error::LongContext { tokens: 257, context: 256 }), "{error}");
+    let small = limited(|limits| limits.max_compute_workgroups_per_dimension = 100);
+    let how = Use { capacity: 101, context: 8, training: None };
+    let error = how.check(&small, &weights.config).expect_err("a workgroup for each token").to_string();
+    assert!(
+        error.contains("a step needs 101, over the device's max_compute_workgroups_per_dimension of 100"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn small_workgroups_are_refused() -> Result<(), Error> {
+    let gpu = limited(|limits| limits.max_compute_invocations_per_workgroup = 128);
+    let weights = load(&gpu, "tiny", Element::F32)?;
+    let error = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))?;
+    let error = error.err().expect("256 threads").to_string();
+    assert!(error.contains("max_compute_invocations_per_workgroup of 128"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn memory_is_known_before_it_is_taken() -> Result<(), Error> {
+    let gpu = device(None);
+    let weights = load(&gpu, "tiny", Element::F32)?;
+    let kernels = Kernels::new(&gpu.device, &gpu.queue);
+    for experts in [1, 4] {
+        let layer = hydralora::Config { rank: 4, experts, scaling: 2.0, ..Default::default() };
+        let design = Design { targets: &[Projection::Query, Projection::Down], layer, capacity: TOKENS };
+        let known = design.bytes(&kernels, &weights.config)?;
+        let taken = Adapters::new(&kernels, &weights.config, &design, 1)?.stack.memory().total();
+        // What the stack rounds up.
+        assert!(known <= taken && taken - known < 8192, "{known} bytes, but it took {taken}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_readme_quotes_the_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let files = ["lib.rs", "model.rs", "adapters.rs", "train.rs", "program/main.rs"];
+    let sources = files.map(|file| read(&folder.join("src").join(file)));
+    let known: Vec<&str> = sources
+        .iter()
+        .flat_map(|text| text.lines())
+        .map(|line| line.trim_start_matches("//!").trim())
+        .collect();
+    let readme = read(&folder.join("README.md"));
+    let mut quoted = 0;
+    for block in readme.split("```rust\n").skip(1) {
+        for line in block.split("```").next().expect("the code").lines().map(str::trim) {
+            assert!(known.contains(&line), "`{line}` is not in the sources");
+            quoted += 1;
+        }
+    }
+    assert!(quoted > 20, "{quoted} lines");
 }

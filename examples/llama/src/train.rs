@@ -15,7 +15,7 @@ const PEAK_LEARNING_RATE: f32 = 1e-3;
 const WARM_UP_STEPS: u32 = 6;
 
 /// Takes a step of training, of `steps`, and returns the mean loss before it in nats.
-pub fn step(
+pub async fn step(
     gpu: &Gpu,
     model: &mut Model,
     adapters: &Adapters,
@@ -29,8 +29,7 @@ pub fn step(
     optimiser.set_step(&gpu.queue, step, rate)?;
     model.batch().set_random(&gpu.queue, seed, step);
     model.train(gpu, [&inputs, &targets], sampler.window(), Some(optimiser))?;
-    let losses = gpu.read_part_blocking(model.loss_buffer(), 0..inputs.len())?;
-    Ok(mean(&losses))
+    Ok(mean(&gpu.read_part(model.loss_buffer(), 0..inputs.len()).await?))
 }
 
 pub fn mean(losses: &[f32]) -> f64 {
@@ -38,20 +37,24 @@ pub fn mean(losses: &[f32]) -> f64 {
 }
 
 /// Held-out bits per byte of every text.
-pub fn evaluate(
+pub async fn evaluate(
     gpu: &Gpu,
     model: &mut Model,
     texts: &[Text],
     tokenizer: &Tokenizer,
     windows: usize,
 ) -> Result<Vec<f64>, Error> {
+    let capacity = model.how.capacity;
+    if capacity < WINDOW {
+        return Err(Error::Capacity { tokens: WINDOW.into(), capacity });
+    }
+    let most = (capacity / WINDOW * WINDOW) as usize;
     let mut scores = Vec::new();
     for text in texts {
         let [inputs, targets] = text.held_out(windows);
-        let most = (model.how.capacity / WINDOW * WINDOW) as usize;
         let mut nats = 0.0;
         for (inputs, targets) in inputs.chunks(most).zip(targets.chunks(most)) {
-            let losses = gpu.block_on(model.losses(gpu, [inputs, targets], WINDOW))??;
+            let losses = model.losses(gpu, [inputs, targets], WINDOW).await?;
             nats += losses.iter().copied().map(f64::from).sum::<f64>();
         }
         let bytes = tokenizer.decode(targets)?.len();

@@ -1,8 +1,5 @@
 //! The frozen weights on the device.
 
-use std::path::Path;
-
-use clap::ValueEnum;
 use hydralora::device::Gpu;
 use hydralora::{Element, wgpu};
 
@@ -11,7 +8,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::matrix::{self, Matrix, binding_bytes};
 use crate::source::Source;
-use crate::tokenizer::Tokenizer;
 
 /// A block's weights: matrices in the model's element, and the norms' vectors in f32.
 pub struct Block {
@@ -40,34 +36,20 @@ pub struct Weights {
 const NOISE: u32 = 1 << 20;
 
 impl Weights {
-    /// Loads a GGUF file or a Hugging Face folder, one tensor after the other, with its tokenizer. What the device cannot
-    /// hold is refused before any memory is taken. `announce` is told the bytes of the weights before they are taken.
-    pub fn load(
-        gpu: &Gpu,
-        path: &Path,
-        element: Element,
-        announce: impl FnOnce(&Config, u64),
-    ) -> Result<(Self, Tokenizer), Error> {
-        let source = Source::open(path)?;
-        let (config, tokenizer) = (source.config()?, source.tokenizer()?);
-        check(gpu, &config, element, |module| source.name(module))?;
-        announce(&config, bytes(&config, element));
+    /// Uploads a model, one tensor after the other. What the device cannot hold is refused before any memory is taken.
+    pub fn load(gpu: &Gpu, source: &Source, element: Element) -> Result<Self, Error> {
+        let config = &source.config;
+        check(gpu, config, element, |module| source.name(module))?;
         let matrix = |module: &str, shape: [u32; 2]| {
-            Matrix::upload(gpu, module, shape, &source.read(module, shape, &config)?, element)
+            Matrix::upload(gpu, module, shape, &source.read(module, shape)?, element)
         };
-        let norm = |module: &str| Ok(gpu.upload(module, &source.read(module, [1, config.width], &config)?)?);
-        Ok((Self::new(config.clone(), element, matrix, norm)?, tokenizer))
+        let norm = |module: &str| Ok(gpu.upload(module, &source.read(module, [1, config.width])?)?);
+        Self::new(config.clone(), element, matrix, norm)
     }
 
     /// Random numbers, for measurements. They need neither files nor a host's memory.
-    pub fn random(
-        gpu: &Gpu,
-        config: &Config,
-        element: Element,
-        announce: impl FnOnce(&Config, u64),
-    ) -> Result<Self, Error> {
+    pub fn random(gpu: &Gpu, config: &Config, element: Element) -> Result<Self, Error> {
         check(gpu, config, element, ToOwned::to_owned)?;
-        announce(config, bytes(config, element));
         let noise = |at: u32| f64::from(at.wrapping_mul(2_654_435_761)) / f64::from(u32::MAX) - 0.5;
         let noise: Vec<f32> = (0..NOISE).map(|at| 0.1 * noise(at) as f32).collect();
         let noise = gpu.upload_as("noise", &noise, element)?;
@@ -116,18 +98,13 @@ impl Weights {
 
 /// Refuses a matrix that no parts can hold, under the name that the files have for it.
 fn check(gpu: &Gpu, config: &Config, element: Element, name: impl Fn(&str) -> String) -> Result<(), Error> {
-    let blocks = Projection::value_variants().iter();
+    let blocks = Projection::ALL.into_iter();
     let blocks = blocks.map(|own| (own.name(0), rows_first(own.shape(config))));
     let table = ("model.embed_tokens".to_owned(), [config.vocabulary, config.width]);
     for (module, shape) in blocks.chain([table]) {
         matrix::parts(&name(&module), shape, element, binding_bytes(gpu))?;
     }
     Ok(())
-}
-
-fn bytes(config: &Config, element: Element) -> u64 {
-    let [matrices, norms] = config.numbers();
-    matrices * element.bytes() + 4 * norms
 }
 
 fn rows_first([d_in, d_out]: [u32; 2]) -> [u32; 2] {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hydralora::device::Gpu;
+use hydralora_llama::generate::generate;
+use hydralora_llama::model::{ENDLESS, Model};
+use hydralora_llama::tokenizer::Tokenizer;
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::model::{ENDLESS, Model, largest};
-use crate::tokenizer::Tokenizer;
 
 #[derive(Deserialize)]
 struct File {
@@ -52,7 +53,7 @@ pub fn check(
 ) -> Result<bool, Error> {
     let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
     let file: File = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| Error::Golden { path: path.to_owned(), reason: error.to_string() })?;
     let known =
         |ids: &[u32], least: usize| ids.len() >= least && ids.iter().all(|&id| id < model.config.vocabulary);
     let good = |text: &Text| known(&text.ids, 2) && text.best.iter().all(|(token, _)| known(&[*token], 1));
@@ -60,7 +61,7 @@ pub fn check(
         |greedy: &Greedy| known(&greedy.ids, 2) && (1..greedy.ids.len()).contains(&greedy.prompt_tokens);
     if !(file.texts.values().all(good) && file.greedy.values().all(whole)) {
         let reason = "tokens that the model does not have, or too few".to_owned();
-        return Err(Error::Damaged { path: path.to_owned(), reason });
+        return Err(Error::Golden { path: path.to_owned(), reason });
     }
     let mut right = true;
     for (name, Text { own, ids, nll, best }) in &file.texts {
@@ -81,8 +82,12 @@ pub fn check(
         );
     }
     for (prompt, Greedy { ids, prompt_tokens, smallest_margin }) in &file.greedy {
-        let own = generate(gpu, model, &ids[..*prompt_tokens], ids.len() - prompt_tokens)?;
-        let equal = own[..] == ids[*prompt_tokens..];
+        let mut own = Vec::new();
+        let (prompt_ids, expected) = ids.split_at(*prompt_tokens);
+        // Where a text ends is not compared.
+        let take = |token| own.push(token);
+        gpu.block_on(generate(gpu, model, prompt_ids, expected.len(), &[], take))??;
+        let equal = own == expected;
         right &= equal;
         println!(
             "{prompt:?}: the continuation {} (its smallest margin is {smallest_margin:.2})",
@@ -90,19 +95,4 @@ pub fn check(
         );
     }
     Ok(right)
-}
-
-/// The tokens with the largest logits after a prompt, one after the other.
-pub fn generate(gpu: &Gpu, model: &mut Model, prompt: &[u32], count: usize) -> Result<Vec<u32>, Error> {
-    let mut own = Vec::new();
-    let mut logits = gpu.block_on(model.logits(gpu, prompt, 0))??;
-    while own.len() < count {
-        let next = largest(&logits);
-        own.push(next);
-        if own.len() < count {
-            let position = (prompt.len() + own.len() - 1) as u32;
-            logits = gpu.block_on(model.logits(gpu, &[next], position))??;
-        }
-    }
-    Ok(own)
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use hydralora::device::Gpu;
 use hydralora::stopwatch::{Clock, Stopwatch};
 use hydralora::{Kernels, wgpu};
+use hydralora_llama::adapters::Adapters;
+use hydralora_llama::model::{Keep, Model, Span, Step, Use};
+use hydralora_llama::shader::{Kind, Shaders};
+use hydralora_llama::weights::Weights;
 
-use crate::adapters::Adapters;
 use crate::error::Error;
-use crate::model::{Keep, Model, Span, Step, Use};
-use crate::shader::{Kind, Shaders};
-use crate::weights::Weights;
 
 /// The sequences of a step.
 pub const SEQUENCES: u32 = 4;
@@ -97,7 +97,8 @@ impl Profile<'_> {
     }
 
     fn model(&self, adapters: Option<&Adapters>, how: Use) -> Result<Model, Error> {
-        Model::new(self.gpu, self.kernels, self.weights, self.shaders, adapters, how)
+        let Self { gpu, kernels, weights, shaders, .. } = *self;
+        Ok(gpu.block_on(Model::new(gpu, kernels, weights, shaders, adapters, how))??)
     }
 
     /// A step of training; without adapters, forward and backward through the frozen model.

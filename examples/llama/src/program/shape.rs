@@ -1,7 +1,7 @@
 //! Shapes of well-known models, to measure without their weights.
 
-use crate::config::Config;
-use crate::rope;
+use hydralora_llama::config::Config;
+use hydralora_llama::rope;
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Shape {

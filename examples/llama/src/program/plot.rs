@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hydralora_llama::adapters::Routing;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
@@ -30,7 +31,8 @@ pub fn losses(path: &Path, curves: &[Curve]) -> Result<(), Error> {
     let all = || curves.iter().flat_map(|(_, _, losses)| losses.iter().copied());
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let first = curves.iter().map(|(_, first, _)| *first).min().unwrap_or(1);
-    let last = curves.iter().map(|(_, first, losses)| first + losses.len() as u32).max().unwrap_or(2);
+    let ends = curves.iter().map(|(_, first, losses)| first + losses.len() as u32 - 1);
+    let last = ends.max().unwrap_or(first).max(first + 1);
     let mut chart = ChartBuilder::on(&root)
         .caption("Fine-tuning the frozen model on the texts", (FONT, 44, &INK))
         .margin(30)
@@ -44,6 +46,7 @@ pub fn losses(path: &Path, curves: &[Curve]) -> Result<(), Error> {
         .bold_line_style(INK.mix(0.12))
         .label_style((FONT, 28, &INK))
         .axis_desc_style((FONT, 32, &INK))
+        .x_labels(12.min((last - first) as usize + 1))
         .x_desc("step")
         .y_desc("training loss (nats per token)")
         .x_label_formatter(&|x| format!("{x:.0}"))
@@ -69,35 +72,40 @@ pub fn losses(path: &Path, curves: &[Curve]) -> Result<(), Error> {
     root.present().map_err(failed)
 }
 
-/// The mean weight of each expert of each module, for one text.
-pub struct Routing {
+/// What the routers of all modules do with a text.
+pub struct Column {
     pub text: String,
-    pub modules: Vec<Vec<f32>>,
+    pub modules: Vec<Routing>,
 }
 
 /// A row for each module, from the first block down; a column for each expert of each text.
-pub fn routing(path: &Path, experts: usize, texts: &[Routing]) -> Result<(), Error> {
-    const CELL: [i32; 2] = [60, 9];
+pub fn routing(path: &Path, texts: &[Column]) -> Result<(), Error> {
+    const CELL: [i32; 2] = [44, 16];
     const EDGE: [i32; 2] = [150, 130];
     const GAP: i32 = 30;
-    let rows = texts.first().map_or(0, |text| text.modules.len());
+    let modules = texts.first().map_or(&[][..], |text| &text.modules);
+    let experts = modules.iter().map(|module| module.weights.len()).max().unwrap_or(0);
     let [rows, columns, experts] =
-        [rows, texts.len(), experts].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+        [modules.len(), texts.len(), experts].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
     let width = columns * (experts * CELL[0] + GAP);
-    let size = ((EDGE[0] + width + 40) as u32, (EDGE[1] + rows * CELL[1] + 60) as u32);
+    let size = ((EDGE[0] + width + 10) as u32, (EDGE[1] + rows * CELL[1] + 20) as u32);
     let root = BitMapBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE).map_err(failed)?;
     let text = |words: &str, at: (i32, i32), size: u32| {
         root.draw(&Text::new(words.to_owned(), at, (FONT, size).into_font().color(&INK))).map_err(failed)
     };
     text("Mean weight of each expert, darker for more", (20, 20), 34)?;
-    text("first block", (10, EDGE[1]), 24)?;
-    text("last block", (10, EDGE[1] + (rows - 3) * CELL[1]), 24)?;
+    for (module, row) in modules.iter().zip(0..) {
+        text(&short(&module.module), (12, EDGE[1] + row * CELL[1]), 15)?;
+    }
     for (own, column) in texts.iter().zip(0..) {
         let left = EDGE[0] + column * (experts * CELL[0] + GAP);
-        text(&own.text, (left, EDGE[1] - 45), 30)?;
+        text(&own.text, (left, EDGE[1] - 60), 28)?;
+        for expert in 0..experts {
+            text(&format!("B{}", expert + 1), (left + expert * CELL[0] + 12, EDGE[1] - 24), 18)?;
+        }
         for (module, row) in own.modules.iter().zip(0..) {
-            for (weight, expert) in module.iter().zip(0..) {
+            for (weight, expert) in module.weights.iter().zip(0..) {
                 let [x, y] = [left + expert * CELL[0], EDGE[1] + row * CELL[1]];
                 // From white for none to blue for three times an equal share.
                 let share = (f64::from(*weight) * f64::from(experts) / 3.0).clamp(0.0, 1.0);
@@ -110,4 +118,11 @@ pub fn routing(path: &Path, experts: usize, texts: &[Routing]) -> Result<(), Err
         }
     }
     root.present().map_err(failed)
+}
+
+/// A module's block and projection: `model.layers.3.mlp.gate_proj` is `3 gate_proj`.
+fn short(module: &str) -> String {
+    let own = module.strip_prefix("model.layers.").unwrap_or(module);
+    let block = own.split('.').next().unwrap_or_default();
+    format!("{block} {}", own.rsplit('.').next().unwrap_or_default())
 }
