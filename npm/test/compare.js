@@ -5,10 +5,10 @@
  *
  * @typedef {object} Case
  * @property {string} name
- * @property {import("../src/types.js").Config} config
+ * @property {import("hydralora").Config} config
  * @property {number} tokens
  * @property {number} capacity
- * @property {import("../src/types.js").AdamWHyper} hyper
+ * @property {import("hydralora").AdamWHyper} hyper
  * @property {number} learningRate
  * @property {{ seed: string, step: number }} random
  * @property {Record<string, number[]>} given
@@ -75,7 +75,7 @@ export function worstRatio(name, actual, { values, bounds }) {
 /**
  * Runs a training step of a case, and compares everything that it leaves with the twin.
  *
- * @param {typeof import("../src/index.js")} hydralora
+ * @param {typeof import("hydralora")} hydralora
  * @param {GPUDevice} device
  * @param {Case} reference
  * @param {boolean} [pooled] whether all tensors lie in one buffer
@@ -104,7 +104,7 @@ export async function compare({ Kernels, Layout, Batch, AdamW }, device, referen
     status: 2,
   };
   const buffers = place(device, sizes, given, pooled);
-  /** @type {(...names: (keyof typeof sizes)[]) => Record<string, import("../src/types.js").Tensor>} */
+  /** @type {(...names: (keyof typeof sizes)[]) => Record<string, import("hydralora").Tensor>} */
   const take = (...names) =>
     Object.fromEntries(names.filter((name) => name !== "mask" || mask).map((name) => [name, buffers[name]]));
 

@@ -1,25 +1,25 @@
 /**
- * The package as it is built, in Node on Dawn. `cargo xtask npm` runs it, and says where these lie:
+ * The package in Node on Dawn, as its users have it. `cargo xtask npm --check` copies this folder beside the package that
+ * it installs there, runs it, and says where these lie:
  *
- * HYDRALORA_DAWN the folder of modules that has npm's `webgpu`, HYDRALORA_NPM the package, HYDRALORA_REFERENCE what
- * `cargo run --example npm_reference` writes.
+ * HYDRALORA_DAWN the folder of modules that has npm's `webgpu`, HYDRALORA_REFERENCE what `cargo run --example
+ * npm_reference` writes.
  */
 
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { after, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 
+import * as hydralora from "hydralora";
+
 import { STORAGE, compare, read, upload } from "./compare.js";
 
-const { HYDRALORA_DAWN, HYDRALORA_NPM, HYDRALORA_REFERENCE } = /** @type {Record<string, string>} */ (process.env);
+const { HYDRALORA_DAWN, HYDRALORA_REFERENCE } = /** @type {Record<string, string>} */ (process.env);
 const at = (/** @type {string[]} */ ...path) => pathToFileURL(resolve(join(...path))).href;
 
 const dawn = await import(at(HYDRALORA_DAWN, "webgpu", "index.js"));
-/** @type {typeof import("../src/index.js")} */
-const hydralora = await import(at(HYDRALORA_NPM, "src", "node.js"));
 /** @type {{ cases: import("./compare.js").Case[] }} */
 const reference = JSON.parse(await readFile(HYDRALORA_REFERENCE, "utf8"));
 const { AdamW, Batch, HydraloraError, Kernels, Layout } = hydralora;
@@ -59,15 +59,14 @@ describe("numbers", () => {
   run(`${reference.cases[0].name}, in one buffer`, reference.cases[0], true);
 
   test("the README's example", async () => {
-    const readme = await readFile(join(HYDRALORA_NPM, "README.md"), "utf8");
+    const readme = await readFile(new URL("../README.md", import.meta.resolve("hydralora")), "utf8");
     const example = readme.match(/```js\n([^]*?)```/)?.[1] ?? assert.fail("there is none");
-    const folder = await mkdtemp(join(tmpdir(), "hydralora-npm-"));
-    const module = join(folder, "example.mjs");
-    const source = example.replace('"hydralora"', JSON.stringify(at(HYDRALORA_NPM, "src", "node.js")));
-    await writeFile(module, `${source}\nexport { device, layout, parameters };\n`);
+    // Beside the package, whose name it imports.
+    const module = new URL("./readme.js", import.meta.url);
+    await writeFile(module, `${example}\nexport { device, layout, parameters };\n`);
     Object.assign(globalThis, dawn.globals);
     Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
-    const { device, layout, parameters } = await import(pathToFileURL(module).href);
+    const { device, layout, parameters } = await import(module.href);
     const fresh = layout.initialise(42);
     const trained = await read(device, parameters);
     // Nothing is learned from zeros, so weights decay, three times: by a rounded factor, and rounded.
@@ -75,7 +74,6 @@ describe("numbers", () => {
     assert(trained.every((number, i) => Math.abs(number - decayed(fresh[i])) <= 6 * 2 ** -24 * Math.abs(fresh[i])));
     assert(trained.some((number, i) => number !== fresh[i]));
     device.destroy();
-    await rm(folder, { recursive: true });
   });
 
   test("the frozen layer", async () => {

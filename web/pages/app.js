@@ -46,7 +46,9 @@ async function openDevice() {
     if (!navigator.gpu) throw NO_WEBGPU;
     const adapter = await navigator.gpu.requestAdapter();
     if (!adapter) throw { kind: "no-adapter", message: "requestAdapter gave none." };
-    return adapter.requestDevice();
+    return adapter.requestDevice().catch(({ message }) => {
+        throw { kind: "refused", message };
+    });
 }
 
 // Uniform in -1..1, the same each time (mulberry32).
@@ -199,9 +201,11 @@ class Application {
     }
 }
 
-// An error of the package or of the browser, as the page explains it.
+// An error of the package or of the browser, as the page explains it. The package's have the browser's as their cause.
 function failure(error) {
-    return unexpected(error?.code === "OverLimit" ? { kind: "limit", message: error.message } : error);
+    if (error?.code === "OverLimit") return { kind: "limit", message: error.message };
+    const memory = [error, error?.cause].some((error) => error instanceof GPUOutOfMemoryError);
+    return memory ? { kind: "memory", message: error.message } : unexpected(error);
 }
 
 async function run(steps) {
@@ -211,7 +215,7 @@ async function run(steps) {
     let device;
     try {
         device = await openDevice();
-        device.onuncapturederror = ({ error }) => explain({ kind: "other", message: error.message });
+        device.onuncapturederror = ({ error }) => explain(failure(error));
         return { device, losses: await (await Application.open(device)).train(steps) };
     } catch (error) {
         at("status").textContent = "It stopped.";

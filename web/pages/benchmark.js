@@ -1,8 +1,9 @@
 // The benchmark page.
 
 import { checked, query, unexpected } from "./check.js";
-import { roofline, table } from "./draw.js";
+import { image, roofline, table } from "./draw.js";
 import { Library } from "./library.js";
+import { copy, download } from "./share.js";
 import { explain, forget } from "./trouble.js";
 
 // Where the browser keeps what was measured of the device.
@@ -65,16 +66,16 @@ function show() {
     const done = new Set([...rows.map((row) => row.shape), ...refused]).size;
     at("progress").value = done;
     at("status").textContent = `${device.device}, ${device.clock}: shape ${done} of ${at("progress").max}`;
-    at("copy").disabled = rows.length === 0;
+    for (const id of ["copy", "image"]) at(id).disabled = rows.length === 0;
     if (rows.length === 0) return;
     const points = rows.map((row) => ({
         name: cells(row).join(", "),
         x: row.flops / row.bytes,
         y: row.flops / row.seconds / 1e9,
-        mark: row.kernel === "forward" ? 1 : 0,
+        series: row.kernel,
     }));
     const roof = (intensity) => Math.min(intensity * peak().bandwidth, peak().arithmetic) / 1e9;
-    roofline(at("roof"), points, roof, { x: "operations per byte", y: "GFLOP/s" });
+    roofline(at("roof"), points, roof, { x: "operations per byte", y: "GFLOP/s", roof: "the device's limit" });
 }
 
 function markdown() {
@@ -146,12 +147,13 @@ at("forget").addEventListener("click", () => {
 });
 at("copy").addEventListener("click", async () => {
     try {
-        await navigator.clipboard.writeText(markdown());
+        await copy(markdown());
         at("status").textContent = "Copied.";
-    } catch (error) {
-        explain({ kind: "clipboard", message: String(error) });
+    } catch (failure) {
+        explain(failure);
     }
 });
+at("image").addEventListener("click", () => download("roofline.svg", image(at("roof")), "image/svg+xml"));
 
 // The page's own check: the shapes of the query; every number is finite and positive, and what was measured of the device
 // is kept for the next time.
@@ -171,7 +173,7 @@ if (query.has("check")) {
         return {
             ok: good && again && rows.length === 4 * shapes.length && refused.length === 0,
             message: `${device.device}, ${device.clock}: ${rows.length} kernels, ${numbers.length} numbers${again ? "" : ", measured twice"}`,
-            data: { device, limits, rows, refused, markdown: markdown() },
+            data: { device, limits, rows, refused, markdown: markdown(), image: image(at("roof")) },
         };
     });
 } else {

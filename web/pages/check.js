@@ -19,5 +19,6 @@ export async function checked(run) {
 
 // Whatever was thrown, as a failure.
 export function unexpected(error) {
-    return error?.kind ? error : { kind: "other", message: String(error?.stack ?? error) };
+    if (error?.kind) return error;
+    return { kind: "other", message: String(error?.stack ?? error) };
 }

@@ -1,7 +1,9 @@
 // The conformance page: runs the suite's trials in a worker, and goes on with the next one whatever one of them does.
 
-import { checked, query } from "./check.js";
+import { checked, query, unexpected } from "./check.js";
+import { table } from "./draw.js";
 import { Library } from "./library.js";
+import { copy, download } from "./share.js";
 import { explain, forget } from "./trouble.js";
 
 // Trials at the same time: while the device works for one, the processor computes what another one should give.
@@ -23,6 +25,8 @@ let records = new Map();
 let milliseconds = 0;
 let running = false;
 let stopped = false;
+// How often a trial took the worker or the device with it.
+let replaced = 0;
 let saved = 0;
 
 checked(async () => {
@@ -32,13 +36,18 @@ checked(async () => {
     showDevice();
     showProgress();
     if (query.has("check")) {
-        await run();
+        await busy(run);
         const { passed, failed, unsupported } = counts();
-        const message = `${passed} passed, ${failed} failed, ${unsupported} unsupported`;
-        const failures = [...records.values()].filter(({ status }) => status === "failed");
-        return { ok: passed > 0 && failed === 0, message, data: { ...counts(), failures } };
+        const all = [...records.values()];
+        const failures = all.filter(({ status }) => status === "failed");
+        // Of every operation, router and element type that the suite has a trial passes, unless others were chosen.
+        const chosen = ["filter", "replay", "part"].some((name) => query.get(name));
+        const lacking = chosen ? [] : await library.call("conformance_lacking", [JSON.stringify(all)]);
+        const message = [`${passed} passed, ${failed} failed, ${unsupported} unsupported`, ...lacking.map((kind) => `none of ${kind} passed`)];
+        const ok = passed > 0 && failed === 0 && lacking.length === 0;
+        return { ok, message: message.join("; "), data: { ...counts(), failures, lacking, replaced } };
     }
-    return { ok: opened.trials.length > 0, message: find("counts").textContent };
+    return { ok: opened.trials.length > 0, message: find("status").textContent };
 });
 
 // Opens the devices in a new worker.
@@ -71,14 +80,24 @@ async function fetchGoldens() {
     return Promise.all(names.map(async (name) => [name, new Uint8Array(await (await get(`${name}.safetensors`)).arrayBuffer())]));
 }
 
+// Does what nothing else may be started beside.
+async function busy(work) {
+    running = true;
+    showProgress();
+    try {
+        await work();
+    } finally {
+        running = false;
+        showProgress();
+    }
+}
+
 // Runs what has not run yet.
 async function run() {
-    running = true;
     stopped = false;
     forget();
-    showProgress();
     const begin = performance.now() - milliseconds;
-    const waiting = opened.trials.keys().filter((index) => !records.has(index)).toArray();
+    const waiting = [...opened.trials.keys()].filter((index) => !records.has(index));
     // Trials in whose company the worker or the device ended. Each runs again, alone.
     const suspects = [];
     while (!stopped && (suspects.length > 0 || waiting.length > 0)) {
@@ -89,6 +108,7 @@ async function run() {
         library.end();
         // One that was stopped ran into no trouble.
         if (stopped) continue;
+        replaced += 1;
         await open();
         if (broken.length > 1) {
             suspects.push(...broken.map(({ index }) => index));
@@ -98,9 +118,7 @@ async function run() {
         keep(index, record ?? (await library.call("conformance_fail", [index, message])));
     }
     if (stopped) await open();
-    running = false;
     save();
-    showProgress();
 }
 
 // Runs trials of a queue in so many lanes, until it is empty or one of them breaks the worker or the device. Gives those.
@@ -181,21 +199,11 @@ function restore() {
 function showDevice() {
     const [first] = opened.identities;
     find("device").textContent = `${first.adapter}, ${first.kind === "Cpu" ? "software" : "hardware"}, ${first.driver}`;
-    const row = (place, cell, texts) => {
-        const row = place.insertRow();
-        texts.forEach((text, at) => {
-            const element = row.appendChild(document.createElement(cell));
-            element.textContent = text;
-            if (at > 0) element.className = "number";
-        });
-    };
-    const table = find("limits");
-    row(table.tHead, "th", ["Limit", ...opened.identities.map((identity) => identity.limits_of)]);
-    first.limits.forEach(([name], at) => {
-        const values = opened.identities.map((identity) => identity.limits[at][1].toLocaleString("en"));
-        row(table.tBodies[0], "td", [name, ...values]);
-    });
-    table.hidden = false;
+    const rows = first.limits.map(([name], at) => [
+        name,
+        ...opened.identities.map((identity) => identity.limits[at][1].toLocaleString("en")),
+    ]);
+    find("limits").replaceChildren(table(["Limit", ...opened.identities.map((identity) => identity.limits_of)], rows));
 }
 
 function showProgress() {
@@ -205,7 +213,7 @@ function showProgress() {
     find("progress").value = done;
     const time = milliseconds > 0 ? `, ${(milliseconds / 1000).toFixed(0)} s` : "";
     const counted = `${passed} passed, ${failed} failed, ${unsupported} unsupported, ${known} known failures`;
-    find("counts").textContent =
+    find("status").textContent =
         all === 0
             ? "No trial of this device has such a name, seed or part: choose another."
             : `${done} of ${all} trials: ${counted}${time}`;
@@ -247,34 +255,26 @@ function report() {
     return library.call("conformance_report", [JSON.stringify(inOrder), milliseconds / 1000]);
 }
 
-function download(text, ending, type) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type }));
+// A name for the report's file, of the adapter's name.
+function fileName(ending) {
     const words = opened.identities[0].adapter.split(/[^\p{L}\p{N}.]+/u).filter(Boolean);
-    link.download = `${words.join("-")}.${ending}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    return `${words.join("-")}.${ending}`;
 }
 
 // What a button does, with whatever goes wrong explained.
 function on(id, act) {
     find(id).addEventListener("click", () => {
-        Promise.resolve(act()).catch((error) => {
-            running = false;
-            showProgress();
-            explain(error?.kind ? error : { kind: "other", message: String(error?.stack ?? error) });
-        });
+        Promise.resolve(act()).catch((error) => explain(unexpected(error)));
     });
 }
 
-on("start", run);
+on("start", () => busy(run));
 on("stop", () => {
     stopped = true;
     find("stop").disabled = true;
     library.end("stopped");
 });
-on("over", async () => {
-    running = true;
+on("over", () => {
     records = new Map();
     milliseconds = 0;
     for (const id of ["failures", "trials"]) find(id).replaceChildren();
@@ -282,16 +282,13 @@ on("over", async () => {
     save();
     // Trials that have run are gone from the module.
     library.end("started over");
-    showProgress();
-    await open();
-    running = false;
-    showProgress();
+    return busy(open);
 });
 on("copy", async () => {
     const [markdown] = await report();
-    await navigator.clipboard.writeText(markdown);
+    await copy(markdown);
     find("copied").textContent = "Copied.";
 });
-on("markdown", async () => download((await report())[0], "md", "text/markdown"));
-on("json", async () => download((await report())[1], "json", "application/json"));
+on("markdown", async () => download(fileName("md"), (await report())[0], "text/markdown"));
+on("json", async () => download(fileName("json"), (await report())[1], "application/json"));
 addEventListener("pagehide", save);

@@ -11,6 +11,10 @@ const SENTENCES = {
         "The browser has WebGPU, but found no GPU that it trusts.",
         "Turn on hardware acceleration in the browser's settings, update the GPU's driver, or see what chrome://gpu says.",
     ],
+    refused: [
+        "The browser found a GPU, but gives this page no device of it.",
+        "Close other pages that use the GPU, and load this one again; if it stays, start the browser anew.",
+    ],
     limit: ["This device allows less than that takes.", "Choose smaller numbers, and try again."],
     lost: [
         "The browser lost the device: its driver stopped, or something else needed it.",
@@ -27,7 +31,7 @@ const SENTENCES = {
     file: ["This file is no adapter that the page can use.", "Choose one that was saved by this page or by the demo."],
     text: ["This text is of no use as it is.", "Change it, and try again."],
     shape: ["A line is no shape.", "Write five whole numbers with commas: tokens, inputs, outputs, rank, experts."],
-    clipboard: ["The browser lets this page copy nothing.", "Mark the table, and copy it by hand."],
+    clipboard: ["The browser lets this page copy nothing.", "Download it instead, or mark it and copy it by hand."],
     other: ["Something went wrong that should not have.", "Load the page again; if it stays, please report it with the words below."],
 };
 
@@ -50,6 +54,8 @@ export function explain({ kind, message }) {
     detail.textContent = message;
     place.replaceChildren(title, ` ${way} `, detail);
     place.hidden = false;
+    // Whoever has scrolled away, as on a phone, is to see it.
+    place.scrollIntoView({ block: "nearest" });
 }
 
 // Takes the sentence away, when something else is tried.

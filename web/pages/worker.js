@@ -1,5 +1,6 @@
 // The worker behind `library.js`: loads the module, and calls what it exports.
 
+import "./older.js";
 import load, * as module from "./hydralora_web.js";
 
 const loaded = load();

@@ -1,14 +1,15 @@
 //! The conformance suite in a browser: the trials of `tests/conformance`, run one by one as the page asks for them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hydralora::device::Gpu;
 
 use hydralora_conformance::{
-    Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, Status, WgpuDevice, plans,
-    run_trial, seed,
+    Device, Identity, KNOWN, LIMITS, Plan, Record, Report as Results, Selection, Status, WgpuDevice, kind,
+    plans, run_trial, seed,
 };
 use js_sys::{Array, Function, Uint8Array};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ type Trial = (Arc<WgpuDevice>, Plan);
 /// The devices of the browser's adapter, and their trials. A trial that has run is gone.
 struct Suite {
     identities: Vec<Identity>,
+    /// Of all fixed cases there are, not only of the selected ones: operations, routers and element types.
+    kinds: BTreeSet<String>,
     trials: RefCell<Vec<Option<Trial>>>,
 }
 
@@ -99,17 +102,22 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
     };
     let goldens: Vec<_> = goldens.iter().map(golden).collect();
     let mut identities = Vec::new();
+    let mut kinds = BTreeSet::new();
     let mut trials = Vec::new();
     let sets = if wanted.quick { &LIMITS[..1] } else { &LIMITS };
     for &limits_of in sets {
         // An adapter gives one device in a browser.
         let adapter = adapter().await?;
         let request = WgpuDevice::request(&adapter, &wanted.adapter, &wanted.browser, limits_of, None);
-        let Some(device) = request.await.map_err(other)? else { continue };
+        let refused = |message: String| Failure::new(Kind::Refused, message);
+        let Some(device) = request.await.map_err(refused)? else { continue };
         device.gpu.device.set_device_lost_callback(|_, _| LOST.set(true));
         identities.push(device.identity().clone());
         let device = Arc::new(device);
-        let plans = plans(&(Arc::clone(&device) as Arc<dyn Device>), &selection, &goldens, Vec::new());
+        let of_suite: Arc<dyn Device> = Arc::clone(&device) as _;
+        let fixed = Selection { random: 0, ..Selection::default() };
+        kinds.extend(plans(&of_suite, &fixed, &[], Vec::new()).iter().map(|plan| kind(&plan.name)));
+        let plans = plans(&of_suite, &selection, &goldens, Vec::new());
         trials.extend(plans.into_iter().map(|plan| Some((Arc::clone(&device), plan))));
     }
     let full_name = |(device, plan): &Trial| format!("[{}] {}", device.identity().label(), plan.name);
@@ -118,7 +126,7 @@ pub async fn conformance_open(wanted: String, goldens: Array) -> Result<JsValue,
     }
     let names = trials.iter().flatten().map(full_name).collect();
     let opened = value::of(&Opened { identities: &identities, trials: names });
-    SUITE.set(Some(Rc::new(Suite { identities, trials: RefCell::new(trials) })));
+    SUITE.set(Some(Rc::new(Suite { identities, kinds, trials: RefCell::new(trials) })));
     Ok(opened)
 }
 
@@ -157,12 +165,57 @@ pub async fn conformance_fail(index: usize, message: String) -> Result<JsValue, 
     Ok(value::of(&run_trial(&*device, plan.failing(message), KNOWN).await))
 }
 
+/// The kinds of trials, of all that the suite has, of which no record passed: what is left to show of the device.
+#[wasm_bindgen]
+pub fn conformance_lacking(records: &str) -> Result<JsValue, JsValue> {
+    let suite = suite()?;
+    Ok(value::of(&lacking(&suite.kinds, &parse(records)?)))
+}
+
+fn lacking<'a>(kinds: &'a BTreeSet<String>, records: &[Record]) -> Vec<&'a String> {
+    let passed = records.iter().filter(|record| record.status == Status::Passed);
+    let passed: BTreeSet<String> = passed.map(|record| kind(&record.case)).collect();
+    kinds.iter().filter(|kind| !passed.contains(*kind)).collect()
+}
+
+fn parse(records: &str) -> Result<Vec<Record>, Failure> {
+    serde_json::from_str(records).map_err(|error| other(error.to_string()))
+}
+
 /// The report on records, for people and for programs.
 #[wasm_bindgen]
 pub fn conformance_report(records: &str, seconds: f64) -> Result<JsValue, JsValue> {
-    let records: Vec<Record> = serde_json::from_str(records).map_err(|error| other(error.to_string()))?;
+    let records = parse(records)?;
     let report = Results { identities: suite()?.identities.clone(), records, seconds };
     let json = report.json().map_err(other)?;
     let markdown: String = report.adapters().iter().map(|adapter| report.markdown(adapter)).collect();
     Ok(value::of(&[markdown, json]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hydralora_conformance::{Record, Status};
+
+    use super::lacking;
+
+    #[test]
+    fn a_kind_is_lacking_until_a_trial_of_it_passes() {
+        let kinds: BTreeSet<String> = ["forward/input-router/f32", "new/f32"].map(str::to_owned).into();
+        let record = |case: &str, status| Record {
+            device: String::new(),
+            case: case.to_owned(),
+            kernel: String::new(),
+            seed: None,
+            status,
+            message: None,
+            distribution: None,
+            milliseconds: 1.0,
+        };
+        let passed = record("forward/input-router/f32/T4_k8_d8_r2_N2/gradient", Status::Passed);
+        assert_eq!(lacking(&kinds, std::slice::from_ref(&passed)), ["new/f32"]);
+        let unsupported = record("new/f32/T4_k8_d8_r2_N2", Status::Unsupported);
+        assert_eq!(lacking(&kinds, &[passed, unsupported]), ["new/f32"]);
+    }
 }

@@ -39,7 +39,8 @@ pub(crate) async fn adapter() -> Result<wgpu::Adapter, Failure> {
 /// Opens a device of [`adapter`], with the adapter's own limits. `report` hears if the device is lost,
 /// and of errors that no call waits for.
 pub(crate) async fn open(report: &Report) -> Result<Gpu, Failure> {
-    let gpu = Gpu::from_adapter(&adapter().await?).await?;
+    let gpu = Gpu::from_adapter(&adapter().await?).await;
+    let gpu = gpu.map_err(|error| Failure::new(Kind::Refused, error.to_string()))?;
     LISTENER.set(Some(report.clone()));
     gpu.device.set_device_lost_callback(|reason, message| {
         // One that is dropped is no longer of interest.

@@ -23,6 +23,8 @@ pub(crate) struct Failure {
 pub(crate) enum Kind {
     /// The browser has WebGPU, but offers no adapter.
     NoAdapter,
+    /// The browser has an adapter, but gives no device of it.
+    Refused,
     /// The device allows less than is needed.
     Limit,
     /// The device was lost.

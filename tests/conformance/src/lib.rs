@@ -34,4 +34,4 @@ pub use known::{KNOWN, Known};
 pub use native::{Options, permutations, run};
 pub use partition::Partition;
 pub use report::{Record, Report, Status};
-pub use suite::{Plan, Selection, plans, run as run_trial, seed};
+pub use suite::{Plan, Selection, kind, plans, run as run_trial, seed};

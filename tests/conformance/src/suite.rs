@@ -47,20 +47,21 @@ impl Plan {
         Self { name: name.into(), kernel, seed: None, refusable: false, size: 0, run }
     }
 
-    /// Operation, router and elements, and whether it is about one token's NaN or infinity: the name without the shape,
-    /// its numbers and its plans.
-    fn kind(&self) -> String {
-        let shape = |part: &&str| part.starts_with('T') && part.contains("_k");
-        let before = self.name.split('/').take_while(|part| !shape(part));
-        let isolation = self.name.ends_with("/isolation").then_some("isolation");
-        before.chain(isolation).collect::<Vec<_>>().join("/")
-    }
-
     /// The same trial, ended from outside.
     #[must_use]
     pub fn failing(self, message: String) -> Self {
         Self { run: Box::new(move || Box::pin(async { Err(Failure::Failed(message)) })), ..self }
     }
+}
+
+/// The kind of a trial with this name: operation, router and elements, and whether it is about one token's NaN or infinity. It is
+/// the name without the shape, its numbers and its plans.
+#[must_use]
+pub fn kind(name: &str) -> String {
+    let shape = |part: &&str| part.starts_with('T') && part.contains("_k");
+    let before = name.split('/').take_while(|part| !shape(part));
+    let isolation = name.ends_with("/isolation").then_some("isolation");
+    before.chain(isolation).collect::<Vec<_>>().join("/")
 }
 
 /// Which trials run.
@@ -150,12 +151,12 @@ pub fn plans(
 fn quick(mut plans: Vec<Plan>) -> Vec<Plan> {
     let mut smallest: HashMap<String, (u64, Option<u64>)> = HashMap::new();
     for plan in &plans {
-        let kept = smallest.entry(plan.kind()).or_insert((plan.size, plan.seed));
+        let kept = smallest.entry(kind(&plan.name)).or_insert((plan.size, plan.seed));
         if plan.size < kept.0 {
             *kept = (plan.size, plan.seed);
         }
     }
-    plans.retain(|plan| smallest.get(&plan.kind()).is_some_and(|&(_, seed)| seed == plan.seed));
+    plans.retain(|plan| smallest.get(&kind(&plan.name)).is_some_and(|&(_, seed)| seed == plan.seed));
     plans
 }
 

@@ -1,14 +1,16 @@
 //! Headless Chromium with its software WebGPU, driven by `browser.mjs`: a line of JSON for each page to visit, and
 //! one for what came of it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::hands::Hand;
 use super::troubles::Spoilt;
 use crate::implementation::npm::PLAYWRIGHT;
 use crate::implementation::{create_directory, install};
@@ -20,9 +22,34 @@ pub(super) struct Browser {
     child: Child,
     requests: ChildStdin,
     replies: Lines<BufReader<ChildStdout>>,
-    address: SocketAddr,
     version: String,
     pictures: PathBuf,
+}
+
+/// A visit to a page, and what it waits for.
+#[derive(Serialize)]
+pub(super) struct Visit {
+    pub name: &'static str,
+    /// The page, with its query.
+    pub page: &'static str,
+    /// The most seconds that it may take.
+    pub seconds: u64,
+    /// What is wrong with its surroundings.
+    pub spoilt: Option<Spoilt>,
+    /// What somebody does there.
+    pub hands: &'static [Hand],
+    pub until: Until,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Until {
+    /// It has checked itself.
+    Checked,
+    /// It explains what is wrong, in a sentence that begins so.
+    Explained(&'static str),
+    /// Everything is done.
+    Done,
 }
 
 /// What a page said of itself.
@@ -31,6 +58,9 @@ pub(super) struct Page {
     pub message: String,
     #[serde(default)]
     pub data: Value,
+    /// The paths of the files that it loaded.
+    #[serde(default)]
+    pub loaded: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +82,8 @@ impl Browser {
         let modules = PLAYWRIGHT.install(&root.join("target/tools"))?;
         let mut child = Command::new("node")
             .arg(root.join("xtask/src/web/browser.mjs"))
-            .args([&modules.join(PLAYWRIGHT.name), &program, &pictures])
+            .args([&modules.join(PLAYWRIGHT.name), &program, &pictures, root])
+            .arg(format!("http://{address}/"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -61,7 +92,7 @@ impl Browser {
             return Err("node has no pipes".to_owned());
         };
         let replies = BufReader::new(replies).lines();
-        let mut browser = Self { child, requests, replies, address, version: String::new(), pictures };
+        let mut browser = Self { child, requests, replies, version: String::new(), pictures };
         let started: Started = browser.reply()?;
         browser.version = started.version;
         Ok(browser)
@@ -76,19 +107,10 @@ impl Browser {
         &self.pictures
     }
 
-    /// Opens a page, spoilt or not, waits until it has checked itself or, if a sentence is given, until it explains that, and
-    /// takes its picture on a dark screen and on a light phone.
-    pub(super) fn visit(
-        &mut self,
-        name: &str,
-        page: &str,
-        seconds: u64,
-        spoilt: Option<Spoilt>,
-        sentence: Option<&str>,
-    ) -> Result<Page, String> {
-        let url = format!("http://{}/{page}", self.address);
-        let request =
-            json!({ "name": name, "url": url, "seconds": seconds, "spoilt": spoilt, "sentence": sentence });
+    /// Visits a page, and takes its picture on a dark screen and on a light phone. What everyone may expect of a page is
+    /// demanded of each.
+    pub(super) fn visit(&mut self, visit: &Visit) -> Result<Page, String> {
+        let request = serde_json::to_string(visit).map_err(|error| error.to_string())?;
         writeln!(self.requests, "{request}").map_err(|error| format!("the browser has ended: {error}"))?;
         let Visited { ok, page } = self.reply()?;
         if ok { Ok(page) } else { Err(page.message) }

@@ -14,8 +14,6 @@ const PACKAGE: &str = "hydralora-web";
 const PROFILE: &str = "wasm";
 /// The module's name without its ending.
 const MODULE: &str = "hydralora_web";
-/// The most bytes of the module when compressed.
-const MOST_BYTES: u64 = 1_500_000;
 
 /// Where files come from that pages load beside those of `web/pages`, and their names. A folder becomes one file, its
 /// files joined in the order of their names, as the demo reads it.
@@ -39,7 +37,6 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
     let mut bind = Command::new(bindgen);
     bind.args(["--target", "web", "--no-typescript", "--out-name", MODULE, "--out-dir"]).arg(&site);
     output(bind.arg(tools::optimise(&built)?))?;
-    let module = site.join(format!("{MODULE}_bg.wasm"));
     copy(&root.join("web/pages"), &site)?;
     copy(&npm::build(root)?.join("src"), &site.join("npm"))?;
     for (from, to) in DATA {
@@ -49,7 +46,6 @@ pub(super) fn run(root: &Path) -> Result<PathBuf, String> {
             .map_err(|error| format!("{}: {error}", to.display()))?;
     }
     goldens(&root.join("tests/conformance/goldens"), &site.join("goldens"))?;
-    sizes(&site, &module)?;
     Ok(site)
 }
 
@@ -93,28 +89,6 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), String> {
     for entry in std::fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))? {
         let entry = entry.map_err(|error| format!("{}: {error}", from.display()))?;
         copy(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
-}
-
-/// Prints the module's sizes and those of all files, and refuses a module that is too large.
-fn sizes(site: &Path, module: &Path) -> Result<(), String> {
-    let size =
-        |path: &Path| std::fs::metadata(path).map(|file| file.len()).map_err(|error| error.to_string());
-    let bytes = size(module)?;
-    let kilobytes = bytes as f64 / 1e3;
-    match compressed(module) {
-        Some(packed) => {
-            println!(
-                "{}: the module has {kilobytes:.0} kB, {:.0} kB compressed",
-                site.display(),
-                packed as f64 / 1e3
-            );
-            if packed > MOST_BYTES {
-                return Err(format!("compressed, the module has {packed} bytes, more than {MOST_BYTES}"));
-            }
-        }
-        None => println!("{}: the module has {kilobytes:.0} kB", site.display()),
     }
     Ok(())
 }

@@ -2,37 +2,28 @@
 //! `{ done, ok, message, data }` when it has checked itself (`web/pages/check.js`). Where something is made to go wrong, the
 //! page has to explain it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use self::Demand::{Data, Explains, Right};
-use super::browser::Browser;
-use super::troubles::{NO_ADAPTER, NO_MEMORY, NO_TIMESTAMPS, NO_WEBGPU, Spoilt, Trouble, asleep, lost};
+use super::browser::Until::{Checked, Done, Explained};
+use super::browser::{Browser, Until, Visit};
+use super::build;
+use super::hands::Hand::{self, Choose, Press, Scroll, See, Type};
+use super::troubles::{
+    NO_ADAPTER, NO_CLIPBOARD, NO_MEMORY, NO_TIMESTAMPS, NO_WEBGPU, OLDER, REFUSED, SMALL, Spoilt, Trouble,
+    asleep, crash, lost,
+};
 use crate::{Profile, cargo_command, driver, implementation};
 
-/// A page's check.
+/// A page's check: a visit, and what is demanded of its data.
 struct Check {
-    name: &'static str,
-    /// The page, with its query.
-    page: &'static str,
-    /// The most seconds that it may take.
-    seconds: u64,
-    /// What is wrong with its surroundings.
-    spoilt: Option<Spoilt>,
-    /// What is demanded of it.
-    demand: Demand,
-}
-
-enum Demand {
-    /// That it says of itself that it is right.
-    Right,
-    /// And something of its data; gives what there is to say about that.
-    Data(Verify),
-    /// That it explains what is wrong, in a sentence that begins so.
-    Explains(&'static str),
+    visit: Visit,
+    /// Gives what there is to say about the data.
+    verify: Option<Verify>,
 }
 
 type Verify = fn(&Context<'_>, &Value) -> Result<String, String>;
@@ -46,34 +37,39 @@ struct Context<'a> {
 const TRAINING: &str = "training.html?check=20";
 const BENCHMARK: &str = "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5";
 
+/// A few trials, the first of the conformance suite.
+const FEW: &str = "conformance.html?check&filter=forward/given";
+
 const CHECKS: &[Check] = &[
-    Check { name: "index", page: "index.html?check", seconds: 30, spoilt: None, demand: Right },
-    Check { name: "conformance", page: "conformance.html?check", seconds: 900, spoilt: None, demand: Right },
-    Check { name: "app", page: "app.html?check", seconds: 300, spoilt: None, demand: Right },
-    Check {
-        name: "training",
-        page: TRAINING,
-        seconds: 300,
-        spoilt: None,
-        demand: Data(trains_like_the_demo),
-    },
-    Check { name: "benchmark", page: BENCHMARK, seconds: 240, spoilt: None, demand: Right },
-    Check {
-        name: "benchmark-no-timestamps",
-        page: BENCHMARK,
-        seconds: 240,
-        spoilt: Some(NO_TIMESTAMPS),
-        demand: Data(has_another_clock),
-    },
+    check("index", "index.html?check", 30),
+    check("conformance", "conformance.html?check", 900),
+    check("app", "app.html?check", 300),
+    verified(check("training", TRAINING, 300), trains_like_the_demo),
+    check("benchmark", BENCHMARK, 240),
+    verified(spoilt("benchmark-no-timestamps", BENCHMARK, NO_TIMESTAMPS), has_another_clock),
+    // It goes on with another device.
+    verified(spoilt("conformance-lost", FEW, crash("1 of")), has_another_device),
+    spoilt("index-older", "index.html?check", OLDER),
+    spoilt("conformance-older", FEW, OLDER),
+    by_hand("benchmark-keyboard", "benchmark.html", MEASURES, Done),
+    by_hand("training-short-text", "training.html", TOO_SHORT, Explained("This text is of no use as it is.")),
+    by_hand("training-other-model", "training.html", OTHER_MODEL, Explained(NO_MODULE)),
     explains("index-no-webgpu", "index.html?check", NO_WEBGPU),
     explains("index-no-adapter", "index.html?check", NO_ADAPTER),
+    explains("index-refused", "index.html?check", REFUSED),
     explains("conformance-no-webgpu", "conformance.html?check", NO_WEBGPU),
     explains("conformance-no-adapter", "conformance.html?check", NO_ADAPTER),
+    explains("conformance-refused", "conformance.html?check", REFUSED),
+    spoilt_by_hand("conformance-no-clipboard", "conformance.html?filter=forward/", NO_CLIPBOARD, COPIES),
     explains("app-no-webgpu", "app.html?check", NO_WEBGPU),
     explains("app-no-adapter", "app.html?check", NO_ADAPTER),
+    explains("app-refused", "app.html?check", REFUSED),
+    explains("app-small", "app.html?check", SMALL),
+    explains("app-no-memory", "app.html?check", NO_MEMORY),
     explains("app-lost", "app.html?check", lost("Step")),
     explains("training-no-webgpu", TRAINING, NO_WEBGPU),
     explains("training-no-adapter", TRAINING, NO_ADAPTER),
+    explains("training-small", TRAINING, SMALL),
     explains("training-no-memory", TRAINING, NO_MEMORY),
     explains("training-lost", TRAINING, lost("Step")),
     explains("training-asleep", TRAINING, asleep("Step")),
@@ -83,43 +79,141 @@ const CHECKS: &[Check] = &[
     explains("benchmark-lost", BENCHMARK, lost("shape 1")),
 ];
 
+/// Chooses a shape, measures it, and goes on to what can be scrolled and had.
+const MEASURES: &[Hand] = &[
+    Press("summary"),
+    Type("#shapes", "20,256,192,8,4"),
+    Press("#start"),
+    See("#status", "4 rows"),
+    Press("#image"),
+    Scroll("#table"),
+];
+
+const TOO_SHORT: &[Hand] = &[Press("summary"), Type("#own", "too short"), Press("#start")];
+
+const NO_MODULE: &str = "This file is no adapter that the page can use. Choose one that was saved by this page or by \
+                         the demo. there is no module `q_proj";
+const OTHER_MODEL: &[Hand] = &[Choose("#load", "target/web-check/other_model.safetensors")];
+
+/// Copies while trials run, which can be stopped all the same.
+const COPIES: &[Hand] = &[
+    Press("#start"),
+    Press("#copy"),
+    See("#trouble", "The browser lets this page copy nothing."),
+    Press("#stop"),
+    Press("#over"),
+    See("#status", "0 of"),
+];
+
+const fn check(name: &'static str, page: &'static str, seconds: u64) -> Check {
+    let visit = Visit { name, page, seconds, spoilt: None, hands: &[], until: Checked };
+    Check { visit, verify: None }
+}
+
+const fn verified(check: Check, verify: Verify) -> Check {
+    Check { verify: Some(verify), ..check }
+}
+
+const fn spoilt(name: &'static str, page: &'static str, spoilt: Spoilt) -> Check {
+    let visit = Visit { name, page, seconds: 240, spoilt: Some(spoilt), hands: &[], until: Checked };
+    Check { visit, verify: None }
+}
+
+const fn by_hand(name: &'static str, page: &'static str, hands: &'static [Hand], until: Until) -> Check {
+    let visit = Visit { name, page, seconds: 240, spoilt: None, hands, until };
+    Check { visit, verify: None }
+}
+
+const fn spoilt_by_hand(
+    name: &'static str,
+    page: &'static str,
+    spoilt: Spoilt,
+    hands: &'static [Hand],
+) -> Check {
+    let visit = Visit { name, page, seconds: 240, spoilt: Some(spoilt), hands, until: Done };
+    Check { visit, verify: None }
+}
+
 const fn explains(name: &'static str, page: &'static str, (spoilt, sentence): Trouble) -> Check {
-    Check { name, page, seconds: 90, spoilt: Some(spoilt), demand: Explains(sentence) }
+    let until = Explained(sentence);
+    Check { visit: Visit { name, page, seconds: 90, spoilt: Some(spoilt), hands: &[], until }, verify: None }
 }
 
 /// Runs all checks whose name contains `only`.
-pub(super) fn run(root: &Path, address: SocketAddr, only: &str) -> Result<(), String> {
-    let checks: Vec<&Check> = CHECKS.iter().filter(|check| check.name.contains(only)).collect();
+pub(super) fn run(root: &Path, site: &Path, address: SocketAddr, only: &str) -> Result<(), String> {
+    let checks: Vec<&Check> = CHECKS.iter().filter(|check| check.visit.name.contains(only)).collect();
     if checks.is_empty() {
-        let names: Vec<_> = CHECKS.iter().map(|check| check.name).collect();
+        let names: Vec<_> = CHECKS.iter().map(|check| check.visit.name).collect();
         return Err(format!("no check's name contains `{only}`; there are: {}", names.join(", ")));
     }
     let mut browser = Browser::open(root, address)?;
     println!("{}", browser.version());
+    other_model(root, &browser.pictures().join("other_model.safetensors"))?;
     let context = Context { root };
     let mut failed = 0;
-    for check in checks {
+    for Check { visit, verify } in checks {
         let begin = Instant::now();
-        let sentence = if let Explains(sentence) = check.demand { Some(sentence) } else { None };
-        let visited = browser.visit(check.name, check.page, check.seconds, check.spoilt, sentence);
-        let outcome = visited.and_then(|page| {
-            let more =
-                if let Data(verify) = check.demand { verify(&context, &page.data)? } else { String::new() };
-            Ok((page.message, more))
+        let outcome = browser.visit(visit).and_then(|page| {
+            let more = verify.map_or_else(|| Ok(String::new()), |verify| verify(&context, &page.data))?;
+            let explained = matches!(visit.until, Explained(_));
+            let size = if explained { String::new() } else { size(site, &page.loaded)? };
+            Ok(format!("{}{more}{size}", page.message))
         });
         let seconds = begin.elapsed().as_secs_f64();
-        match outcome {
-            Ok((message, more)) => {
-                println!("ok      {:23} {seconds:6.1} s  {message}{more}", check.name);
-            }
+        let (word, message) = match outcome {
+            Ok(message) => ("ok", message),
             Err(message) => {
                 failed += 1;
-                println!("FAILED  {:23} {seconds:6.1} s  {message}", check.name);
+                ("FAILED", message)
             }
-        }
+        };
+        println!("{word:7} {:24} {seconds:6.1} s  {message}", visit.name);
     }
     println!("screenshots: {}", browser.pictures().display());
     if failed > 0 { Err(format!("{failed} pages failed their checks")) } else { Ok(()) }
+}
+
+/// The most bytes of a page with everything that it loads, compressed as servers send it, but what it works on.
+const MOST_BYTES: u64 = 1_500_000;
+/// What pages work on: models, texts and numbers.
+const DATA: [&str; 2] = ["data/", "goldens/"];
+/// What only the check loads.
+const OF_CHECK: [&str; 2] = ["npm/reference.json", "npm/compare.js"];
+
+/// What a visitor of a page loads.
+fn size(site: &Path, loaded: &BTreeSet<String>) -> Result<String, String> {
+    let (mut code, mut data) = (0, 0);
+    for path in loaded.iter().filter(|path| !OF_CHECK.contains(&path.as_str())) {
+        let bytes = build::compressed(&site.join(path)).ok_or_else(|| format!("gzip failed on {path}"))?;
+        let kind = if DATA.iter().any(|folder| path.starts_with(folder)) { &mut data } else { &mut code };
+        *kind += bytes;
+    }
+    if code == 0 || code > MOST_BYTES {
+        return Err(format!("it loads {code} bytes compressed, and at most {MOST_BYTES} are allowed"));
+    }
+    let kilobytes = |bytes: u64| bytes.div_ceil(1000);
+    let data = if data > 0 { format!(" and {} kB of data", kilobytes(data)) } else { String::new() };
+    Ok(format!("; {} kB compressed{data}", kilobytes(code)))
+}
+
+/// Writes the adapter of [`OTHER_MODEL`]: one of PEFT's, with its settings inside as the page's own adapters have them.
+fn other_model(root: &Path, to: &Path) -> Result<(), String> {
+    let from = root.join("tests/conformance/checkpoints/peft_lora");
+    let read = |name: &str| {
+        let path = from.join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (adapter, settings) = (read("adapter_model.safetensors")?, read("adapter_config.json")?);
+    // Eight bytes with the length of the header, JSON, and then the numbers.
+    let (length, rest) = adapter.split_first_chunk().ok_or("an adapter without a header")?;
+    let header = usize::try_from(u64::from_le_bytes(*length)).ok();
+    let (header, numbers) =
+        header.and_then(|header| rest.split_at_checked(header)).ok_or("an adapter that is cut off")?;
+    let mut header: Value = serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    header["__metadata__"] = json!({ "adapter_config.json": String::from_utf8_lossy(&settings) });
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    implementation::write(to, [&length[..], header.as_bytes(), numbers].concat())
 }
 
 /// The most that a step's loss may differ from the native demo's, in bits per byte. The page runs on `SwiftShader` without
@@ -162,6 +256,14 @@ fn has_another_clock(_: &Context<'_>, data: &Value) -> Result<String, String> {
     match data["device"]["clock"].as_str() {
         Some(clock) if clock.contains("wall") => Ok(String::new()),
         clock => Err(format!("it calls its clock {clock:?}")),
+    }
+}
+
+/// A device was lost, and another one opened.
+fn has_another_device(_: &Context<'_>, data: &Value) -> Result<String, String> {
+    match data["replaced"].as_u64() {
+        Some(1..) => Ok("; on another device".to_owned()),
+        replaced => Err(format!("no device was lost, and {replaced:?} replaced")),
     }
 }
 

@@ -4,6 +4,7 @@
 mod browser;
 mod build;
 mod checks;
+mod hands;
 pub(crate) mod npm;
 mod server;
 mod tools;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::run_visibly;
 use server::Server;
 
 #[derive(Args)]
@@ -33,10 +35,24 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
     if options.check {
         npm::prepare_check(root, &site)?;
         let server = Server::start(&site, 0)?;
-        return checks::run(root, server.address(), &options.only);
+        checks::run(root, &site, server.address(), &options.only)?;
+        return if options.only.is_empty() { lint(root) } else { Ok(()) };
     }
     let server = Server::start(&site, options.port)?;
     println!("http://{}/ until this is stopped", server.address());
     server.wait();
+    Ok(())
+}
+
+/// What is compiled for browsers, with and without the library's feature, has no warning there.
+fn lint(root: &Path) -> Result<(), String> {
+    for package in [
+        &["--package", "hydralora", "--lib", "--no-default-features"][..],
+        &["--package", "hydralora", "--lib", "--no-default-features", "--features", "checkpoint"],
+        &["--package", "hydralora-web"],
+    ] {
+        let mut clippy = tools::cargo(root, "clippy", package)?;
+        run_visibly(clippy.args(["--", "-D", "warnings"]))?;
+    }
     Ok(())
 }

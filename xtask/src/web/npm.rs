@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{build, tools};
 use crate::implementation::npm::{TYPESCRIPT, WEBGPU};
@@ -57,30 +57,39 @@ pub(super) fn build(root: &Path) -> Result<PathBuf, String> {
     Ok(package)
 }
 
-/// The manifest, with the library's version.
+/// The manifest, with the library's version. Everything else keeps its place: of `exports`, programs take the first condition
+/// that they meet.
 fn manifest(root: &Path) -> Result<String, String> {
     let read = |name: &str| {
         let path = root.join(name);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let mut manifest: Value = serde_json::from_str(&read("npm/package.json")?)
-        .map_err(|error| format!("npm/package.json: {error}"))?;
     let lock = read("Cargo.lock")?;
-    manifest["version"] = json!(tools::locked(&lock, "hydralora").ok_or("Cargo.lock has no hydralora")?);
-    Ok(format!("{manifest:#}\n"))
+    let version = tools::locked(&lock, "hydralora").ok_or("Cargo.lock has no hydralora")?;
+    let manifest = read("npm/package.json")?;
+    let (before, after) = manifest
+        .split_once("\"version\": \"0.0.0\"")
+        .ok_or("npm/package.json has no version 0.0.0 to take the library's")?;
+    Ok(format!("{before}\"version\": \"{version}\"{after}"))
 }
 
 /// Checks the types of the sources, and writes declarations beside them.
 fn types(implementations: &Path, source: &Path) -> Result<(), String> {
+    let mut tsc = tsc(implementations)?;
+    tsc.args(["--module", "nodenext", "--declaration", "--emitDeclarationOnly"]);
+    output(tsc.arg(source.join("index.js"))).map(drop)
+}
+
+/// TypeScript's compiler, which knows WebGPU's types and checks JavaScript too.
+fn tsc(implementations: &Path) -> Result<Command, String> {
     let modules = TYPESCRIPT.install(implementations)?;
     // WebGPU's types come with Dawn.
     let globals = WEBGPU.install(implementations)?;
     let mut tsc = Command::new("node");
-    tsc.arg(modules.join("typescript/bin/tsc")).arg(source.join("index.js"));
-    tsc.args(["--allowJs", "--checkJs", "--strict", "--declaration", "--emitDeclarationOnly"]);
-    tsc.args(["--module", "nodenext", "--target", "es2022", "--lib", "esnext,dom"]);
+    tsc.arg(modules.join("typescript/bin/tsc")).args(["--allowJs", "--checkJs", "--strict"]);
+    tsc.args(["--target", "es2022", "--lib", "esnext,dom"]);
     tsc.arg("--typeRoots").arg(globals).args(["--types", "@webgpu/types"]);
-    output(&mut tsc).map(drop)
+    Ok(tsc)
 }
 
 /// Prints the package's sizes, and refuses a planner that is too large.
@@ -113,15 +122,40 @@ fn reference(root: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+/// Checks the package as its users have it: packed, installed into an empty folder, and imported by its name.
 fn check(root: &Path, package: &Path) -> Result<(), String> {
+    let implementations = root.join("target/implementations");
+    let user = user(root, package)?;
+    // As Node finds declarations, and as bundlers do.
+    for (module, resolution) in [("nodenext", "nodenext"), ("esnext", "bundler")] {
+        let mut tsc = tsc(&implementations)?;
+        tsc.current_dir(&user).args(["--noEmit", "--module", module, "--moduleResolution", resolution]);
+        output(tsc.args(["user.ts", "compare.js"]))?;
+    }
+    println!("its types check");
     let reference = reference(root)?;
-    let implementations = provide("dawn", &root.join("target/implementations"))?;
-    for dawn in implementations {
+    for dawn in provide("dawn", &implementations)? {
         println!("Dawn {}", dawn.version);
         let mut node = Command::new("node");
-        node.args(["--test", "--test-reporter", "spec"]).arg(root.join("npm/test/node.test.js"));
-        node.envs(dawn.env).env("HYDRALORA_NPM", package).env("HYDRALORA_REFERENCE", &reference);
+        node.args(["--test", "--test-reporter", "spec"]).arg(user.join("node.test.js"));
+        node.envs(dawn.env).env("HYDRALORA_REFERENCE", &reference);
         run_visibly(&mut node)?;
     }
     Ok(())
+}
+
+/// A user of the package: a folder with the tests, and the packed package installed there. It depends on nothing, so
+/// nothing is fetched.
+fn user(root: &Path, package: &Path) -> Result<PathBuf, String> {
+    let user = root.join("target/npm-check");
+    if user.exists() {
+        std::fs::remove_dir_all(&user).map_err(|error| format!("{}: {error}", user.display()))?;
+    }
+    let user = create_directory(&user)?;
+    build::copy(&root.join("npm/test"), &user)?;
+    write(&user.join("package.json"), "{ \"private\": true, \"type\": \"module\" }\n")?;
+    let npm = |arguments: &[&str]| output(Command::new("npm").args(arguments).current_dir(&user));
+    let packed = npm(&["pack", "--silent", &package.to_string_lossy()])?;
+    npm(&["install", "--offline", "--no-audit", "--no-fund", &format!("./{packed}")])?;
+    Ok(user)
 }

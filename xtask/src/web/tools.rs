@@ -10,14 +10,19 @@ const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Builds a package for browsers with one of cargo's profiles, and returns the folder of its module.
 pub(super) fn build(root: &Path, package: &str, profile: &str) -> Result<PathBuf, String> {
-    let target = root.join("target");
-    let mut cargo = cargo_command(&["build", "--package", package, "--profile", profile, "--target", TARGET]);
-    cargo.arg("--target-dir").arg(&target);
+    run_visibly(&mut cargo(root, "build", &["--package", package, "--profile", profile])?)?;
+    Ok(root.join("target").join(TARGET).join(profile))
+}
+
+/// One of cargo's commands for browsers, on what cargo compiles of the standard library if it has to.
+pub(super) fn cargo(root: &Path, subcommand: &str, arguments: &[&str]) -> Result<Command, String> {
+    let mut cargo = cargo_command(&[subcommand, "--target", TARGET]);
+    cargo.arg("--target-dir").arg(root.join("target"));
     if standard_library()? == Library::Source {
         cargo.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
     }
-    run_visibly(&mut cargo)?;
-    Ok(target.join(TARGET).join(profile))
+    cargo.args(arguments);
+    Ok(cargo)
 }
 
 /// How there is a standard library for the target.

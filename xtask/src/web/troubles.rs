@@ -57,12 +57,45 @@ pub(super) const NO_MEMORY: Trouble = (
     "The device has too little memory left for that.",
 );
 
-/// The device is lost while the page's status contains `crash_at`.
+/// A browser as it was when WebGPU was new in it.
+pub(super) const OLDER: Spoilt = script(
+    "delete globalThis.GPUDevice?.prototype.adapterInfo;
+     delete globalThis.GPUAdapter?.prototype.info;
+     delete globalThis.Iterator;
+     for (const made of [[].keys(), new Map().values()]) {
+         const { prototype } = { prototype: Object.getPrototypeOf(Object.getPrototypeOf(made)) };
+         for (const name of ['filter', 'map', 'toArray']) delete prototype[name];
+     }",
+);
+
+pub(super) const REFUSED: Trouble = (
+    script(
+        "GPUAdapter.prototype.requestDevice = async () => { throw new DOMException('no', 'OperationError'); };",
+    ),
+    "The browser found a GPU, but gives this page no device of it.",
+);
+
+/// A device whose buffers have to be small.
+pub(super) const SMALL: Trouble = (
+    script(
+        "for (const name of ['maxBufferSize', 'maxStorageBufferBindingSize'])
+             Object.defineProperty(GPUSupportedLimits.prototype, name, { get: () => 4096 });",
+    ),
+    "This device allows less than that takes.",
+);
+
+/// The clipboard is shut.
+pub(super) const NO_CLIPBOARD: Spoilt =
+    script("Object.defineProperty(Object.getPrototypeOf(navigator), 'clipboard', { get() {} });");
+
+/// The browser's GPU process ends while the page's status contains `crash_at`.
+pub(super) const fn crash(crash_at: &'static str) -> Spoilt {
+    Spoilt::Crash { crash_at, hidden: false }
+}
+
+/// What a page explains that goes on with no other device.
 pub(super) const fn lost(crash_at: &'static str) -> Trouble {
-    (
-        Spoilt::Crash { crash_at, hidden: false },
-        "The browser lost the device: its driver stopped, or something else needed it.",
-    )
+    (crash(crash_at), "The browser lost the device: its driver stopped, or something else needed it.")
 }
 
 /// As [`lost`], while the page is out of sight.
