@@ -5,7 +5,6 @@ pub mod translate;
 use std::collections::HashSet;
 
 use hydralora::kernel::Shader;
-use hydralora::wgpu::{AdapterInfo, Backend, DeviceType};
 use hydralora::{
     AdamWHyper, BackwardInputOptions, BackwardParamsOptions, Choice, Config, DeviceProfile, Dropout,
     DropoutOf, Element, ForwardOptions, GateGradient, GateGradientsOptions, GateLossesOptions, GateRows,
@@ -287,15 +286,6 @@ pub fn with_matrices() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// The classes of adapters whose plans differ: graphics cards, NVIDIA's, GPUs beside a processor, and Arm's, which
-/// have half as many registers.
-const CLASSES: [(DeviceType, u32); 4] = [
-    (DeviceType::DiscreteGpu, 0),
-    (DeviceType::DiscreteGpu, 0x10de),
-    (DeviceType::IntegratedGpu, 0),
-    (DeviceType::IntegratedGpu, 0x13b5),
-];
-
 /// Shaders of the first plans that GPUs with subgroups of 32 get for training layers of real models, which add
 /// to what is there: what matters when they are compared with each other.
 #[must_use]
@@ -303,9 +293,9 @@ pub fn planned() -> Vec<Shader> {
     let limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
     let write = WriteMode::Accumulate;
     let mut shaders = HashSet::new();
-    for (kind, vendor) in CLASSES {
-        let info = AdapterInfo { vendor, ..AdapterInfo::new(kind, Backend::Vulkan) };
-        let device = DeviceProfile::of_adapter(limits.clone(), &info, wgpu::Features::empty());
+    // What `DeviceProfile::of` takes integrated and discrete GPUs to need.
+    for busy_workgroups in [64, 256] {
+        let device = DeviceProfile::new(limits.clone(), busy_workgroups);
         let planner = &Planner::new(DeviceProfile { subgroup_lanes: 32, ..device });
         // An attention's projections in all elements; an MLP's with plain LoRA and with many experts.
         for ([d_in, d_out, rank, experts], elements) in [
