@@ -4,9 +4,10 @@
 #
 #   ./gpu.sh FOLDER [SHAPE..]    SHAPE = TOKENS,D_IN,D_OUT,RANK,EXPERTS; by default the roofline's small grid
 #
-# FOLDER gets, as tables for docs/benchmarks.md: conformance.md; roofline/ with the device's limits, its calibration,
-# each kernel measured beside predicted, the alternatives and the tuner's best; llama-*.md, what takes how long in a
-# language model; pytorch-*.md. A part that fails does not stop the others, and is named at the end.
+# FOLDER gets, as tables for docs/benchmarks.md: conformance.md; roofline/ with the device's limits, its calibration and
+# the curve of bandwidth, each kernel measured beside predicted, the alternatives and the tuner's best, and the tuning
+# file; llama-*.md, what takes how long in a language model; pytorch-*.md. A part that fails does not stop the others, and
+# is named at the end.
 # WGPU_ADAPTER_NAME and WGPU_BACKEND choose the device. Language models get random numbers, but for a model.gguf beside
 # this script.
 set -uo pipefail
@@ -49,7 +50,7 @@ if [ -f "$here/model.gguf" ]; then
 fi
 
 if python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
-    [ $# -gt 0 ] || set -- 1,4096,4096,8,4 16,4096,4096,8,4 128,4096,4096,8,4 2048,4096,4096,8,4
+    [ $# -gt 0 ] || set -- 1,4096,4096,8,4 16,4096,4096,8,4 128,4096,4096,8,4 2048,4096,4096,8,4 4096,4096,4096,8,4
     for element in f32 f16 bf16; do
         part "pytorch-$element" python3 "$here/pytorch.py" --device cuda --dtype "$element" "${@/#/--shape=}"
     done

@@ -1,4 +1,4 @@
-//! GPUs whose numbers are known from publications, or assumed. None of them has run the library.
+//! GPUs whose numbers are known from publications, or assumed. Of these, the H100 alone has run the library.
 
 use hydralora::{DeviceNumbers, DeviceProfile, wgpu};
 use wgpu::Backend::{Metal, Vulkan};

@@ -1,4 +1,4 @@
-//! What the planner's cost model says of GPUs that nobody has run the library on: `cargo xtask predict`.
+//! What the planner's cost model says of known GPUs, most of which have not run the library: `cargo xtask predict`.
 
 mod gpus;
 

@@ -48,7 +48,7 @@ struct Options {
     /// What to measure besides the kernels
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["alternatives", "linear", "step"])]
     also: Vec<Also>,
-    /// Where to write report.json, report.md and roofline.png
+    /// Where to write report.json, report.md, roofline.png and tuning.json
     #[arg(long, value_name = "FOLDER", default_value = "target/roofline")]
     out: PathBuf,
     /// Cargo passes this
@@ -136,7 +136,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let shapes = match options.grid {
         _ if !options.shape.is_empty() => options.shape.clone(),
-        Grid::Small => grid::small(),
+        Grid::Small if kernels.profile().software => grid::small(),
+        Grid::Small => grid::small().into_iter().chain([grid::ON_GPUS]).collect(),
         Grid::Full => grid::full(),
     };
     let also = |part| options.also.contains(&part);
@@ -165,7 +166,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if also(Also::Linear) {
         for shape in frozen::shapes(kernels.profile().software) {
-            if let Err(failure) = measure.frozen(&shape, &mut copier, &mut report) {
+            if let Err(failure) = measure.frozen(&shape, &mut copier, &mut tuner, &mut report) {
                 eprintln!("{shape} {}: {failure}", shape.element);
                 report.refused.push(format!("{shape} {}: {failure}", shape.element));
                 wrong |= !failure.is_refusal();
@@ -184,6 +185,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         report.step = Some(StepRow { adapters, dispatches, record, finish });
     }
     write(options, &report)?;
+    tuner.save(options.out.join("tuning.json"))?;
     println!("\n{}\nwritten to {}", report.markdown(), options.out.display());
     if wrong { Err("not everything was measured (see above)".into()) } else { Ok(()) }
 }
@@ -232,7 +234,7 @@ impl Measure<'_> {
             stopwatch.warm_up(|pass| Kernel::Forward.encode(&ours, pass))?;
             for kernel in Kernel::ALL {
                 // AdamW sees no activations, and has no two ways of writing.
-                if kernel == Kernel::AdamW && (element, write) != (Element::F32, WriteMode::Overwrite) {
+                if kernel.is_optimiser() && (element, write) != (Element::F32, WriteMode::Overwrite) {
                     continue;
                 }
                 let row = self.kernel(shape, &ours, kernel, copier)?;
@@ -256,21 +258,28 @@ impl Measure<'_> {
         }
         if options.also.contains(&Also::Tuning) {
             for operation in Operation::training_step(Element::F32) {
-                let measured = tuner.measure(gpu, &contest::config(shape), shape.tokens, operation)?;
-                let (predicted, best) = (measured.predicted.as_secs_f64(), measured.best.as_secs_f64());
-                let operation = operation.name().to_owned();
-                println!("{shape} {operation}: predicted {:.2} of the best", predicted / best);
-                let choice = describe(&measured.choice);
-                report.tunings.push(TuningRow {
-                    shape: shape.to_string(),
-                    operation,
-                    predicted,
-                    best,
-                    choice,
-                });
+                let (name, config) = (operation.name().to_owned(), contest::config(shape));
+                let row = self.tuning(tuner, shape.to_string(), name, &config, shape.tokens, operation)?;
+                report.tunings.push(row);
             }
         }
         Ok(())
+    }
+
+    /// The planner's own choice beside the best that the tuner finds.
+    fn tuning(
+        &self,
+        tuner: &mut Tuner,
+        shape: String,
+        name: String,
+        config: &Config,
+        tokens: u32,
+        operation: Operation,
+    ) -> Result<TuningRow, Failure> {
+        let measured = tuner.measure(self.gpu, config, tokens, operation)?;
+        let (predicted, best) = (measured.predicted.as_secs_f64(), measured.best.as_secs_f64());
+        println!("{shape} {name}: predicted {:.2} of the best", predicted / best);
+        Ok(TuningRow { shape, operation: name, predicted, best, choice: describe(&measured.choice) })
     }
 
     /// The frozen layer.
@@ -278,6 +287,7 @@ impl Measure<'_> {
         &self,
         shape: &frozen::Shape,
         copier: &mut Copier<'_>,
+        tuner: &mut Tuner,
         report: &mut Report,
     ) -> Result<(), Failure> {
         let frozen = Frozen::new(self.gpu, self.kernels, shape)?;
@@ -294,6 +304,12 @@ impl Measure<'_> {
         let row = self.row(measured, copier, || frozen.time(self.stopwatch))?;
         println!("{shape} {} {}: {:.3} ms", shape.element, shape.kernel(), 1e3 * row.seconds);
         report.kernels.push(row);
+        if self.options.also.contains(&Also::Tuning) && shape.element == Element::F32 {
+            let (name, tokens) = (shape.kernel().to_owned(), shape.tokens);
+            let operation = shape.operation();
+            let row = self.tuning(tuner, shape.to_string(), name, &shape.config(), tokens, operation)?;
+            report.tunings.push(row);
+        }
         Ok(())
     }
 
@@ -403,9 +419,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn describe(choice: &Choice) -> String {
     match choice {
         Choice::Fused(choice) => format!(
-            "{} tokens, {} expanded at a time, {} columns reduced, {} slices{}{}",
+            "{} threads, {} tokens, {} expanded at a time, {} columns a thread in {} groups, {} complete at a time, \
+             {} slices{}{}",
+            choice.threads,
             4 * choice.quads,
             4 * choice.expand_quads,
+            choice.columns,
+            choice.groups,
             choice.summed_columns,
             choice.slices,
             if choice.broadcast { ", held" } else { "" },
@@ -415,7 +435,8 @@ fn describe(choice: &Choice) -> String {
             }
         ),
         Choice::Outer(choice) => format!(
-            "{} rows, {} splits{}{}",
+            "{} threads, {} rows, {} splits{}{}",
+            choice.threads,
             choice.rows,
             choice.splits,
             if choice.broadcast { ", held" } else { "" },

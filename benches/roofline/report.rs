@@ -132,8 +132,14 @@ impl Report {
             bandwidth / 1e9,
             arithmetic / 1e9
         )?;
-        if let Some(Calibration { numbers, .. }) = &self.calibration {
-            writeln!(text, "\nCalibrated as: `{numbers:?}`.")?;
+        if let Some(Calibration { numbers, seconds, bandwidths, .. }) = &self.calibration {
+            writeln!(
+                text,
+                "\nCalibrated in {:.1} ms of the device's time as: `{numbers:?}`. GB/s that 1, 2, 4, .. workgroups of 64 \
+                 threads read from memory: {}.",
+                1e3 * seconds,
+                bandwidths.map(|bandwidth| format!("{:.0}", bandwidth / 1e9)).join(", ")
+            )?;
         }
         self.write_kernels(text)?;
         if !self.contests.is_empty() {

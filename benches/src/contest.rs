@@ -105,6 +105,11 @@ impl Setting {
     pub const CONTEST: Self = Self { element: Element::F32, write: WriteMode::Overwrite, own_outputs: false };
 }
 
+/// AdamW as most train with it.
+fn clipping() -> AdamWHyper {
+    AdamWHyper { max_norm: Some(1.0), ..AdamWHyper::default() }
+}
+
 /// Tensors of which there are several sets. y and dx may be the same in all.
 struct Set {
     x: wgpu::Buffer,
@@ -125,6 +130,8 @@ pub struct Ours {
     pub config: Config,
     pub batch: Batch,
     pub layers: Vec<(Layer, AdamW)>,
+    /// AdamW with clipping, for every set too: the alternatives have none.
+    pub clipping: Vec<AdamW>,
     pub setting: Setting,
     sets: Vec<Set>,
     gradients: wgpu::Buffer,
@@ -155,9 +162,11 @@ impl Ours {
         for operation in layer::operations(setting.element, setting.write) {
             kernels.prepare_async(&operation, &config, capacity).await?;
         }
-        let hyper = AdamWDescriptor::default().hyper;
-        let adamw = kernels.planner().adamw(&[config.layout()?.len() as u64], &hyper)?;
-        kernels.warm_async(adamw.iter().flat_map(Recording::shaders)).await
+        for hyper in [AdamWHyper::default(), clipping()] {
+            let adamw = kernels.planner().adamw(&[config.layout()?.len() as u64], &hyper)?;
+            kernels.warm_async(adamw.iter().flat_map(Recording::shaders)).await?;
+        }
+        Ok(())
     }
 
     pub fn new(gpu: &Gpu, kernels: &Kernels, shape: &Shape, setting: Setting) -> Result<Self, Failure> {
@@ -196,6 +205,22 @@ impl Ours {
         let moments = gpu.zeroed("moments", 2 * layout.len())?;
         let state = |label| gpu.zeroed(label, config.state_bytes(tokens) as usize / 4);
         let (saved, dstate) = (state("saved")?, state("dstate")?);
+        let status = gpu.zeroed("status", 2)?;
+        let adamw = |parameters: &wgpu::Buffer, hyper: AdamWHyper| {
+            let buffers = AdamWBuffers {
+                elements: layout.len(),
+                parameters: parameters.into(),
+                gradients: (&gradients).into(),
+                moments: (&moments).into(),
+            };
+            let status = hyper.max_norm.is_some().then_some((&status).into());
+            let descriptor =
+                AdamWDescriptor { buffers: &[buffers], hyper, status, ..AdamWDescriptor::default() };
+            let adamw = AdamW::prepare(kernels, &descriptor)?;
+            // Parameters stay what they are: every run computes the same.
+            adamw.set_step(&gpu.queue, 1, 0.0)?;
+            Ok::<_, Error>(adamw)
+        };
         let layers = sets
             .iter()
             .map(|set| {
@@ -210,21 +235,13 @@ impl Ours {
                     gradients: (&gradients).into(),
                 };
                 let layer = Layer::bind(kernels, &config, tokens, write, &tensors)?;
-                let buffers = AdamWBuffers {
-                    elements: layout.len(),
-                    parameters: (&set.parameters).into(),
-                    gradients: (&gradients).into(),
-                    moments: (&moments).into(),
-                };
-                let descriptor = AdamWDescriptor { buffers: &[buffers], ..AdamWDescriptor::default() };
-                let adamw = AdamW::prepare(kernels, &descriptor)?;
-                // Parameters stay what they are: every run computes the same.
-                adamw.set_step(&gpu.queue, 1, 0.0)?;
-                Ok((layer, adamw))
+                Ok((layer, adamw(&set.parameters, AdamWHyper::default())?))
             })
             .collect::<Result<_, Error>>()?;
+        let clipping =
+            sets.iter().map(|set| adamw(&set.parameters, clipping())).collect::<Result<_, Error>>()?;
         let batch = Batch::new(kernels, tokens)?;
-        Ok(Self { config, batch, layers, setting, sets, gradients, adapter, layout })
+        Ok(Self { config, batch, layers, clipping, setting, sets, gradients, adapter, layout })
     }
 
     /// Frees the largest tensors at once, which a browser does when it pleases.

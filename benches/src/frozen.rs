@@ -26,17 +26,17 @@ pub struct Shape {
 /// A projection and the logits of a small language model (SmolLM-135M).
 const WIDTHS: [[u32; 2]; 2] = [[576, 1536], [576, 49152]];
 const TOKENS: [u32; 3] = [1, 16, 256];
-/// A projection of a large one (LLaMA-2-7B), and a batch of it, for GPUs alone.
+/// A projection of a large one (LLaMA-2-7B), and batches of it, for GPUs alone.
 const LARGE: [u32; 2] = [4096, 4096];
-const MANY_TOKENS: u32 = 4096;
+const MORE_TOKENS: [u32; 4] = [128, 512, 2048, 4096];
 
 /// The shapes that are measured.
 pub fn shapes(software: bool) -> Vec<Shape> {
     let mut shapes = Vec::new();
     let large = (!software).then_some(LARGE);
     for [d_in, d_out] in WIDTHS.into_iter().chain(large) {
-        let many = (large == Some([d_in, d_out])).then_some(MANY_TOKENS);
-        for tokens in TOKENS.into_iter().chain(many) {
+        let more = if large == Some([d_in, d_out]) { &MORE_TOKENS[..] } else { &[] };
+        for tokens in TOKENS.into_iter().chain(more.iter().copied()) {
             for direction in [LinearDirection::Forward, LinearDirection::Backward] {
                 for element in [Element::F32, Element::F16] {
                     shapes.push(Shape { tokens, d_in, d_out, direction, element });

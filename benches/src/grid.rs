@@ -24,12 +24,17 @@ const TOKENS: [u32; 5] = [1, 16, 128, 1024, 4096];
 pub const REFERENCE: Shape = Shape { tokens: 2048, d_in: 4096, d_out: 4096, rank: 8, experts: 4 };
 
 /// Shapes that the combinations leave out: odd rows and experts, plain LoRA at a large rank, and a projection
-/// of LLaMA-2-13B with six experts.
-const OTHERS: [Shape; 3] = [
+/// of LLaMA-2-13B with six experts; and two at which the library was once slower than the concatenated form.
+const OTHERS: [Shape; 5] = [
     Shape { tokens: 33, d_in: 4097, d_out: 4099, rank: 7, experts: 5 },
     Shape { tokens: 128, rank: 64, experts: 1, ..REFERENCE },
     Shape { tokens: 16, d_in: 5120, d_out: 13824, rank: 16, experts: 6 },
+    Shape { tokens: 300, d_in: 5120, d_out: 13824, rank: 16, experts: 6 },
+    Shape { tokens: 1, d_in: 8192, d_out: 8192, rank: 16, experts: 3 },
 ];
+
+/// What is measured on GPUs besides, and takes software drivers too long: a batch that fills them.
+pub const ON_GPUS: Shape = Shape { tokens: 4096, ..REFERENCE };
 
 /// The reference, varied in one direction at a time: tokens, widths, rank and experts; and the other shapes.
 pub fn small() -> Vec<Shape> {

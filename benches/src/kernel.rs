@@ -12,10 +12,13 @@ pub enum Kernel {
     BackwardInput,
     BackwardParams,
     AdamW,
+    /// With the norm of the gradients before it.
+    ClippingAdamW,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 4] = [Self::Forward, Self::BackwardInput, Self::BackwardParams, Self::AdamW];
+    pub const ALL: [Self; 5] =
+        [Self::Forward, Self::BackwardInput, Self::BackwardParams, Self::AdamW, Self::ClippingAdamW];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -23,17 +26,23 @@ impl Kernel {
             Self::BackwardInput => "backward_input",
             Self::BackwardParams => "backward_params",
             Self::AdamW => "adamw",
+            Self::ClippingAdamW => "adamw, clipping",
         }
+    }
+
+    pub fn is_optimiser(self) -> bool {
+        matches!(self, Self::AdamW | Self::ClippingAdamW)
     }
 
     /// Records the kernel for every set of inputs.
     pub fn encode(self, ours: &Ours, pass: &mut wgpu::ComputePass<'_>) -> Result<(), Error> {
-        for (layer, adamw) in &ours.layers {
+        for ((layer, adamw), clipping) in ours.layers.iter().zip(&ours.clipping) {
             match self {
                 Self::Forward => layer.forward.encode(pass, &ours.batch)?,
                 Self::BackwardInput => layer.backward_input.encode(pass, &ours.batch)?,
                 Self::BackwardParams => layer.backward_params.encode(pass, &ours.batch)?,
                 Self::AdamW => adamw.encode(pass),
+                Self::ClippingAdamW => clipping.encode(pass),
             }
         }
         Ok(())
@@ -47,7 +56,7 @@ impl Kernel {
             Self::Forward => Some(forward),
             Self::BackwardInput => Some(backward_input),
             Self::BackwardParams => Some(backward_params),
-            Self::AdamW => None,
+            Self::AdamW | Self::ClippingAdamW => None,
         }
     }
 
@@ -56,8 +65,12 @@ impl Kernel {
         let Ours { config, batch, layout, .. } = ours;
         match self.operation(ours) {
             Some(operation) => operation.least_work(config, batch.tokens()),
-            // Reads parameters, gradients and both moments; writes all but the gradients.
-            None => Ok(Work { bytes: 7 * layout.bytes(), flops: 15 * layout.len() as u64 }),
+            // Reads parameters, gradients and both moments; writes all but the gradients. The norm reads those once
+            // more.
+            None => {
+                let (passes, flops) = if self == Self::ClippingAdamW { (8, 17) } else { (7, 15) };
+                Ok(Work { bytes: passes * layout.bytes(), flops: flops * layout.len() as u64 })
+            }
         }
     }
 
@@ -74,7 +87,7 @@ impl Kernel {
             // The gradients are the same in all sets.
             Self::BackwardParams => sets * (least(backward_params)?.bytes - layout.bytes()) + layout.bytes(),
             // So are the moments.
-            Self::AdamW => (sets + 3) * layout.bytes(),
+            Self::AdamW | Self::ClippingAdamW => (sets + 3) * layout.bytes(),
         })
     }
 }

@@ -6,6 +6,7 @@
 //   1  copies     splits copies of the packed layout
 //   2  gradients  the packed layout; added to when ACCUMULATE
 // Grid: x and y = vec4s of the layout (folded). Workgroup: WORKGROUP threads, no memory.
+//@ import product: add_splits
 //@ host: ACCUMULATE, WORKGROUP
 
 struct Dims {
@@ -18,6 +19,8 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> copies: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> gradients: array<vec4<f32>>;
 
+fn load_split(index: u32) -> vec4<f32> { return copies[index]; }
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup_id: vec3<u32>,
@@ -28,13 +31,11 @@ fn main(
     if (at >= dims.vecs) {
         return;
     }
-    var sum = copies[at];
-    for (var split = 1u; split < dims.splits; split++) {
-        sum += copies[split * dims.vecs + at];
-    }
     if (ACCUMULATE) {
-        gradients[at] += sum;
+        // Loaded first: it takes as long as the copies.
+        let before = gradients[at];
+        gradients[at] = before + add_splits(at, dims.vecs, dims.splits);
     } else {
-        gradients[at] = sum;
+        gradients[at] = add_splits(at, dims.vecs, dims.splits);
     }
 }

@@ -1,13 +1,15 @@
 // gradient_norm: sums of squares of the packed gradients, one per workgroup, always added in the same order.
-// Each thread strides over the buffer, four loads at a time; then thread 0 adds up the sums of all threads.
+// Each thread strides over the buffer, four loads at a time; then optimiser/norm_threads.wgsl adds up the sums of
+// all threads.
 //
 // Bindings:
 //   0  dims       uniform
 //   1  gradients  the packed layout
 //   2  squares    the partial sums of all buffers of gradients: for each buffer WORKGROUP, one per workgroup
 // Grid: x = WORKGROUP workgroups. Workgroup: WORKGROUP threads.
-// Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes, and `thread_largest`, WORKGROUP * 4 bytes.
+// Workgroup memory: `thread_squares`, WORKGROUP * 16 bytes (optimiser/norm_threads.wgsl).
 //@ import optimiser/norm: DOWN, LARGE, SMALL, Squares, UP
+//@ import optimiser/norm_threads: add_threads
 //@ host: WORKGROUP
 
 struct Dims {
@@ -23,10 +25,6 @@ struct Dims {
 
 // Threads of all workgroups.
 const THREADS = WORKGROUP * WORKGROUP;
-
-// small, middle, large
-var<workgroup> thread_sums: array<vec3<f32>, WORKGROUP>;
-var<workgroup> thread_largest: array<u32, WORKGROUP>;
 
 // The sums of a thread: one for each class of numbers.
 struct Sums {
@@ -71,20 +69,14 @@ fn main(
         add_squares(gradient2, &sums);
         add_squares(gradient3, &sums);
     }
-    thread_sums[local] = vec3<f32>(
+    let own = Squares(
         (sums.small.x + sums.small.y) + (sums.small.z + sums.small.w),
         (sums.middle.x + sums.middle.y) + (sums.middle.z + sums.middle.w),
         (sums.large.x + sums.large.y) + (sums.large.z + sums.large.w),
+        max(max(sums.largest.x, sums.largest.y), max(sums.largest.z, sums.largest.w)),
     );
-    thread_largest[local] = max(max(sums.largest.x, sums.largest.y), max(sums.largest.z, sums.largest.w));
-    workgroupBarrier();
+    let all = add_threads(own, local);
     if (local == 0u) {
-        var sums = vec3<f32>(0.0);
-        var largest_of_all = 0u;
-        for (var thread = 0u; thread < WORKGROUP; thread++) {
-            sums += thread_sums[thread];
-            largest_of_all = max(largest_of_all, thread_largest[thread]);
-        }
-        squares[dims.first_square + workgroup_id.x] = Squares(sums.x, sums.y, sums.z, largest_of_all);
+        squares[dims.first_square + workgroup_id.x] = all;
     }
 }

@@ -1,4 +1,5 @@
-// gradient_norm_reduce: the gradients' norm, from gradient_norm's partial sums added up in order. If the norm
+// gradient_norm_reduce: the gradients' norm, from gradient_norm's partial sums added up in a fixed order: each
+// thread takes its share of every buffer's, and optimiser/norm_threads.wgsl adds up those of all threads. If the norm
 // is NaN, infinite or too large for f32, the step is counted as skipped, and adamw leaves everything as it
 // is.
 //
@@ -6,9 +7,11 @@
 //   0  dims     uniform
 //   1  squares  gradient_norm's partial sums, of all buffers of gradients
 //   2  status   norm: overwritten; skipped: incremented if the norm is not finite
-// Grid: one workgroup of one thread.
-// Workgroup memory: none.
+// Grid: one workgroup of WORKGROUP threads.
+// Workgroup memory: `thread_squares`, WORKGROUP * 16 bytes (optimiser/norm_threads.wgsl).
 //@ import optimiser/norm: DOWN, INFINITY, NAN, Squares, Status, UP
+//@ import optimiser/norm_threads: add_squares_of, add_threads
+//@ host: WORKGROUP
 
 struct Dims {
     squares: u32,
@@ -18,20 +21,34 @@ struct Dims {
 @group(0) @binding(1) var<storage, read> squares: array<Squares>;
 @group(0) @binding(2) var<storage, read_write> status: Status;
 
-@compute @workgroup_size(1)
-fn main() {
-    var total = Squares(0.0, 0.0, 0.0, 0u);
-    for (var at = 0u; at < dims.squares; at++) {
-        let sums = squares[at];
-        total.small += sums.small;
-        total.middle += sums.middle;
-        total.large += sums.large;
-        total.largest = max(total.largest, sums.largest);
+// None past the end.
+fn load_squares(at: u32) -> Squares {
+    if (at < dims.squares) {
+        return squares[at];
     }
-    let norm = norm_bits(total);
-    status.norm = norm;
-    if (norm >= INFINITY) {
-        status.skipped += 1u;
+    return Squares(0.0, 0.0, 0.0, 0u);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(local_invocation_index) local: u32) {
+    var sum = Squares(0.0, 0.0, 0.0, 0u);
+    for (var at = local; at < dims.squares; at += 4u * WORKGROUP) {
+        let squares0 = load_squares(at);
+        let squares1 = load_squares(at + WORKGROUP);
+        let squares2 = load_squares(at + 2u * WORKGROUP);
+        let squares3 = load_squares(at + 3u * WORKGROUP);
+        sum = add_squares_of(sum, squares0);
+        sum = add_squares_of(sum, squares1);
+        sum = add_squares_of(sum, squares2);
+        sum = add_squares_of(sum, squares3);
+    }
+    let all = add_threads(sum, local);
+    if (local == 0u) {
+        let norm = norm_bits(all);
+        status.norm = norm;
+        if (norm >= INFINITY) {
+            status.skipped += 1u;
+        }
     }
 }
 

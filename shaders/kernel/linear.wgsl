@@ -20,7 +20,7 @@
 // Workgroup memory: `source_tile` and `weight_tile`, (TILE_TOKENS + 4 * PITCH) * DEPTH * 16 bytes.
 //@ import access: load_source, source_element, weight_element
 //@ import product: weight_block
-//@ import sink: finish
+//@ import sink: finish, load_before
 //@ import uniform/batch: batch_tokens
 //@ import uniform/linear: dims, split_begin, split_end, target_vecs
 //@ host: COLUMN_THREADS, DEPTH, INNER_ROWS, THREAD_QUADS, THREAD_TOKENS, TILE_QUADS, WORKGROUP
@@ -45,15 +45,58 @@ var<workgroup> weight_tile: array<vec4<f32>, 4u * DEPTH * PITCH>;
 
 alias Sums = array<vec4<f32>, THREAD_TOKENS * THREAD_QUADS>;
 
-// Stores the sums of one of a thread's tokens, of which the first is at `first_row`, from the vec4 `first_c` of
-// target columns on.
-fn store_token(token: u32, split: u32, first_row: u32, first_c: u32, sums: ptr<function, Sums>) {
-    let row = first_row + ROW_THREADS * token;
+// What sums of up to four of a thread's tokens are added to.
+alias Before = array<vec4<f32>, min(THREAD_TOKENS, 4u) * THREAD_QUADS>;
+
+// Loads what the sums of one of four tokens are added to, from the vec4 `first_c` of target columns on.
+fn load_token(four: u32, row: u32, first_c: u32, before: ptr<function, Before>) {
+    for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+        (*before)[four * THREAD_QUADS + quad] = load_before(row, first_c + COLUMN_THREADS * quad);
+    }
+}
+
+// Stores its sums, which are those of the thread's token `first + four`.
+fn store_token(
+    first: u32,
+    four: u32,
+    split: u32,
+    row: u32,
+    first_c: u32,
+    before: ptr<function, Before>,
+    sums: ptr<function, Sums>,
+) {
     for (var quad = 0u; quad < THREAD_QUADS; quad++) {
         let c = first_c + COLUMN_THREADS * quad;
         if (row < batch_tokens() && c < target_vecs()) {
-            finish(split, row, c, (*sums)[token * THREAD_QUADS + quad]);
+            let sum = (*sums)[(first + four) * THREAD_QUADS + quad];
+            finish(split, row, c, (*before)[four * THREAD_QUADS + quad], sum);
         }
+    }
+}
+
+// Stores the sums of tokens `first` .. `first + 4` of a thread, as far as it has them. Its first token is at
+// `first_row`. What they are added to is loaded before the first of them is stored.
+fn store_tokens(first: u32, split: u32, first_row: u32, c: u32, sums: ptr<function, Sums>) {
+    let row0 = first_row + ROW_THREADS * first;
+    let row1 = row0 + ROW_THREADS;
+    let row2 = row1 + ROW_THREADS;
+    let row3 = row2 + ROW_THREADS;
+    var before: Before;
+    load_token(0u, row0, c, &before);
+    if (THREAD_TOKENS > 1u) {
+        load_token(1u, row1, c, &before);
+    }
+    if (THREAD_TOKENS > 2u) {
+        load_token(2u, row2, c, &before);
+        load_token(3u, row3, c, &before);
+    }
+    store_token(first, 0u, split, row0, c, &before, sums);
+    if (THREAD_TOKENS > 1u) {
+        store_token(first, 1u, split, row1, c, &before, sums);
+    }
+    if (THREAD_TOKENS > 2u) {
+        store_token(first, 2u, split, row2, c, &before, sums);
+        store_token(first, 3u, split, row3, c, &before, sums);
     }
 }
 
@@ -125,18 +168,8 @@ fn main(
     // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the loop, and
     // then sums are no registers.
     let c = first_quad + column;
-    store_token(0u, split, first_token + row, c, &sums);
-    if (THREAD_TOKENS > 1u) {
-        store_token(1u, split, first_token + row, c, &sums);
-    }
-    if (THREAD_TOKENS > 2u) {
-        store_token(2u, split, first_token + row, c, &sums);
-        store_token(3u, split, first_token + row, c, &sums);
-    }
+    store_tokens(0u, split, first_token + row, c, &sums);
     if (THREAD_TOKENS > 4u) {
-        store_token(4u, split, first_token + row, c, &sums);
-        store_token(5u, split, first_token + row, c, &sums);
-        store_token(6u, split, first_token + row, c, &sums);
-        store_token(7u, split, first_token + row, c, &sums);
+        store_tokens(4u, split, first_token + row, c, &sums);
     }
 }

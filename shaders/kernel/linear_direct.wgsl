@@ -16,7 +16,7 @@
 //@ import access: load_source, source_element, weight_element
 //@ import lanes: broadcast, load_own, local_index
 //@ import product: weight_block
-//@ import sink: finish
+//@ import sink: finish, load_before
 //@ import uniform/batch: batch_tokens
 //@ import uniform/linear: dims, split_begin, split_end, target_vecs
 //@ host: BROADCAST_LANES, COLUMN_THREADS, LANES, SCRATCH, STEP, THREAD_ARGUMENTS, THREAD_NAMES, THREAD_QUADS, THREAD_TOKENS, TILE_QUADS, WORKGROUP
@@ -79,12 +79,52 @@ fn multiply(index: u32, local: u32, weights: Weights, sums: ptr<function, Sums>)
     }
 }
 
-// Stores the sums of a token whose row is `row`, from the vec4 `c` of target columns on.
-fn store_token(token: u32, split: u32, row: u32, c: u32, sums: ptr<function, Sums>) {
+// What sums of up to four tokens are added to.
+alias Before = array<vec4<f32>, min(GROUP, 4u) * THREAD_QUADS>;
+
+// Loads what the sums of one of four tokens are added to, from the vec4 `c` of target columns on.
+fn load_token(four: u32, row: u32, c: u32, before: ptr<function, Before>) {
+    for (var quad = 0u; quad < THREAD_QUADS; quad++) {
+        (*before)[four * THREAD_QUADS + quad] = load_before(row, c + quad);
+    }
+}
+
+// Stores its sums, which are those of token `first + four` of a group.
+fn store_token(
+    first: u32,
+    four: u32,
+    split: u32,
+    row: u32,
+    c: u32,
+    before: ptr<function, Before>,
+    sums: ptr<function, Sums>,
+) {
     for (var quad = 0u; quad < THREAD_QUADS; quad++) {
         if (row < batch_tokens() && c + quad < target_vecs()) {
-            finish(split, row, c + quad, (*sums)[token][quad]);
+            finish(split, row, c + quad, (*before)[four * THREAD_QUADS + quad], (*sums)[first + four][quad]);
         }
+    }
+}
+
+// Stores the sums of tokens `first` .. `first + 4` of a group, as far as it has them, of which the first is at
+// `row`. What they are added to is loaded before the first of them is stored.
+fn store_tokens(first: u32, split: u32, row: u32, c: u32, sums: ptr<function, Sums>) {
+    var before: Before;
+    load_token(0u, row, c, &before);
+    if (GROUP > 1u) {
+        load_token(1u, row + 1u, c, &before);
+    }
+    if (GROUP > 2u) {
+        load_token(2u, row + 2u, c, &before);
+        load_token(3u, row + 3u, c, &before);
+    }
+    store_token(first, 0u, split, row, c, &before, sums);
+    if (GROUP > 1u) {
+        store_token(first, 1u, split, row + 1u, c, &before, sums);
+    }
+    if (GROUP > 2u) {
+        store_token(first, 2u, split, row + 2u, c, &before, sums);
+        store_token(first, 3u, split, row + 3u, c, &before, sums);
     }
 }
 
@@ -97,19 +137,9 @@ fn store(token_begin: u32, split: u32, first_quad: u32, local: u32, sums: ptr<fu
         // Unrolled by hand: a half-precision store makes the body so long that some compilers keep the loop,
         // and then sums are no registers.
         let c = first_quad + column * THREAD_QUADS;
-        store_token(0u, split, first_row, c, sums);
-        if (GROUP > 1u) {
-            store_token(1u, split, first_row + 1u, c, sums);
-        }
-        if (GROUP > 2u) {
-            store_token(2u, split, first_row + 2u, c, sums);
-            store_token(3u, split, first_row + 3u, c, sums);
-        }
+        store_tokens(0u, split, first_row, c, sums);
         if (GROUP > 4u) {
-            store_token(4u, split, first_row + 4u, c, sums);
-            store_token(5u, split, first_row + 5u, c, sums);
-            store_token(6u, split, first_row + 6u, c, sums);
-            store_token(7u, split, first_row + 7u, c, sums);
+            store_tokens(4u, split, first_row + 4u, c, sums);
         }
     } else {
         workgroupBarrier();
@@ -127,7 +157,7 @@ fn store(token_begin: u32, split: u32, first_quad: u32, local: u32, sums: ptr<fu
             let c = first_quad + item % TILE_QUADS;
             let row = first_row + item / TILE_QUADS;
             if (row < batch_tokens() && c < target_vecs()) {
-                finish(split, row, c, sum);
+                finish(split, row, c, load_before(row, c), sum);
             }
         }
     }

@@ -19,7 +19,7 @@
 // 4 * SIZE tokens (folded). Workgroup: WORKGROUP threads.
 // Workgroup memory: `sums`, 4 * SIZE * SIZE * 4 bytes.
 //@ import product: weight_matrix
-//@ import sink: finish
+//@ import sink: finish, load_before
 //@ import uniform/batch: batch_tokens
 //@ import uniform/linear: dims, split_begin, split_end
 //@ host: SIZE, WORKGROUP
@@ -57,7 +57,8 @@ fn store(base: u32, parts: u32, first_token: u32, first_column: u32, i: u32, j: 
         if (token >= row && token < batch_tokens() && column < dims.target_width) {
             let at = 4u * (part * VECS + item % VECS);
             let sum = vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
-            finish(split, token, column / 4u + item % (SIZE / 4u), sum);
+            let c = column / 4u + item % (SIZE / 4u);
+            finish(split, token, c, load_before(token, c), sum);
         }
     }
     workgroupBarrier();

@@ -9,12 +9,15 @@
 //   group 1, 0      batch, uniform (uniform/batch.wgsl)
 // Grid: x = blocks of WORKGROUP vec4s of target columns, y and z = tokens (folded). Workgroup: WORKGROUP
 // threads, no memory.
-//@ import sink: finish
+//@ import product: add_splits
+//@ import sink: finish, load_before
 //@ import uniform/batch: batch_tokens
 //@ import uniform/linear: dims, target_vecs
 //@ host: WORKGROUP
 
 @group(0) @binding(1) var<storage, read> linear_sums: array<vec4<f32>>;
+
+fn load_split(index: u32) -> vec4<f32> { return linear_sums[index]; }
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -28,9 +31,6 @@ fn main(
         return;
     }
     let at = token * target_vecs() + c;
-    var sum = linear_sums[at];
-    for (var split = 1u; split < dims.splits; split++) {
-        sum += linear_sums[split * batch_tokens() * target_vecs() + at];
-    }
-    finish(0u, token, c, sum);
+    let before = load_before(token, c);
+    finish(0u, token, c, before, add_splits(at, batch_tokens() * target_vecs(), dims.splits));
 }

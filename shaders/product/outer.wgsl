@@ -97,14 +97,24 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
         workgroupBarrier();
     }
     if (column < row_vecs) {
+        if (ACCUMULATE) {
+            // Four rows of what is there are loaded before they are added, and all before the first is stored.
+            for (var row = 0u; row < ROWS_TENSOR; row += 4u) {
+                let at = first_row + row;
+                // Rows past the end repeat the last one. They are not stored.
+                let before0 = gradients[matrix + min(at, rows - 1u) * row_vecs + column];
+                let before1 = gradients[matrix + min(at + 1u, rows - 1u) * row_vecs + column];
+                let before2 = gradients[matrix + min(at + 2u, rows - 1u) * row_vecs + column];
+                let before3 = gradients[matrix + min(at + 3u, rows - 1u) * row_vecs + column];
+                sums[row] = before0 + sums[row];
+                sums[row + 1u] = before1 + sums[row + 1u];
+                sums[row + 2u] = before2 + sums[row + 2u];
+                sums[row + 3u] = before3 + sums[row + 3u];
+            }
+        }
         for (var row = 0u; row < ROWS_TENSOR; row++) {
             if (first_row + row < rows) {
-                let at = matrix + (first_row + row) * row_vecs + column;
-                if (ACCUMULATE) {
-                    gradients[at] += sums[row];
-                } else {
-                    gradients[at] = sums[row];
-                }
+                gradients[matrix + (first_row + row) * row_vecs + column] = sums[row];
             }
         }
     }

@@ -2,6 +2,7 @@
 // always in the same order.
 //
 // The kernel provides shrunk and absorb, as for product/shrink.wgsl.
+//@ import product: add_splits
 //@ kernel: absorb, shrunk
 //@ host: COLUMNS, QUADS, SCRATCH, SPLITS, SUMMED_COLUMNS, TILE_TOKENS, WORKGROUP
 
@@ -11,6 +12,8 @@
 // Room for the coefficients that the kernel stages; the sums themselves need none.
 var<workgroup> scratch: array<vec4<f32>, SCRATCH>;
 
+fn load_split(index: u32) -> vec4<f32> { return shrink_sums[index]; }
+
 fn shrink(first_token: u32, tokens: u32, local: u32) {
     let tiles = (tokens + TILE_TOKENS - 1u) / TILE_TOKENS;
     let tile = first_token / TILE_TOKENS;
@@ -18,10 +21,7 @@ fn shrink(first_token: u32, tokens: u32, local: u32) {
         let count = min(SUMMED_COLUMNS, COLUMNS - first);
         for (var item = local; item < count * QUADS; item += WORKGROUP) {
             let at = (tile * COLUMNS + first) * QUADS + item;
-            var sum = shrink_sums[at];
-            for (var split = 1u; split < SPLITS; split++) {
-                sum += shrink_sums[split * tiles * COLUMNS * QUADS + at];
-            }
+            let sum = add_splits(at, tiles * COLUMNS * QUADS, SPLITS);
             shrunk(first + item / QUADS, item % QUADS, sum);
         }
         workgroupBarrier();

@@ -17,8 +17,9 @@ use crate::plan::DeviceNumbers;
 ///
 /// [`DeviceProfile::calibrated`](crate::DeviceProfile::calibrated) takes the numbers;
 /// [`Tuner::calibrate`](crate::tuner::Tuner::calibrate) measures them and keeps them in the tuning file.
-/// Measuring takes some tens of milliseconds, most of them to compile five small pipelines, and half a second before
-/// them to wake a GPU ([`Stopwatch::warm_up`]): at the clock of an idle one, plans would be made for another device.
+/// Measuring takes about a second: half of it wakes a GPU ([`Stopwatch::warm_up`]), since at the clock of an idle one
+/// plans would be made for another device, and most of the rest compiles five small pipelines. The device works for
+/// [`Calibration::seconds`] of it.
 ///
 /// The sizes of caches, of register files and of workgroup memory, and the threads that a core holds, are not
 /// measured: they are those of the device's class ([`DeviceNumbers::of`]).
@@ -29,20 +30,29 @@ pub struct Calibration {
     /// The clock that they were measured by. By the host's clock and by those of browsers, the launch of a
     /// dispatch alone in its pass cannot be told from other work, and is taken to be as long as that of one after another.
     pub clock: Clock,
+    /// Seconds that the device worked for all probes together, by that clock, besides what woke it.
+    #[serde(default)]
+    pub seconds: f64,
+    /// Bytes a second that 1, 2, 4, .. workgroups of 64 threads together read from memory, each thread 16 bytes at a
+    /// time; zero for numbers of workgroups that were not tried.
+    #[serde(default)]
+    pub bandwidths: [f64; WALKS],
 }
 
 /// Bytes of each of the two buffers of the probes, on a graphics card, which is more than caches hold; on
-/// other GPUs; and on software devices.
-const BYTES: [u64; 3] = [128 << 20, 64 << 20, 16 << 20];
+/// other GPUs; on what may be a phone's; and on software devices.
+const BYTES: [u64; 4] = [128 << 20, 64 << 20, 32 << 20, 16 << 20];
 /// Bytes that the last cache holds, and the nearest one does not when a single workgroup reads them.
 const CACHED: u64 = 1 << 20;
 /// The part of the last cache that all workgroups read together: so much that the nearest caches hold little of it,
 /// although each core's workgroups pass over the same bytes.
 const CACHE_PART: f64 = 0.25;
-/// Runs of each probe, of which the fastest counts.
-const RUNS: usize = 3;
+/// Runs of each probe, of which the fastest counts; fewer on what may be a phone's GPU.
+const RUNS: [usize; 2] = [3, 2];
 /// Workgroups that fill any GPU, for rates of arithmetic and of reads; and any processor.
 const MANY: u32 = 4096;
+/// The numbers of workgroups that walk: 1, 2, 4, .. up to `MANY`.
+const WALKS: usize = MANY.ilog2() as usize + 1;
 const MANY_IN_SOFTWARE: u32 = 64;
 /// Workgroups of the copy.
 const COPIERS: u32 = 8192;
@@ -98,7 +108,8 @@ impl Calibration {
         let copy = bench.pipeline("probe copy", include_str!("probe/copy.wgsl")).await?;
         let copied = bench.copy(&copy).await?;
         let walk = bench.pipeline("probe walk", include_str!("probe/walk.wgsl")).await?;
-        let (memory_latency, bytes_in_flight) = bench.walks(&walk).await?;
+        let bandwidths = bench.walks(&walk).await?;
+        let [memory_latency, bytes_in_flight] = [WALKED / bandwidths[0].1, flight_of(&bandwidths)];
         let cache_latency = bench.step(&walk, 1, CACHED).await?;
         let part = ((CACHE_PART * class.cache_bytes) as u64).next_power_of_two().max(CACHED);
         let cached = bench.step(&walk, many, part).await?;
@@ -120,7 +131,11 @@ impl Calibration {
             ..class
         };
         numbers.check()?;
-        Ok(Self { numbers, clock })
+        let mut curve = [0.0; WALKS];
+        for (rate, (_, bandwidth)) in curve.iter_mut().zip(bandwidths) {
+            *rate = rounded(bandwidth);
+        }
+        Ok(Self { numbers, clock, seconds: rounded(bench.spent.get()), bandwidths: curve })
     }
 }
 
@@ -151,19 +166,27 @@ struct Bench<'a> {
     uniform: wgpu::Buffer,
     layout: wgpu::BindGroupLayout,
     bindings: wgpu::BindGroup,
+    /// Runs of each probe.
+    runs: usize,
     /// The vec4 behind the last one that was read, so that no cache has what is read next.
     next: Cell<u32>,
+    /// Seconds of all runs so far.
+    spent: Cell<f64>,
 }
 
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu) -> Result<Self, Error> {
         let limits = gpu.device.limits();
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).max(CACHED);
-        let [large, medium, small] = BYTES;
-        let (bytes, many) = match gpu.device.adapter_info().device_type {
-            wgpu::DeviceType::Cpu => (small, MANY_IN_SOFTWARE),
-            wgpu::DeviceType::IntegratedGpu => (medium, MANY),
-            _ => (large, MANY),
+        let info = gpu.device.adapter_info();
+        let [large, medium, small, software] = BYTES;
+        let [runs, fewer] = RUNS;
+        let slow = DeviceNumbers::least_of(&info).multiply_adds <= DeviceNumbers::PHONE.multiply_adds;
+        let (bytes, many, runs) = match info.device_type {
+            wgpu::DeviceType::Cpu => (software, MANY_IN_SOFTWARE, runs),
+            _ if slow => (small, MANY, fewer),
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => (large, MANY, runs),
+            _ => (medium, MANY, runs),
         };
         let bytes = bytes.min(1 << most.ilog2());
         let source = gpu.zeroed("probe source", bytes as usize / 4)?;
@@ -191,7 +214,8 @@ impl<'a> Bench<'a> {
             (uniform, layout, bindings)
         })?;
         let stopwatch = Stopwatch::new(gpu)?;
-        Ok(Self { gpu, stopwatch, bytes, many, uniform, layout, bindings, next: Cell::new(0) })
+        let (next, spent) = (Cell::new(0), Cell::new(0.0));
+        Ok(Self { gpu, stopwatch, bytes, many, uniform, layout, bindings, runs, next, spent })
     }
 
     /// A probe. It has all of wgpu's checks: what they cost is small beside what a step does.
@@ -248,7 +272,7 @@ impl<'a> Bench<'a> {
         bytes: u64,
     ) -> Result<f64, Error> {
         let mut fastest = f64::INFINITY;
-        for _ in 0..RUNS {
+        for _ in 0..self.runs {
             let vecs = (bytes.min(self.bytes) / 16) as u32;
             let first = self.next.get();
             self.next.set(first.wrapping_add(steps.wrapping_mul(64 * (workgroups + 1))));
@@ -263,7 +287,9 @@ impl<'a> Bench<'a> {
                 }
                 Ok(())
             });
-            fastest = fastest.min(time.await?.as_secs_f64());
+            let time = time.await?.as_secs_f64();
+            self.spent.set(self.spent.get() + time);
+            fastest = fastest.min(time);
         }
         Ok(fastest)
     }
@@ -312,28 +338,24 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The latency of memory in seconds, and the bytes in flight that reach its bandwidth: from walks by more
-    /// and more workgroups.
-    async fn walks(&self, walk: &wgpu::ComputePipeline) -> Result<(f64, f64), Error> {
+    /// The bytes in flight and the bandwidths of walks by more and more workgroups, beginning with one.
+    async fn walks(&self, walk: &wgpu::ComputePipeline) -> Result<Vec<(f64, f64)>, Error> {
         let mut bandwidths: Vec<(f64, f64)> = Vec::new();
         let mut workgroups = 1;
-        let mut latency = 0.0;
         while workgroups <= self.many {
             let step = self.step(walk, workgroups, self.bytes).await?;
-            if workgroups == 1 {
-                latency = step;
-            }
             let flight = WALKED * f64::from(workgroups);
             bandwidths.push((flight, flight / step));
             workgroups *= 2;
         }
-        let most = bandwidths.iter().map(|&(_, bandwidth)| bandwidth).fold(0.0, f64::max);
-        Ok((latency, flight_of(&bandwidths, REACHED * most)))
+        Ok(bandwidths)
     }
 }
 
-/// The bytes in flight at which a bandwidth is first reached, between those that were tried.
-fn flight_of(bandwidths: &[(f64, f64)], reached: f64) -> f64 {
+/// The bytes in flight at which most of the bandwidth is first reached, between those that were tried.
+fn flight_of(bandwidths: &[(f64, f64)]) -> f64 {
+    let most = bandwidths.iter().map(|&(_, bandwidth)| bandwidth).fold(0.0, f64::max);
+    let reached = REACHED * most;
     let at = bandwidths.iter().position(|&(_, bandwidth)| bandwidth >= reached).unwrap_or(0);
     let (flight, bandwidth) = bandwidths.get(at).copied().unwrap_or_default();
     let Some(&(less, slower)) = at.checked_sub(1).and_then(|before| bandwidths.get(before)) else {
@@ -349,8 +371,8 @@ mod tests {
     #[test]
     fn the_bytes_in_flight_lie_between_those_that_were_tried() {
         let bandwidths = [(1.0, 10.0), (2.0, 20.0), (4.0, 40.0), (8.0, 50.0), (16.0, 50.0)];
-        assert_eq!(flight_of(&bandwidths, 45.0), 6.0);
-        assert_eq!(flight_of(&bandwidths, 40.0), 4.0);
-        assert_eq!(flight_of(&bandwidths, 5.0), 1.0);
+        assert_eq!(flight_of(&bandwidths), 6.0);
+        assert_eq!(flight_of(&bandwidths[..3]), 3.6);
+        assert_eq!(flight_of(&bandwidths[..1]), 1.0);
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn gradient_norm_parts() -> Parts {
         .buffer("gradients", BindingKind::Read)
         .buffer("squares", BindingKind::Write)
         .file(wgsl!("optimiser/norm.wgsl"))
+        .file(wgsl!("optimiser/norm_threads.wgsl"))
         .file(wgsl!("kernel/gradient_norm.wgsl"))
 }
 
@@ -48,5 +49,6 @@ pub(super) fn gradient_norm_reduce_parts() -> Parts {
         .buffer("squares", BindingKind::Read)
         .buffer("status", BindingKind::Write)
         .file(wgsl!("optimiser/norm.wgsl"))
+        .file(wgsl!("optimiser/norm_threads.wgsl"))
         .file(wgsl!("kernel/gradient_norm_reduce.wgsl"))
 }

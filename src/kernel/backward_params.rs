@@ -79,6 +79,7 @@ impl ReduceShader {
             .write_mode(self.write)
             .buffer("copies", BindingKind::Read)
             .buffer("gradients", BindingKind::Write)
+            .file(wgsl!("product/splits.wgsl"))
             .file(wgsl!("kernel/backward_params_reduce.wgsl"))
     }
 }

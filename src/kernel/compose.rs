@@ -312,6 +312,7 @@ impl Parts {
             ShrinkFrom::Sums(splits) => self
                 .buffer("shrink_sums", BindingKind::Read)
                 .constant("SPLITS", splits)
+                .file(wgsl!("product/splits.wgsl"))
                 .file(wgsl!("source/sums.wgsl")),
         }
     }

@@ -121,6 +121,7 @@ impl LinearReduceShader {
             .varying(Varying::Batch)
             .file(wgsl!("uniform/linear.wgsl"))
             .buffer("linear_sums", BindingKind::Read)
+            .file(wgsl!("product/splits.wgsl"))
             .file(wgsl!("kernel/linear_reduce.wgsl"));
         self.target.add_to(parts)
     }

@@ -48,6 +48,9 @@ const fn rows_of_source() -> u32 {
     4
 }
 
+/// Cores of the smallest GPU of Apple's M series.
+const LEAST_M_CORES: u32 = 8;
+
 /// Lanes of a core that compute at the same time, in four subgroups of 32.
 pub(super) const LANES: f64 = 128.0;
 
@@ -139,6 +142,11 @@ impl DeviceNumbers {
     }
 
     /// The numbers that the class of an adapter suggests.
+    ///
+    /// An adapter of the kind [`Other`](wgpu::DeviceType::Other) is classed by its vendor, and without one it is taken
+    /// to be integrated. wgpu reveals neither kind nor vendor in a browser, although browsers tell the vendor: an
+    /// application that knows it can put its number into `info.vendor`
+    /// ([`DeviceProfile::of_adapter`](crate::DeviceProfile::of_adapter)).
     #[must_use]
     pub fn of(info: &wgpu::AdapterInfo) -> Self {
         use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
@@ -146,15 +154,27 @@ impl DeviceNumbers {
         if let Some(rest) = info.name.strip_prefix("Apple M") {
             let sizes = [("Ultra", 60), ("Max", 32), ("Pro", 16)];
             let size = sizes.into_iter().find(|(size, _)| rest.contains(size));
-            return Self::apple(size.map_or(8, |(_, cores)| cores));
+            return Self::apple(size.map_or(LEAST_M_CORES, |(_, cores)| cores));
         }
+        let rows_together = if info.vendor == NVIDIA { 1 } else { rows_of_source() };
+        let class = match (info.device_type, info.vendor) {
+            (DiscreteGpu | VirtualGpu | Cpu, _) | (Other, NVIDIA | AMD) => Self::DISCRETE,
+            (_, ARM) => Self { registers: 64, ..Self::PHONE },
+            (_, QUALCOMM | IMAGINATION | SAMSUNG) => Self::PHONE,
+            (Other, APPLE) => Self::apple(LEAST_M_CORES),
+            (_, _) if info.name.starts_with("Apple") => Self::PHONE,
+            (IntegratedGpu | Other, _) => Self::INTEGRATED,
+        };
+        Self { rows_together, ..class }
+    }
+
+    /// The numbers of the weakest GPU that an adapter could be, which bound the work of a dispatch: those of its
+    /// class, where it says what it is. Browsers say no more than the vendor.
+    pub(crate) fn least_of(info: &wgpu::AdapterInfo) -> Self {
         match (info.device_type, info.vendor) {
-            (IntegratedGpu, ARM) => Self { registers: 64, ..Self::PHONE },
-            (IntegratedGpu, QUALCOMM | IMAGINATION | SAMSUNG) => Self::PHONE,
-            (IntegratedGpu, _) if info.name.starts_with("Apple") => Self::PHONE,
-            (IntegratedGpu, _) => Self::INTEGRATED,
-            (DiscreteGpu | VirtualGpu | Other, NVIDIA) => Self { rows_together: 1, ..Self::DISCRETE },
-            (DiscreteGpu | VirtualGpu | Other | Cpu, _) => Self::DISCRETE,
+            (wgpu::DeviceType::Other, AMD | INTEL) => Self::INTEGRATED,
+            (wgpu::DeviceType::Other, vendor) if vendor != NVIDIA => Self::PHONE,
+            _ => Self::of(info),
         }
     }
 
@@ -232,6 +252,9 @@ impl DeviceNumbers {
 /// Developer Guide, on register use); NVIDIA's put coefficients between rows (an expand of four tokens takes 1.5
 /// times as long on an H100 as with broadcasts).
 const ARM: u32 = 0x13b5;
+const AMD: u32 = 0x1002;
+const APPLE: u32 = 0x106b;
+const INTEL: u32 = 0x8086;
 const NVIDIA: u32 = 0x10de;
 const QUALCOMM: u32 = 0x5143;
 const IMAGINATION: u32 = 0x1010;

@@ -7,7 +7,7 @@ use super::{Choice, DeviceProfile, FEWER_TOKENS, Grid, MOST_BYTES, Tile, WORKGRO
 use crate::error::{Error, Limit};
 
 /// The most columns of a shrink that a thread may keep in registers, four tokens each.
-const COLUMNS: [u32; 3] = [16, 8, 4];
+const COLUMNS: [u32; 4] = [16, 8, 4, 2];
 
 /// The groups of lanes that may sum columns of a shrink side by side.
 const GROUPS: [u32; 3] = [1, 2, 4];
@@ -36,8 +36,8 @@ pub struct FusedChoice {
     pub threads: u32,
     /// Tokens of a workgroup, in quads of four: 1, 2, 4 or 8.
     pub quads: u32,
-    /// The most columns of a shrink that a thread keeps in registers, four tokens each: 16, or on GPUs also 8
-    /// or 4.
+    /// The most columns of a shrink that a thread keeps in registers, four tokens each: 16, or on GPUs also 8, 4
+    /// or 2.
     pub columns: u32,
     /// Groups of lanes that sum other columns side by side, so that what they all read is read once: 1, or
     /// with subgroups also 2 or 4.
@@ -653,7 +653,7 @@ mod tests {
         let least = 2 * tokens * (source * columns + target * rows);
         let repeated_tokens = u64::from(tiles * tile.tokens());
         let shrinks = if shrink.is_some() { 1 } else { slices };
-        let padded = 2 * repeated_tokens * (source * (columns + 31) * u64::from(shrinks) + target * rows);
+        let padded = 2 * repeated_tokens * (source * (columns + 63) * u64::from(shrinks) + target * rows);
         prop_assert!((least..=padded).contains(&problem.flops(plan)));
         prop_assert!(
             repeated_tokens < 2 * tokens.max(2) + 2,

@@ -225,6 +225,8 @@ impl LinearProblem {
                             // Several lanes of a software driver are several loads already.
                             true if lanes > 1 => 1,
                             true => STEP,
+                            // Weights of one step are 16 registers.
+                            false if device.numbers.registers < 128 => 1,
                             // More weights than 16 vec4s at a time spill registers on AMD's RDNA 3.
                             false => STEP / thread_quads,
                         };

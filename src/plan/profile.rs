@@ -15,7 +15,8 @@ pub struct DeviceProfile {
     pub max_loop_iterations: u64,
     /// The most floating-point operations of one dispatch. More are divided among several, since operating
     /// systems end dispatches that take seconds, and draw nothing meanwhile. By default what a GPU of the
-    /// device's class does in a twentieth of a second at its full rate; without a bound in software.
+    /// device's class does in a twentieth of a second at its full rate, or the weakest class that it could be; without
+    /// a bound in software. Kernels take a smaller number, but no larger one than the device's own.
     pub max_dispatch_flops: u64,
     /// Threads that are guaranteed to be in one subgroup, so that they may add their sums by subgroup
     /// operations: the device's smallest subgroup size if it was requested with `Features::SUBGROUP`, else 1.
@@ -82,8 +83,21 @@ impl DeviceProfile {
         let wide_products = has(wgpu::Features::SHADER_INT64);
         let max_dispatch_flops = u64::MAX;
         let profile = Self::new(limits, quirks::SOFTWARE_WORKGROUPS);
-        Self { max_loop_iterations, max_dispatch_flops, subgroup_lanes, wide_products, software, ..profile }
-            .calibrated(DeviceNumbers::of(info))
+        let profile = Self {
+            max_loop_iterations,
+            max_dispatch_flops,
+            subgroup_lanes,
+            wide_products,
+            software,
+            ..profile
+        }
+        .calibrated(DeviceNumbers::of(info));
+        if software {
+            return profile;
+        }
+        let max_dispatch_flops =
+            profile.max_dispatch_flops.min(DeviceNumbers::least_of(info).dispatch_flops());
+        Self { max_dispatch_flops, ..profile }
     }
 
     /// The same device with the cooperative matrices of its adapter, if the device was requested with the features

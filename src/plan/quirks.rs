@@ -103,9 +103,9 @@ impl Quirks {
                 runs_untaken_branches: false,
                 sizes_of_workgroups: 3,
                 passes: if device.numbers.registers < 128 {
-                    &[[16, 1], [8, 1], [8, 2], [4, 1], [4, 4]]
+                    &[[16, 1], [8, 1], [8, 2], [4, 1], [4, 4], [2, 1], [2, 4]]
                 } else {
-                    &[[16, 1], [16, 2], [8, 1], [8, 2], [8, 4]]
+                    &[[16, 1], [16, 2], [16, 4], [8, 1], [8, 2], [8, 4]]
                 },
                 tokens_at_once: 4,
                 kept_coefficients: 64,

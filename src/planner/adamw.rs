@@ -52,6 +52,9 @@ pub(super) struct ReduceDims {
 /// 32-bit words in `struct Squares` in `optimiser/norm.wgsl`.
 pub(super) const SQUARES_WORDS: u64 = 4;
 
+/// Bytes of `thread_squares` in `optimiser/norm_threads.wgsl`.
+const THREAD_SQUARES: u64 = 4 * SQUARES_WORDS * WORKGROUP as u64;
+
 /// Advice if a buffer is too large.
 const SPLIT: &str = "split the parameters";
 
@@ -144,9 +147,7 @@ fn norm(at: usize, elements: u64, squares: u64, device: &DeviceProfile) -> Resul
     ];
     let dims = NormDims { vecs: (elements / 4) as u32, first_square: WORKGROUP * at as u32 };
     let grid = Grid::Fixed([WORKGROUP, 1, 1]);
-    // `thread_sums` and `thread_largest`
-    let memory = u64::from(WORKGROUP) * (16 + 4);
-    let step = Step::new(Shader::GradientNorm, &dims, grid, slots(&tensors), memory, 1, device)?;
+    let step = Step::new(Shader::GradientNorm, &dims, grid, slots(&tensors), THREAD_SQUARES, 1, device)?;
     Ok(recording("gradient_norm", tensors, step, Work { bytes: 4 * elements, flops: 2 * elements }))
 }
 
@@ -155,7 +156,7 @@ fn norm_reduce(squares: u64, device: &DeviceProfile) -> Result<Recording, Error>
         vec![vector("squares", BindingKind::Read, squares), vector("status", BindingKind::Write, 2)];
     let dims = ReduceDims { squares: (squares / SQUARES_WORDS) as u32 };
     let (shader, grid) = (Shader::GradientNormReduce, Grid::Fixed([1; 3]));
-    let step = Step::new(shader, &dims, grid, slots(&tensors), 0, 1, device)?;
+    let step = Step::new(shader, &dims, grid, slots(&tensors), THREAD_SQUARES, 1, device)?;
     let work = Work { bytes: 4 * (squares + 2), flops: 0 };
     Ok(recording("gradient_norm_reduce", tensors, step, work))
 }

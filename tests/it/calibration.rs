@@ -19,8 +19,12 @@ static MEASURED: LazyLock<Calibration> =
 
 #[test]
 fn numbers_are_a_devices() {
-    let Calibration { numbers, clock } = *MEASURED;
-    println!("{clock}: {numbers:#?}");
+    let Calibration { numbers, clock, seconds, bandwidths } = *MEASURED;
+    println!("{clock}: {numbers:#?}, in {seconds} s; {bandwidths:?}");
+    assert!((1e-6..60.0).contains(&seconds), "{seconds}");
+    // Those that were tried come first.
+    let tried = bandwidths.iter().take_while(|&&bandwidth| bandwidth > 0.0).count();
+    assert!(tried > 1 && bandwidths[tried..].iter().all(|&bandwidth| bandwidth == 0.0), "{bandwidths:?}");
     numbers.check().expect("positive and finite");
     // Between a small board's processor and the largest GPUs.
     assert!((1e8..1e14).contains(&numbers.memory_bandwidth), "{numbers:?}");
@@ -117,7 +121,7 @@ fn device(required_features: wgpu::Features) -> Gpu {
 #[test]
 fn the_hosts_clock_does_where_the_device_has_none() {
     let gpu = device(wgpu::Features::empty());
-    let Calibration { numbers, clock } = Calibration::measure(&gpu).expect("it is measured");
+    let Calibration { numbers, clock, .. } = Calibration::measure(&gpu).expect("it is measured");
     assert_eq!(clock, Clock::Wall);
     numbers.check().expect("positive and finite");
     // The host's part of a launch is not taken for the device's.

@@ -10,8 +10,8 @@ const HEADING: &str = "## Predictions for GPUs: nothing here was measured
 What the planner's own cost model (`src/plan/cost.rs`) says of GPUs by published or assumed numbers. **Of these GPUs only the
 H100 has run the kernels** (above), and it took up to 1.4 times as long, the frozen layer at few tokens 1.7 times. So these
 are predictions, not results, and their order is worth more than their values. The model assumes that a thread has several
-loads on their way at a time (four rows of the parameters, four tokens of the outer products, a quad of y before the rows that
-are added to it), and knows little of what a compiler makes of a kernel. At T <= 16 no kernel can come near the limit, since
+loads on their way at a time (four rows of the parameters, four tokens of the outer products, all that a thread adds to before
+the rows), and knows little of what a compiler makes of a kernel. At T <= 16 no kernel can come near the limit, since
 a dispatch takes longer to start than memory takes for its bytes. `cargo xtask predict` writes this section.";
 
 pub(crate) fn run(root: &Path) -> Result<(), String> {

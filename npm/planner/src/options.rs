@@ -342,30 +342,21 @@ pub(crate) struct Info {
 }
 
 impl Info {
-    /// The same as wgpu describes adapters. A browser tells the vendor, and with it the class.
+    /// The same as wgpu describes adapters. A browser tells the vendor, and the library takes the class from it.
     pub(crate) fn of_wgpu(self) -> AdapterInfo {
-        use DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other};
         let software = self.is_fallback_adapter || self.architecture == "swiftshader";
-        let (vendor, class) = match self.vendor.as_str() {
-            "nvidia" => (0x10de, DiscreteGpu),
-            "amd" => (0x1002, DiscreteGpu),
-            "intel" => (0x8086, IntegratedGpu),
-            "apple" => (0x106b, IntegratedGpu),
-            "arm" => (0x13b5, IntegratedGpu),
-            "qualcomm" => (0x5143, IntegratedGpu),
-            "img-tec" => (0x1010, IntegratedGpu),
-            "samsung" => (0x144d, IntegratedGpu),
-            _ => (0, Other),
+        let vendor = match self.vendor.as_str() {
+            "nvidia" => 0x10de,
+            "amd" => 0x1002,
+            "intel" => 0x8086,
+            "apple" => 0x106b,
+            "arm" => 0x13b5,
+            "qualcomm" => 0x5143,
+            "img-tec" => 0x1010,
+            "samsung" => 0x144d,
+            _ => 0,
         };
-        let name = if self.description.is_empty() && self.vendor == "apple" {
-            "Apple".to_owned()
-        } else {
-            self.description
-        };
-        AdapterInfo {
-            name,
-            vendor,
-            ..AdapterInfo::new(if software { Cpu } else { class }, Backend::BrowserWebGpu)
-        }
+        let kind = if software { DeviceType::Cpu } else { DeviceType::Other };
+        AdapterInfo { name: self.description, vendor, ..AdapterInfo::new(kind, Backend::BrowserWebGpu) }
     }
 }

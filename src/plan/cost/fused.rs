@@ -93,7 +93,10 @@ impl FusedProblem {
         let Traffic { source, matrix, .. } = self.traffic;
         let columns = f64::from(tile.pass_columns);
         Phase {
-            registers: 4.0 * columns + 16.0 + 4.0 * f64::from(LOADED_TOGETHER) + INDICES,
+            registers: 4.0 * columns
+                + 16.0
+                + 4.0 * f64::from(LOADED_TOGETHER.min(tile.pass_columns))
+                + INDICES,
             chain: source_latency
                 + later_groups(tile.pass_columns.div_ceil(LOADED_TOGETHER), gpu.cache_latency),
             instructions: 16.0 * columns + 4.0 * unpacking(source) + columns * unpacking(matrix) + 50.0,

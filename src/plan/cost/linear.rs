@@ -140,6 +140,14 @@ impl LinearProblem {
             (0.0, 0.0)
         };
         let stored = (sums / lanes).ceil();
+        // What is added to is loaded four tokens at a time, before the first of them is stored; or one by one, where
+        // threads share sums.
+        let groups = match tile.way {
+            LinearWay::Tiled { .. } | LinearWay::Direct { lanes: 1, .. } => {
+                f64::from(tile.thread_tokens.div_ceil(4))
+            }
+            LinearWay::Direct { .. } | LinearWay::Matrices { .. } => stored,
+        };
         let split = plan.reduce.map(|(_, bytes)| bytes as f64);
         let (chain, stores) = match split {
             Some(_) => (0.0, 6.0),
@@ -148,7 +156,7 @@ impl LinearProblem {
         Phase {
             iterations: 1.0,
             registers: 4.0 * sums + INDICES,
-            chain: 2.0 * exchanges * EXCHANGE * gpu.cache_latency + stored * chain,
+            chain: 2.0 * exchanges * EXCHANGE * gpu.cache_latency + groups * chain,
             instructions: 4.0 * added + stored * (FETCH + stores),
             loaded: 16.0 * phase.threads * added,
             cached: split.unwrap_or(0.0),
@@ -167,7 +175,9 @@ impl LinearProblem {
             workgroups: f64::from(self.target_vecs.div_ceil(WORKGROUP)) * f64::from(self.tokens),
             threads: f64::from(WORKGROUP),
             iterations: 1.0,
-            chain: gpu.cache_latency + later_groups(plan.choice.splits, gpu.cache_latency) + chain,
+            chain: gpu.cache_latency
+                + later_groups(plan.choice.splits.div_ceil(4), gpu.cache_latency)
+                + chain,
             instructions: 8.0 * splits + FETCH + stores,
             cached: sums,
             // Sums stay in the cache until they are added up.
@@ -177,10 +187,9 @@ impl LinearProblem {
         .seconds(gpu)
     }
 
-    /// The latency and the instructions of a complete vec4 of the target.
+    /// The latency of what sums are added to, and the instructions of a complete vec4 of the target.
     fn finish(&self, gpu: &DeviceNumbers) -> (f64, f64) {
         let Traffic { target, accumulate, .. } = self.traffic;
-        // What is added to is loaded one by one, since each is stored before the next is read.
         if accumulate {
             (gpu.memory_latency, packing(target) + unpacking(target))
         } else {

@@ -87,7 +87,7 @@ impl OuterProblem {
         gpu: &DeviceNumbers,
     ) -> Phase {
         let rows = f64::from(block.rows);
-        // Gradients that are added to are loaded one by one, since each is stored before the next is read.
+        // Gradients that are added to are loaded four at a time, before the first is stored.
         let adds = self.traffic.accumulate && plan.choice.splits == 1;
         let passes = if adds { 2.0 } else { 1.0 };
         let bytes = 16.0 * rows * passes;
@@ -95,7 +95,11 @@ impl OuterProblem {
         let row_blocks = f64::from(block.workgroups) / column_blocks;
         Phase {
             iterations: 1.0,
-            chain: if adds { rows * gpu.memory_latency } else { 0.0 },
+            chain: if adds {
+                gpu.loaded_latency() + later_groups(block.rows / 4, gpu.loaded_latency())
+            } else {
+                0.0
+            },
             instructions: 8.0 * rows,
             loaded: 0.0,
             cached: products.workgroups * products.threads * bytes,

@@ -194,9 +194,27 @@ fn spilled_registers_cost() {
 }
 
 #[test]
+fn every_operation_has_a_plan_for_64_registers() {
+    let [few, many] =
+        [64, 1024].map(|registers| planner(DeviceNumbers { registers, ..DeviceNumbers::PHONE }));
+    for element in [Element::F32, Element::F16] {
+        for operation in operations(element) {
+            for tokens in [1, 16, 300] {
+                let choices = few.choices(&operation, &CONFIG, tokens).expect("it fits");
+                let predict =
+                    |planner: &Planner, choice| planner.predict(choice, &operation, &CONFIG, tokens);
+                // What spills is predicted to take longer.
+                let fits = |&choice: &Choice| predict(&few, choice) == predict(&many, choice);
+                assert!(choices.iter().any(fits), "{operation:?} at {tokens} tokens");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_class_is_known_by_what_its_adapter_reveals() {
-    use wgpu::Backend::{Metal, Vulkan};
-    use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu};
+    use wgpu::Backend::{BrowserWebGpu, Metal, Vulkan};
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other};
     let of = |name: &str, vendor, kind, backend| {
         let info =
             wgpu::AdapterInfo { name: name.to_owned(), vendor, ..wgpu::AdapterInfo::new(kind, backend) };
@@ -213,6 +231,23 @@ fn a_class_is_known_by_what_its_adapter_reveals() {
     assert_eq!(of("Intel Iris", 0x8086, IntegratedGpu, Vulkan), DeviceNumbers::INTEGRATED);
     assert_eq!(of("Whatever", 0x1002, DiscreteGpu, Vulkan), DeviceNumbers::DISCRETE);
     assert_eq!(of("NVIDIA Whatever", 0x10de, DiscreteGpu, Vulkan).rows_together, 1);
+    // A browser tells no kind, and wgpu there no vendor.
+    let in_browser = |vendor| of("", vendor, Other, BrowserWebGpu);
+    assert_eq!(in_browser(0), DeviceNumbers::INTEGRATED);
+    assert_eq!(in_browser(0x106b), of("Apple M1", 0, IntegratedGpu, Metal));
+    assert_eq!(in_browser(0x13b5), of("Mali-G715", 0x13b5, IntegratedGpu, Vulkan));
+    assert_eq!(in_browser(0x10de), of("NVIDIA Whatever", 0x10de, DiscreteGpu, Vulkan));
+    // What may be a phone's GPU, or a laptop's, gets no dispatch that takes these a second.
+    let bound = |vendor, kind| {
+        let info = wgpu::AdapterInfo { vendor, ..wgpu::AdapterInfo::new(kind, BrowserWebGpu) };
+        let profile = DeviceProfile::of_adapter(wgpu::Limits::default(), &info, wgpu::Features::empty());
+        profile.max_dispatch_flops
+    };
+    let [phone, laptop, card] = [DeviceNumbers::PHONE, DeviceNumbers::INTEGRATED, DeviceNumbers::DISCRETE]
+        .map(|numbers| numbers.dispatch_flops());
+    assert_eq!([0, 0x106b, 0x5143].map(|vendor| bound(vendor, Other)), [phone; 3]);
+    assert_eq!([0x1002, 0x8086].map(|vendor| bound(vendor, Other)), [laptop; 2]);
+    assert_eq!([bound(0x10de, Other), bound(0x1002, DiscreteGpu), bound(0, Cpu)], [card, card, u64::MAX]);
     let wrong = [0.0, -1.0, f64::NAN, f64::INFINITY].map(|gap| DeviceNumbers { gap, ..WIDE }.check());
     assert!(wrong.iter().all(Result::is_err), "{wrong:?}");
 }

@@ -337,9 +337,12 @@ fn choices(cases: &mut Vec<Case>) {
     }
     // Larger workgroups, fewer columns at a time, and groups of lanes that sum columns side by side: 27 columns
     // of backward's shrink, and 12 of forward's, are no whole rounds.
-    for (threads, columns, [quads, expand_quads, summed_columns, slices, shrink_splits]) in
-        [(128, 16, [4, 2, 2, 2, 0]), (256, 8, [2, 1, 1, 2, 0]), (256, 8, [8, 4, 1, 1, 2])]
-    {
+    for (threads, columns, [quads, expand_quads, summed_columns, slices, shrink_splits]) in [
+        (128, 16, [4, 2, 2, 2, 0]),
+        (256, 8, [2, 1, 1, 2, 0]),
+        (256, 8, [8, 4, 1, 1, 2]),
+        (64, 2, [2, 1, 1, 2, 0]),
+    ] {
         let choice = FusedChoice { threads, columns, ..FusedChoice::default() };
         let choice = FusedChoice { quads, expand_quads, summed_columns, slices, shrink_splits, ..choice };
         for operation in [Operation::Forward(Router::Input), Operation::BackwardInput(Router::Input)] {
@@ -365,6 +368,8 @@ fn choices(cases: &mut Vec<Case>) {
         (256, 4, 8, 4, 1),
         (128, 2, 4, 4, 2),
         (256, 2, 8, 2, 1),
+        (256, 1, 16, 4, 1),
+        (64, 2, 2, 4, 2),
     ] {
         for (operation, columns_of_all) in
             [(Operation::Forward(Router::Input), 12u32), (Operation::BackwardInput(Router::Input), 27)]

@@ -36,7 +36,9 @@ impl Defect {
         match self.file.split_once('/') {
             Some((_, file)) if file.starts_with("linear") => " linear/",
             Some(("sink", _)) => " linear/",
-            Some((_, file)) if file.starts_with("backward_params") => " backward_params/",
+            Some((_, file)) if file.starts_with("backward_params") || file == "splits.wgsl" => {
+                " backward_params/"
+            }
             Some((_, file)) if file.starts_with("gate_gradients") => " gate_gradients/",
             Some((_, file)) if file.starts_with("gate_") => " gate_losses/",
             Some(("mask", _)) => " forward/",
@@ -256,7 +258,7 @@ pub(super) const DEFECTS: &[Defect] = &[
     ),
     defect("shrink starts at the first tile", "kernel/shrink.wgsl", "dims.first_tile + ", ""),
     // part/source_sums
-    defect("sums of the last split lost", "source/sums.wgsl", "split < SPLITS;", "split < SPLITS - 1u;"),
+    defect("sums of the last split lost", "source/sums.wgsl", "QUADS, SPLITS);", "QUADS, SPLITS - 1u);"),
     defect(
         "sums of the first tile only",
         "source/sums.wgsl",
@@ -1046,11 +1048,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let begin = split * split_tokens;",
         "let begin = 0u;",
     ),
+    defect("outer accumulation ignored", "product/outer.wgsl", "if (ACCUMULATE) {", "if (false) {"),
     defect(
-        "outer accumulation ignored",
+        "outer adds one row's gradients to another's",
         "product/outer.wgsl",
-        "gradients[at] += sums[row];",
-        "gradients[at] = sums[row];",
+        "before3 = gradients[matrix + min(at + 3u,",
+        "before3 = gradients[matrix + min(at + 2u,",
     ),
     defect(
         "outer barrier after staging removed",
@@ -1067,15 +1070,36 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "reduce skips a split",
         "kernel/backward_params_reduce.wgsl",
-        "var split = 1u;",
-        "var split = 2u;",
+        "gradients[at] = add_splits(at, dims.vecs, dims.splits);",
+        "gradients[at] = add_splits(at, dims.vecs, dims.splits - 1u);",
     ),
     defect(
         "reduce accumulation ignored",
         "kernel/backward_params_reduce.wgsl",
-        "gradients[at] += sum;",
-        "gradients[at] = sum;",
+        "before + add_splits",
+        "add_splits",
     ),
+    // The splits of all kernels; backward_params has two, three and five.
+    defect(
+        "splits past the end added",
+        "product/splits.wgsl",
+        "sum + value3, split + 3u < splits",
+        "sum + value3, true",
+    ),
+    defect(
+        "splits lost after the second",
+        "product/splits.wgsl",
+        "sum + value2, split + 2u < splits",
+        "sum + value2, false",
+    ),
+    defect("splits lost before the fifth", "product/splits.wgsl", "value0, split == 0u", "value0, true"),
+    defect(
+        "splits lost after the fourth",
+        "product/splits.wgsl",
+        "split < splits;",
+        "split < min(splits, 4u);",
+    ),
+    defect("splits all the first", "product/splits.wgsl", "min(split + 1u, last) * stride", "split * stride"),
     // linear
     defect(
         "linear bias shifted",
@@ -1083,7 +1107,19 @@ pub(super) const DEFECTS: &[Defect] = &[
         "bias[min(4u * c + 1u, last)]",
         "bias[min(4u * c, last)]",
     ),
-    defect("linear accumulation ignored", "sink/target.wgsl", "load_targets(row, c) + value", "value"),
+    defect("linear accumulation ignored", "sink/target.wgsl", "before + value", "value"),
+    defect(
+        "linear adds one token to another",
+        "kernel/linear.wgsl",
+        "load_token(3u, row3, c, &before);",
+        "load_token(3u, row2, c, &before);",
+    ),
+    defect(
+        "linear_direct adds one token to another",
+        "kernel/linear_direct.wgsl",
+        "load_token(3u, row + 3u, c, &before);",
+        "load_token(3u, row + 2u, c, &before);",
+    ),
     defect("linear splits in one place", "sink/sums.wgsl", "(split * batch_tokens() + row)", "row"),
     defect(
         "linear splits overlap",
@@ -1167,12 +1203,17 @@ pub(super) const DEFECTS: &[Defect] = &[
             "dispatches that are divided have no workgroup more, and past the last block there is no row",
         ),
     },
-    defect("linear reduce skips a split", "kernel/linear_reduce.wgsl", "var split = 1u;", "var split = 2u;"),
+    defect(
+        "linear reduce skips a split",
+        "kernel/linear_reduce.wgsl",
+        "dims.splits));",
+        "dims.splits - 1u));",
+    ),
     defect(
         "linear reduce adds another token's",
         "kernel/linear_reduce.wgsl",
-        "split * batch_tokens() * target_vecs() + at",
-        "split * target_vecs() + at",
+        "batch_tokens() * target_vecs(), dims.splits",
+        "target_vecs(), dims.splits",
     ),
     defect(
         "linear barrier after loading removed",
@@ -1251,14 +1292,14 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "linear_direct last token of eight stored in another's place",
         "kernel/linear_direct.wgsl",
-        "store_token(7u, split, first_row + 7u,",
-        "store_token(7u, split, first_row + 6u,",
+        "store_tokens(4u, split, first_row + 4u,",
+        "store_tokens(4u, split, first_row + 3u,",
     ),
     defect(
         "linear_direct second vec4 of a token stored in the first's place",
         "kernel/linear_direct.wgsl",
-        "finish(split, row, c + quad, (*sums)[token][quad])",
-        "finish(split, row, c, (*sums)[token][quad])",
+        "finish(split, row, c + quad, (*before)",
+        "finish(split, row, c, (*before)",
     ),
     defect(
         "linear_direct weights of the first vec4 repeated",
@@ -1269,8 +1310,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "linear's last token of eight stored in another's place",
         "kernel/linear.wgsl",
-        "let row = first_row + ROW_THREADS * token;",
-        "let row = first_row + ROW_THREADS * min(token, 6u);",
+        "let row3 = row2 + ROW_THREADS;",
+        "let row3 = row2;",
     ),
     defect(
         "linear_direct fourth array of tokens not stored",
@@ -1390,7 +1431,24 @@ pub(super) const DEFECTS: &[Defect] = &[
         "gradients[min(at, dims.vecs - 1u)], at < dims.vecs)",
         "gradients[min(at, dims.vecs - 1u)], true)",
     ),
-    defect("norm barrier removed", "kernel/gradient_norm.wgsl", "workgroupBarrier();", ""),
+    defect(
+        "norm barrier before neighbours are added removed",
+        "optimiser/norm_threads.wgsl",
+        "workgroupBarrier();\n    // Each",
+        "// Each",
+    ),
+    defect(
+        "norm barrier after neighbours are added removed",
+        "optimiser/norm_threads.wgsl",
+        "workgroupBarrier();\n    if (local != 0u)",
+        "if (local != 0u)",
+    ),
+    defect(
+        "norm of seven of eight neighbours",
+        "optimiser/norm_threads.wgsl",
+        "neighbour < NEIGHBOURS;",
+        "neighbour < NEIGHBOURS - 1u;",
+    ),
     defect(
         "norm squares small gradients as they are",
         "kernel/gradient_norm.wgsl",
@@ -1440,34 +1498,34 @@ pub(super) const DEFECTS: &[Defect] = &[
         "max(largest.x, largest.z)",
     ),
     defect(
-        "norm knows the last thread's magnitude only",
-        "kernel/gradient_norm.wgsl",
-        "max(largest_of_all, thread_largest[thread])",
-        "thread_largest[thread]",
+        "norm knows the last magnitude of several only",
+        "optimiser/norm_threads.wgsl",
+        "max(one.largest, other.largest)",
+        "other.largest",
     ),
     defect(
-        "norm knows the last workgroup's magnitude only",
-        "kernel/gradient_norm_reduce.wgsl",
-        "max(total.largest, sums.largest)",
-        "sums.largest",
+        "norm of the last large gradients only",
+        "optimiser/norm_threads.wgsl",
+        "one.large + other.large",
+        "other.large",
     ),
     defect(
-        "norm of the last workgroup's large gradients",
-        "kernel/gradient_norm_reduce.wgsl",
-        "total.large += sums.large;",
-        "total.large = sums.large;",
-    ),
-    defect(
-        "norm of the last workgroup's small gradients",
-        "kernel/gradient_norm_reduce.wgsl",
-        "total.small += sums.small;",
-        "total.small = sums.small;",
+        "norm of the last small gradients only",
+        "optimiser/norm_threads.wgsl",
+        "one.small + other.small",
+        "other.small",
     ),
     defect(
         "norm of all workgroups but the last",
         "kernel/gradient_norm_reduce.wgsl",
-        "at < dims.squares;",
-        "at < dims.squares - 1u;",
+        "if (at < dims.squares) {",
+        "if (at < dims.squares - 1u) {",
+    ),
+    defect(
+        "norm of the first buffer only",
+        "kernel/gradient_norm_reduce.wgsl",
+        "sum = add_squares_of(sum, squares1);",
+        "",
     ),
     defect("norm of NaN is infinite", "kernel/gradient_norm_reduce.wgsl", "return NAN;", "return INFINITY;"),
     Defect {
