@@ -162,10 +162,8 @@ fn train(
         .with_application_logger(None)
         .num_epochs(1)
         .label(name);
-    let training = match progress::has_dashboard() {
-        true => training,
-        false => training.renderer(Box::new(Lines::new())),
-    };
+    let training =
+        if progress::has_dashboard() { training } else { training.renderer(Box::new(Lines::new())) };
     let result = training.launch(Learner::new(model, adamw, rates));
     if let Some(error) = result.error {
         return Err(error.to_string().into());
