@@ -1,5 +1,7 @@
 //! One call of a layer: everything about it but its tensors.
 
+use std::iter;
+
 use burn::tensor::DType;
 use hydralora::{
     BackwardInputOptions, BackwardParamsOptions, Config, Element, ForwardOptions, GateRows, Operation,
@@ -46,8 +48,14 @@ impl Call {
         })
     }
 
+    /// Backward, to x and to the parameters as they are wanted. `element` is that of x, g and dx.
+    pub fn backward(&self, element: Element, [dx, gradients]: [bool; 2]) -> Vec<Operation> {
+        let to_parameters = gradients.then(|| self.backward_parameters(element));
+        iter::once(self.backward_input(element, dx)).chain(to_parameters).collect()
+    }
+
     /// Backward with respect to the input. `element` is that of g and dx.
-    pub fn backward_input(&self, element: Element, wants_dx: bool) -> Operation {
+    fn backward_input(&self, element: Element, wants_dx: bool) -> Operation {
         Operation::BackwardInput(BackwardInputOptions {
             g: element,
             dx: wants_dx.then_some((element, WriteMode::Overwrite)),
@@ -57,7 +65,7 @@ impl Call {
     }
 
     /// Backward with respect to the parameters. `element` is that of x and g.
-    pub fn backward_parameters(&self, element: Element) -> Operation {
+    fn backward_parameters(&self, element: Element) -> Operation {
         Operation::BackwardParams(BackwardParamsOptions {
             write: WriteMode::Overwrite,
             x: element,

@@ -7,7 +7,11 @@ use hydralora::{Dropout, Router, Sharing, Weighting};
 use crate::error::Error;
 use crate::hydra::HydraLora;
 
-/// The configuration of a [`HydraLora`]: the library's [`hydralora::Config`], which documents each option, and a seed.
+/// The configuration of a [`HydraLora`]: the library's [`hydralora::Config`], which documents each option, and a seed. It is
+/// saved beside a module's record, which has the parameters alone.
+///
+/// The library's kernel for losses of the router is not here, and so neither is `logsumexp`, which keeps what one of these
+/// losses needs. burn's autodiff differentiates any loss of [`HydraLora::gates`], such as one that keeps experts in use.
 ///
 /// ```
 /// use burn_hydralora::HydraLoraConfig;

@@ -68,18 +68,18 @@ pub fn backward(
     x: CubeTensor,
     [parameters, saved, mask]: [CubeTensor; 3],
     call: &Call,
-    [wants_dx, wants_gradients]: [bool; 2],
+    wanted: [bool; 2],
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let result = |of: &CubeTensor, is_wanted| {
         let shape = of.shape();
         empty(of, if is_wanted { &shape[..] } else { &[1] }, of.dtype)
     };
+    let [wants_dx, wants_gradients] = wanted;
     let dstate = result(&saved, true);
     let dx = result(&x, wants_dx);
     let gradients = result(&parameters, wants_gradients);
 
     let mut run = Run::new(&x, call);
-    let mut operations = vec![call.backward_input(run.element, wants_dx)];
     run.reads("g", g);
     run.reads("parameters", parameters);
     run.reads("saved", saved);
@@ -91,11 +91,10 @@ pub fn backward(
         run.writes("dx", &dx);
     }
     if wants_gradients {
-        operations.push(call.backward_parameters(run.element));
         run.reads("x", x);
         run.writes("gradients", &gradients);
     }
-    run.submit(&operations);
+    run.submit(&call.backward(run.element, wanted));
     (dstate, dx, gradients)
 }
 

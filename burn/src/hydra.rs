@@ -1,5 +1,6 @@
 //! The module.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -147,16 +148,10 @@ impl HydraLora {
     pub fn forward_with<const D: usize>(&self, x: Tensor<D>, extras: Extras<D>) -> Tensor<D> {
         self.by_rows(x, extras, self.layer.config.d_out, |inputs| {
             let device = inputs.x.device();
-            let parameters = self.parameters.val();
-            assert!(
-                device == parameters.device(),
-                "HydraLora: x is on {device:?}, and the module on {:?}: move one of them",
-                parameters.device()
-            );
             let config = self.called(&device);
             match Context::of(&device).unwrap_or_else(|error| panic!("HydraLora: {error}")) {
-                Some(context) => self.by_kernels(&context, inputs, parameters, config),
-                None => self.by_formula(inputs, &parameters, &config),
+                Some(context) => self.by_kernels(&context, inputs, self.parameters.val(), config),
+                None => self.by_formula(inputs, &self.parameters.val(), &config),
             }
         })
     }
@@ -206,7 +201,7 @@ impl HydraLora {
     ) -> Tensor<D> {
         let (device, dtype) = (x.device(), x.dtype());
         let shape = with_last(x.dims(), columns as usize);
-        match Inputs::new(&self.layer, x, extras) {
+        match Inputs::new(self, x, extras) {
             Some(inputs) => compute(inputs).reshape(shape),
             None => Tensor::zeros(shape, (&device, dtype)),
         }
@@ -241,11 +236,16 @@ impl HydraLora {
             masks: mask.is_some(),
             random: config.dropout.map_or((0, 0), |_| self.layer.next_random()),
         };
-        // Before burn queues it: what the device cannot do is said here.
-        let tracks = x.device().is_autodiff() || parameters.device().is_autodiff();
+        // Before burn queues it: what the device cannot do in forward or backward is said here.
+        let wanted = [x.is_tracked(), parameters.is_tracked()];
+        let of_gates = gates.as_ref().is_some_and(|(gates, _)| gates.is_tracked());
+        let saves = wanted != [false; 2] || of_gates || base.as_ref().is_some_and(Tensor::is_tracked);
         let element = element(computed).unwrap_or_default();
-        let prepared = context.prepare(&call.forward(element, tracks), &call, tokens as u32);
-        prepared.unwrap_or_else(|error| panic!("HydraLora: {error}"));
+        let backward = (wanted != [false; 2] || of_gates).then(|| call.backward(element, wanted));
+        for operation in iter::once(call.forward(element, saves)).chain(backward.into_iter().flatten()) {
+            let prepared = context.prepare(&operation, &call, tokens as u32);
+            prepared.unwrap_or_else(|error| panic!("HydraLora: {error}"));
+        }
 
         let absent = || parameters.clone().into_dispatch();
         let y = Dispatch::hydra(
@@ -293,8 +293,8 @@ struct Inputs {
 
 impl Inputs {
     /// None if there are no tokens.
-    fn new<const D: usize>(layer: &Layer, x: Tensor<D>, extras: Extras<D>) -> Option<Self> {
-        let Config { d_in, d_out, experts, router, .. } = layer.config;
+    fn new<const D: usize>(module: &HydraLora, x: Tensor<D>, extras: Extras<D>) -> Option<Self> {
+        let Config { d_in, d_out, experts, router, .. } = module.layer.config;
         let [d_in, d_out, experts] = [d_in, d_out, experts].map(|length| length as usize);
         let Extras { base, gates, mask } = extras;
         let dims = x.dims();
@@ -304,7 +304,16 @@ impl Inputs {
         );
         let tokens: usize = dims[..D - 1].iter().product();
         assert!(u32::try_from(tokens).is_ok(), "HydraLora: x has {tokens} tokens, more than 32 bits count");
+        let device = x.device();
+        let same = |name: &str, other: Device| {
+            assert!(
+                other == device,
+                "HydraLora: {name} is on {other:?}, and x on {device:?}: move one of them"
+            );
+        };
+        same("the module", module.parameters.device());
         let base = base.inspect(|base| {
+            same("the base", base.device());
             let (given, needed) = (base.dims(), with_last(dims, d_out));
             assert!(given == needed, "HydraLora: base has the shape {given:?}, and y {needed:?}");
             let (given, needed) = (base.dtype(), x.dtype());
@@ -317,6 +326,7 @@ impl Inputs {
             if gates.is_some() { "given" } else { "not given" }
         );
         let gates = gates.map(|gates| {
+            same("the tensor of gates", gates.device());
             let [rows, columns] = gates.dims();
             assert!(
                 columns == experts && rows > 0 && tokens.is_multiple_of(rows),
@@ -331,6 +341,7 @@ impl Inputs {
             (gates, shared)
         });
         let mask = mask.inspect(|mask| {
+            same("the mask", mask.device());
             let [given] = mask.dims();
             assert!(given == tokens, "HydraLora: the mask has {given} numbers, and x {tokens} tokens");
         });

@@ -1,3 +1,4 @@
+#![deny(missing_docs)]
 #![doc = include_str!("../README.md")]
 
 mod call;
@@ -11,7 +12,9 @@ mod linear;
 mod ops;
 
 pub use config::HydraLoraConfig;
-pub use context::{init, init_async, is_registered, register};
+#[cfg(not(target_family = "wasm"))]
+pub use context::init;
+pub use context::{init_async, is_registered, register};
 pub use error::Error;
 pub use hydra::{Extras, HydraLora};
 /// The library under this package, for its configuration, adapters and checkpoints.

@@ -152,7 +152,9 @@ impl Prepared {
             }
         };
         let variants = variants.iter().map(|variant| variant.bind(&shared.device, &bound, scratch));
-        Ok(Bound { operation, variants: variants.collect::<Result<_, _>>()? })
+        let bind = || variants.collect::<Result<_, _>>();
+        let variants = scoped(&shared.device, "binding the tensors of an operation", bind)?;
+        Ok(Bound { operation, variants: variants? })
     }
 }
 
@@ -185,13 +187,11 @@ impl Variant {
                 let resource = resource(slot).ok_or_else(missing)?;
                 entries.push(wgpu::BindGroupEntry { binding, resource });
             }
-            let bind_group = scoped(device, "binding the tensors of an operation", || {
-                device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some("hydralora"),
-                    layout: &pipeline.layout,
-                    entries: &entries,
-                })
-            })?;
+            let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("hydralora"),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
             dispatches.push(Dispatch { pipeline: Arc::clone(pipeline), bind_group, grid: step.grid });
         }
         Ok(BoundVariant { capacity: self.recording.capacity, dispatches })

@@ -139,6 +139,19 @@ pub fn assert_close(ours: &[f32], theirs: &[f32], tolerance: f32, name: &str) {
     }
 }
 
+/// Runs a test once more in a process of its own; true in that process.
+pub fn in_own_process(test: &str) -> bool {
+    const CHILD: &str = "BURN_HYDRALORA_TEST";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().expect("the tests"));
+    let output = child.args(["--exact", test]).env(CHILD, test).output().expect("a process");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 pub fn uniform(rng: &mut StdRng, length: usize) -> Vec<f32> {
     (0..length).map(|_| rng.random_range(-1.0..1.0)).collect()
 }

@@ -1,10 +1,10 @@
 //! burn's memory: its default pools, views, threads with streams of their own, and writing in place.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
 use burn_hydralora::hydralora::{Config, Sharing};
 use burn_hydralora::{Extras, HydraLora};
 
-use crate::common::{By, Case, DEVICE, assert_close, random, values};
+use crate::common::{By, Case, DEVICE, assert_close, in_own_process, matrix, random, values};
 
 fn square(tokens: usize) -> Case {
     let config = Config { d_in: 64, d_out: 64, rank: 4, experts: 3, scaling: 0.5, ..Config::DEFAULT };
@@ -16,44 +16,65 @@ fn both(module: &HydraLora, x: &Tensor<2>) -> [Tensor<2>; 2] {
     [module.forward(x.clone()), module.formula(x.clone(), Extras::default())]
 }
 
+/// A chain of layers by each, and on an autodiff device its gradients to x and to the parameters. Nothing is read before
+/// all is queued.
+fn chains(module: &HydraLora, x: &Tensor<2>, layers: u64) -> [Vec<Vec<f32>>; 2] {
+    let device = x.device();
+    let trains = device.is_autodiff();
+    let starts = [(); 2].map(|()| if trains { x.clone().detach().require_grad() } else { x.clone() });
+    let [mut ours, mut theirs] = starts.clone();
+    for layer in 0..layers {
+        // Memory that was handed out, given back, and handed out again.
+        let passing = random(8, 64, layer, &device);
+        let noise = (passing.clone() - passing).narrow(0, 0, 1);
+        let [added, _] = both(module, &ours);
+        let [_, expected] = both(module, &theirs);
+        (ours, theirs) = ((ours + added).tanh() + noise.clone(), (theirs + expected).tanh() + noise);
+    }
+    let gradients = [&ours, &theirs].map(|y| trains.then(|| y.clone().powf_scalar(2.0).sum().backward()));
+    let results = [(ours, &starts[0], &gradients[0]), (theirs, &starts[1], &gradients[1])];
+    results.map(|(y, x, gradients)| {
+        let mut results = vec![values(y)];
+        if let Some(gradients) = gradients {
+            results.push(values(x.grad(gradients).expect("dx")));
+            results.push(values(module.parameters.val().grad(gradients).expect("the parameters' gradient")));
+        }
+        results
+    })
+}
+
+fn assert_chains_agree([ours, theirs]: &[Vec<Vec<f32>>; 2], name: &str) {
+    for (what, (ours, theirs)) in ["y", "dx", "gradients"].iter().zip(ours.iter().zip(theirs)) {
+        assert_close(ours, theirs, 1e-4, &format!("{name}: {what}"));
+    }
+}
+
 #[test]
 fn order_is_kept_between_kernels_that_are_not_submitted_yet() {
-    let module = square(40).module(&DEVICE);
-    let mut x = [random(40, 64, 3, &DEVICE), random(40, 64, 3, &DEVICE)];
-    for step in 0..60 {
-        // Memory that was handed out, given back, and handed out again.
-        let passing = random(40, 64, step, &DEVICE);
-        let [ours, _] = both(&module, &x[0]);
-        let [_, theirs] = both(&module, &x[1]);
-        let noise = passing.clone() - passing;
-        x = [(x[0].clone() + ours).tanh() + noise.clone(), (x[1].clone() + theirs).tanh() + noise];
+    for (device, layers) in [(DEVICE.clone(), 60), (DEVICE.clone().autodiff(), 20)] {
+        let module = square(40).module(&device);
+        let chains = chains(&module, &random(40, 64, 3, &device), layers);
+        assert_chains_agree(&chains, &format!("{layers} layers in a chain"));
     }
-    let [ours, theirs] = x.map(values);
-    assert_close(&ours, &theirs, 1e-4, "60 layers in a chain");
 }
 
 #[test]
 fn threads_have_streams_of_their_own() {
-    let module = square(40).module(&DEVICE);
-    let shared = random(40, 64, 5, &DEVICE) * 0.5;
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let (module, shared) = (&module, shared.clone());
-            scope.spawn(move || {
-                // Numbers of another stream, and other numbers of tokens in each.
-                let tokens = 10 * (thread + 1);
-                let x = shared.narrow(0, 0, tokens) + 0.1 * thread as f32;
-                let mut x = [x.clone(), x];
-                for _ in 0..20 {
-                    let [ours, _] = both(module, &x[0]);
-                    let [_, theirs] = both(module, &x[1]);
-                    x = [(x[0].clone() + ours).tanh(), (x[1].clone() + theirs).tanh()];
-                }
-                let [ours, theirs] = x.map(values);
-                assert_close(&ours, &theirs, 1e-4, &format!("thread {thread}"));
-            });
-        }
-    });
+    for device in [DEVICE.clone(), DEVICE.clone().autodiff()] {
+        let module = square(40).module(&device);
+        let shared = random(40, 64, 5, &device) * 0.5;
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (module, shared) = (&module, shared.clone());
+                scope.spawn(move || {
+                    // Numbers of another stream, and other numbers of tokens in each.
+                    let tokens = 10 * (thread + 1);
+                    let x = shared.narrow(0, 0, tokens) + 0.1 * thread as f32;
+                    assert_chains_agree(&chains(module, &x, 10), &format!("thread {thread}"));
+                });
+            }
+        });
+    }
 }
 
 #[test]
@@ -117,12 +138,7 @@ fn in_use(device: &Device) -> u64 {
 /// What is added to lies where y does. In a process of its own, because others use the same pools.
 #[test]
 fn a_base_that_nobody_needs_is_written_in_place() {
-    const CHILD: &str = "BURN_HYDRALORA_IN_PLACE";
-    if std::env::var_os(CHILD).is_none() {
-        let name = "memory::a_base_that_nobody_needs_is_written_in_place";
-        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
-        let status = child.args(["--exact", name]).env(CHILD, "1").status().expect("a process");
-        assert!(status.success());
+    if !in_own_process("memory::a_base_that_nobody_needs_is_written_in_place") {
         return;
     }
     let (tokens, columns) = (1024, 1024);
@@ -153,4 +169,27 @@ fn half_precision_of_odd_widths_is_computed_in_f32() {
     let case = Case::new("odd", config, 9);
     let half = case.run_as(By::Module, &DEVICE, DType::F16);
     half.assert_close(&case.run(By::Module, &DEVICE), 6e-3, "odd rows in f16");
+}
+
+/// burn compiles nothing for bf16 in WGSL, but it holds what it is given, and the kernels read and write it.
+#[test]
+fn bf16_goes_through_forward() {
+    let case = square(9).with_base();
+    let rounded = |values: &[f32]| values.iter().map(|&value| bf16::from_f32(value)).collect::<Vec<_>>();
+    let half = |values: &[f32]| {
+        let data = TensorData::new(rounded(values), [9, 64]);
+        Tensor::<2>::from_data(data, (&*DEVICE, DType::BF16))
+    };
+    let full = |values: &[f32]| {
+        matrix(&rounded(values).into_iter().map(bf16::to_f32).collect::<Vec<_>>(), 64, &DEVICE)
+    };
+    let module = case.module(&DEVICE);
+    let base = case.base.as_deref().expect("a base");
+    let y = module.forward_add(half(base), half(&case.x));
+    assert_eq!(y.dtype(), DType::BF16);
+    let expected = values(module.forward_add(full(base), full(&case.x)));
+    let y = y.into_data().try_to_vec::<bf16>().expect("burn reads it");
+    let y: Vec<_> = y.into_iter().map(bf16::to_f32).collect();
+    // Results are rounded to 8 bits.
+    assert_close(&y, &expected, 1.0 / 256.0, "y in bf16");
 }

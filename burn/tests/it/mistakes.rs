@@ -38,8 +38,6 @@ fn wrong_shapes_panic_with_both() {
     assert!(mask.contains("4 numbers") && mask.contains("5 tokens"), "{mask}");
     let superfluous = with(Extras { gates: gates(5), ..Extras::default() });
     assert!(superfluous.contains("gates are given"), "{superfluous}");
-    let other = panics(|| module.forward(random(5, 16, 1, &Device::flex())));
-    assert!(other.contains("Flex") && other.contains("Wgpu"), "{other}");
     let linear = LinearConfig::new(16, 8).init(&DEVICE);
     let widths = panics(|| HydraLinear::new(linear, case.module(&DEVICE)));
     assert!(widths.contains("16 x 8") && widths.contains("16 x 12"), "{widths}");
@@ -51,6 +49,37 @@ fn wrong_shapes_panic_with_both() {
     assert!(rows.contains("[2, 3]"), "{rows}");
     assert!(panics(|| given.gates(x())).contains("given"));
     assert_eq!(values(module.forward(x())).len(), 5 * 12, "burn goes on");
+}
+
+/// Of x and of everything beside it, with and without kernels.
+#[test]
+fn other_devices_are_named() {
+    let (here, there) = (&*DEVICE, &Device::flex());
+    let config = Config { d_in: 16, d_out: 12, rank: 4, experts: 3, ..Config::DEFAULT };
+    let plain = Case::new("plain", config, 5);
+    let given = Case::new("given", Config { router: Router::GivenWeights, ..config }, 5);
+    for (here, there) in [(here, there), (there, here)] {
+        let (plain, given) = (plain.module(here), given.module(here));
+        let x = |device| random(5, 16, 1, device);
+        let base = Extras { base: Some(random(5, 12, 1, there)), ..Extras::default() };
+        let mask = Extras { mask: Some(Tensor::ones([5], there)), ..Extras::default() };
+        let gates = Extras { gates: Some(random(5, 3, 1, there)), ..Extras::default() };
+        let refusals = [
+            ("the module", panics(|| plain.forward(x(there)))),
+            ("the module", panics(|| plain.gates(x(there)))),
+            ("the base", panics(|| plain.forward_with(x(here), base.clone()))),
+            ("the base", panics(|| plain.formula(x(here), base))),
+            ("the mask", panics(|| plain.forward_with(x(here), mask))),
+            ("the tensor of gates", panics(|| given.forward_with(x(here), gates))),
+        ];
+        for (name, refusal) in refusals {
+            let starts = format!("HydraLora: {name} is on ");
+            let names_both = refusal.contains("Flex") && refusal.contains("Wgpu");
+            assert!(refusal.starts_with(&starts) && names_both, "{refusal}");
+            assert!(refusal.ends_with("move one of them"), "{refusal}");
+        }
+        assert_eq!(values(plain.forward(x(here))).len(), 5 * 12, "burn goes on");
+    }
 }
 
 #[test]
@@ -131,9 +160,10 @@ fn a_lost_device_is_an_error_that_says_so() {
     let x = random(5, 16, 1, &device);
     assert_eq!(values(module.forward(x.clone())).len(), 60);
     setup.device.destroy();
-    let lost = catch_unwind(AssertUnwindSafe(|| module.forward(x).try_into_vec_as::<f32>()));
-    let failed = lost.map_or_else(|_| true, |read| read.is_err());
-    assert!(failed, "a lost device gives no numbers");
+    // With fusion burn runs it when it is read, and without when it is called.
+    let lost =
+        panics(|| module.forward(x).try_into_vec_as::<f32>().unwrap_or_else(|lost| panic!("{lost:?}")));
+    assert!(lost.contains("hydralora: ") && lost.contains("the device was lost or destroyed"), "{lost}");
     let others = Case::new("others", config, 5).module(&DEVICE);
     assert_eq!(values(others.forward(random(5, 16, 1, &DEVICE))).len(), 60, "other devices go on");
 }

@@ -4,12 +4,16 @@ use burn::module::Module;
 use burn::nn::attention::{
     MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask,
 };
+use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor};
+use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
 use burn_hydralora::{HydraLinear, HydraLoraConfig};
 
-pub const WIDTH: usize = 128;
+use crate::texts::Batch;
+
+const WIDTH: usize = 128;
 pub const CONTEXT: usize = 64;
 const LAYERS: usize = 2;
 const HEADS: usize = 4;
@@ -111,5 +115,26 @@ impl Transformer {
             ..block
         };
         Self { bytes, places, blocks: blocks.into_iter().map(adapt).collect(), norm, head }
+    }
+}
+
+impl InferenceStep for Transformer {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, Batch { inputs, targets }: Batch) -> ClassificationOutput {
+        let logits: Tensor<2> = self.forward(inputs).flatten(0, 1);
+        let loss = CrossEntropyLossConfig::new().init(&logits.device());
+        ClassificationOutput::new(loss.forward(logits.clone(), targets.clone()), logits, targets)
+    }
+}
+
+impl TrainStep for Transformer {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        let output = InferenceStep::step(self, batch);
+        TrainOutput::new(self, output.loss.backward(), output)
     }
 }
