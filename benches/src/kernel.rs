@@ -63,15 +63,12 @@ impl Kernel {
     /// The least that it has to do.
     pub fn least_work(self, ours: &Ours) -> Result<Work, Error> {
         let Ours { config, batch, layout, .. } = ours;
-        match self.operation(ours) {
-            Some(operation) => operation.least_work(config, batch.tokens()),
-            // Reads parameters, gradients and both moments; writes all but the gradients. The norm reads those once
-            // more.
-            None => {
-                let (passes, flops) = if self == Self::ClippingAdamW { (8, 17) } else { (7, 15) };
-                Ok(Work { bytes: passes * layout.bytes(), flops: flops * layout.len() as u64 })
-            }
+        if let Some(operation) = self.operation(ours) {
+            return operation.least_work(config, batch.tokens());
         }
+        // Reads parameters, gradients and both moments; writes all but the gradients. The norm reads those once more.
+        let (passes, flops) = if self == Self::ClippingAdamW { (8, 17) } else { (7, 15) };
+        Ok(Work { bytes: passes * layout.bytes(), flops: flops * layout.len() as u64 })
     }
 
     /// Bytes that it touches in all sets together, which caches had to hold to answer.

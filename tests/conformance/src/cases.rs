@@ -948,7 +948,7 @@ impl Case {
         if shape.config(router).layout().is_err() {
             return self;
         }
-        let case = Self { operation, shape, mask, gates, gate_gradient, ..self.clone() };
+        let case = Self { operation, shape, gates, gate_gradient, mask, ..self.clone() };
         let planner = Planner::new(DeviceProfile::new(hydralora::wgpu::Limits::default(), 256));
         if case.job().ops.iter().all(|op| op.plan(&planner).is_ok()) { case } else { self }
     }
