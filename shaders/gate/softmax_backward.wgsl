@@ -13,7 +13,7 @@
 // The softmax over all experts, from what forward saved. `chosen` is the part of it that the chosen have.
 fn probability(expert: u32, quad: u32, chosen: vec4<f32>) -> vec4<f32> {
     let saved = state[(A_ROWS + expert) * QUADS + quad];
-    if (RENORMALISE) { return select(saved * chosen, -saved, saved < vec4<f32>(0.0)); }
+    if (RENORMALISE) { return select(saved * chosen, abs(saved), saved < vec4<f32>(0.0)); }
     return abs(saved);
 }
 

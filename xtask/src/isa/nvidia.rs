@@ -123,7 +123,7 @@ fn cuda(metal: &str, threads: u32) -> Result<String, String> {
 /// A line of Metal in CUDA, which wants to be told that functions are for the device, but finds out by itself
 /// where what they are given lies.
 fn cuda_line(line: &str) -> String {
-    let is_global = line.starts_with(|first: char| first.is_ascii_lowercase());
+    let is_global = line.starts_with(|first: char| first.is_ascii_alphabetic());
     if let Some(rest) = line.strip_prefix("constant ") {
         return format!("constexpr {rest}");
     }
@@ -178,6 +178,7 @@ mod tests {
     #[test]
     fn only_what_cuda_calls_otherwise_is_changed() {
         assert_eq!(cuda_line("constant uint RANK = 8u;"), "constexpr uint RANK = 8u;");
+        assert_eq!(cuda_line("Squares add("), "DEVICE Squares add(");
         for same in ["typedef type_3 x(1);", "    uint thread_ = constant_(1u);", "}", "struct Dims {"] {
             assert_eq!(cuda_line(same), same);
         }
