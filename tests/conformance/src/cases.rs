@@ -2,7 +2,7 @@
 
 use hydralora::{
     DeviceProfile, DropoutOf, Element, FusedChoice, GateGradient, GateRows, LinearChoice, LinearDirection,
-    LinearWay, OuterChoice, Planner, Router, Sharing, Weighting,
+    LinearWay, OuterChoice, Planner, Router, Sharing, Weighting, wgpu,
 };
 use proptest::prelude::*;
 
@@ -727,7 +727,7 @@ fn gate_losses(cases: &mut Vec<Case>) {
         cases.push(Case { mask, ..Case::new(Operation::GateLosses(Router::Input), shape) });
     }
     let gate_gradient = Some(GateGradient::Losses);
-    for shape in [shape.at(250), shape.top(2, false)] {
+    for shape in [shape.at(250), shape.top(2, false), shape.top(2, true), few, few.top(2, true)] {
         cases.push(Case { gate_gradient, ..Case::new(Operation::BackwardInput(Router::Latent), shape) });
     }
     cases.push(Case::new(Operation::Forward(Router::Input), shape.at(30)));
@@ -949,7 +949,7 @@ impl Case {
             return self;
         }
         let case = Self { operation, shape, gates, gate_gradient, mask, ..self.clone() };
-        let planner = Planner::new(DeviceProfile::new(hydralora::wgpu::Limits::default(), 256));
+        let planner = Planner::new(DeviceProfile::new(wgpu::Limits::default(), 256));
         if case.job().ops.iter().all(|op| op.plan(&planner).is_ok()) { case } else { self }
     }
 }

@@ -88,6 +88,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "total += select(vec4<f32>(0.0), own, chosen);",
         "total += own;",
     ),
+    defect("weights not renormalised", "gate/choose_top.wgsl", "select(weight / total,", "select(weight,"),
     defect("experts that were not chosen count", "gate/weights.wgsl", "if (SIGNS)", "if (false)"),
     defect(
         "dw reaches experts that were not chosen",
@@ -95,7 +96,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "if (SIGNS)",
         "if (false)",
     ),
-    defect("softmax backward with signs", "gate/softmax_backward.wgsl", "abs(state[row]) *", "state[row] *"),
+    defect(
+        "softmax backward with signs",
+        "gate/softmax_backward.wgsl",
+        "*= abs(state[row]);",
+        "*= state[row];",
+    ),
     defect(
         "dB of experts that were not chosen",
         "kernel/backward_params.wgsl",
@@ -648,8 +654,14 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "gradient of logits added to the weights'",
         "gate/add_gradient.wgsl",
+        "if (!OF_LOGITS && !OF_SOFTMAX)",
+        "if (!OF_SOFTMAX)",
+    ),
+    defect(
+        "gradient of the softmax added to the weights' too",
+        "gate/add_gradient.wgsl",
+        "if (!OF_LOGITS && !OF_SOFTMAX)",
         "if (!OF_LOGITS)",
-        "if (true)",
     ),
     defect(
         "gradient of weights not added",
@@ -670,7 +682,12 @@ pub(super) const DEFECTS: &[Defect] = &[
         "",
     ),
     defect("temperature lost", "gate/softmax.wgsl", "exp(dims.logit_scale * ", "exp("),
-    defect("temperature lost in backward", "gate/softmax_backward.wgsl", "= dims.logit_scale * (", "= ("),
+    defect(
+        "temperature lost in backward",
+        "gate/softmax_backward.wgsl",
+        "= dims.logit_scale * slope",
+        "= slope",
+    ),
     defect("temperature of sigmoids lost", "gate/sigmoid.wgsl", "= dims.logit_scale * state", "= state"),
     defect(
         "temperature of sigmoids lost in backward",
@@ -823,11 +840,29 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "loads of the topmost for top-k",
         "kernel/gate_sums.wgsl",
-        "select(own > 0.0, is_largest, TOPMOST)",
+        "select(is_largest, own > 0.0, SIGNS)",
         "is_largest",
     ),
     defect("weights with a minus count", "kernel/gate_sums.wgsl", "SIGNS && weight < 0.0", "false"),
-    defect("masked tokens count", "kernel/gate_sums.wgsl", "if (takes(token)) {", "if (true) {"),
+    defect("masked tokens count", "kernel/gate_sums.wgsl", "= takes(token);", "= true;"),
+    defect(
+        "tokens that are not finite count",
+        "kernel/gate_sums.wgsl",
+        "(bitcast<u32>(saved[token * STATE + at]) & 0x7f800000u) != 0x7f800000u",
+        "true",
+    ),
+    defect(
+        "importance after the choice",
+        "kernel/gate_sums.wgsl",
+        "if (SIGNS) { importance = abs(own_saved); }",
+        "",
+    ),
+    defect(
+        "importance of renormalised weights",
+        "kernel/gate_sums.wgsl",
+        "importance = own * chosen;",
+        "importance = own;",
+    ),
     defect(
         "sums of the last thread lost",
         "kernel/gate_sums.wgsl",
@@ -877,7 +912,31 @@ pub(super) const DEFECTS: &[Defect] = &[
         "= dims.logit_scale * largest +",
         "= largest +",
     ),
-    defect("z-loss sign", "gate/softmax_backward.wgsl", "slope += z_factor()", "slope -= z_factor()"),
+    defect("z-loss sign", "gate/softmax_backward.wgsl", "of_losses += z_factor()", "of_losses -= z_factor()"),
+    defect(
+        "gradient of losses without its mean",
+        "gate/softmax_backward.wgsl",
+        "loss_gradient(expert) - loss_mean;",
+        "loss_gradient(expert);",
+    ),
+    defect(
+        "gradient of losses for the chosen alone",
+        "gate/softmax_backward.wgsl",
+        "slope += probability(expert, quad, chosen) *",
+        "slope += weight(expert, quad) *",
+    ),
+    defect(
+        "losses of renormalised weights",
+        "gate/softmax_backward.wgsl",
+        "select(saved * chosen,",
+        "select(saved,",
+    ),
+    defect(
+        "slope of weights that are not renormalised",
+        "gate/softmax_backward.wgsl",
+        "slope *= weight(expert, quad);",
+        "slope *= abs(state[row]);",
+    ),
     defect(
         "z-loss of the last expert's weight",
         "gate/softmax_backward.wgsl",
