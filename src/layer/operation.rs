@@ -147,7 +147,8 @@ pub struct BackwardInputOptions {
     #[cfg_attr(feature = "serde", serde(default))]
     pub gate_gradient: Option<GateGradient>,
     /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. Their dx is
-    /// left as it is, or overwritten with zeros, whatever their g is. As forward had it.
+    /// left as it is, or overwritten with zeros, whatever their g is. As forward had it, or here
+    /// alone, for tokens that count for no loss.
     #[cfg_attr(feature = "serde", serde(default))]
     pub mask: bool,
 }
@@ -182,7 +183,7 @@ pub struct BackwardParamsOptions {
     /// Elements from the start of a row of g to the start of the next, if rows are not dense.
     pub g_stride: Option<u32>,
     /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. They give no
-    /// gradient, whatever their x and g are. As forward had it.
+    /// gradient, whatever their x and g are. As `backward_input` had it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub mask: bool,
 }

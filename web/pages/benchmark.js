@@ -155,14 +155,16 @@ at("copy").addEventListener("click", async () => {
 });
 at("image").addEventListener("click", () => download("roofline.svg", image(at("roof")), "image/svg+xml"));
 
-// The page's own check: the shapes of the query; every number is finite and positive, and what was measured of the device
-// is kept for the next time.
+// The page's own check: the shapes of the query, with the same kernels each; every number is finite and positive, and what was
+// measured of the device is kept for the next time.
 if (query.has("check")) {
     checked(async () => {
         keep(null);
         const shapes = query.getAll("shape");
         await measure(shapes);
         const numbers = [...rows.flatMap((row) => [row.seconds, row.bytes, row.flops]), ...Object.values(limits.numbers)];
+        const kernels = new Set(rows.map((row) => row.kernel));
+        const complete = kernels.size > 0 && rows.length === kernels.size * shapes.length && refused.length === 0;
         const good = numbers.every((number) => Number.isFinite(number) && number > 0);
         const [first, measured] = [JSON.stringify(limits), rows];
         await measure([]);
@@ -171,7 +173,7 @@ if (query.has("check")) {
         at("progress").max = shapes.length;
         show();
         return {
-            ok: good && again && rows.length === 4 * shapes.length && refused.length === 0,
+            ok: good && again && complete,
             message: `${device.device}, ${device.clock}: ${rows.length} kernels, ${numbers.length} numbers${again ? "" : ", measured twice"}`,
             data: { device, limits, rows, refused, markdown: markdown(), image: image(at("roof")) },
         };

@@ -132,7 +132,11 @@ impl Golden {
         let experts = count("experts")?;
         let weighting = match metadata.get("top_k") {
             None => Weighting::Softmax,
-            Some(_) => Weighting::TopK { k: count("top_k")?, renormalise: text("renormalise")? == "true" },
+            Some(_) => {
+                let renormalise = text("renormalise")?.parse();
+                let renormalise = renormalise.map_err(|error| format!("renormalise: {error}"))?;
+                Weighting::TopK { k: count("top_k")?, renormalise }
+            }
         };
         let external = text("router")? == "external";
         let a = match metadata.get("a").map(String::as_str) {

@@ -84,7 +84,7 @@ const MEASURES: &[Hand] = &[
     Press("summary"),
     Type("#shapes", "20,256,192,8,4"),
     Press("#start"),
-    See("#status", "4 rows"),
+    See("#status", "5 rows"),
     Press("#image"),
     Scroll("#table"),
 ];
