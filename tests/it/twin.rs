@@ -45,24 +45,33 @@ impl State {
         let dot = |a: &[Approx], b: &[Approx]| -> f64 { values(a).zip(values(b)).map(|(a, b)| a * b).sum() };
         let of_gate = of_gate.map_or(0.0, |(of, gradient)| match of {
             GateGradient::Weights(_) => {
-                // Rows of the weights may be one longer.
+                // Rows of the weights may be one longer, and those with a minus were not chosen.
                 let experts = config.experts as usize;
+                let chooses = matches!(config.weighting, Weighting::TopK { .. });
+                let counted = |w: &Approx| if chooses { Approx::exact(w.value.max(0.0)) } else { *w };
                 let rows = output.w.chunks(output.w.len() / TOKENS).flat_map(|row| &row[..experts]);
-                dot(&rows.copied().collect::<Vec<_>>(), gradient)
+                dot(&rows.map(counted).collect::<Vec<_>>(), gradient)
             }
             GateGradient::Logits(_) => dot(&output.logits, gradient),
             GateGradient::Losses => {
                 let experts = config.experts as usize;
                 let rows = || output.w.chunks(output.w.len() / TOKENS);
-                // Those with a minus were not chosen.
-                let counted = |weight: &Approx| Approx::exact(weight.value.max(0.0));
-                let weights: Vec<Approx> = rows().flat_map(|row| &row[..experts]).map(counted).collect();
+                let weights: Vec<Approx> =
+                    rows().flat_map(|row| before_choice(config, &row[..experts])).collect();
                 let squares: f64 = rows().map(|row| row[experts].value.powi(2)).sum();
                 dot(&weights, gradient) + 0.5 * Z_FACTOR.value * squares
             }
         });
         dot(&output.y, g) + of_gate
     }
+}
+
+/// A token's softmax, of which those with a minus were not chosen, and the others may be divided by their sum.
+fn before_choice(config: &Config, row: &[Approx]) -> Vec<Approx> {
+    let others: f64 = values(row).filter(|w| *w < 0.0).map(|w| -w).sum();
+    let of_chosen =
+        if let Weighting::TopK { renormalise: true, .. } = config.weighting { 1.0 - others } else { 1.0 };
+    values(row).map(|w| Approx::exact(if w < 0.0 { -w } else { w * of_chosen })).collect()
 }
 
 /// Checks `gradient` against differences of `loss`, for each element of the array that `pick` finds.

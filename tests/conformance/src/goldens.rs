@@ -130,13 +130,12 @@ impl Golden {
             Ok(f64s(&format!("expect.grad_{name}.weight"))?.into_iter().map(Approx::exact).collect())
         };
         let experts = count("experts")?;
-        let weighting = match metadata.get("top_k") {
-            None => Weighting::Softmax,
-            Some(_) => {
-                let renormalise = text("renormalise")?.parse();
-                let renormalise = renormalise.map_err(|error| format!("renormalise: {error}"))?;
-                Weighting::TopK { k: count("top_k")?, renormalise }
-            }
+        let weighting = if metadata.contains_key("top_k") {
+            let renormalise = text("renormalise")?.parse();
+            let renormalise = renormalise.map_err(|error| format!("renormalise: {error}"))?;
+            Weighting::TopK { k: count("top_k")?, renormalise }
+        } else {
+            Weighting::Softmax
         };
         let external = text("router")? == "external";
         let a = match metadata.get("a").map(String::as_str) {
