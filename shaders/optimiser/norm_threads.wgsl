@@ -16,8 +16,12 @@ fn squares_of_thread(thread: u32) -> Squares {
 }
 
 fn keep_squares(thread: u32, squares: Squares) {
-    let sums = vec3<f32>(squares.small, squares.middle, squares.large);
-    thread_squares[thread] = vec4<u32>(bitcast<vec3<u32>>(sums), squares.largest);
+    thread_squares[thread] = vec4<u32>(
+        bitcast<u32>(squares.small),
+        bitcast<u32>(squares.middle),
+        bitcast<u32>(squares.large),
+        squares.largest,
+    );
 }
 
 fn add_squares_of(one: Squares, other: Squares) -> Squares {
