@@ -153,24 +153,18 @@ fn gradients_match_differences() {
     let config = layer(shapes[0]);
     let [sigmoid, normalised] = [Weighting::Sigmoid, Weighting::NormalisedSigmoid];
     let (latent, a) = (Router::Latent, Sharing::Separate);
+    let top = |renormalise| Weighting::TopK { k: 2, renormalise };
     let losses = Some(GateGradient::Losses);
     let of_gate = [GateGradient::Weights(GateRows::Token), GateGradient::Logits(GateRows::Token)].map(Some);
     for (config, of_gate) in [
         (Config { a, ..config }, None),
         (Config { router_bias: true, temperature: 0.6, ..config }, None),
         (Config { router: latent, router_bias: true, weighting: sigmoid, ..config }, of_gate[1]),
-        (Config { weighting: Weighting::TopK { k: 2, renormalise: true }, ..config }, of_gate[0]),
+        (Config { weighting: top(true), ..config }, of_gate[0]),
         (Config { weighting: Weighting::TopK { k: 3, renormalise: false }, ..config }, of_gate[1]),
         (Config { logsumexp: true, temperature: 0.6, ..config }, losses),
-        (
-            Config {
-                logsumexp: true,
-                router: latent,
-                weighting: Weighting::TopK { k: 2, renormalise: false },
-                ..config
-            },
-            losses,
-        ),
+        (Config { logsumexp: true, router: latent, weighting: top(false), ..config }, losses),
+        (Config { logsumexp: true, weighting: top(true), ..config }, losses),
         (Config { weighting: sigmoid, temperature: 1.5, ..config }, of_gate[0]),
         (Config { weighting: normalised, temperature: 1.5, ..config }, of_gate[0]),
         (Config { weighting: normalised, router: latent, ..config }, of_gate[1]),

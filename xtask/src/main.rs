@@ -63,9 +63,9 @@ enum Task {
     },
     /// Put defects into the shaders, one at a time, and check that the conformance suite notices each.
     Mutants {
-        /// Only defects whose name contains this
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        only: String,
+        /// Only defects whose name or shader's file contains this; may be given several times.
+        #[arg(long, value_name = "TEXT")]
+        only: Vec<String>,
         /// Options of the suite.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
@@ -150,7 +150,8 @@ fn run(task: Task) -> Result<(), String> {
             cargo(&["run", "--quiet", "--release", "--bin", "hydralora-finetune", "--"], &options)
         }
         Task::Test { options } => {
-            driver::ensure(Profile::Dev)?;
+            let release = options.iter().any(|option| option == "--release" || option == "-r");
+            driver::ensure(if release { Profile::Release } else { Profile::Dev })?;
             cargo(&["test", "--workspace"], &options)
         }
         Task::Conformance { implementation: None, options, .. } => conformance::on_adapters(&options),

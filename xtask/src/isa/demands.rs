@@ -1,13 +1,15 @@
 //! What is demanded of the kernels' shaders: the numbers that hold today, so that what is gained stays. They
 //! are to be tightened whenever a kernel gets better, and are those of the compilers that docs/design.md names.
 
-use super::Vendor::{self, Amd, Intel, Nvidia};
+use super::amd::FAMILIES as AMD;
+use super::intel::FAMILIES as INTEL;
 use super::{ADDED_IN_FLIGHT, Gpu, IN_FLIGHT, Statistics, WAITS};
 
-/// Of every shader of a kernel that is planned for real layers, on every GPU of a vendor.
+/// Of every shader of a kernel that is planned for real layers.
 struct Demand {
     kernel: &'static str,
-    vendor: Vendor,
+    /// On these GPUs. Nothing is demanded of others.
+    gpus: &'static [&'static str],
     /// The least loads in flight of any loop that sums; 0 for kernels without one.
     in_flight: u64,
     /// The most waits in an iteration of such a loop.
@@ -18,43 +20,64 @@ struct Demand {
     spilled: u64,
 }
 
-const DEMANDS: [Demand; 18] = [
-    //                               in flight, waits, added to, spilled
-    demand("forward", Amd, [4, 4, 4, 0]),
-    demand("forward", Nvidia, [2, 6, 4, 4]),
-    demand("forward", Intel, [1, 16, 1, 1024]),
-    demand("backward_input", Amd, [4, 4, 4, 0]),
-    demand("backward_input", Nvidia, [1, 6, 4, 0]),
-    demand("backward_input", Intel, [1, 15, 1, 512]),
-    demand("shrink", Amd, [8, 3, 0, 0]),
-    demand("shrink", Nvidia, [6, 7, 0, 12]),
-    demand("shrink", Intel, [1, 10, 0, 928]),
-    demand("backward_params", Amd, [4, 1, 0, 0]),
-    demand("backward_params", Nvidia, [1, 4, 0, 12]),
-    demand("backward_params", Intel, [1, 4, 0, 512]),
+const DEMANDS: [Demand; 35] = [
+    //                                    in flight, waits, added to, spilled
+    demand("forward", &AMD, [4, 3, 4, 0]),
+    demand("forward", &["sm_75"], [2, 9, 4, 0]),
+    demand("forward", &["sm_89"], [2, 6, 4, 0]),
+    demand("forward", &["sm_90"], [2, 6, 4, 0]),
+    demand("forward", &INTEL, [1, 10, 1, 512]),
+    demand("backward_input", &AMD, [4, 3, 4, 0]),
+    demand("backward_input", &["sm_75"], [3, 16, 4, 0]),
+    demand("backward_input", &["sm_89"], [1, 6, 4, 0]),
+    demand("backward_input", &["sm_90"], [1, 6, 4, 0]),
+    demand("backward_input", &INTEL, [1, 13, 1, 512]),
+    demand("shrink", &AMD, [8, 3, 0, 0]),
+    demand("shrink", &["sm_75"], [5, 7, 0, 0]),
+    demand("shrink", &["sm_89"], [5, 7, 0, 0]),
+    demand("shrink", &["sm_90"], [6, 7, 0, 4]),
+    demand("shrink", &INTEL, [1, 10, 0, 256]),
+    demand("backward_params", &AMD, [4, 1, 0, 0]),
+    demand("backward_params", &["sm_75"], [1, 4, 0, 0]),
+    demand("backward_params", &["sm_89"], [2, 4, 0, 0]),
+    demand("backward_params", &["sm_90"], [1, 8, 0, 0]),
+    demand("backward_params", &INTEL, [1, 4, 0, 512]),
     // It loads in loops of their own, into workgroup memory.
-    demand("linear", Amd, [0, 0, 0, 0]),
-    demand("linear", Nvidia, [0, 0, 0, 60]),
-    demand("linear", Intel, [0, 0, 0, 384]),
-    demand("linear_direct", Amd, [5, 2, 4, 0]),
-    demand("linear_direct", Nvidia, [2, 15, 4, 4]),
-    demand("linear_direct", Intel, [3, 10, 2, 384]),
+    demand("linear", &AMD, [0, 0, 0, 0]),
+    demand("linear", &["sm_75"], [0, 0, 0, 28]),
+    demand("linear", &["sm_89"], [0, 0, 0, 12]),
+    demand("linear", &["sm_90"], [0, 0, 0, 0]),
+    demand("linear", &INTEL, [0, 0, 0, 640]),
+    demand("linear_direct", &AMD, [9, 2, 4, 0]),
+    demand("linear_direct", &["sm_75"], [6, 3, 4, 0]),
+    demand("linear_direct", &["sm_89"], [4, 7, 4, 0]),
+    demand("linear_direct", &["sm_90"], [2, 15, 4, 0]),
+    demand("linear_direct", &INTEL, [3, 10, 4, 640]),
+    demand("gradient_norm", &AMD, [4, 1, 0, 0]),
+    demand("gradient_norm", &["sm_75"], [4, 1, 0, 0]),
+    demand("gradient_norm", &["sm_89"], [1, 4, 0, 0]),
+    demand("gradient_norm", &["sm_90"], [1, 4, 0, 0]),
+    demand("gradient_norm", &INTEL, [3, 2, 0, 0]),
 ];
 
 const fn demand(
     kernel: &'static str,
-    vendor: Vendor,
+    gpus: &'static [&'static str],
     [in_flight, waits, added, spilled]: [u64; 4],
 ) -> Demand {
-    Demand { kernel, vendor, in_flight, waits, added, spilled }
+    Demand { kernel, gpus, in_flight, waits, added, spilled }
 }
 
 /// What a GPU's shaders do not meet. Those that are not planned are only held not to spill. Where shaders are the
 /// library's `own`, every kernel must be among them.
-pub(super) fn missed(vendor: Vendor, gpu: &Gpu, own: bool) -> Vec<String> {
+pub(super) fn missed(gpu: &Gpu, own: bool) -> Vec<String> {
+    let demands: Vec<_> = DEMANDS.iter().filter(|demand| demand.gpus.contains(&gpu.name.as_str())).collect();
+    if demands.is_empty() {
+        return Vec::new();
+    }
     let of = |shader: &str| {
-        let kernel = shader.split_once("_planned_").map(|(kernel, _)| kernel);
-        DEMANDS.iter().find(|demand| demand.vendor == vendor && Some(demand.kernel) == kernel)
+        let (kernel, _) = shader.split_once("_planned_")?;
+        demands.iter().find(|demand| demand.kernel == kernel)
     };
     let mut missed = Vec::new();
     for (shader, compiled) in &gpu.shaders {
@@ -72,7 +95,7 @@ pub(super) fn missed(vendor: Vendor, gpu: &Gpu, own: bool) -> Vec<String> {
     }
     // A bar that looks at nothing would always be cleared.
     let worst = gpu.worst();
-    for demand in DEMANDS.iter().filter(|demand| demand.vendor == vendor) {
+    for demand in &demands {
         let has =
             |name| worst.get(&format!("{}_planned", demand.kernel)).is_some_and(|row| row.contains_key(name));
         for (name, number) in [(IN_FLIGHT, demand.in_flight), (ADDED_IN_FLIGHT, demand.added)] {
@@ -99,12 +122,12 @@ impl Demand {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ADDED_IN_FLIGHT, IN_FLIGHT, Vendor, WAITS};
+    use super::super::{ADDED_IN_FLIGHT, IN_FLIGHT, WAITS};
     use super::demand;
 
     #[test]
     fn what_is_worse_is_unmet() {
-        let demand = demand("forward", Vendor::Amd, [4, 5, 16, 0]);
+        let demand = demand("forward", &["gfx1100"], [4, 5, 16, 0]);
         let unmet = |in_flight, waits, added| {
             let statistics = [(IN_FLIGHT, in_flight), (WAITS, waits), (ADDED_IN_FLIGHT, added)];
             demand.unmet(&statistics.map(|(name, value)| (name.to_owned(), value)).into()).count()

@@ -72,6 +72,15 @@ impl Vendor {
         }
     }
 
+    /// The folder of its GPUs' shaders, as the suite names it.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Amd => "amd",
+            Self::Nvidia => "nvidia",
+            Self::Intel => "intel",
+        }
+    }
+
     fn families(self) -> Vec<String> {
         match self {
             Self::Amd => amd::FAMILIES.map(str::to_owned).into(),
@@ -90,10 +99,11 @@ impl Vendor {
     }
 
     fn compile(self, root: &Path, families: &[String], shaders: &Shaders) -> Result<Vec<Gpu>, String> {
+        let folder = shaders.of(self);
         match self {
-            Self::Amd => amd::compile(families, &shaders.folder),
-            Self::Nvidia => nvidia::compile(root, families, &shaders.metal()?),
-            Self::Intel => intel::compile(root, families, &shaders.metal()?),
+            Self::Amd => amd::compile(families, &folder),
+            Self::Nvidia => nvidia::compile(root, families, &files(&folder, "metal")?),
+            Self::Intel => intel::compile(root, families, &files(&folder, "metal")?),
         }
     }
 }
@@ -101,16 +111,13 @@ impl Vendor {
 /// The folder of what is compiled.
 struct Shaders {
     folder: PathBuf,
-    /// Whether they are the library's.
+    /// Whether they are the library's, in a folder for each vendor: plans know whose GPU they are for.
     own: bool,
 }
 
 impl Shaders {
-    /// For compilers that take seconds.
-    fn metal(&self) -> Result<Vec<PathBuf>, String> {
-        let mut files = files(&self.folder, "metal")?;
-        files.retain(|path| !self.own || is_planned(&stem(path)));
-        Ok(files)
+    fn of(&self, vendor: Vendor) -> PathBuf {
+        if self.own { self.folder.join(vendor.folder()) } else { self.folder.clone() }
     }
 }
 
@@ -210,7 +217,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<(), String> {
         let gpus = vendor.compile(root, &families, &shaders)?;
         for gpu in &gpus {
             gpu.report(&folder, options.all)?;
-            failures.extend(demands::missed(vendor, gpu, shaders.own));
+            failures.extend(demands::missed(gpu, shaders.own));
         }
         compiled.extend(gpus);
     }
@@ -332,17 +339,13 @@ fn kernel(shader: &str) -> &str {
     shader.rsplit_once('_').map_or(shader, |(kernel, _)| kernel)
 }
 
-fn is_planned(shader: &str) -> bool {
-    kernel(shader).ends_with("_planned")
-}
-
-/// The library's shaders, as files.
+/// The library's shaders, as files: every kind for AMD's compiler, which is quick, and those that are planned for all.
 fn write_shaders(folder: &Path) -> Result<PathBuf, String> {
     let shaders = folder.join("shaders");
     // Shaders of an earlier version are no concern of this one.
     let _ = fs::remove_dir_all(&shaders);
     let mut suite = suite_command();
-    suite.arg("--shaders").arg(&shaders).arg("--planned-shaders").arg(&shaders);
+    suite.arg("--shaders").arg(shaders.join(Vendor::Amd.folder())).arg("--planned-shaders").arg(&shaders);
     match suite.stdout(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(shaders),
         Ok(status) => Err(format!("the shaders could not be written ({status})")),

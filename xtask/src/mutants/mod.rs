@@ -29,12 +29,16 @@ enum Verdict {
     Survives,
 }
 
-/// Tries every defect whose name contains `filter`, and prints the kill table. Fails unless the listed
-/// survivors survive and all other defects are killed.
-pub(crate) fn run(root: &Path, filter: &str, suite_options: &[OsString]) -> Result<(), String> {
-    let selected: Vec<&Defect> = DEFECTS.iter().filter(|defect| defect.name.contains(filter)).collect();
+/// Tries every defect whose name or file contains one of `filters`, or all without any, and prints the kill table. Fails
+/// unless the listed survivors survive and all other defects are killed.
+pub(crate) fn run(root: &Path, filters: &[String], suite_options: &[OsString]) -> Result<(), String> {
+    let named = |defect: &&Defect| {
+        let contains = |filter: &String| [defect.name, defect.file].iter().any(|text| text.contains(filter));
+        filters.is_empty() || filters.iter().any(contains)
+    };
+    let selected: Vec<&Defect> = DEFECTS.iter().filter(named).collect();
     if selected.is_empty() {
-        return Err(format!("no defect's name contains {filter:?}"));
+        return Err(format!("no defect's name or file contains any of {filters:?}"));
     }
     let tree = root.join("target/mutants");
     let _ = std::fs::remove_dir_all(&tree);

@@ -33,8 +33,8 @@ struct Context<'a> {
     root: &'a Path,
 }
 
-/// The training page's check; it has 20 steps.
-const TRAINING: &str = "training.html?check=20";
+/// The training page's check; it has 8 steps.
+const TRAINING: &str = "training.html?check=8";
 const BENCHMARK: &str = "benchmark.html?check&shape=20,256,192,8,4&shape=33,256,256,7,5";
 
 /// A few trials, the first of the conformance suite.

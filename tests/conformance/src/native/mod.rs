@@ -65,7 +65,7 @@ pub struct Options {
     /// Write the shader with the largest numbers of those that differ in nothing else, likewise
     #[arg(long, value_name = "FOLDER")]
     kinds_of_shaders: Option<PathBuf>,
-    /// Write the shaders that GPUs get for layers of real models into this folder, likewise
+    /// Write the shaders that GPUs get for layers of real models, likewise, into folders in this one: amd, nvidia, intel
     #[arg(long, value_name = "FOLDER")]
     planned_shaders: Option<PathBuf>,
     /// For the out-of-memory trial, which starts this executable again

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::adapters::NativeDevice;
 use super::permutations::translate::{Language, translate, validate};
-use super::permutations::{permutations, planned, with_matrices, with_subgroups, with_wide_products};
+use super::permutations::{
+    CLASSES, permutations, planned, with_matrices, with_subgroups, with_wide_products,
+};
 use crate::suite::Plan;
 use hydralora::kernel::{Shader, Source};
 
@@ -74,9 +76,13 @@ fn kind_and_size(source: &Source) -> (String, u32) {
     (kind, size)
 }
 
-/// Writes the shaders of plans for layers of real models; their names have `_planned_` in them.
+/// Writes the shaders of plans for layers of real models, into a folder for each vendor of GPUs; their names have
+/// `_planned_` in them.
 pub fn write_planned(folder: &Path) -> Result<usize, String> {
-    write(folder, &named(planned(), "_planned"), &Language::ALL)
+    let written = CLASSES
+        .iter()
+        .map(|class| write(&folder.join(class.vendor), &named(planned(class), "_planned"), &Language::ALL));
+    written.sum()
 }
 
 /// Writes the shaders that not every language has words for.

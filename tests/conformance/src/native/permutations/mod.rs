@@ -287,17 +287,40 @@ pub fn with_matrices() -> Vec<Shader> {
     shaders.into_iter().collect()
 }
 
-/// Shaders of the first plans that GPUs with subgroups of 32 get for training layers of real models, which add
-/// to what is there: what matters when they are compared with each other.
+/// GPUs of a vendor, as their adapters introduce themselves.
+pub struct Class {
+    /// The vendor's name in lower case.
+    pub vendor: &'static str,
+    id: u32,
+    kinds: &'static [wgpu::DeviceType],
+    subgroup_lanes: u32,
+}
+
+/// The vendors whose compilers `cargo xtask isa` has, with the least subgroups of their GPUs that it compiles for.
+pub const CLASSES: [Class; 3] = {
+    use wgpu::DeviceType::{DiscreteGpu, IntegratedGpu};
+    [
+        Class { vendor: "amd", id: 0x1002, kinds: &[DiscreteGpu, IntegratedGpu], subgroup_lanes: 32 },
+        Class { vendor: "nvidia", id: 0x10de, kinds: &[DiscreteGpu], subgroup_lanes: 32 },
+        Class { vendor: "intel", id: 0x8086, kinds: &[DiscreteGpu, IntegratedGpu], subgroup_lanes: 8 },
+    ]
+};
+
+/// Shaders of the first plans that the GPUs of a class get for training layers of real models, which add to what is
+/// there: what matters when they are compared with each other.
 #[must_use]
-pub fn planned() -> Vec<Shader> {
+pub fn planned(class: &Class) -> Vec<Shader> {
     let limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
     let write = WriteMode::Accumulate;
     let mut shaders = HashSet::new();
-    // What `DeviceProfile::of` takes integrated and discrete GPUs to need.
-    for busy_workgroups in [64, 256] {
-        let device = DeviceProfile::new(limits.clone(), busy_workgroups);
-        let planner = &Planner::new(DeviceProfile { subgroup_lanes: 32, ..device });
+    for &kind in class.kinds {
+        let info = wgpu::AdapterInfo {
+            vendor: class.id,
+            subgroup_min_size: class.subgroup_lanes,
+            ..wgpu::AdapterInfo::new(kind, wgpu::Backend::Vulkan)
+        };
+        let device = DeviceProfile::of_adapter(limits.clone(), &info, wgpu::Features::SUBGROUP);
+        let planner = &Planner::new(device);
         // An attention's projections in all elements; an MLP's with plain LoRA and with many experts.
         for ([d_in, d_out, rank, experts], elements) in [
             ([4096, 4096, 8, 4], &[F32, HALF[2], HALF[3]][..]),
