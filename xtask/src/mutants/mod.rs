@@ -15,10 +15,6 @@ use defects::{DEFECTS, Defect};
 use crate::cargo_on;
 use crate::conformance::SUITE;
 
-/// The sources of the library and the suite, and the packages without which cargo cannot read Cargo.toml.
-const SOURCES: [&str; 9] =
-    ["Cargo.toml", "Cargo.lock", "src", "shaders", "tests", "benches", "examples", "docs", "xtask"];
-
 /// A suite that runs longer than this with a defect hangs.
 const PATIENCE: Duration = Duration::from_mins(20);
 
@@ -42,10 +38,7 @@ pub(crate) fn run(root: &Path, filters: &[String], suite_options: &[OsString]) -
     }
     let tree = root.join("target/mutants");
     let _ = std::fs::remove_dir_all(&tree);
-    std::fs::create_dir_all(&tree).map_err(|error| format!("{}: {error}", tree.display()))?;
-    for source in SOURCES {
-        copy(&root.join(source), &tree.join(source))?;
-    }
+    copy(root, &tree)?;
     // A separate target folder, so that the real build keeps its artifacts.
     let target = root.join("target/mutants-build");
     let build = Build::new(tree, target)?;
@@ -174,13 +167,16 @@ impl Build {
     }
 }
 
+/// Copies everything but what cargo has built and what is hidden.
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", from.display());
     if from.is_dir() {
         std::fs::create_dir_all(to).map_err(failed)?;
         for entry in std::fs::read_dir(from).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            copy(&entry.path(), &to.join(entry.file_name()))?;
+            let name = entry.map_err(failed)?.file_name();
+            if name != "target" && !name.as_encoded_bytes().starts_with(b".") {
+                copy(&from.join(&name), &to.join(&name))?;
+            }
         }
         return Ok(());
     }

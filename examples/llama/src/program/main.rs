@@ -275,6 +275,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         options.training().check(&gpu, config)?;
         announce_training(config, options);
     }
+    let adapter = options.load.as_deref().map(Checkpoint::open).transpose()?;
     plot::load_font()?;
     let weights = load()?;
     let shaders = gpu.block_on(Shaders::compile(&gpu.device, config, weights.element))??;
@@ -285,6 +286,7 @@ fn run(options: &Options) -> Result<bool, Error> {
         shaders: &shaders,
         tokenizer,
         texts: &texts,
+        adapter,
         prompt,
         how,
         options,
@@ -383,6 +385,8 @@ struct Session<'a> {
     shaders: &'a Shaders,
     tokenizer: &'a Tokenizer,
     texts: &'a [Text],
+    /// What adapters begin with, if not as fresh ones.
+    adapter: Option<Checkpoint>,
     /// What the model shall go on with, and its tokens.
     prompt: Option<(&'a str, Vec<u32>)>,
     how: Use,
@@ -394,8 +398,8 @@ impl Session<'_> {
     fn run(&self, design: &Design<'_>, name: &str) -> Result<Option<Curve>, Error> {
         let Self { gpu, kernels, weights, texts, options, .. } = *self;
         let adapters = Adapters::new(kernels, &weights.config, design, options.seed)?;
-        if let Some(folder) = options.load.as_ref() {
-            adapters.stack.load(&Checkpoint::open(folder)?)?;
+        if let Some(adapter) = &self.adapter {
+            adapters.stack.load(adapter)?;
         }
         let mut model = self.model(Some(&adapters), self.how)?;
         let mut curve = None;
