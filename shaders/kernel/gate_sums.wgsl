@@ -30,8 +30,7 @@ struct Dims {
 var<workgroup> thread_sums: array<vec4<f32>, WORKGROUP>;
 
 // An expert that was not chosen has its softmax, with a minus.
-fn saved_weight(token: u32, expert: u32) -> f32 { return saved[token * STATE + A_ROWS + expert]; }
-fn counted(weight: f32) -> f32 { return select(weight, 0.0, SIGNS && weight < 0.0); }
+fn weight(token: u32, expert: u32) -> f32 { return saved[token * STATE + A_ROWS + expert]; }
 
 fn counts(token: u32) -> bool {
     var is_finite = takes(token);
@@ -43,22 +42,20 @@ fn counts(token: u32) -> bool {
 
 // The part of a token in the sums of an expert.
 fn token_sums(token: u32, expert: u32) -> vec4<f32> {
-    let own_saved = saved_weight(token, expert);
-    let own = counted(own_saved);
+    let own = weight(token, expert);
     var is_largest = true;
     var total = 0.0;
     // The part of the softmax that the chosen have.
     var chosen = 1.0;
     for (var other = 0u; other < dims.experts; other++) {
-        let other_saved = saved_weight(token, other);
-        let weight = counted(other_saved);
-        if (RENORMALISE) { chosen += min(other_saved, 0.0); }
-        is_largest = is_largest && !(weight > own || (weight == own && other < expert));
-        total += max(weight, 0.0);
+        let others = weight(token, other);
+        if (RENORMALISE) { chosen += min(others, 0.0); }
+        is_largest = is_largest && !(others > own || (others == own && other < expert));
+        total += max(others, 0.0);
     }
     let is_chosen = select(is_largest, own > 0.0, SIGNS);
     var importance = own;
-    if (SIGNS) { importance = abs(own_saved); }
+    if (SIGNS) { importance = abs(own); }
     if (RENORMALISE && is_chosen) { importance = own * chosen; }
     var entropy = 0.0;
     if (own > 0.0) {

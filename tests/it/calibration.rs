@@ -35,8 +35,8 @@ fn numbers_are_a_devices() {
     assert!((1e-9..1e-2).contains(&numbers.cache_latency), "{numbers:?}");
     assert!(numbers.launch < 0.1 && numbers.gap < 0.1, "{numbers:?}");
     assert!((1..=4096).contains(&numbers.cores), "{numbers:?}");
-    // Up to what a walk has in flight at most, and what all threads together have.
-    assert!((1024.0..=4096.0 * 1024.0).contains(&numbers.bytes_in_flight), "{numbers:?}");
+    // From what a walk has in flight at least, in three digits, to what all threads together have.
+    assert!((1020.0..=4096.0 * 1024.0).contains(&numbers.bytes_in_flight), "{numbers:?}");
 }
 
 #[test]

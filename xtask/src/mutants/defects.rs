@@ -830,7 +830,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "takes(min(token, last))",
     ),
     // gate_losses
-    defect("loads of the lowest weights", "kernel/gate_sums.wgsl", "(weight > own ||", "(weight < own ||"),
+    defect("loads of the lowest weights", "kernel/gate_sums.wgsl", "(others > own ||", "(others < own ||"),
     defect(
         "loads of equal weights to the higher index",
         "kernel/gate_sums.wgsl",
@@ -843,7 +843,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "select(is_largest, own > 0.0, SIGNS)",
         "is_largest",
     ),
-    defect("weights with a minus count", "kernel/gate_sums.wgsl", "SIGNS && weight < 0.0", "false"),
+    defect("weights with a minus count", "kernel/gate_sums.wgsl", "max(others, 0.0)", "others"),
     defect("masked tokens count", "kernel/gate_sums.wgsl", "= takes(token);", "= true;"),
     defect(
         "tokens that are not finite count",
@@ -854,7 +854,7 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "importance after the choice",
         "kernel/gate_sums.wgsl",
-        "if (SIGNS) { importance = abs(own_saved); }",
+        "if (SIGNS) { importance = abs(own); }",
         "",
     ),
     defect(
@@ -917,7 +917,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "gradient of losses without its mean",
         "gate/softmax_backward.wgsl",
         "loss_gradient(expert) - loss_mean;",
-        "loss_gradient(expert);",
+        "vec4<f32>(loss_gradient(expert));",
     ),
     defect(
         "gradient of losses for the chosen alone",
