@@ -2,8 +2,8 @@
 // and starts at `matrix` in `gradients`. The block index runs along the columns first.
 //
 // Each thread owns one vec4 column and keeps ROWS_TENSOR rows of it in registers; for each token, one
-// coalesced vec4 load of X feeds them all, and the loads of TOKENS_AT_ONCE tokens are in flight together. Z
-// goes through workgroup memory, which holds as many tokens as fit at a time.
+// coalesced vec4 load of X feeds them all, and the loads of TOKENS_AT_ONCE tokens are in flight together, as are
+// those of as many rows that are added to. Z goes through workgroup memory, which holds as many tokens as fit at a time.
 //
 // The kernel provides:
 //   coefficients: array<vec4, WORKGROUP>   in workgroup memory, which coefficient(index) reads
@@ -97,8 +97,8 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
         workgroupBarrier();
     }
     if (column < row_vecs) {
-        if (ACCUMULATE) {
-            // Four rows of what is there are loaded before they are added, and all before the first is stored.
+        if (ACCUMULATE && TOKENS_AT_ONCE == 4u) {
+            // All loads come before the first store, which no later load could pass.
             for (var row = 0u; row < ROWS_TENSOR; row += 4u) {
                 let at = first_row + row;
                 // Rows past the end repeat the last one. They are not stored.
@@ -114,7 +114,12 @@ fn outer_TENSOR(block: u32, row_vecs: u32, rows: u32, matrix: u32, split: u32, l
         }
         for (var row = 0u; row < ROWS_TENSOR; row++) {
             if (first_row + row < rows) {
-                gradients[matrix + (first_row + row) * row_vecs + column] = sums[row];
+                let at = matrix + (first_row + row) * row_vecs + column;
+                if (ACCUMULATE && TOKENS_AT_ONCE == 1u) {
+                    gradients[at] += sums[row];
+                } else {
+                    gradients[at] = sums[row];
+                }
             }
         }
     }

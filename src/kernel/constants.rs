@@ -39,7 +39,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
         "lanes that hold a coefficient each and broadcast it: a power of two, at most any subgroup's size; 1 where \
          every lane reads all",
     ),
-    ("TOKENS_AT_ONCE", "tokens whose loads are in flight together: 1 or 4"),
+    ("TOKENS_AT_ONCE", "tokens, and rows that are added to, whose loads are in flight together: 1 or 4"),
     ("ROWS_TENSOR", "rows of gradients that a thread keeps: a multiple of four, at most 4 * WORKGROUP"),
     ("THREAD_TOKENS", "tokens that a thread computes"),
     ("THREAD_QUADS", "vec4s of target columns that a thread computes"),

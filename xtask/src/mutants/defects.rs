@@ -1107,7 +1107,18 @@ pub(super) const DEFECTS: &[Defect] = &[
         "let begin = split * split_tokens;",
         "let begin = 0u;",
     ),
-    defect("outer accumulation ignored", "product/outer.wgsl", "if (ACCUMULATE) {", "if (false) {"),
+    defect(
+        "outer accumulation ignored",
+        "product/outer.wgsl",
+        "gradients[at] += sums[row];",
+        "gradients[at] = sums[row];",
+    ),
+    defect(
+        "outer accumulation of four rows ignored",
+        "product/outer.wgsl",
+        "if (ACCUMULATE && TOKENS_AT_ONCE == 4u) {",
+        "if (false) {",
+    ),
     defect(
         "outer adds one row's gradients to another's",
         "product/outer.wgsl",
