@@ -190,6 +190,9 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
         let case = Case::new(Operation::Step(router), shape).planned_for(Planning::Wide);
         cases.extend([case.clone(), case.accumulating()]);
     }
+    // GPUs add to four rows of gradients at a time, here also to the last three of seven.
+    let case = Case::new(Operation::BackwardParams(Router::Input), Shape::new(21, [36, 28], [4, 3]));
+    cases.push(case.accumulating().planned_for(Planning::Wide));
     for (shape, router) in [
         (Shape::new(3, [36, 28], [4, 3]), Router::Input),
         (Shape::new(333, [37, 29], [8, 4]), Router::Latent),
