@@ -8,7 +8,7 @@ use super::{ADDED_IN_FLIGHT, Gpu, IN_FLIGHT, Statistics, WAITS};
 /// Of every shader of a kernel that is planned for real layers.
 struct Demand {
     kernel: &'static str,
-    /// On these GPUs. Nothing is demanded of others.
+    /// On these GPUs. On others shaders are only held not to spill.
     gpus: &'static [&'static str],
     /// The least loads in flight of any loop that sums; 0 for kernels without one.
     in_flight: u64,
@@ -72,9 +72,6 @@ const fn demand(
 /// library's `own`, every kernel must be among them.
 pub(super) fn missed(gpu: &Gpu, own: bool) -> Vec<String> {
     let demands: Vec<_> = DEMANDS.iter().filter(|demand| demand.gpus.contains(&gpu.name.as_str())).collect();
-    if demands.is_empty() {
-        return Vec::new();
-    }
     let of = |shader: &str| {
         let (kernel, _) = shader.split_once("_planned_")?;
         demands.iter().find(|demand| demand.kernel == kernel)
