@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Measures everything on a GPU in one go, from the executables of `cargo xtask bundle`, which puts this script and
-# pytorch.py beside them. The machine needs no Rust, only a driver; PyTorch is measured where python3 has it.
+# PyTorch's programs beside them. The machine needs no Rust, only a driver; PyTorch is measured where python3 has it.
 #
 #   ./gpu.sh FOLDER [SHAPE..]    SHAPE = TOKENS,D_IN,D_OUT,RANK,EXPERTS; by default the roofline's small grid
 #
 # FOLDER gets, as tables for docs/benchmarks.md: conformance.md; roofline/ with the device's limits, its calibration and
 # the curve of bandwidth, each kernel measured beside predicted, the alternatives and the tuner's best, and the tuning
-# file; llama-*.md, what takes how long in a language model; pytorch-*.md. A part that fails does not stop the others, and
-# is named at the end.
+# file; llama-*.md, what takes how long in a language model; pytorch-*.md, adapters and language models there. A part that
+# fails does not stop the others, and is named at the end.
 # WGPU_ADAPTER_NAME and WGPU_BACKEND choose the device. Language models get random numbers, but for a model.gguf beside
 # this script.
 set -uo pipefail
@@ -54,6 +54,14 @@ if python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>
     for element in f32 f16 bf16; do
         part "pytorch-$element" python3 "$here/pytorch.py" --device cuda --dtype "$element" "${@/#/--shape=}"
     done
+    for element in f32 bf16; do
+        for model in smollm2-135m llama-3.2-1b; do
+            for sequence in 64 512; do
+                part "pytorch-$model-$element-$sequence" python3 "$here/pytorch_llama.py" --device cuda --shape "$model" --dtype "$element" --sequence "$sequence"
+            done
+        done
+    done
+    part pytorch-compiled python3 "$here/pytorch_llama.py" --device cuda --dtype bf16 --compile
 else
     echo "python3 has no PyTorch that sees a GPU, so PyTorch is left out."
 fi

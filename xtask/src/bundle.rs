@@ -20,7 +20,7 @@ const ROOFLINE: &str = "hydralora-roofline";
 const LLAMA: &str = "hydralora-llama";
 
 /// What runs the executables and PyTorch one after the other, of `peers`.
-const SCRIPTS: [&str; 2] = ["gpu.sh", "pytorch.py"];
+const SCRIPTS: [&str; 3] = ["gpu.sh", "pytorch.py", "pytorch_llama.py"];
 
 /// Builds all executables into `target/bundle`.
 pub(crate) fn run(root: &Path) -> Result<(), String> {

@@ -48,7 +48,7 @@ impl Source {
     /// Whether every tensor is there in its shape, and none besides, which would change what the model computes.
     fn check(&self) -> Result<(), Error> {
         let mut known = BTreeSet::new();
-        for (module, shape) in modules(&self.config) {
+        for (module, shape) in self.modules() {
             let name = self.name(&module);
             match &self.files {
                 Files::Gguf(file) => file.find(&name, shape).map(drop)?,
@@ -79,6 +79,24 @@ impl Source {
         }
     }
 
+    /// Every module with weights, with its rows and columns; a norm has one row.
+    pub fn modules(&self) -> impl Iterator<Item = (String, [u32; 2])> {
+        let config = &self.config;
+        let (norm, table) = ([1, config.width], [config.vocabulary, config.width]);
+        let outside = [("model.embed_tokens", table), ("model.norm", norm), ("lm_head", table)];
+        let outside = outside.into_iter().take(if config.tied { 2 } else { 3 });
+        let block = move |index: u32| {
+            let norms = ["input_layernorm", "post_attention_layernorm"].into_iter();
+            let norms = norms.map(move |own| (format!("model.layers.{index}.{own}"), norm));
+            let matrix = move |own: Projection| {
+                let [d_in, d_out] = own.shape(config);
+                (own.name(index), [d_out, d_in])
+            };
+            norms.chain(Projection::ALL.into_iter().map(matrix))
+        };
+        outside.map(|(name, shape)| (name.to_owned(), shape)).chain((0..config.blocks).flat_map(block))
+    }
+
     /// The name that the files have for the weights of a module, which is named as in Hugging Face's models.
     pub fn name(&self, module: &str) -> String {
         let own = match (&self.files, module) {
@@ -106,23 +124,6 @@ impl Source {
             }
         }
     }
-}
-
-/// Every module with weights, with its rows and columns; a norm has one row.
-fn modules(config: &Config) -> impl Iterator<Item = (String, [u32; 2])> {
-    let (norm, table) = ([1, config.width], [config.vocabulary, config.width]);
-    let outside = [("model.embed_tokens", table), ("model.norm", norm), ("lm_head", table)];
-    let outside = outside.into_iter().take(if config.tied { 2 } else { 3 });
-    let block = move |index: u32| {
-        let norms = ["input_layernorm", "post_attention_layernorm"].into_iter();
-        let norms = norms.map(move |own| (format!("model.layers.{index}.{own}"), norm));
-        let matrix = move |own: Projection| {
-            let [d_in, d_out] = own.shape(config);
-            (own.name(index), [d_out, d_in])
-        };
-        norms.chain(Projection::ALL.into_iter().map(matrix))
-    };
-    outside.map(|(name, shape)| (name.to_owned(), shape)).chain((0..config.blocks).flat_map(block))
 }
 
 /// Rows in Hugging Face's order, in which adapters have them, too: pairs of a head are its elements i and i + half. GGUF has

@@ -253,6 +253,44 @@ fn memory_is_known_before_it_is_taken() -> Result<(), Error> {
     Ok(())
 }
 
+/// What the fuzz targets have found worth keeping, and where they began: `fuzz/`.
+#[test]
+fn the_fuzzers_corpus_is_read_or_refused() -> Result<(), Error> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = |target: &str| -> Vec<_> {
+        let entries = std::fs::read_dir(folder.join("../../fuzz/corpus").join(target)).expect("a corpus");
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    };
+    // A copy of a model, in which each of the corpus takes the place of the configuration.
+    let copy = std::env::temp_dir().join(format!("hydralora-llama-corpus-{}", std::process::id()));
+    std::fs::create_dir_all(&copy).expect("a folder");
+    for entry in std::fs::read_dir(folder.join("data/tiny")).expect("a model") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("a copy");
+    }
+    let mut read = 0;
+    let mut all_of = |opened: Result<Source, Error>| -> Result<(), Error> {
+        let Ok(source) = opened else { return Ok(()) };
+        for (module, shape) in source.modules() {
+            let numbers = source.read(&module, shape)?;
+            assert_eq!(numbers.len() as u64, u64::from(shape[0]) * u64::from(shape[1]), "{module}");
+        }
+        read += 1;
+        Ok(())
+    };
+    for path in files("gguf") {
+        all_of(Source::open(&path))?;
+    }
+    for path in files("config") {
+        std::fs::copy(&path, copy.join("config.json")).expect("a copy");
+        all_of(Source::open(&copy))?;
+    }
+    std::fs::remove_dir_all(&copy).expect("the folder");
+    // The files that the targets began with.
+    assert!(read >= 6, "{read} models");
+    Ok(())
+}
+
 #[test]
 fn the_readme_quotes_the_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));

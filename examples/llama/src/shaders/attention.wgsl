@@ -27,6 +27,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let first = tokens / span.sequence * span.sequence;
     let last = span.position + tokens;
     let rows = min(tokens, vec4<u32>(span.tokens - 1u)) * HEADS + head;
+    // The groups behind the last token have nothing to do: all but one where a single token is generated.
+    let idle = tokens.x >= span.tokens;
     let end = span.position + min(begin + TILE, span.tokens);
     var most = vec4<f32>(-1e30);
     var total = vec4<f32>();
@@ -35,7 +37,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         let places = chunk + 4u * lane + FOUR;
         let at = (min(places, vec4<u32>(end - 1u)) * KEY_HEADS + key_head) * VECS;
         var products = mat4x4<f32>();
-        for (var c = 0u; c < VECS; c++) {
+        for (var c = 0u; c < select(VECS, 0u, idle); c++) {
             let q = rows * VECS + c;
             let k = at + c;
             products += transpose(mat4x4<f32>(query[q.x], query[q.y], query[q.z], query[q.w]))
@@ -59,7 +61,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         most = largest;
         total *= rescale;
         sum = mat4x4<f32>(sum[0] * rescale.x, sum[1] * rescale.y, sum[2] * rescale.z, sum[3] * rescale.w);
-        for (var i = 0u; i < min(end - chunk, HEAD_WIDTH); i++) {
+        for (var i = 0u; i < select(min(end - chunk, HEAD_WIDTH), 0u, idle); i++) {
             let weight = weights[own + i];
             total += weight;
             sum += outer(weight, values[((chunk + i) * KEY_HEADS + key_head) * VECS + lane]);
