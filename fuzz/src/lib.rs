@@ -49,8 +49,8 @@ pub fn read_gguf(bytes: &[u8]) {
     let _ = load_model(&path);
 }
 
-/// Reads a copy of a small model beside `bytes` in the place of `config.json`.
-pub fn read_config(bytes: &[u8]) {
+/// Reads a copy of a small model with `bytes` in the place of one of its files.
+pub fn read_model(bytes: &[u8], file: &str) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/llama/data/tiny");
     for entry in std::fs::read_dir(model).expect("a model") {
         let entry = entry.expect("an entry");
@@ -59,7 +59,7 @@ pub fn read_config(bytes: &[u8]) {
             std::fs::copy(entry.path(), copy).expect("a copy");
         }
     }
-    std::fs::write(FOLDER.join("config.json"), bytes).expect("a file");
+    std::fs::write(FOLDER.join(file), bytes).expect("a file");
     let _ = load_model(&FOLDER);
 }
 

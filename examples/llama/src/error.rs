@@ -41,8 +41,8 @@ pub enum Error {
         "`{name}` has a part of {tokens} tokens, and {needed} are needed: take a longer text, or shorter sequences"
     )]
     ShortText { name: String, tokens: usize, needed: u32 },
-    #[error("the tokenizer: {0}")]
-    Tokenizer(String),
+    #[error("{path}: the tokenizer: {reason}", path = path.display())]
+    Tokenizer { path: PathBuf, reason: String },
     #[error(transparent)]
     Library(#[from] hydralora::Error),
 }

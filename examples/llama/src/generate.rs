@@ -15,7 +15,7 @@ pub async fn generate(
     ends: &[u32],
     mut take: impl FnMut(u32),
 ) -> Result<(), Error> {
-    model.how.check_sequence(prompt.len() as u64 + count as u64)?;
+    model.how.check_sequence((prompt.len() as u64).saturating_add(count as u64))?;
     let mut logits = if count > 0 { model.logits(gpu, prompt, 0).await? } else { return Ok(()) };
     for at in 1..=count {
         let next = largest(&logits);

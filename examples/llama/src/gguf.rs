@@ -13,6 +13,7 @@ use crate::error::Error;
 
 /// Far more than any file's: what claims more is damaged.
 const MOST_ENTRIES: u64 = 1 << 16;
+/// Of all arrays together.
 const MOST_ITEMS: u64 = 1 << 24;
 const MOST_TEXT: u64 = 1 << 26;
 
@@ -115,7 +116,7 @@ impl Gguf {
         let failed = |error| Error::Io { path: path.to_owned(), error };
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let mut reader = Reader { file: BufReader::new(file), at: 0, length };
+        let mut reader = Reader { file: BufReader::new(file), at: 0, length, items: 0 };
         let contents = reader.contents().map_err(damaged)?;
         let (metadata, tensors) = contents;
         Ok(Self { path: path.to_owned(), metadata, tensors })
@@ -138,7 +139,7 @@ impl Gguf {
         self.metadata.get(key)
     }
 
-    fn wrong(&self, key: &str, expected: &'static str) -> Error {
+    pub(crate) fn wrong(&self, key: &str, expected: &'static str) -> Error {
         let found = self.get(key).map_or("missing".to_owned(), |value| match value {
             Value::Array(items) => format!("an array of {}", items.len()),
             other => format!("{other:?}"),
@@ -247,6 +248,8 @@ struct Reader {
     file: BufReader<File>,
     at: u64,
     length: u64,
+    /// Those of arrays so far.
+    items: u64,
 }
 
 impl Reader {
@@ -267,7 +270,9 @@ impl Reader {
             let key = self.text()?;
             let kind = self.u32()?;
             let value = self.value(kind, 0)?;
-            metadata.insert(key, value);
+            if metadata.insert(key.clone(), value).is_some() {
+                return Err(format!("`{key}` is there twice"));
+            }
         }
         let mut infos = Vec::new();
         for _ in 0..tensor_count {
@@ -288,11 +293,11 @@ impl Reader {
         }
         let alignment = match metadata.get("general.alignment") {
             None => 32,
-            Some(Value::Whole(number @ 1..=0x10000)) => *number as u64,
+            Some(Value::Whole(number @ 1..=0x10000)) if number.count_ones() == 1 => *number as u64,
             Some(other) => return Err(format!("general.alignment is {other:?}")),
         };
         let data = self.at.next_multiple_of(alignment);
-        let mut tensors = BTreeMap::new();
+        let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for (name, rows, columns, storage, offset) in infos {
             let [numbers, block] = storage.block();
             let bytes = rows
@@ -302,12 +307,22 @@ impl Reader {
             let bytes = bytes.ok_or_else(|| format!("`{name}` is {rows} x {columns} in {storage:?}"))?;
             let first = data.checked_add(offset);
             let end = first.and_then(|first| first.checked_add(bytes));
-            let (Some(first), Some(_)) = (first, end.filter(|end| *end <= self.length)) else {
+            let (Some(first), Some(_), true) =
+                (first, end.filter(|end| *end <= self.length), offset.is_multiple_of(alignment))
+            else {
                 return Err(format!("`{name}` has {bytes} bytes at {offset}, in a file of {}", self.length));
             };
             let tensor = Tensor { rows, columns, storage, first, bytes };
             if tensors.insert(name.clone(), tensor).is_some() {
                 return Err(format!("`{name}` is there twice"));
+            }
+        }
+        let mut ordered: Vec<_> = tensors.iter().collect();
+        ordered.sort_by_key(|(_, tensor)| tensor.first);
+        for ends in ordered.windows(2) {
+            let [(name, tensor), (next, other)] = [ends[0], ends[1]];
+            if tensor.first + tensor.bytes > other.first {
+                return Err(format!("`{name}` and `{next}` have bytes in common"));
             }
         }
         Ok((metadata, tensors))
@@ -360,7 +375,8 @@ impl Reader {
             9 if depth < 4 => {
                 let kind = self.u32()?;
                 let count = self.u64()?;
-                if count > MOST_ITEMS {
+                self.items = self.items.saturating_add(count);
+                if self.items > MOST_ITEMS {
                     return Err(format!("an array of {count} items at {}", self.at));
                 }
                 Value::Array((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?)
@@ -476,7 +492,18 @@ mod tests {
                 let _ = opened.read("a", [2, 32]);
             }
         }
-        for name in ["truncated", "huge", "flipped"] {
+        // The second tensor where the first is, and beside the places where tensors may begin.
+        for (offset, part) in [(0u64, "`a` and `b` have bytes in common"), (260, "`b` has 256 bytes at 260")]
+        {
+            let mut bytes = file(&[("a", 0, &numbers), ("b", 0, &numbers)]);
+            let own = 256u64.to_le_bytes();
+            let at = bytes.windows(8).rposition(|word| word == own).expect("the offset");
+            bytes[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+            let (_, opened) = open("places", &bytes);
+            let error = opened.expect_err(part);
+            assert!(error.contains(part), "{error}");
+        }
+        for name in ["truncated", "huge", "flipped", "places"] {
             let (path, _) = open(name, &[]);
             std::fs::remove_file(path).expect("the file");
         }

@@ -143,6 +143,14 @@ fn places(path: &Path, tensors: &mut BTreeMap<String, Place>) -> Result<(), Erro
     let mut text = vec![0; header as usize];
     file.read_exact(&mut text).map_err(failed)?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    // Between them there are no gaps, which reading the metadata checks.
+    let filled = metadata.data_len() as u64;
+    if filled != length - 8 - header {
+        return Err(damaged(format!(
+            "its tensors have {filled} bytes, and {} are there",
+            length - 8 - header
+        )));
+    }
     for (name, info) in metadata.tensors() {
         let size = match info.dtype {
             Dtype::F32 => 4,
@@ -345,6 +353,27 @@ mod tests {
         error
     }
 
+    /// `tokenizers` itself panics at these.
+    #[test]
+    fn tokenizers_that_make_no_sense_are_refused() {
+        let text = std::fs::read_to_string(tiny().join("tokenizer.json")).expect("a file");
+        let mut settings: serde_json::Value = serde_json::from_str(&text).expect("a tokenizer");
+        settings["model"]["continuing_subword_prefix"] = "longer than any token".into();
+        settings["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "none", "type_id": 0}}], "pair": [],
+            "special_tokens": {}
+        });
+        let folder = copy("tokenizer");
+        let mut damaged = settings.clone();
+        damaged["model"]["continuing_subword_prefix"] = serde_json::Value::Null;
+        for own in [settings, damaged] {
+            std::fs::write(folder.join("tokenizer.json"), own.to_string()).expect("a file");
+            let error = Source::open(&folder).err().expect("it makes no sense").to_string();
+            assert!(error.contains("tokenizer.json: the tokenizer: it makes no sense"), "{error}");
+        }
+        std::fs::remove_dir_all(folder).expect("the copy");
+    }
+
     #[test]
     fn what_is_not_supported_is_named() {
         for (at, (change, part)) in [
@@ -446,6 +475,17 @@ mod tests {
             std::fs::write(&path, &whole[..length]).expect("a file");
             assert!(Folder::open(&folder).is_err(), "the first {length} bytes");
         }
+        // Bytes behind the tensors, and two tensors in the same place.
+        std::fs::write(&path, [&whole[..], &[0; 4]].concat()).expect("a file");
+        let error = Folder::open(&folder).expect_err("bytes of no tensor").to_string();
+        assert!(error.contains("its tensors have"), "{error}");
+        let text = format!(
+            r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"b":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#
+        );
+        let header = (text.len() as u64).to_le_bytes();
+        std::fs::write(&path, [&header[..], text.as_bytes(), &[0; 4]].concat()).expect("a file");
+        let error = Folder::open(&folder).expect_err("the same bytes twice").to_string();
+        assert!(error.contains("tensor `b`"), "{error}");
         std::fs::remove_dir_all(folder).expect("the copy");
         let folder = Folder::open(&tiny()).expect("a model");
         assert_eq!(folder.read("model.norm.weight", [1, 128]).expect("a norm").len(), 128);

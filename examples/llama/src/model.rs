@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::matrix::{Matrix, binding_bytes};
 use crate::rope;
-use crate::shader::{Dispatch, Kind, Shader, Shaders, check_limit, reported};
+use crate::shader::{self, Dispatch, Kind, Shader, Shaders, check_limit, reported};
 use crate::weights::Weights;
 
 /// The tokens of a step: how many, where they lie in their sequence, and how long sequences are.
@@ -128,6 +128,7 @@ impl Use {
     /// Refuses what the model or the device has no room for, before any memory is taken.
     pub fn check(&self, gpu: &Gpu, config: &Config) -> Result<(), Error> {
         let Self { capacity, context, .. } = *self;
+        shader::check(&gpu.device, config)?;
         if context > config.context {
             return Err(Error::LongContext { tokens: context, context: config.context });
         }
@@ -139,7 +140,8 @@ impl Use {
         }
         let allowed = gpu.device.limits().max_compute_workgroups_per_dimension;
         let limit = Limit::ComputeWorkgroupsPerDimension;
-        check_limit("a step", limit, [capacity, allowed], "take fewer tokens at a time")
+        check_limit("a step", limit, [capacity, allowed], "take fewer tokens at a time")?;
+        check_limit("attention, a row for each head,", limit, [config.heads, allowed], "take another model")
     }
 
     /// Whether a sequence of so many tokens fits.

@@ -151,7 +151,7 @@ impl Shaders {
 }
 
 /// Refuses a device with smaller workgroups or fewer bindings than the shaders have.
-fn check(device: &wgpu::Device, config: &Config) -> Result<(), Error> {
+pub(crate) fn check(device: &wgpu::Device, config: &Config) -> Result<(), Error> {
     let limits = device.limits();
     let threads = LOSS_THREADS.max(config.head_width);
     // Attention has a vec4 of each of four groups for each thread.

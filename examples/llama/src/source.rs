@@ -37,7 +37,7 @@ impl Source {
             let (config, tokenizer) = (Config::of_gguf(&file)?, Tokenizer::of_gguf(&file)?);
             Self { files: Files::Gguf(file), config, tokenizer }
         };
-        let (token, vocabulary) = (own.tokenizer.largest(), own.config.vocabulary);
+        let (token, vocabulary) = (own.tokenizer.largest()?, own.config.vocabulary);
         if token >= vocabulary {
             return Err(Error::Vocabulary { path: path.to_owned(), token, vocabulary });
         }

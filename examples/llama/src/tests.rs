@@ -261,7 +261,7 @@ fn the_fuzzers_corpus_is_read_or_refused() -> Result<(), Error> {
         let entries = std::fs::read_dir(folder.join("../../fuzz/corpus").join(target)).expect("a corpus");
         entries.map(|entry| entry.expect("an entry").path()).collect()
     };
-    // A copy of a model, in which each of the corpus takes the place of the configuration.
+    // A copy of a model, in which each of the corpus takes the place of a file.
     let copy = std::env::temp_dir().join(format!("hydralora-llama-corpus-{}", std::process::id()));
     std::fs::create_dir_all(&copy).expect("a folder");
     for entry in std::fs::read_dir(folder.join("data/tiny")).expect("a model") {
@@ -281,13 +281,20 @@ fn the_fuzzers_corpus_is_read_or_refused() -> Result<(), Error> {
     for path in files("gguf") {
         all_of(Source::open(&path))?;
     }
-    for path in files("config") {
-        std::fs::copy(&path, copy.join("config.json")).expect("a copy");
-        all_of(Source::open(&copy))?;
+    for (target, file) in [
+        ("config", "config.json"),
+        ("index", "model.safetensors.index.json"),
+        ("shard", "model-00003-of-00003.safetensors"),
+    ] {
+        for path in files(target) {
+            std::fs::copy(&path, copy.join(file)).expect("a copy");
+            all_of(Source::open(&copy))?;
+        }
+        std::fs::copy(folder.join("data/tiny").join(file), copy.join(file)).expect("a copy");
     }
     std::fs::remove_dir_all(&copy).expect("the folder");
     // The files that the targets began with.
-    assert!(read >= 6, "{read} models");
+    assert!(read >= 8, "{read} models");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Text as tokens, and back.
 
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -16,6 +17,8 @@ use crate::error::Error;
 use crate::gguf::Gguf;
 
 pub struct Tokenizer {
+    /// Of the file that it was read from.
+    path: PathBuf,
     inner: Inner,
     /// The token in front of a prompt, where a GGUF file wants one. Hugging Face's tokenizers know it themselves.
     first: Option<u32>,
@@ -45,6 +48,9 @@ impl Tokenizer {
         }
         let tokens = file.texts("tokenizer.ggml.tokens")?;
         let kinds = file.wholes("tokenizer.ggml.token_type")?;
+        if !kinds.is_empty() && kinds.len() != tokens.len() {
+            return Err(file.wrong("tokenizer.ggml.token_type", "an array with a kind for each token"));
+        }
         let added = |kind: i128| -> Vec<AddedToken> {
             let own = tokens.iter().zip(&kinds).filter(|(_, own)| **own == kind);
             own.map(|(token, _)| AddedToken::from(token.clone(), kind == CONTROL)).collect()
@@ -52,46 +58,53 @@ impl Tokenizer {
         let vocabulary: ahash::AHashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
         let pair = |merge: String| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
         let merges: Option<Vec<_>> = file.texts("tokenizer.ggml.merges")?.into_iter().map(pair).collect();
-        let merges = merges.ok_or_else(|| Error::Tokenizer("a merge without two parts".to_owned()))?;
+        let whole = |(a, b): &&(String, String)| {
+            [a, b, &format!("{a}{b}")].into_iter().all(|token| vocabulary.contains_key(token))
+        };
+        let merges = merges.filter(|merges| merges.iter().all(|merge| whole(&merge)));
+        let merges = merges.ok_or_else(|| {
+            file.wrong("tokenizer.ggml.merges", "pairs of tokens that are a token together")
+        })?;
+        let path = file.path();
         let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(pre == "llama-bpe");
-        let model = model.build().map_err(failed)?;
-        let mut inner = Inner::new(model);
-        inner.with_pre_tokenizer(Some(Sequence::new(pre_tokenizer(pre)?)));
+        let mut inner = Inner::new(guarded(path, || model.build())?);
+        inner.with_pre_tokenizer(Some(Sequence::new(guarded(path, || pre_tokenizer(pre))?)));
         inner.with_decoder(Some(ByteLevel::default()));
-        inner.add_special_tokens(added(CONTROL)).map_err(failed)?;
-        inner.add_tokens(added(USER_DEFINED)).map_err(failed)?;
+        guarded(path, || inner.add_special_tokens(added(CONTROL)))?;
+        guarded(path, || inner.add_tokens(added(USER_DEFINED)))?;
         // Where a file says nothing, llama.cpp puts a token in front for LLaMA 3 alone.
         let begins = file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(pre == "llama-bpe");
         let first = file.token("tokenizer.ggml.bos_token_id")?.filter(|_| begins);
         let ends = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"].map(|key| file.token(key));
         let [end_of_sequence, end_of_turn] = ends;
         let ends = end_of_sequence?.into_iter().chain(end_of_turn?).collect();
-        Ok(Self { inner, first, ends })
+        Ok(Self { path: path.to_owned(), inner, first, ends })
     }
 
     /// Hugging Face's own file, and the tokens after which a text ends.
     pub(crate) fn of_file(path: &Path, ends: Vec<u32>) -> Result<Self, Error> {
-        let mut inner = Inner::from_file(path).map_err(failed)?;
+        let text = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
+        let mut inner = guarded(path, || Inner::from_bytes(&text))?;
         // Texts are cut into windows here.
-        inner.with_truncation(None).map_err(failed)?;
+        guarded(path, || inner.with_truncation(None).map(drop))?;
         inner.with_padding(None);
-        Ok(Self { inner, first: None, ends })
+        Ok(Self { path: path.to_owned(), inner, first: None, ends })
     }
 
-    /// The largest token that it may give.
-    pub(crate) fn largest(&self) -> u32 {
+    /// The largest token that it may give, those in front of a prompt and behind it too.
+    pub(crate) fn largest(&self) -> Result<u32, Error> {
         let all = self.inner.get_vocab(true);
-        all.into_values().chain(self.first).max().unwrap_or(0)
+        Ok(all.into_values().chain(self.prompt("")?).max().unwrap_or(0))
     }
 
     /// The tokens of a text, and no others.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.inner.encode(text, false).map_err(failed)?.get_ids().to_vec())
+        Ok(guarded(&self.path, || self.inner.encode(text, false))?.get_ids().to_vec())
     }
 
     /// The tokens of a text that a model shall go on with, with that in front which the model was trained to see there.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let own = self.inner.encode(text, true).map_err(failed)?;
+        let own = guarded(&self.path, || self.inner.encode(text, true))?;
         Ok(self.first.into_iter().chain(own.get_ids().iter().copied()).collect())
     }
 
@@ -101,18 +114,19 @@ impl Tokenizer {
     }
 
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.inner.decode(tokens, false).map_err(failed)
+        guarded(&self.path, || self.inner.decode(tokens, false))
     }
 
     /// Decodes one token after the other.
     pub fn stream(&self) -> Stream<'_> {
-        Stream(self.inner.decode_stream(false))
+        Stream { path: &self.path, inner: self.inner.decode_stream(false) }
     }
 }
 
 /// Tokens that become a text one after the other.
-pub struct Stream<'a>(
-    DecodeStream<
+pub struct Stream<'a> {
+    path: &'a Path,
+    inner: DecodeStream<
         'a,
         ModelWrapper,
         NormalizerWrapper,
@@ -120,32 +134,37 @@ pub struct Stream<'a>(
         PostProcessorWrapper,
         DecoderWrapper,
     >,
-);
+}
 
 impl Stream<'_> {
     /// What another token adds to the text: nothing while a character is not yet whole.
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
-        Ok(self.0.step(token).map_err(failed)?.unwrap_or_default())
+        Ok(guarded(self.path, || self.inner.step(token))?.unwrap_or_default())
     }
 }
 
 /// How a text is cut before its bytes are joined to tokens.
-fn pre_tokenizer(pre: &str) -> Result<Vec<PreTokenizerWrapper>, Error> {
+fn pre_tokenizer(pre: &str) -> tokenizers::Result<Vec<PreTokenizerWrapper>> {
     let bytes = ByteLevel::new(false, false, true);
     Ok(match pre {
         "smollm" => vec![Digits::new(true).into(), bytes.into()],
         "llama-bpe" => {
             let pattern = SplitPattern::Regex(LLAMA_3.to_owned());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
             vec![split.into(), bytes.use_regex(false).into()]
         }
         _ => vec![bytes.into()],
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(error: tokenizers::Error) -> Error {
-    Error::Tokenizer(error.to_string())
+/// What `call` gives. A file that makes no sense lets `tokenizers` panic now and then; it is no reason for us to.
+fn guarded<T>(path: &Path, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+    let damaged = |_| Err("it makes no sense, so that reading or using it panics".into());
+    let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(damaged);
+    result.map_err(|error: tokenizers::Error| Error::Tokenizer {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -197,7 +216,7 @@ mod tests {
         let plain = tokenizer("plain", "smollm", &[])?;
         assert_eq!(plain.encode("ab<|im_start|>a<b a><")?, [3, 0, 1, 5, 4]);
         assert_eq!(plain.decode(&[3, 0, 1, 5, 4])?, "ab<|im_start|>a<b a><");
-        assert_eq!((plain.prompt("ab")?, plain.ends(), plain.largest()), (vec![3], &[0][..], 5));
+        assert_eq!((plain.prompt("ab")?, plain.ends(), plain.largest()?), (vec![3], &[0][..], 5));
         let mut stream = plain.stream();
         let parts = [3, 0, 1].map(|token| stream.push(token).expect("a text"));
         assert_eq!(parts, ["ab", "<|im_start|>", "a"]);
@@ -206,11 +225,18 @@ mod tests {
         assert_eq!((first.encode("ab")?, first.prompt("ab")?), (vec![3], vec![2, 3]));
         assert_eq!(tokenizer("llama", "llama-bpe", &[])?.prompt("ab")?, [2, 3]);
         assert_eq!(tokenizer("without", "llama-bpe", &[flag(0)])?.prompt("ab")?, [3]);
+        let one_kind = [5u32.to_le_bytes().to_vec(), 1u64.to_le_bytes().to_vec(), vec![1, 0, 0, 0]].concat();
         for (name, pre, entry, part) in [
             ("default", "default", flag(0), "tokenizer.ggml.pre = default"),
             ("model", "smollm", ("tokenizer.ggml.model", 8, text("llama")), "tokenizer.ggml.model = llama"),
             ("flag", "smollm", ("tokenizer.ggml.add_bos_token", 4, vec![1, 0, 0, 0]), "add_bos_token"),
             ("kinds", "smollm", ("tokenizer.ggml.token_type", 9, texts(&["3"])), "token_type"),
+            // One kind for six tokens.
+            ("few", "smollm", ("tokenizer.ggml.token_type", 9, one_kind), "a kind for each token"),
+            ("pair", "smollm", ("tokenizer.ggml.merges", 9, texts(&["a b", "ab"])), "tokenizer.ggml.merges"),
+            // Longer than every token, and of parts that are no tokens.
+            ("long", "smollm", ("tokenizer.ggml.merges", 9, texts(&["<|im_start|> a"])), "token together"),
+            ("parts", "smollm", ("tokenizer.ggml.merges", 9, texts(&["x y"])), "token together"),
         ] {
             let error = tokenizer(name, pre, &[entry]).err().expect(part).to_string();
             assert!(error.contains(part), "{error}");

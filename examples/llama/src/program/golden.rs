@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
+/// What a model is compared with.
 #[derive(Deserialize)]
-struct File {
+pub struct File {
     texts: BTreeMap<String, Text>,
     greedy: BTreeMap<String, Greedy>,
 }
@@ -43,26 +44,42 @@ pub struct Allowed {
     pub mean: f64,
 }
 
-/// Compares a model with a file of what it should compute. Prints what it finds, and says whether all of it is right.
+impl File {
+    /// Reads a file of a model with so many tokens.
+    pub fn open(path: &Path, vocabulary: u32) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
+        let file: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Golden { path: path.to_owned(), reason: error.to_string() })?;
+        let known = |ids: &[u32], least: usize| ids.len() >= least && ids.iter().all(|&id| id < vocabulary);
+        let good =
+            |text: &Text| known(&text.ids, 2) && text.best.iter().all(|(token, _)| known(&[*token], 1));
+        let whole =
+            |greedy: &Greedy| known(&greedy.ids, 2) && (1..greedy.ids.len()).contains(&greedy.prompt_tokens);
+        if !(file.texts.values().all(good) && file.greedy.values().all(whole)) {
+            let reason = "tokens that the model does not have, or too few".to_owned();
+            return Err(Error::Golden { path: path.to_owned(), reason });
+        }
+        Ok(file)
+    }
+
+    /// Tokens of the longest text, of which all losses are computed at once, and of the longest sequence.
+    pub fn longest(&self) -> [u32; 2] {
+        let most = |lengths: &mut dyn Iterator<Item = usize>| {
+            u32::try_from(lengths.max().unwrap_or(0)).unwrap_or(u32::MAX)
+        };
+        let text = most(&mut self.texts.values().map(|text| text.ids.len()));
+        [text, text.max(most(&mut self.greedy.values().map(|greedy| greedy.ids.len())))]
+    }
+}
+
+/// Compares a model with what it should compute. Prints what it finds, and says whether all of it is right.
 pub fn check(
     gpu: &Gpu,
     model: &mut Model,
     tokenizer: &Tokenizer,
-    path: &Path,
+    file: &File,
     allowed: Allowed,
 ) -> Result<bool, Error> {
-    let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.to_owned(), error })?;
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Golden { path: path.to_owned(), reason: error.to_string() })?;
-    let known =
-        |ids: &[u32], least: usize| ids.len() >= least && ids.iter().all(|&id| id < model.config.vocabulary);
-    let good = |text: &Text| known(&text.ids, 2) && text.best.iter().all(|(token, _)| known(&[*token], 1));
-    let whole =
-        |greedy: &Greedy| known(&greedy.ids, 2) && (1..greedy.ids.len()).contains(&greedy.prompt_tokens);
-    if !(file.texts.values().all(good) && file.greedy.values().all(whole)) {
-        let reason = "tokens that the model does not have, or too few".to_owned();
-        return Err(Error::Golden { path: path.to_owned(), reason });
-    }
     let mut right = true;
     for (name, Text { own, ids, nll, best }) in &file.texts {
         let tokens = tokenizer.encode(own)? == *ids && tokenizer.decode(ids)? == *own;

@@ -29,7 +29,7 @@ use hydralora_llama::train;
 use hydralora_llama::weights::Weights;
 
 use error::Error;
-use golden::Allowed;
+use golden::{Allowed, File};
 use plot::{Column, Curve};
 use profile::Profile;
 use shape::Shape;
@@ -166,10 +166,11 @@ impl Options {
     }
 
     /// How the model is to be evaluated, and to write.
-    fn running(&self, gpu: &Gpu, config: &Config) -> Use {
-        let context = self.context.unwrap_or(CONTEXT.min(config.context));
-        if self.texts.is_empty() {
-            let capacity = STEP.min(Use::most_tokens(gpu, config)).max(1);
+    fn running(&self, gpu: &Gpu, config: &Config, golden: Option<&File>) -> Use {
+        let [text, sequence] = golden.map_or([1; 2], File::longest);
+        let context = self.context.unwrap_or(CONTEXT.min(config.context)).max(sequence);
+        if self.texts.is_empty() || golden.is_some() {
+            let capacity = STEP.min(Use::most_tokens(gpu, config)).max(text);
             Use { capacity, context, training: None }
         } else {
             Use { training: None, context: context.max(text::WINDOW), ..self.training() }
@@ -234,7 +235,8 @@ fn run(options: &Options) -> Result<bool, Error> {
     if options.profile {
         return profile(&gpu, &kernels, config, load, options);
     }
-    let how = options.running(&gpu, config);
+    let golden = options.golden.as_deref().map(|path| File::open(path, config.vocabulary)).transpose()?;
+    let how = options.running(&gpu, config, golden.as_ref());
     how.check(&gpu, config)?;
     println!(
         "up to {} tokens at a time, in sequences of up to {}, take {}",
@@ -242,8 +244,8 @@ fn run(options: &Options) -> Result<bool, Error> {
         how.context,
         megabytes(how.bytes(config))
     );
-    if let Some(path) = &options.golden {
-        return compare(&gpu, &kernels, tokenizer, &load()?, how, path);
+    if let Some(golden) = &golden {
+        return compare(&gpu, &kernels, tokenizer, &load()?, how, golden);
     }
     let prompt = match options.prompt() {
         Some(text) => {
@@ -251,7 +253,7 @@ fn run(options: &Options) -> Result<bool, Error> {
             if ids.is_empty() {
                 return Err(hydralora_llama::error::Error::NoTokens.into());
             }
-            how.check_sequence(ids.len() as u64 + options.tokens as u64)?;
+            how.check_sequence((ids.len() as u64).saturating_add(options.tokens as u64))?;
             Some((text, ids))
         }
         None => None,
@@ -259,7 +261,8 @@ fn run(options: &Options) -> Result<bool, Error> {
     let texts = options.texts.iter().map(|path| read(path, options.sequence, tokenizer));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let own = layer(options.rank, options.experts, options.dropout);
-    let beside = options.beside.filter(|_| !texts.is_empty()).map(|rank| ("lora", layer(rank, 1, 0.0)));
+    let beside =
+        options.beside.filter(|_| !texts.is_empty()).map(|rank| ("lora", layer(rank, 1, options.dropout)));
     // Fresh adapters would change nothing of what is written.
     let adapted = !texts.is_empty() || options.load.is_some();
     let layers: Vec<_> = beside.into_iter().chain(adapted.then_some(("hydralora", own))).collect();
@@ -311,7 +314,7 @@ fn compare(
     tokenizer: &Tokenizer,
     weights: &Weights,
     how: Use,
-    path: &Path,
+    golden: &File,
 ) -> Result<bool, Error> {
     let shaders = gpu.block_on(Shaders::compile(&gpu.device, &weights.config, weights.element))??;
     let mut model = gpu.block_on(Model::new(gpu, kernels, weights, &shaders, None, how))??;
@@ -321,7 +324,7 @@ fn compare(
         Element::F16 => Allowed { each: 4e-2, mean: 2e-3 },
         Element::Bf16 => Allowed { each: 1.5e-1, mean: 5e-3 },
     };
-    let equal = golden::check(gpu, &mut model, tokenizer, path, allowed)?;
+    let equal = golden::check(gpu, &mut model, tokenizer, golden, allowed)?;
     Ok(gradient::check(gpu, kernels, weights, &shaders, tokenizer)? && equal)
 }
 

@@ -146,10 +146,9 @@ impl Profile<'_> {
         let mut model = self.model(adapters, Use { capacity, context, training: None })?;
         let prompt = self.tokens(sequence);
         gpu.block_on(model.logits(gpu, &prompt, 0))??;
-        let mut position = sequence;
+        // Always the one after the prompt: a later one has more to look at.
         let mut next = || -> Result<(), Error> {
-            gpu.block_on(model.logits(gpu, &prompt[..1], position.min(context - 1)))??;
-            position += 1;
+            gpu.block_on(model.logits(gpu, &prompt[..1], sequence.min(context - 1)))??;
             Ok(())
         };
         next()?;
