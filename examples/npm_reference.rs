@@ -105,7 +105,7 @@ fn reference(case: &Case) -> Result<Value, hydralora::Error> {
     let y = uniform(tokens * config.d_out);
     let g = uniform(tokens * config.d_out);
     let dx = uniform(tokens * config.d_in);
-    let mask: Vec<bool> = (0..*tokens).map(|token| token % 3 != 1).collect();
+    let mask: Vec<f32> = (0..*tokens).map(|token| if token % 3 == 1 { 0.0 } else { 1.0 }).collect();
     let adapter = Adapter::initialise_random_heads(config, 42, 1.0)?;
     let packed = layout.pack(&adapter)?;
 
@@ -138,7 +138,7 @@ fn reference(case: &Case) -> Result<Value, hydralora::Error> {
 
     let mut given = json!({ "x": x, "y": y, "g": g, "dx": dx, "parameters": packed });
     if case.masked {
-        given["mask"] = json!(mask.iter().map(|&takes| u8::from(takes)).collect::<Vec<_>>());
+        given["mask"] = json!(mask);
     }
     let mut expected = json!({
         "y": bounded(&forward.y),

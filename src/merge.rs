@@ -15,10 +15,11 @@ pub struct MergeDescriptor<'a> {
     pub config: Config,
     /// Its adapter.
     pub adapter: &'a Adapter,
-    /// A weight for each expert, which takes the place of the router's; none for one expert, whose weight is 1. The
-    /// means over some batches are in the report of [`GateLossesOptions`](crate::GateLossesOptions).
+    /// A weight for each expert, which takes the place of the router's. One expert's is 1 unless it is given. The means over some
+    /// batches are in the report of [`GateLossesOptions`](crate::GateLossesOptions), but for top-k: that has those before the
+    /// choice, so average what forward saves.
     pub gates: Option<&'a [f32]>,
-    /// W0, `d_out` x `d_in`, f32, f16 or bf16; updated.
+    /// W0, `d_out` x `d_in`, f32, f16 or bf16; updated. What f16 has no room for becomes infinite, and stays so.
     pub weight: Tensor<'a>,
     /// Whether the adapter is taken out again. Rounding stays: keep the weights where they must return bit for bit.
     pub undo: bool,

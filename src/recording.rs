@@ -86,8 +86,6 @@ pub struct Operand {
     pub columns: u64,
     /// Elements from the start of a row to the start of the next.
     pub stride: u64,
-    /// Whether it has a row for each token.
-    by_tokens: bool,
     /// Advice if its bytes do not fit one binding.
     fix: &'static str,
 }
@@ -103,13 +101,13 @@ impl Operand {
     ) -> Self {
         let fix = "request a device with the adapter's limit, or process fewer tokens at a time";
         let columns = u64::from(width);
-        Self { name, kind, element, rows: rows.into(), columns, stride: columns, by_tokens: true, fix }
+        Self { name, kind, element, rows: rows.into(), columns, stride: columns, fix }
     }
 
     /// A vector of `elements` elements.
     pub(crate) fn vector(name: &'static str, kind: BindingKind, element: Element, elements: u64) -> Self {
         let fix = "request a device with the adapter's limit, or use a smaller rank or fewer experts";
-        Self { name, kind, element, rows: 1, columns: elements, stride: elements, by_tokens: false, fix }
+        Self { name, kind, element, rows: 1, columns: elements, stride: elements, fix }
     }
 
     /// A matrix whose rows are not tokens.
@@ -120,13 +118,7 @@ impl Operand {
         width: u32,
         fix: &'static str,
     ) -> Self {
-        let matrix = Self::matrix(name, BindingKind::Read, element, rows, width);
-        Self { fix, ..matrix.not_by_tokens() }
-    }
-
-    /// The same matrix, but its rows are not tokens.
-    pub(crate) fn not_by_tokens(self) -> Self {
-        Self { by_tokens: false, ..self }
+        Self { fix, ..Self::matrix(name, BindingKind::Read, element, rows, width) }
     }
 
     /// The same, but written.
@@ -228,18 +220,6 @@ impl Recording {
     }
 }
 
-impl Recording {
-    /// The same recording for fewer tokens.
-    pub(crate) fn with_capacity(mut self, capacity: u32) -> Self {
-        for operand in &mut self.tensors {
-            if operand.by_tokens {
-                operand.rows = capacity.into();
-            }
-        }
-        Self { capacity, ..self }
-    }
-}
-
 impl Step {
     /// A step, checked for up to `tokens` tokens.
     pub(crate) fn new(
@@ -284,7 +264,15 @@ impl Step {
             u64::from(device.subgroup_lanes.max(1)),
             "plan for this device's profile",
         )?;
-        check_loops(&self.shader, &parts, &self.uniform, self.grid.at(tokens), tokens, device)
+        let grid = self.grid.at(tokens);
+        Error::check_limit(
+            format_args!("{label} (workgroups)"),
+            Limit::ComputeWorkgroupsPerDimension,
+            grid.into_iter().max().unwrap_or(0).into(),
+            device.limits.max_compute_workgroups_per_dimension.into(),
+            "use a narrower layer or fewer experts, or process fewer tokens at a time",
+        )?;
+        check_loops(&self.shader, &parts, &self.uniform, grid, tokens, device)
     }
 }
 
@@ -345,7 +333,9 @@ fn check_loops(
         crate::iterations::most_iterations(&parts.wgsl(), [uniform, &tokens.to_le_bytes()], grid),
         device.max_loop_iterations,
         match shader {
-            Shader::BackwardParams(_) => "process fewer tokens at a time, or use another driver",
+            Shader::BackwardParams(_) | Shader::GateSums(_) | Shader::GateGradients(_) => {
+                "process fewer tokens at a time, or use another driver"
+            }
             Shader::Linear(_) | Shader::LinearReduce(_) => "use a narrower layer, or another driver",
             Shader::Shrink(_) | Shader::Forward(_) | Shader::BackwardInput(_) => {
                 "use a narrower layer, a smaller rank or fewer experts, or another driver"

@@ -12,7 +12,8 @@ use crate::recording::Recording;
 /// The modules, operations and constants of a stack.
 #[derive(Debug, Clone, Default)]
 pub struct StackDescriptor<'a> {
-    /// The adapted modules: their names and layers.
+    /// The adapted modules: their names and layers. Layers whose dropout has the same stream drop the same places of their
+    /// inputs: see [`Dropout::stream`](crate::Dropout::stream).
     pub modules: &'a [(&'a str, Config)],
     /// The most tokens of a batch.
     pub capacity: Capacity,
@@ -249,10 +250,10 @@ impl Stack {
     ) -> Result<(), crate::checkpoint::CheckpointError> {
         // Those that the stack does not have, and those that are other layers: shapes alone do not tell scalings apart.
         for module in checkpoint.modules() {
-            let own = Config { dropout: None, logsumexp: false, ..*self.place(&module.name)?.config() };
-            if own != module.config {
-                let (module, expected, found) =
-                    (module.name.clone(), own.to_string(), module.config.to_string());
+            let own = self.place(&module.name)?.config();
+            let [expected, found] = [own, &module.config].map(crate::checkpoint::described);
+            if expected != found {
+                let module = module.name.clone();
                 return Err(crate::checkpoint::CheckpointError::Layer { module, expected, found });
             }
         }
@@ -272,8 +273,8 @@ impl Stack {
     /// submission. The same steps on the same device then give the same bits as if training had not been interrupted.
     ///
     /// # Errors
-    /// A stack without an optimiser, modules that were not saved and matrices with other shapes, in which case nothing is
-    /// set, and the errors of reading.
+    /// A stack without an optimiser, modules that were not saved or that are other layers, and matrices with other shapes, in which
+    /// case nothing is set, and the errors of reading. Dropout does not count.
     #[cfg(feature = "checkpoint")]
     pub fn resume(
         &self,

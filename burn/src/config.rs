@@ -98,7 +98,7 @@ impl HydraLoraConfig {
 }
 
 /// Adapters without a seed are counted, so that no two have the same.
-fn next_seed() -> u64 {
+pub(crate) fn next_seed() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)

@@ -50,7 +50,8 @@ pub async fn init_async(options: WgpuOptions) -> Result<Device, Error> {
     Ok(device)
 }
 
-/// Makes a wgpu device of burn's known that an application started itself, perhaps on its own wgpu device.
+/// Makes a wgpu device of burn's known that an application started itself, perhaps on its own wgpu device. `setup` has to be that
+/// with which this device was started; with another's, wgpu refuses the buffers at the first call.
 ///
 /// # Errors
 /// A device that is none of wgpu's, or that was requested without features that its adapter has and burn's kernels use.

@@ -38,12 +38,12 @@ fn forward(
     call: &Call,
     saved: Option<&CubeTensor>,
 ) -> CubeTensor {
-    let y = if !call.adds {
-        empty(&x, &call.y_shape(tokens(&x)), x.dtype)
-    } else if base.can_mut() && base.is_contiguous() {
-        base
+    let y = if call.adds {
+        // A copy of a view has the view's order, so rows come first.
+        let base = into_contiguous(base);
+        if base.can_mut() { base } else { base.copy() }
     } else {
-        base.copy()
+        empty(&x, &call.y_shape(tokens(&x)), x.dtype)
     };
     let mut run = Run::new(&x, call);
     run.reads("x", x);

@@ -57,7 +57,7 @@ pub fn forward(
         Some(dropout) => dropped(x.clone(), dropout.probability).matmul(matrices.a()),
         None => x.clone().matmul(matrices.a()),
     };
-    let gates = weights(&x, gates, &matrices, config);
+    let gates = weights(&x, Some(&h), gates, &matrices, config);
     let h: Tensor<3> = match config.a {
         Sharing::Shared => h.unsqueeze_dim::<3>(1).expand([tokens, experts, rank]),
         Sharing::Separate => h.reshape([tokens, experts, rank]),
@@ -78,19 +78,21 @@ pub fn gates(x: &Tensor<2>, parameters: &Tensor<1>, config: &Config, layout: &La
     let matrices = Matrices::of(parameters, config, layout);
     let [tokens, _] = x.dims();
     let one = || Tensor::<2>::ones([tokens, config.experts as usize], &x.device()).cast(x.dtype());
-    weights(x, None, &matrices, config).unwrap_or_else(one)
+    weights(x, None, None, &matrices, config).unwrap_or_else(one)
 }
 
-/// The experts' weights; none if there is one expert with weight 1.
+/// The experts' weights; none if there is one expert with weight 1. A latent router reads `h`, with what has been dropped of x,
+/// or A x.
 fn weights(
     x: &Tensor<2>,
+    h: Option<&Tensor<2>>,
     given: Option<Tensor<2>>,
     matrices: &Matrices,
     config: &Config,
 ) -> Option<Tensor<2>> {
     let rank = config.rank as usize;
     let latent = |gate: &Tensor<2>| {
-        let h = x.clone().matmul(matrices.a());
+        let h = h.cloned().unwrap_or_else(|| x.clone().matmul(matrices.a()));
         h.matmul(gate.clone().narrow(1, 0, rank).transpose())
     };
     let [_, rows] = matrices.shrink.dims();

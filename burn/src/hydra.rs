@@ -11,6 +11,7 @@ use hydralora::checkpoint::Checkpoint;
 use hydralora::{Adapter, Config, GateRows, Layout, Router};
 
 use crate::call::{Call, element};
+use crate::config::next_seed;
 use crate::context::Context;
 use crate::error::Error;
 use crate::formula;
@@ -63,7 +64,8 @@ impl<const D: usize> Default for Extras<D> {
 }
 
 impl HydraLora {
-    /// An adapter with given matrices.
+    /// An adapter with given matrices. Its dropout's seed is one that no other adapter of the process has without asking for it
+    /// ([`HydraLora::with_seed`]).
     ///
     /// # Errors
     /// An invalid configuration, matrices of other shapes, or a wgpu device that this package does not know.
@@ -73,7 +75,7 @@ impl HydraLora {
         let packed = layout.pack(adapter)?;
         let shape = [packed.len()];
         let parameters = Param::from_data(TensorData::new(packed, shape), device);
-        let layer = Layer { config: *config, layout, seed: 0, step: Arc::default() };
+        let layer = Layer { config: *config, layout, seed: next_seed(), step: Arc::default() };
         Ok(Self { parameters, training: Param::from_bool(true), layer })
     }
 
@@ -186,8 +188,10 @@ impl HydraLora {
             "HydraLora::gates: this layer's gates are given"
         );
         self.by_rows(x, Extras::default(), config.experts, |inputs| {
-            let parameters = self.parameters.val().cast(inputs.x.dtype());
-            formula::gates(&inputs.x, &parameters, config, &self.layer.layout)
+            let dtype = inputs.x.dtype();
+            let x = inputs.x.cast(whole(dtype));
+            let parameters = self.parameters.val().cast(whole(dtype));
+            formula::gates(&x, &parameters, config, &self.layer.layout).cast(dtype)
         })
     }
 
@@ -261,17 +265,22 @@ impl HydraLora {
 
     fn by_formula(&self, inputs: Inputs, parameters: &Tensor<1>, config: &Config) -> Tensor<2> {
         let Inputs { x, base, gates, mask, tokens } = inputs;
-        let parameters = parameters.clone().cast(x.dtype());
+        // As the kernels: results are rounded, sums are not.
+        let dtype = x.dtype();
+        let computed = whole(dtype);
+        let parameters = parameters.clone().cast(computed);
         let gates = gates.map(|(gates, _)| {
             let [rows, experts] = gates.dims();
             let of_tokens = gates.unsqueeze_dim::<3>(1).expand([rows, tokens / rows.max(1), experts]);
-            of_tokens.reshape([tokens, experts])
+            of_tokens.reshape([tokens, experts]).cast(computed)
         });
+        let x = x.cast(computed);
         let y = formula::forward(x, &parameters, gates, mask, config, &self.layer.layout);
-        match base {
-            Some(base) => base + y,
+        let y = match base {
+            Some(base) => base.cast(computed) + y,
             None => y,
-        }
+        };
+        y.cast(dtype)
     }
 }
 
@@ -280,6 +289,11 @@ impl Layer {
     fn next_random(&self) -> (u64, u32) {
         (self.seed, self.step.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// What burn's own operations compute in for activations of a type: in half precision sums would be lost.
+fn whole(dtype: DType) -> DType {
+    if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
 }
 
 /// The tensors of a call as matrices, after their shapes have been checked.
@@ -329,7 +343,7 @@ impl Inputs {
             same("the tensor of gates", gates.device());
             let [rows, columns] = gates.dims();
             assert!(
-                columns == experts && rows > 0 && tokens.is_multiple_of(rows),
+                columns == experts && (rows == tokens || rows > 0 && tokens.is_multiple_of(rows)),
                 "HydraLora: gates have the shape [{rows}, {columns}], and need {experts} columns and a row for each \
                  of {tokens} tokens, for each of some sequences of equal length, or for all tokens"
             );

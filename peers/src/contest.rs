@@ -50,6 +50,9 @@ pub trait Pass {
     /// What the last run computed: y; with a backward also dx and the gradients of A, `W_g` and all `B_i`, each
     /// as [`Adapter`] has it.
     fn read(&self) -> Outcome<Vec<Vec<f32>>>;
+
+    /// Gives the memory of what the last run computed back to burn's pools, where it is theirs.
+    fn clear(&mut self);
 }
 
 /// What a pass costs: median milliseconds, and bytes.
@@ -59,7 +62,7 @@ pub struct Cost {
     pub whole: f64,
     /// Until all work is handed to the device.
     pub host: f64,
-    /// By how much burn's memory pools grow for it, in pages of theirs.
+    /// By how much burn's memory pools grow for it and its results, in pages of theirs.
     pub memory: u64,
 }
 
@@ -95,6 +98,7 @@ pub fn run(
     for others in &results[1..] {
         assert_agree(&results[0], others);
     }
+    passes.iter_mut().for_each(|pass| pass.clear());
     let mut costs = Vec::new();
     for (pass, times) in zip(passes, &times) {
         let median = |at: usize| {
@@ -109,6 +113,7 @@ pub fn run(
         pass.queue(0)?;
         pass.wait()?;
         let memory = reserved().saturating_sub(before);
+        pass.clear();
         costs.push(Cost { whole: median(0), host: median(1), memory });
     }
     Ok(costs)

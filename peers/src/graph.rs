@@ -105,7 +105,7 @@ impl Graph {
 impl Pass for Graph {
     fn queue(&mut self, input: usize) -> Outcome<()> {
         // Their memory serves again.
-        self.results.clear();
+        self.clear();
         let x = &self.inputs[input];
         let y = self.y(x);
         if self.device.is_autodiff() {
@@ -142,5 +142,9 @@ impl Pass for Graph {
             results.push(b.reshape([experts * d_out, rank]));
         }
         Ok(results.into_iter().map(Tensor::try_into_vec_as).collect::<Result<_, _>>()?)
+    }
+
+    fn clear(&mut self) {
+        self.results.clear();
     }
 }

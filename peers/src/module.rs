@@ -103,7 +103,7 @@ impl Layer {
 impl Pass for Trained {
     fn queue(&mut self, input: usize) -> Outcome<()> {
         // Their memory serves again.
-        (self.y, self.gradients) = (None, None);
+        self.clear();
         let x = &self.inputs[input];
         let y = self.layer.forward(x.clone());
         if self.device.is_autodiff() {
@@ -137,5 +137,9 @@ impl Pass for Trained {
             }
         }
         Ok(results)
+    }
+
+    fn clear(&mut self) {
+        (self.y, self.gradients) = (None, None);
     }
 }

@@ -1,13 +1,17 @@
 // A gradient that the caller adds to dw or dl in `dstate_tile`: `gate_gradient`. OF_SOFTMAX: it is of the softmax before
-// any choice, and softmax_backward.wgsl takes it.
+// any choice, and softmax_backward.wgsl takes it. OF_LOSSES: it is one of the router's losses, for tokens that count.
 //@ import gate/rows: four_given, given_at
+//@ import mask: four_count
 //@ kernel: dstate_tile
-//@ host: A_ROWS, EXPERTS, OF_LOGITS, OF_SOFTMAX, QUADS, WORKGROUP
+//@ host: A_ROWS, EXPERTS, OF_LOGITS, OF_LOSSES, OF_SOFTMAX, QUADS, WORKGROUP
 
 fn add_gradient(first_token: u32, local: u32) {
     for (var item = local; item < EXPERTS * QUADS; item += WORKGROUP) {
         let expert = item / QUADS;
-        dstate_tile[A_ROWS * QUADS + item] += four_given(first_token + 4u * (item % QUADS), expert);
+        let token = first_token + 4u * (item % QUADS);
+        var added = four_given(token, expert);
+        if (OF_LOSSES) { added = select(vec4<f32>(0.0), added, four_count(token)); }
+        dstate_tile[A_ROWS * QUADS + item] += added;
     }
     workgroupBarrier();
 }

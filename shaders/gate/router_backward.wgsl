@@ -6,7 +6,7 @@
 fn gate_backward(first_token: u32, local: u32) {
     add_weights_gradient(first_token, local);
     if (local < QUADS) {
-        weigh_backward(local);
+        weigh_backward(first_token + 4u * local, local);
     }
     workgroupBarrier();
     add_logits_gradient(first_token, local);

@@ -4,8 +4,8 @@
 //@ kernel: dstate_tile, state
 //@ host: A_ROWS, EXPERTS, NORMALISE, QUADS
 
-// dw -> dl in place, for four tokens at once.
-fn weigh_backward(quad: u32) {
+// dw -> dl in place, for four tokens at once, from `token` on.
+fn weigh_backward(token: u32, quad: u32) {
     var mean = vec4<f32>(0.0);
     var total = vec4<f32>(1.0);
     if (NORMALISE) {

@@ -3,9 +3,11 @@
 //
 //   dl = (u * (dw - sum_i w_i dw_i) + p * (b - sum_i p_i b_i)) / temperature
 //
-// where u = p, but w with RENORMALISE, and dw is zero for experts that were not chosen. With Z_LOSS, b has the factor * z
+// where u = p, but w with RENORMALISE, and dw is zero for experts that were not chosen. Tokens that do not count for the losses
+// have no b. With Z_LOSS, b has the factor * z
 // besides, where z is the logsumexp after the weights in `state`.
 //@ import gate: loss_gradient, weight, z_factor
+//@ import mask: four_count
 //@ import uniform/fused: dims
 //@ kernel: dstate_tile, state
 //@ host: A_ROWS, EXPERTS, LOSSES, QUADS, RENORMALISE, SIGNS, Z_LOSS
@@ -17,8 +19,8 @@ fn probability(expert: u32, quad: u32, chosen: vec4<f32>) -> vec4<f32> {
     return abs(saved);
 }
 
-// dw -> dl in place, for four tokens at once: the Jacobian of softmax.
-fn weigh_backward(quad: u32) {
+// dw -> dl in place, for four tokens at once, from `token` on: the Jacobian of softmax.
+fn weigh_backward(token: u32, quad: u32) {
     var mean = vec4<f32>(0.0);
     var chosen = vec4<f32>(1.0);
     for (var expert = 0u; expert < EXPERTS; expert++) {
@@ -40,7 +42,7 @@ fn weigh_backward(quad: u32) {
         if (LOSSES) {
             var of_losses = loss_gradient(expert) - loss_mean;
             if (Z_LOSS) { of_losses += z_factor() * state[(A_ROWS + EXPERTS) * QUADS + quad]; }
-            slope += probability(expert, quad, chosen) * of_losses;
+            slope += select(vec4<f32>(0.0), probability(expert, quad, chosen) * of_losses, four_count(token));
         }
         dstate_tile[row] = dims.logit_scale * slope;
     }

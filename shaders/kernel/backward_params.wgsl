@@ -92,6 +92,8 @@ fn factor_x(token: u32, row: u32) -> f32 {
     return select(factor, dims.keep_scale * factor, DROPS_X && row < A_ROWS);
 }
 fn factor_g(token: u32, row: u32) -> f32 {
+    // A masked token's h and w may be anything, too, where forward had no mask.
+    if (!takes(token)) { return 0.0; }
     let inside = min(row, RANK * EXPERTS - 1u);
     var weight = 1.0;
     if (STATE > A_ROWS) {

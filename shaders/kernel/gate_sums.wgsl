@@ -1,5 +1,5 @@
 // gate_sums: what the losses of a router need of each expert, summed over the tokens of a batch. gate_losses.wgsl
-// makes losses of it. Tokens with a number that is NaN or infinite do not count: the losses' gradient reaches all tokens.
+// makes losses of it. Tokens with a number that is NaN or infinite do not count: they would make the losses' gradient NaN for all.
 //
 //   importance  sum_t w_i, with top-k the softmax before experts were chosen
 //   load        tokens that chose the expert: with top-k those that gave it a weight, otherwise those that gave it the
@@ -11,11 +11,11 @@
 //   0  dims    uniform
 //   1  saved   tokens x STATE, [h, w] as forward saved them
 //   2  sums    EXPERTS vec4s: importance, load, entropy, 0; then tokens, squares, 0, 0; written
-//   next  mask  tokens; only where some take no adapter, which then do not count (mask/given.wgsl)
+//   next  mask  tokens; only where some do not count (mask/given.wgsl)
 //   group 1, 0  batch, uniform (uniform/batch.wgsl)
 // Grid: x = experts + 1. Workgroup: WORKGROUP threads.
 // Workgroup memory: `thread_sums`, WORKGROUP * 16 bytes.
-//@ import mask: takes
+//@ import mask: counts
 //@ import uniform/batch: batch_tokens
 //@ host: A_ROWS, EXPERTS, LOGSUMEXP, RENORMALISE, SIGNS, STATE, WORKGROUP
 
@@ -32,8 +32,8 @@ var<workgroup> thread_sums: array<vec4<f32>, WORKGROUP>;
 // An expert that was not chosen has its softmax, with a minus.
 fn weight(token: u32, expert: u32) -> f32 { return saved[token * STATE + A_ROWS + expert]; }
 
-fn counts(token: u32) -> bool {
-    var is_finite = takes(token);
+fn counts_and_is_finite(token: u32) -> bool {
+    var is_finite = counts(token);
     for (var at = A_ROWS; at < STATE; at++) {
         is_finite = is_finite && (bitcast<u32>(saved[token * STATE + at]) & 0x7f800000u) != 0x7f800000u;
     }
@@ -80,7 +80,7 @@ fn main(
     var sum = vec4<f32>(0.0);
     let tokens = batch_tokens();
     for (var token = local; token < tokens; token += WORKGROUP) {
-        if (counts(token)) {
+        if (counts_and_is_finite(token)) {
             if (workgroup_id.x < dims.experts) {
                 sum += token_sums(token, workgroup_id.x);
             } else {

@@ -13,6 +13,7 @@ mod training;
 pub use error::CheckpointError;
 pub use names::{gguf_name, hugging_face_name};
 pub use save::{save, to_bytes};
+pub(crate) use training::described;
 pub use training::{ModuleState, Training, save_training};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use super::error::CheckpointError;
 use super::tensors::failed;
 use super::{SETTINGS, WRAPPER};
 use crate::element::Element;
-use crate::layer::{Adapter, Config, Router, Sharing, Weighting};
+use crate::layer::{Adapter, Config, DropoutOf, Gate, Logits, Router, Sharing, Weighting};
 
 const TENSORS: &str = "adapter_model.safetensors";
 
@@ -98,11 +98,10 @@ pub(super) fn write_tensors<const N: usize>(
         for adapter in matrices(name)? {
             // Checks every shape.
             config.layout()?.pack(&adapter)?;
-            for matrix in [&adapter.a].into_iter().chain(&adapter.b) {
+            let router = router_columns(config).map(|_| &adapter.router);
+            let bias = config.gate().has_bias().then_some(&adapter.router_bias);
+            for matrix in [&adapter.a].into_iter().chain(&adapter.b).chain(router).chain(bias) {
                 file(&Element::F32.encode(matrix))?;
-            }
-            if config.experts > 1 {
-                file(&Element::F32.encode(&adapter.router))?;
             }
         }
     }
@@ -122,11 +121,20 @@ pub(super) fn tensors(module: &str, config: &Config) -> Vec<(String, [u64; 2])> 
     };
     let b = |i: u64| if several { key(&format!("B{i}")) } else { key("B") };
     tensors.extend((0..experts).map(|i| (b(i), [d_out, rank])));
-    if several {
-        let columns = if config.router == Router::Latent { rank } else { d_in };
-        tensors.push((key("route"), [experts, columns]));
+    tensors.extend(router_columns(config).map(|columns| (key("route"), [experts, columns.into()])));
+    if config.gate().has_bias() {
+        tensors.push((format!("{WRAPPER}{module}.lora_route.bias"), [experts, 1]));
     }
     tensors
+}
+
+/// Columns of the router's matrix, if the layer has one.
+pub(super) fn router_columns(config: &Config) -> Option<u32> {
+    match config.gate() {
+        Gate::One | Gate::Given | Gate::Router(Logits::Given, ..) => None,
+        Gate::Router(Logits::Input { .. }, ..) => Some(config.d_in),
+        Gate::Router(Logits::Latent { .. }, ..) => Some(config.rank),
+    }
 }
 
 /// `adapter_config.json`.
@@ -162,7 +170,7 @@ fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
         "fan_in_fan_out": false,
         "inference_mode": true,
         "lora_alpha": alpha(first),
-        "lora_dropout": 0.0,
+        "lora_dropout": first.dropout.filter(|of| of.of == DropoutOf::Input).map_or(0.0, |of| of.probability),
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": first.rank,
@@ -183,7 +191,7 @@ fn settings(modules: &[(&str, Config)]) -> Result<Value, CheckpointError> {
 }
 
 /// Refuses what would be lost.
-pub(super) fn check(config: &Config) -> Result<(), CheckpointError> {
+fn check(config: &Config) -> Result<(), CheckpointError> {
     config.layout()?;
     if config.experts == 1 && config.weighting != Weighting::Sigmoid {
         return match config.router {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::CheckpointError;
-use super::save::{check, replace_in, tensors, write_tensors};
+use super::save::{replace_in, router_columns, tensors, write_tensors};
 use super::tensors::{self, Source, Stored};
 use crate::layer::{Adapter, Config, Sharing};
 
 const FILE: &str = "training.safetensors";
+/// What the metadata say of each module: its layer.
+const LAYERS: &str = "layers";
 /// What comes behind the key of a parameter.
 const VERSIONS: [&str; 3] = ["", ".first_moment", ".second_moment"];
 
@@ -20,6 +22,7 @@ const VERSIONS: [&str; 3] = ["", ".first_moment", ".second_moment"];
 pub struct Training {
     path: PathBuf,
     step: u32,
+    layers: Map<String, Value>,
     tensors: BTreeMap<String, Stored>,
 }
 
@@ -35,18 +38,21 @@ pub struct ModuleState {
 }
 
 /// Writes the state of training into a folder, as `training.safetensors`, beside what [`save`](super::save) writes there
-/// for others. `step` is the number of steps taken. `state` is asked for one module after the other.
+/// for others. `step` is the number of steps taken. `state` is asked for one module after the other. Any layer can be stored.
 ///
 /// # Errors
-/// Those of [`save`](super::save).
+/// An invalid layer, matrices with wrong shapes, and what the system refuses.
 pub fn save_training(
     folder: &Path,
     modules: &[(&str, Config)],
     step: u32,
     mut state: impl FnMut(&str) -> Result<ModuleState, CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    modules.iter().try_for_each(|(_, config)| check(config))?;
-    let metadata = Map::from_iter([("step".to_owned(), Value::from(step.to_string()))]);
+    modules.iter().try_for_each(|(_, config)| config.layout().map(drop))?;
+    let layer = |(name, config): &(&str, Config)| ((*name).to_owned(), described(config).into());
+    let layers = Value::Object(modules.iter().map(layer).collect());
+    let metadata = [("step", step.to_string()), (LAYERS, layers.to_string())];
+    let metadata = metadata.into_iter().map(|(key, text)| (key.to_owned(), Value::from(text))).collect();
     replace_in(folder, FILE, |file| {
         write_tensors(file, modules, VERSIONS, &metadata, |name| {
             let ModuleState { parameters, first_moments, second_moments } = state(name)?;
@@ -59,17 +65,18 @@ impl Training {
     /// Opens the `training.safetensors` of a folder.
     ///
     /// # Errors
-    /// A file that is missing or damaged, or does not say the step.
+    /// A file that is missing or damaged, or does not say the step or the layers.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
         let (stored, metadata) = tensors::of_safetensors(&Source::Path(path.clone()))?;
         let step = metadata.get("step").and_then(|step| step.parse().ok());
-        let step = step.ok_or_else(|| CheckpointError::Damaged {
-            path: path.clone(),
-            reason: "its metadata do not say the step".to_owned(),
-        })?;
+        let layers = metadata.get(LAYERS).and_then(|layers| serde_json::from_str(layers).ok());
+        let (Some(step), Some(layers)) = (step, layers) else {
+            let reason = "its metadata do not say the step and the layers".to_owned();
+            return Err(CheckpointError::Damaged { path, reason });
+        };
         let tensors = stored.into_iter().map(|stored| (stored.key.clone(), stored)).collect();
-        Ok(Self { path, step, tensors })
+        Ok(Self { path, step, layers, tensors })
     }
 
     /// The number of steps taken.
@@ -78,9 +85,17 @@ impl Training {
         self.step
     }
 
-    /// Whether all of a module is there, in the shapes of its layer.
+    /// Whether all of a module is there, in the shapes of its layer, and the layer is the same but for dropout.
     pub(crate) fn check(&self, module: &str, config: &Config) -> Result<(), CheckpointError> {
-        check(config)?;
+        config.layout()?;
+        let expected = described(config);
+        // A module that is not there has no tensors, which says more.
+        if let Some(found) =
+            self.layers.get(module).and_then(Value::as_str).filter(|found| *found != expected)
+        {
+            let (module, found) = (module.to_owned(), found.to_owned());
+            return Err(CheckpointError::Layer { module, expected, found });
+        }
         for version in VERSIONS {
             for (key, shape) in tensors(module, config) {
                 self.find(module, format!("{key}{version}"), shape)?;
@@ -104,7 +119,7 @@ impl Training {
     /// # Errors
     /// Tensors that are missing or have other shapes than the layer's, and a file that has changed.
     pub fn module(&self, module: &str, config: &Config) -> Result<ModuleState, CheckpointError> {
-        check(config)?;
+        self.check(module, config)?;
         let read = |version: &str| -> Result<Adapter, CheckpointError> {
             let mut all = tensors(module, config)
                 .into_iter()
@@ -113,8 +128,9 @@ impl Training {
             let several = config.experts > 1 && config.a == Sharing::Separate;
             let a = take(if several { config.experts } else { 1 })?.concat();
             let b = take(config.experts)?;
-            let router = take(1)?.concat();
-            Ok(Adapter { a, router, router_bias: Vec::new(), b })
+            let router = take(router_columns(config).is_some().into())?.concat();
+            let router_bias = take(config.gate().has_bias().into())?.concat();
+            Ok(Adapter { a, router, router_bias, b })
         };
         let [parameters, first_moments, second_moments] = VERSIONS.map(read);
         Ok(ModuleState {
@@ -123,4 +139,9 @@ impl Training {
             second_moments: second_moments?,
         })
     }
+}
+
+/// What makes a layer what it is, given its matrices.
+pub(crate) fn described(config: &Config) -> String {
+    Config { dropout: None, logsumexp: false, ..*config }.to_string()
 }

@@ -51,7 +51,8 @@ impl Batch {
     }
 
     /// Sets what [dropout](crate::Dropout) drops in everything that is encoded and submitted afterwards: forward and
-    /// backward of a batch take the same seed and step, and each training step another. Like [`Batch::set`].
+    /// backward of a batch take the same seed and step, and every other batch another step, also where the gradients of several
+    /// are added up. Like [`Batch::set`].
     pub fn set_random(&mut self, queue: &wgpu::Queue, seed: u64, step: u32) {
         let (seed_low, seed_high) = (seed as u32, (seed >> 32) as u32);
         self.contents = Contents { seed_low, seed_high, step, ..self.contents };

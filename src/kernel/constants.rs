@@ -69,6 +69,7 @@ pub(super) const CONSTANTS: &[(&str, &str)] = &[
     ("LOSSES", "whether the gradient of the router's losses is added"),
     ("Z_LOSS", "whether that of the z-loss is one of them"),
     ("OF_LOGITS", "whether a gradient that is added is one of the logits, and not of the weights"),
+    ("OF_LOSSES", "whether it is that of the router's losses"),
     ("OF_SOFTMAX", "whether it is one of the softmax, before experts are chosen"),
     ("TARGET_BINDING", "the binding of what is written"),
 ];

@@ -72,6 +72,7 @@ impl Parts {
         let Some(added) = added else { return self.file(wgsl!("gate/no_gradient.wgsl")) };
         self.rows("gate_gradient")
             .flag("OF_LOGITS", matches!(added, GateGradient::Logits(_)))
+            .flag("OF_LOSSES", added == GateGradient::Losses)
             .flag("OF_SOFTMAX", added == GateGradient::Losses && gate.has_softmax())
             .file(wgsl!("gate/add_gradient.wgsl"))
     }

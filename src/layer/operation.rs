@@ -147,8 +147,9 @@ pub struct BackwardInputOptions {
     #[cfg_attr(feature = "serde", serde(default))]
     pub gate_gradient: Option<GateGradient>,
     /// Whether some tokens take no adapter: those whose number in the tensor `mask` (T, f32) is zero. Their dx is
-    /// left as it is, or overwritten with zeros, whatever their g is. As forward had it, or here
-    /// alone, for tokens that count for no loss.
+    /// left as it is, or overwritten with zeros, whatever their g is, and they give no gradient. Those whose number is below zero
+    /// take it, but the gradient of the router's losses is not theirs. As forward had it, or here alone, for tokens of which
+    /// nothing is to be learnt.
     #[cfg_attr(feature = "serde", serde(default))]
     pub mask: bool,
 }
@@ -277,7 +278,8 @@ pub struct GateLossesOptions {
     /// The coefficient of the z-loss in the gradient.
     #[cfg_attr(feature = "serde", serde(default))]
     pub z: f32,
-    /// Whether some tokens do not count: those whose number in the tensor `mask` (T, f32) is zero.
+    /// Whether some tokens do not count: those whose number in the tensor `mask` (T, f32) is not above zero. Tokens that are to
+    /// take the adapter all the same, such as a prompt's, have a number below zero: backward then has the same mask.
     pub mask: bool,
 }
 

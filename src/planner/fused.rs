@@ -167,8 +167,7 @@ pub(super) fn gate_rows(
 ) -> Result<Operand, Error> {
     Error::check_dimension("the tokens of a sequence", rows.tokens())?;
     let (count, experts) = (rows.count(tokens), config.experts);
-    let gates = Operand::matrix(name, BindingKind::Read, Element::F32, count, experts);
-    Ok(if rows == GateRows::Token { gates } else { gates.not_by_tokens() })
+    Ok(Operand::matrix(name, BindingKind::Read, Element::F32, count, experts))
 }
 
 /// The mask of tokens, as an operand.

@@ -138,9 +138,15 @@ impl Planner {
             Choice::Linear(choice) => choice.splits == 1 && !matches!(choice.way, LinearWay::Matrices { .. }),
             Choice::Outer(_) | Choice::Only => true,
         });
-        let problem = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
-        let recording = first_that_runs(&*problem, &choices, device)?;
-        Ok(recording.with_capacity(tokens))
+        let of_many = problem(operation, config, tokens.max(INVARIANT_TOKENS))?;
+        let recording = first_that_runs(&*of_many, &choices, device)?;
+        if tokens >= INVARIANT_TOKENS {
+            return Ok(recording);
+        }
+        // Fewer tokens have fewer rows, whatever the plan.
+        let of_few = problem(operation, config, tokens)?;
+        let Recording { tensors, .. } = first_that_runs(&*of_few, &of_few.choices(device)?, device)?;
+        Ok(Recording { capacity: tokens, tensors, ..recording })
     }
 
     /// Records an operation by `choice`.

@@ -67,6 +67,7 @@ pub fn backward_input(
             gradients.iter_mut().zip(added).for_each(|(gradient, &added)| *gradient = *gradient + added);
         };
         let of_softmax = match extras.gate_gradient {
+            Some((GateGradient::Losses, _)) if !extras.counts(token) => None,
             Some((GateGradient::Losses, added)) if config.gate().has_softmax() => {
                 Some(row(added, token, experts))
             }

@@ -47,6 +47,7 @@ pub fn backward_params(
         .collect()
     };
     let (x, g) = (&taken(x, d_in)[..], &taken(g, d_out)[..]);
+    let (h, w) = (&taken(h, a_rows)[..], &taken(w, gate_len(config))[..]);
     let (dh, dl) = (&taken(dh, a_rows)[..], &taken(dl, gate_len(config))[..]);
     // Without what a row of the gate has beside experts.
     let gate_len = gate_len(config);

@@ -32,7 +32,7 @@ pub fn gate_losses(
     let rows = || {
         let rows = w.chunks_exact(gate_len(config)).enumerate();
         let is_finite = |row: &[Approx]| row.iter().all(|number| number.value.is_finite());
-        rows.filter(move |(token, row)| extras.takes(*token) && is_finite(row)).map(|(_, row)| row)
+        rows.filter(move |(token, row)| extras.counts(*token) && is_finite(row)).map(|(_, row)| row)
     };
     let weights: Vec<Vec<Approx>> =
         rows().map(|row| row[..experts].iter().map(|&weight| counted(config, weight)).collect()).collect();

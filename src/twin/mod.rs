@@ -220,15 +220,20 @@ pub struct Extras<'a> {
     pub gate_gradient: Option<(GateGradient, &'a [Approx])>,
     /// The factor of the z-loss, where the added gradient is that of the router's losses.
     pub z_factor: Option<Approx>,
-    /// Which tokens take the adapter; all if there is no mask.
-    pub mask: Option<&'a [bool]>,
+    /// A number for each token, as in the kernels' tensor: zero for those that take no adapter, and above zero for those that
+    /// count for the router's losses. All do if there is no mask.
+    pub mask: Option<&'a [f32]>,
     /// What dropout drops; nothing in inference.
     pub random: Option<Random>,
 }
 
 impl Extras<'_> {
     fn takes(&self, token: usize) -> bool {
-        self.mask.is_none_or(|mask| mask[token])
+        self.mask.is_none_or(|mask| mask[token] != 0.0)
+    }
+
+    fn counts(&self, token: usize) -> bool {
+        self.mask.is_none_or(|mask| mask[token] > 0.0)
     }
 }
 

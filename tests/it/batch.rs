@@ -3,8 +3,9 @@
 
 use hydralora::{
     AdamW, AdamWBuffers, AdamWDescriptor, AdamWHyper, Adapter, BackwardInputOptions, Batch, Bound, Capacity,
-    Config, DeviceProfile, Element, Error, ForwardOptions, GroupHyper, Groups, Kernels, LinearDirection,
-    LinearOptions, Memory, Operation, Plans, Router, Stack, StackDescriptor, Tensor, WriteMode, wgpu,
+    Config, DeviceProfile, Element, Error, ForwardOptions, GateRows, GroupHyper, Groups, Kernels,
+    LinearDirection, LinearOptions, Memory, Operation, Plans, Router, Stack, StackDescriptor, Tensor,
+    WriteMode, wgpu,
 };
 
 use crate::common::{CONFIG, GPU, zeroed};
@@ -94,6 +95,22 @@ fn a_token_has_the_same_bits_in_any_batch() {
         }
     }
     assert!(varied, "other plans have the same bits, so this shows nothing");
+}
+
+/// An order of sums that many tokens have asks for no more rows than few have.
+#[test]
+fn invariant_plans_take_tensors_of_the_capacity() {
+    let config = Config { d_in: 36, d_out: 28, rank: 4, router: Router::GivenWeights, ..Config::default() };
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let operation =
+        Operation::Forward(ForwardOptions { gates: GateRows::Sequence(4), ..ForwardOptions::default() });
+    for (tokens, rows) in [(8, 2), (9, 3), (64, 16)] {
+        let capacity = Capacity { tokens, plans: Plans::Invariant };
+        let prepared = kernels.prepare(&operation, &config, capacity).expect("it fits");
+        let recording = prepared.recordings().last().expect("a recording");
+        let rows_of = |name| recording.tensor(name).expect("a tensor").rows;
+        assert_eq!([rows_of("gates"), rows_of("x"), rows_of("y")], [rows, tokens.into(), tokens.into()]);
+    }
 }
 
 #[test]

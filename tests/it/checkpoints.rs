@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use hydralora::checkpoint::{Checkpoint, CheckpointError, Training, gguf_name, save, to_bytes};
 use hydralora::{
-    Adapter, Config, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor, Weighting, wgpu,
+    Adapter, Config, Dropout, Element, Kernels, Operation, Router, Sharing, Stack, StackDescriptor,
+    Weighting, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -570,6 +571,61 @@ fn training_goes_on_with_equal_bits() {
     assert_ne!(checkpoint.adapter("b").expect("a module"), second.read(&GPU, "b").expect("a module"));
 }
 
+/// Whatever the router is: what others read has no place for most of these.
+#[test]
+fn training_goes_on_with_any_layer() {
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let layer = Config { d_in: 36, d_out: 20, rank: 3, experts: 3, ..Config::default() };
+    let one = Config { experts: 1, ..layer };
+    let top = |renormalise| Weighting::TopK { k: 2, renormalise };
+    let layers = [
+        Config { router_bias: true, temperature: 0.5, ..layer },
+        Config { router: Router::Latent, router_bias: true, ..layer },
+        Config { weighting: Weighting::Sigmoid, ..layer },
+        Config { weighting: Weighting::NormalisedSigmoid, a: Sharing::Separate, ..layer },
+        Config { weighting: top(false), ..layer },
+        Config { weighting: top(true), ..layer },
+        Config { router: Router::GivenWeights, ..layer },
+        Config { router: Router::GivenLogits, ..layer },
+        Config { router: Router::Latent, rank: 36, ..layer },
+        Config { weighting: Weighting::Sigmoid, router_bias: true, ..one },
+        Config { router: Router::Latent, temperature: 2.0, a: Sharing::Separate, ..one },
+    ];
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("layer {at}")).collect();
+    let modules: Vec<_> = names.iter().map(String::as_str).zip(layers).collect();
+    let operations = &Operation::training_step(Element::F32);
+    let descriptor =
+        StackDescriptor { modules: &modules, capacity: 4.into(), operations, ..Default::default() };
+    let stack = || Stack::new(&kernels, &descriptor).expect("a stack");
+    let [first, second] = [stack(), stack()];
+    train(&first, 1..=3);
+    let folder = Folder::new("any-layer");
+    first.save_training(&GPU, &folder.0, 3).expect("a folder to write to");
+    let saved = Training::open(&folder.0).expect("what was saved");
+    assert_eq!(second.resume(&saved).expect("its own modules"), 3);
+    assert!(bits(&second) == bits(&first), "it resumes with other bits");
+    for stack in [&first, &second] {
+        train(stack, 4..=5);
+    }
+    assert!(bits(&second) == bits(&first), "it goes on with other bits");
+}
+
+/// One expert has no router: whatever is said of it is not stored, and does not count.
+#[test]
+fn one_expert_is_loaded_whatever_its_router() {
+    let kernels = Kernels::new(&GPU.device, &GPU.queue);
+    let plain = Config { d_in: 36, d_out: 20, rank: 3, experts: 1, ..Config::default() };
+    let dropout = Some(Dropout::new(0.05));
+    let config = Config { router: Router::Latent, temperature: 2.0, a: Sharing::Separate, dropout, ..plain };
+    let descriptor = StackDescriptor { modules: &[("m", config)], capacity: 4.into(), ..Default::default() };
+    let stack = Stack::new(&kernels, &descriptor).expect("a stack");
+    let folder = Folder::new("one-expert");
+    stack.save(&GPU, &folder.0).expect("a folder to write to");
+    let saved = Checkpoint::open(&folder.0).expect("what was saved");
+    stack.load(&saved).expect("its own checkpoint");
+    assert!((saved.dropout() - 0.05).abs() < 1e-6, "{}", saved.dropout());
+}
+
 #[test]
 fn states_of_training_that_do_not_fit_are_refused() {
     let kernels = Kernels::new(&GPU.device, &GPU.queue);
@@ -583,9 +639,17 @@ fn states_of_training_that_do_not_fit_are_refused() {
     let folder = Folder::new("unfit");
     stack(config, &step).save_training(&GPU, &folder.0, 5).expect("a folder to write to");
     let saved = Training::open(&folder.0).expect("what was saved");
-    let other =
-        stack(Config { rank: 4, ..config }, &step).resume(&saved).expect_err("another shape").to_string();
-    assert!(other.contains("4 x 36") && other.contains("3 x 36"), "{other}");
+    for (other, [own, found]) in [
+        (Config { rank: 4, ..config }, ["rank 4", "rank 3"]),
+        (Config { scaling: 3.0, ..config }, ["scaling 3", "scaling 1"]),
+        (Config { weighting: Weighting::Sigmoid, ..config }, ["sigmoid", "softmax"]),
+    ] {
+        let message = stack(other, &step).resume(&saved).expect_err("another layer").to_string();
+        assert!(message.contains(own) && message.contains(found), "{message}");
+    }
+    // What is dropped is no part of the layer.
+    let dropout = Some(Dropout::new(0.1));
+    assert_eq!(stack(Config { dropout, ..config }, &step).resume(&saved).expect("the same layer"), 5);
     let message = stack(config, &step[..1]).resume(&saved).expect_err("no optimiser").to_string();
     assert!(message.contains("no optimiser"), "{message}");
     let message = saved.module("n", &config).expect_err("it was not saved").to_string();

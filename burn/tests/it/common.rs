@@ -79,7 +79,7 @@ impl Case {
     }
 
     pub fn module(&self, device: &Device) -> HydraLora {
-        HydraLora::try_from_adapter(&self.config, &self.adapter, device).expect("an adapter")
+        HydraLora::try_from_adapter(&self.config, &self.adapter, device).expect("an adapter").with_seed(0)
     }
 
     /// Everything that the layer gives on an autodiff device, all of it tracked.
@@ -108,6 +108,7 @@ impl Case {
         let gradients = loss.backward();
         let of = |leaf: &Tensor<2>| values(leaf.grad(&gradients).expect("a gradient"));
         let of_parameters = module.parameters.val().grad(&gradients).expect("the parameters' gradient");
+        assert_eq!(of_parameters.dtype(), DType::F32);
         Results {
             y: values(y),
             dx: of(&x),

@@ -1,7 +1,7 @@
 //! burn's memory: its default pools, views, threads with streams of their own, and writing in place.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
-use burn_hydralora::hydralora::{Config, Sharing};
+use burn_hydralora::hydralora::{Config, Router, Sharing};
 use burn_hydralora::{Extras, HydraLora};
 
 use crate::common::{By, Case, DEVICE, assert_close, in_own_process, matrix, random, values};
@@ -91,6 +91,11 @@ fn views_are_read_as_they_look() {
     for (name, x) in views {
         let [ours, theirs] = both(&module, &x).map(values);
         assert_close(&ours, &theirs, 2e-5, name);
+        // And as what the output is added to.
+        let extras = Extras { base: Some(x.clone()), ..Extras::default() };
+        let y = random(x.dims()[0], 64, 4, &DEVICE);
+        let ours = values(module.forward_add(x.clone(), y.clone()));
+        assert_close(&ours, &values(module.formula(y, extras)), 2e-5, &format!("{name}, as a base"));
     }
 }
 
@@ -110,9 +115,27 @@ fn any_number_of_axes_and_of_tokens() {
     let training = DEVICE.clone().autodiff();
     let none = case.module(&training).forward(Tensor::<2>::zeros([0, 64], &training));
     assert_eq!(none.dims(), [0, 64]);
+    let config = Config { router: Router::GivenWeights, ..case.config };
+    let given = Case::new("given", config, 0).module(&DEVICE);
+    let gates = Some(Tensor::zeros([0, 3], &*DEVICE));
+    let none =
+        given.forward_with(Tensor::<2>::zeros([0, 64], &*DEVICE), Extras { gates, ..Extras::default() });
+    assert_eq!(none.dims(), [0, 64]);
 }
 
-/// Pools let no two tensors of a dispatch share bytes, and here the gradient of y is x itself.
+/// Pools let no two tensors of a dispatch share bytes, and here x is its own gates.
+#[test]
+fn one_tensor_may_be_x_and_gates() {
+    let config =
+        Config { d_in: 8, d_out: 16, rank: 4, experts: 8, router: Router::GivenWeights, ..Config::DEFAULT };
+    let module = Case::new("own gates", config, 40).module(&DEVICE);
+    let x = random(40, 8, 1, &DEVICE);
+    let extras = || Extras { gates: Some(x.clone()), ..Extras::default() };
+    let ours = values(module.forward_with(x.clone(), extras()));
+    assert_close(&ours, &values(module.formula(x.clone(), extras())), 2e-5, "x as gates");
+}
+
+/// The gradient of y is a multiple of x.
 #[test]
 fn one_tensor_may_come_twice() {
     let case = square(40);

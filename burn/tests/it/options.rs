@@ -1,10 +1,11 @@
 //! Every option: the kernels against the library's float64 twin and against burn's autodiff of the formula.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
+use burn_hydralora::Extras;
 use burn_hydralora::hydralora::twin::{self, Approx};
-use burn_hydralora::hydralora::{Adapter, Dropout, DropoutOf, GateRows};
+use burn_hydralora::hydralora::{Adapter, Config, Dropout, DropoutOf, GateRows, Router};
 
-use crate::common::{By, Case, DEVICE, Results, cases};
+use crate::common::{By, Case, DEVICE, Results, assert_close, cases, matrix, values};
 
 #[test]
 fn kernels_agree_with_the_twin() {
@@ -42,12 +43,45 @@ fn dropout_is_the_librarys() {
     }
 }
 
+/// A latent router sees what dropout has left of x, with the kernels and in the formula, which drops other elements.
+#[test]
+fn a_latent_router_reads_what_is_left() {
+    let (tokens, columns) = (8192, 64);
+    let config = Config {
+        d_in: columns as u32,
+        d_out: 8,
+        rank: 2,
+        experts: 2,
+        router: Router::Latent,
+        temperature: 0.02,
+        dropout: Some(Dropout::new(0.5)),
+        ..Config::DEFAULT
+    };
+    let case = Case::new("latent", config, 1);
+    // All tokens are the same one, so that their mean is over what is dropped.
+    let x = |device: &Device| matrix(&case.x, columns, device).repeat_dim(0, tokens);
+    let mean = |y: Tensor<2>| values(y.mean_dim(0));
+    let device = DEVICE.clone().autodiff();
+    let module = case.module(&device);
+    let ours = mean(module.forward(x(&device)));
+    let theirs = mean(module.formula(x(&device), Extras::default()));
+    assert_close(&ours, &theirs, 0.1, "the mean of y");
+    // Without dropout h has the same mean, and the router another answer.
+    let whole = mean(case.module(&DEVICE).forward(x(&DEVICE)));
+    let largest = ours.iter().fold(0.0f32, |largest, y| largest.max(y.abs()));
+    let apart = whole.iter().zip(&ours).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
+    assert!(apart > 0.3 * largest, "nothing depends on what the router reads: {apart} of {largest}");
+}
+
 #[test]
 fn half_activations_keep_f32_parameters() {
     for case in cases().into_iter().filter(|case| case.mask.is_none()) {
-        let half = case.run_as(By::Module, &DEVICE, DType::F16);
-        // Inputs and results are rounded to 11 bits.
-        half.assert_close(&case.run(By::Module, &DEVICE), 6e-3, &case.name);
+        let whole = case.run(By::Module, &DEVICE);
+        for (by, device) in [(By::Module, &*DEVICE), (By::Formula, &*DEVICE), (By::Module, &Device::flex())] {
+            let half = case.run_as(by, device, DType::F16);
+            // Inputs and results are rounded to 11 bits.
+            half.assert_close(&whole, 6e-3, &format!("{}, {by:?} on {device:?}", case.name));
+        }
     }
 }
 
@@ -66,9 +100,8 @@ fn assert_within(case: &Case, results: &Results, random: Option<twin::Random>) {
     let experts = config.experts as usize;
     let gates =
         case.gates.as_ref().map(|(gates, rows)| of_tokens(&exact(gates), experts, *rows, case.tokens));
-    let mask = case.mask.as_ref().map(|mask| mask.iter().map(|&taken| taken != 0.0).collect::<Vec<_>>());
     let extras =
-        twin::Extras { gates: gates.as_deref(), mask: mask.as_deref(), random, ..twin::Extras::default() };
+        twin::Extras { gates: gates.as_deref(), mask: case.mask.as_deref(), random, ..twin::Extras::default() };
     let base = case.base.as_deref().map(exact);
     let output = twin::forward(config, &adapter, &x, &extras, base.as_deref());
     let input = twin::backward_input(config, &adapter, &output.h, &output.w, &g, &extras, None);

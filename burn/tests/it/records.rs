@@ -168,13 +168,15 @@ fn the_frozen_layer_may_be_quantised() {
     let linear = linear.quantize_weights(&mut Quantizer::new(Calibration::MinMax, scheme));
     let weight = linear.weight.val().dequantize();
     let layer = HydraLinear::new(linear, case.module(&device));
-    let x = random(6, 32, 1, &device);
+    let x = random(6, 32, 1, &device).require_grad();
     let y = layer.forward(x.clone());
-    let expected = x.clone().matmul(weight) + layer.adapter.formula(x, Extras::default());
+    let expected = x.clone().matmul(weight) + layer.adapter.formula(x.clone(), Extras::default());
     crate::common::assert_close(&values(y.clone()), &values(expected.clone()), 1e-4, "y");
     let gradients = [y, expected].map(|y| {
         let gradients = y.powf_scalar(2.0).sum().backward();
-        values(layer.adapter.parameters.val().grad(&gradients).expect("a gradient"))
+        let of_parameters = layer.adapter.parameters.val().grad(&gradients).expect("a gradient");
+        [values(of_parameters), values(x.grad(&gradients).expect("dx"))]
     });
-    crate::common::assert_close(&gradients[0], &gradients[1], 1e-3, "gradients");
+    crate::common::assert_close(&gradients[0][0], &gradients[1][0], 1e-3, "gradients");
+    crate::common::assert_close(&gradients[0][1], &gradients[1][1], 1e-3, "dx, through quantised weights");
 }

@@ -566,19 +566,31 @@ impl Case {
         let Shape { tokens, experts, logsumexp, .. } = self.shape;
         let of_losses = experts + u32::from(logsumexp);
         let has = |tensors: &[Tensor], name| tensors.iter().any(|tensor| tensor.name == name);
+        // What belongs to one token alone is poisoned with it.
+        let spoil = |numbers: &mut [f32], rows: GateRows| {
+            if let (GateRows::Token, Some(poison), Some(token)) =
+                (rows, self.inputs.poison(), self.inputs.poisoned_token(tokens))
+            {
+                numbers[(token * experts) as usize] = poison;
+            }
+        };
         if let Router::GivenWeights | Router::GivenLogits = router
             && has(tensors, "y")
         {
             let mut gates = noise(rng, self.gates.count(tokens) * experts);
             // Some weights are zero, and many negative.
             gates.iter_mut().step_by(3).for_each(|gate| *gate = 0.0);
+            spoil(&mut gates, self.gates);
             tensors.push(Tensor::input("gates", experts, gates));
         }
         if let Some(added) = self.gate_gradient
             && has(tensors, "dstate")
         {
             let width = if added == GateGradient::Losses { of_losses } else { experts };
-            let gradient = noise(rng, added.rows().count(tokens) * width);
+            let mut gradient = noise(rng, added.rows().count(tokens) * width);
+            if added != GateGradient::Losses {
+                spoil(&mut gradient, added.rows());
+            }
             tensors.push(Tensor::input("gate_gradient", width, gradient));
         }
         if let Operation::GateLosses(_) | Operation::StepWithLosses(_) = self.operation {
@@ -591,12 +603,22 @@ impl Case {
         }
     }
 
-    /// Adds a mask, in which some tokens take no adapter. Their activations are NaN.
+    /// Adds a mask, in which some tokens take no adapter. Their activations are NaN. Others count for no loss.
     fn add_mask(&self, tensors: &mut Vec<Tensor>) {
         // The first, one of a full tile of four, a whole one, and the last of several.
         let takes = |token: u32| !(token == 0 || token % 7 == 5 || (8..12).contains(&token));
-        let mask: Vec<f32> = (0..self.shape.tokens).map(|token| f32::from(u8::from(takes(token)))).collect();
-        let activations = tensors.iter_mut().filter(|tensor| ["x", "g"].contains(&tensor.name.as_str()));
+        let number = |token: u32| match (takes(token), token % 3) {
+            (false, _) => 0.0,
+            (true, 1) => -1.0,
+            (true, _) => 1.0,
+        };
+        let mask: Vec<f32> = (0..self.shape.tokens).map(number).collect();
+        // What forward saved may be anything where it had no mask.
+        let activations = tensors.iter_mut().filter(|tensor| match tensor.name.as_str() {
+            "x" | "g" => true,
+            "saved" => !tensor.written,
+            _ => false,
+        });
         for tensor in activations {
             let width = tensor.width;
             for (row, _) in tensor.data.chunks_mut(width).zip(&mask).filter(|(_, take)| **take == 0.0) {

@@ -614,6 +614,18 @@ fn other_gates(cases: &mut Vec<Case>) {
             cases.push(Case::new(operation, shape).with_inputs(Inputs::Nan));
         }
     }
+    // A NaN or an infinity among what is given stays in its token.
+    for inputs in [Inputs::Nan, Inputs::Infinity] {
+        for router in [Router::GivenWeights, Router::GivenLogits, Router::Input] {
+            cases.push(Case::new(Operation::Forward(router), few).with_inputs(inputs));
+            for gate_gradient in
+                [GateGradient::Weights(GateRows::Token), GateGradient::Logits(GateRows::Token)]
+            {
+                let case = Case::new(Operation::BackwardInput(router), few).with_inputs(inputs);
+                cases.push(Case { gate_gradient: Some(gate_gradient), ..case });
+            }
+        }
+    }
     cases.push(Case::new(Operation::Step(Router::Latent), few.biased()).in_half(Element::F16));
     let rows = [GateRows::Token, GateRows::Sequence(5), GateRows::Batch];
     for gates in rows {
@@ -731,7 +743,16 @@ fn gate_losses(cases: &mut Vec<Case>) {
     }
     let gate_gradient = Some(GateGradient::Losses);
     for shape in [shape.at(250), shape.top(2, false), shape.top(2, true), few, few.top(2, true)] {
-        cases.push(Case { gate_gradient, ..Case::new(Operation::BackwardInput(Router::Latent), shape) });
+        let case = Case { gate_gradient, ..Case::new(Operation::BackwardInput(Router::Latent), shape) };
+        cases.extend([Case { mask: true, ..case.clone() }, case]);
+    }
+    for (shape, router) in [
+        (few.weighted(Weighting::Sigmoid), Router::Input),
+        (few.weighted(Weighting::NormalisedSigmoid).separate(), Router::Input),
+        (few, Router::GivenWeights),
+    ] {
+        let case = Case::new(Operation::BackwardInput(router), shape);
+        cases.push(Case { gate_gradient, mask: true, ..case });
     }
     cases.push(Case::new(Operation::Forward(Router::Input), shape.at(30)));
     // Nothing is added to the router's own gradient.

@@ -48,7 +48,7 @@ impl Inputs {
     ];
 
     /// The number that poisons one token.
-    fn poison(self) -> Option<f32> {
+    pub fn poison(self) -> Option<f32> {
         match self {
             Self::Nan => Some(f32::NAN),
             Self::Infinity => Some(f32::INFINITY),

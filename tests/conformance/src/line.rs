@@ -23,7 +23,7 @@ pub struct Line {
     pub packed_direction: Vec<Approx>,
     /// Given weights or logits and a direction in them, a row for each token.
     gates: Option<[Vec<Approx>; 2]>,
-    taken: Option<Vec<bool>>,
+    taken: Option<Vec<f32>>,
     /// The cotangent of y.
     pub g: Vec<Approx>,
     /// That of the weights or logits.

@@ -35,8 +35,15 @@ impl Mode {
         }
         let mut modes = vec![Self::Correctness];
         if case.inputs == Inputs::Noise {
-            // Options change no order of sums, which a step shows for all operations.
-            if !case.has_options() || matches!(case.operation, Operation::Step(_)) {
+            // Options change no order of sums, which a step shows for all operations that it has.
+            let sums_of_its_own = matches!(
+                case.operation,
+                Operation::Step(_)
+                    | Operation::StepWithLosses(_)
+                    | Operation::GateLosses(_)
+                    | Operation::GateGradients(_)
+            );
+            if !case.has_options() || sums_of_its_own {
                 modes.push(Self::Determinism);
             }
             if matches!(case.operation, Operation::Step(_) | Operation::StepWithLosses(_))

@@ -826,8 +826,38 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "mask of the quad's first token",
         "mask/given.wgsl",
-        "takes(min(token + 2u, last))",
-        "takes(min(token, last))",
+        "mask[min(token + 2u, last)]",
+        "mask[min(token, last)]",
+    ),
+    defect(
+        "masked h and w in the gradients",
+        "kernel/backward_params.wgsl",
+        "if (!takes(token)) { return 0.0; }",
+        "if (false) { return 0.0; }",
+    ),
+    defect(
+        "tokens without loss in the losses' sums",
+        "kernel/gate_sums.wgsl",
+        "var is_finite = counts(token);",
+        "var is_finite = true;",
+    ),
+    defect(
+        "losses' gradient for tokens without loss",
+        "gate/softmax_backward.wgsl",
+        "* of_losses, four_count(token));",
+        "* of_losses, vec4<bool>(true));",
+    ),
+    defect(
+        "losses' gradient of sigmoids for tokens without loss",
+        "gate/add_gradient.wgsl",
+        "if (OF_LOSSES) {",
+        "if (false) {",
+    ),
+    defect(
+        "losses' gradient only for every fourth token",
+        "gate/router_backward.wgsl",
+        "weigh_backward(first_token + 4u * local, local);",
+        "weigh_backward(first_token, local);",
     ),
     // gate_losses
     defect("loads of the lowest weights", "kernel/gate_sums.wgsl", "(others > own ||", "(others < own ||"),

@@ -98,7 +98,7 @@ fn compare(options: &Options, device: &Device) -> Outcome<()> {
         println!("{row}");
     }
     println!(
-        "\nBits a byte on what is held out; MiB: what burn's memory pools had reserved in the end, their peak."
+        "\nBits a byte on what is held out; MiB: what burn's memory pools had reserved in the end."
     );
     Ok(())
 }

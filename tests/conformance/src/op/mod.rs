@@ -180,9 +180,9 @@ fn split_state(config: &Config, state: &[Approx], only: f64) -> (Vec<Approx>, Ve
     })
 }
 
-/// Which tokens take the adapter, if there is a mask.
-pub fn mask(values: &Values) -> Option<Vec<bool>> {
-    values.get("mask").map(|mask| mask.iter().map(|take| take.value != 0.0).collect())
+/// The mask's numbers, if there is one.
+pub fn mask(values: &Values) -> Option<Vec<f32>> {
+    values.get("mask").map(|mask| mask.iter().map(|number| number.value as f32).collect())
 }
 
 /// A row for each of `tokens` tokens, from rows that several share.
