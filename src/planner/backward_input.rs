@@ -116,7 +116,7 @@ impl Problem for BackwardInput {
                 g,
                 dx,
                 gate_gradient: options.gate_gradient.map(|added| match added {
-                    GateGradient::Losses if gate.has_softmax() => GateGradient::Losses,
+                    GateGradient::Losses if gate.has_softmax() || options.mask => GateGradient::Losses,
                     GateGradient::Weights(_) | GateGradient::Losses => GateGradient::Weights(GateRows::Token),
                     GateGradient::Logits(_) => GateGradient::Logits(GateRows::Token),
                 }),

@@ -581,6 +581,10 @@ impl Case {
             // Some weights are zero, and many negative.
             gates.iter_mut().step_by(3).for_each(|gate| *gate = 0.0);
             spoil(&mut gates, self.gates);
+            // Where weights add up to next to nothing, their spread is a quotient of that.
+            if let Operation::StepWithLosses(_) = self.operation {
+                gates.iter_mut().for_each(|gate| *gate = gate.abs());
+            }
             tensors.push(Tensor::input("gates", experts, gates));
         }
         if let Some(added) = self.gate_gradient
