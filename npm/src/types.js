@@ -109,7 +109,8 @@
  * @property {number | null} [dxStride]
  * @property {{ weights: GateRows } | { logits: GateRows } | "losses" | null} [gateGradient] what the tensor `gateGradient` is
  *   a gradient of; `losses` is what `gateLosses` gives
- * @property {boolean} [mask]
+ * @property {boolean} [mask] whether tokens whose number in `mask` is zero have no gradient; below zero, they have none of the
+ *   losses
  */
 
 /**
@@ -124,7 +125,7 @@
  * @property {number | null} [xStride]
  * @property {Element} [g]
  * @property {number | null} [gStride]
- * @property {boolean} [mask]
+ * @property {boolean} [mask] as `backwardInput` had it
  */
 
 /**
@@ -163,7 +164,7 @@
  * @property {number} [balance] the coefficient of the Switch Transformer's balance
  * @property {number} [spread] the coefficient of the squared coefficient of variation of the summed weights
  * @property {number} [z] the coefficient of the z-loss
- * @property {boolean} [mask]
+ * @property {boolean} [mask] whether tokens whose number in `mask` is not above zero do not count
  */
 
 /**

@@ -98,7 +98,9 @@ pub fn run(
     for others in &results[1..] {
         assert_agree(&results[0], others);
     }
-    passes.iter_mut().for_each(|pass| pass.clear());
+    for pass in &mut *passes {
+        pass.clear();
+    }
     let mut costs = Vec::new();
     for (pass, times) in zip(passes, &times) {
         let median = |at: usize| {

@@ -90,10 +90,8 @@ impl Training {
         config.layout()?;
         let expected = described(config);
         // A module that is not there has no tensors, which says more.
-        if let Some(found) =
-            self.layers.get(module).and_then(Value::as_str).filter(|found| *found != expected)
-        {
-            let (module, found) = (module.to_owned(), found.to_owned());
+        if let Some(found) = self.layers.get(module).filter(|found| **found != expected) {
+            let (module, found) = (module.to_owned(), found.as_str().unwrap_or("unknown").to_owned());
             return Err(CheckpointError::Layer { module, expected, found });
         }
         for version in VERSIONS {
@@ -117,7 +115,7 @@ impl Training {
     /// Reads the state of a module. Numbers that are not finite are read like others: training has them or not.
     ///
     /// # Errors
-    /// Tensors that are missing or have other shapes than the layer's, and a file that has changed.
+    /// Another layer than the saved one, tensors that are missing or have other shapes, and a file that has changed.
     pub fn module(&self, module: &str, config: &Config) -> Result<ModuleState, CheckpointError> {
         self.check(module, config)?;
         let read = |version: &str| -> Result<Adapter, CheckpointError> {
@@ -141,7 +139,7 @@ impl Training {
     }
 }
 
-/// What makes a layer what it is, given its matrices.
+/// What makes a layer what it is, given its matrices. Files have it, so what `Display` says of a configuration stays as it is.
 pub(crate) fn described(config: &Config) -> String {
     Config { dropout: None, logsumexp: false, ..*config }.to_string()
 }

@@ -613,6 +613,14 @@ fn over_a_limit() {
         plan(backward_input(), &small, 1_000_000, &narrow).err(),
         plan(backward_params(), &config([1 << 20, 1 << 20, 2, 2], Router::Input), 1, &narrow).err(),
         plan(linear(LinearDirection::Forward), &config([8, 1 << 16, 1, 1], Router::Input), 1, &narrow).err(),
+        // A workgroup for each expert, and one for the batch.
+        plan(
+            Operation::GateLosses(GateLossesOptions::default()),
+            &config([8, 8, 2, 16], Router::Input),
+            1,
+            &narrow,
+        )
+        .err(),
     ] {
         over(error.expect("too many workgroups"), Limit::ComputeWorkgroupsPerDimension);
     }

@@ -100,8 +100,12 @@ fn assert_within(case: &Case, results: &Results, random: Option<twin::Random>) {
     let experts = config.experts as usize;
     let gates =
         case.gates.as_ref().map(|(gates, rows)| of_tokens(&exact(gates), experts, *rows, case.tokens));
-    let extras =
-        twin::Extras { gates: gates.as_deref(), mask: case.mask.as_deref(), random, ..twin::Extras::default() };
+    let extras = twin::Extras {
+        gates: gates.as_deref(),
+        mask: case.mask.as_deref(),
+        random,
+        ..twin::Extras::default()
+    };
     let base = case.base.as_deref().map(exact);
     let output = twin::forward(config, &adapter, &x, &extras, base.as_deref());
     let input = twin::backward_input(config, &adapter, &output.h, &output.w, &g, &extras, None);

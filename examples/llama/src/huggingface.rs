@@ -479,9 +479,8 @@ mod tests {
         std::fs::write(&path, [&whole[..], &[0; 4]].concat()).expect("a file");
         let error = Folder::open(&folder).expect_err("bytes of no tensor").to_string();
         assert!(error.contains("its tensors have"), "{error}");
-        let text = format!(
-            r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"b":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#
-        );
+        let place = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+        let text = format!(r#"{{"a":{place},"b":{place}}}"#);
         let header = (text.len() as u64).to_le_bytes();
         std::fs::write(&path, [&header[..], text.as_bytes(), &[0; 4]].concat()).expect("a file");
         let error = Folder::open(&folder).expect_err("the same bytes twice").to_string();

@@ -583,7 +583,9 @@ impl Case {
             spoil(&mut gates, self.gates);
             // Where weights add up to next to nothing, their spread is a quotient of that.
             if let Operation::StepWithLosses(_) = self.operation {
-                gates.iter_mut().for_each(|gate| *gate = gate.abs());
+                for gate in &mut gates {
+                    *gate = gate.abs();
+                }
             }
             tensors.push(Tensor::input("gates", experts, gates));
         }

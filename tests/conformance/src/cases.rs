@@ -213,7 +213,8 @@ fn plans_and_placement(cases: &mut Vec<Case>) {
     );
     cases.push(Case::new(LINEAR[0], Shape::new(700, [8, 12], [2, 2])).planned_for(Planning::Narrow));
     cases.push(
-        Case::new(Operation::AdamW { clip: true }, Shape::new(1, [300, 400], [4, 3]))
+        // The norm has more workgroups, and cannot fold them.
+        Case::new(Operation::AdamW { clip: false }, Shape::new(1, [300, 400], [4, 3]))
             .planned_for(Planning::Narrow),
     );
     divided(cases);

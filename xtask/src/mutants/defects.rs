@@ -645,12 +645,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         "select(0.0, 0.0, column",
     ),
     defect("rows of gates for one token each", "gate/rows.wgsl", "/ dims.row_tokens *", "*"),
-    defect(
-        "added gradient overwrites",
-        "gate/add_gradient.wgsl",
-        "+ item] += four_given",
-        "+ item] = four_given",
-    ),
+    defect("added gradient overwrites", "gate/add_gradient.wgsl", "+ item] += added;", "+ item] = added;"),
     defect(
         "gradient of logits added to the weights'",
         "gate/add_gradient.wgsl",
@@ -874,7 +869,6 @@ pub(super) const DEFECTS: &[Defect] = &[
         "is_largest",
     ),
     defect("weights with a minus count", "kernel/gate_sums.wgsl", "max(others, 0.0)", "others"),
-    defect("masked tokens count", "kernel/gate_sums.wgsl", "= takes(token);", "= true;"),
     defect(
         "tokens that are not finite count",
         "kernel/gate_sums.wgsl",
@@ -952,8 +946,8 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect(
         "gradient of losses for the chosen alone",
         "gate/softmax_backward.wgsl",
-        "slope += probability(expert, quad, chosen) *",
-        "slope += weight(expert, quad) *",
+        "probability(expert, quad, chosen) * of_losses",
+        "weight(expert, quad) * of_losses",
     ),
     defect(
         "losses of renormalised weights",

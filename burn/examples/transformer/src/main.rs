@@ -97,9 +97,7 @@ fn compare(options: &Options, device: &Device) -> Outcome<()> {
     for row in rows {
         println!("{row}");
     }
-    println!(
-        "\nBits a byte on what is held out; MiB: what burn's memory pools had reserved in the end."
-    );
+    println!("\nBits a byte on what is held out; MiB: what burn's memory pools had reserved in the end.");
     Ok(())
 }
 

@@ -164,11 +164,12 @@ fn with_options(planner: &Planner) -> HashSet<Shader> {
     let sums = Operation::GateGradients(GateGradientsOptions { rows: GateRows::Sequence(7) });
     shaders.extend(shaders_of(planner.plan(&sums, &given, 300).expect("it fits")));
     for config in GATES.into_iter().filter(|config| config.experts > 1) {
-        let gate_gradient = Some(GateGradient::Losses);
-        let options = BackwardInputOptions { gate_gradient, ..BackwardInputOptions::default() };
-        shaders.extend(shaders_of(
-            planner.plan(&Operation::BackwardInput(options), &config, 300).expect("it fits"),
-        ));
+        for mask in [false, true] {
+            let gate_gradient = Some(GateGradient::Losses);
+            let options = BackwardInputOptions { gate_gradient, mask, ..BackwardInputOptions::default() };
+            let recording = planner.plan(&Operation::BackwardInput(options), &config, 300);
+            shaders.extend(shaders_of(recording.expect("it fits")));
+        }
     }
     shaders
 }
