@@ -484,7 +484,7 @@ mod tests {
         let header = (text.len() as u64).to_le_bytes();
         std::fs::write(&path, [&header[..], text.as_bytes(), &[0; 4]].concat()).expect("a file");
         let error = Folder::open(&folder).expect_err("the same bytes twice").to_string();
-        assert!(error.contains("tensor `b`"), "{error}");
+        assert!(error.contains("invalid offset for tensor"), "{error}");
         std::fs::remove_dir_all(folder).expect("the copy");
         let folder = Folder::open(&tiny()).expect("a model");
         assert_eq!(folder.read("model.norm.weight", [1, 128]).expect("a norm").len(), 128);
