@@ -4,8 +4,7 @@
 //   dl = (u * (dw - sum_i w_i dw_i) + p * (b - sum_i p_i b_i)) / temperature
 //
 // where u = p, but w with RENORMALISE, and dw is zero for experts that were not chosen. Tokens that do not count for the losses
-// have no b. With Z_LOSS, b has the factor * z
-// besides, where z is the logsumexp after the weights in `state`.
+// have no b. With Z_LOSS, b has the factor * z besides, where z is the logsumexp after the weights in `state`.
 //@ import gate: loss_gradient, weight, z_factor
 //@ import mask: four_count
 //@ import uniform/fused: dims
@@ -28,7 +27,9 @@ fn weigh_backward(token: u32, quad: u32) {
         if (LOSSES && RENORMALISE) { chosen += min(state[(A_ROWS + expert) * QUADS + quad], vec4<f32>(0.0)); }
     }
     var loss_mean = vec4<f32>(0.0);
+    var counts = vec4<bool>(true);
     if (LOSSES) {
+        counts = four_count(token);
         for (var expert = 0u; expert < EXPERTS; expert++) {
             loss_mean += probability(expert, quad, chosen) * loss_gradient(expert);
         }
@@ -42,7 +43,7 @@ fn weigh_backward(token: u32, quad: u32) {
         if (LOSSES) {
             var of_losses = loss_gradient(expert) - loss_mean;
             if (Z_LOSS) { of_losses += z_factor() * state[(A_ROWS + EXPERTS) * QUADS + quad]; }
-            slope += select(vec4<f32>(0.0), probability(expert, quad, chosen) * of_losses, four_count(token));
+            slope += select(vec4<f32>(0.0), probability(expert, quad, chosen) * of_losses, counts);
         }
         dstate_tile[row] = dims.logit_scale * slope;
     }

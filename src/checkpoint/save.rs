@@ -10,7 +10,7 @@ use super::error::CheckpointError;
 use super::tensors::failed;
 use super::{SETTINGS, WRAPPER};
 use crate::element::Element;
-use crate::layer::{Adapter, Config, DropoutOf, Gate, Logits, Router, Sharing, Weighting};
+use crate::layer::{Adapter, Config, DropoutOf, Router, Sharing, Weighting};
 
 const TENSORS: &str = "adapter_model.safetensors";
 
@@ -98,7 +98,7 @@ pub(super) fn write_tensors<const N: usize>(
         for adapter in matrices(name)? {
             // Checks every shape.
             config.layout()?.pack(&adapter)?;
-            let router = router_columns(config).map(|_| &adapter.router);
+            let router = (config.gate().router_columns(config) > 0).then_some(&adapter.router);
             let bias = config.gate().has_bias().then_some(&adapter.router_bias);
             for matrix in [&adapter.a].into_iter().chain(&adapter.b).chain(router).chain(bias) {
                 file(&Element::F32.encode(matrix))?;
@@ -121,20 +121,14 @@ pub(super) fn tensors(module: &str, config: &Config) -> Vec<(String, [u64; 2])> 
     };
     let b = |i: u64| if several { key(&format!("B{i}")) } else { key("B") };
     tensors.extend((0..experts).map(|i| (b(i), [d_out, rank])));
-    tensors.extend(router_columns(config).map(|columns| (key("route"), [experts, columns.into()])));
+    let columns = config.gate().router_columns(config);
+    if columns > 0 {
+        tensors.push((key("route"), [experts, columns.into()]));
+    }
     if config.gate().has_bias() {
         tensors.push((format!("{WRAPPER}{module}.lora_route.bias"), [experts, 1]));
     }
     tensors
-}
-
-/// Columns of the router's matrix, if the layer has one.
-pub(super) fn router_columns(config: &Config) -> Option<u32> {
-    match config.gate() {
-        Gate::One | Gate::Given | Gate::Router(Logits::Given, ..) => None,
-        Gate::Router(Logits::Input { .. }, ..) => Some(config.d_in),
-        Gate::Router(Logits::Latent { .. }, ..) => Some(config.rank),
-    }
 }
 
 /// `adapter_config.json`.

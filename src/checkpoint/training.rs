@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::CheckpointError;
-use super::save::{replace_in, router_columns, tensors, write_tensors};
+use super::save::{replace_in, tensors, write_tensors};
 use super::tensors::{self, Source, Stored};
 use crate::layer::{Adapter, Config, Sharing};
 
@@ -87,17 +87,22 @@ impl Training {
 
     /// Whether all of a module is there, in the shapes of its layer, and the layer is the same but for dropout.
     pub(crate) fn check(&self, module: &str, config: &Config) -> Result<(), CheckpointError> {
+        self.check_layer(module, config)?;
+        for version in VERSIONS {
+            for (key, shape) in tensors(module, config) {
+                self.find(module, format!("{key}{version}"), shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_layer(&self, module: &str, config: &Config) -> Result<(), CheckpointError> {
         config.layout()?;
         let expected = described(config);
         // A module that is not there has no tensors, which says more.
         if let Some(found) = self.layers.get(module).filter(|found| **found != expected) {
             let (module, found) = (module.to_owned(), found.as_str().unwrap_or("unknown").to_owned());
             return Err(CheckpointError::Layer { module, expected, found });
-        }
-        for version in VERSIONS {
-            for (key, shape) in tensors(module, config) {
-                self.find(module, format!("{key}{version}"), shape)?;
-            }
         }
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Training {
     /// # Errors
     /// Another layer than the saved one, tensors that are missing or have other shapes, and a file that has changed.
     pub fn module(&self, module: &str, config: &Config) -> Result<ModuleState, CheckpointError> {
-        self.check(module, config)?;
+        self.check_layer(module, config)?;
         let read = |version: &str| -> Result<Adapter, CheckpointError> {
             let mut all = tensors(module, config)
                 .into_iter()
@@ -126,7 +131,7 @@ impl Training {
             let several = config.experts > 1 && config.a == Sharing::Separate;
             let a = take(if several { config.experts } else { 1 })?.concat();
             let b = take(config.experts)?;
-            let router = take(router_columns(config).is_some().into())?.concat();
+            let router = take((config.gate().router_columns(config) > 0).into())?.concat();
             let router_bias = take(config.gate().has_bias().into())?.concat();
             Ok(Adapter { a, router, router_bias, b })
         };

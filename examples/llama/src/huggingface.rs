@@ -143,7 +143,7 @@ fn places(path: &Path, tensors: &mut BTreeMap<String, Place>) -> Result<(), Erro
     let mut text = vec![0; header as usize];
     file.read_exact(&mut text).map_err(failed)?;
     let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    // Between them there are no gaps, which reading the metadata checks.
+    // Reading the metadata checks that tensors lie one behind the other, each with the bytes of its shape.
     let filled = metadata.data_len() as u64;
     if filled != length - 8 - header {
         return Err(damaged(format!(
@@ -152,20 +152,10 @@ fn places(path: &Path, tensors: &mut BTreeMap<String, Place>) -> Result<(), Erro
         )));
     }
     for (name, info) in metadata.tensors() {
-        let size = match info.dtype {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
-            other => return Err(damaged(format!("`{name}` is {other:?}; F32, F16 and BF16 can be read"))),
-        };
-        let (start, end) = info.data_offsets;
-        let count = info.shape.iter().try_fold(size, |bytes: usize, length| bytes.checked_mul(*length));
-        let inside = (8 + header).checked_add(end as u64).is_some_and(|end| end <= length);
-        if !inside || count.is_none_or(|count| start.checked_add(count) != Some(end)) {
-            return Err(damaged(format!(
-                "`{name}` lies at {start} to {end} with the shape {:?}",
-                info.shape
-            )));
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(damaged(format!("`{name}` is {:?}; F32, F16 and BF16 can be read", info.dtype)));
         }
+        let (start, end) = info.data_offsets;
         let (first, bytes) = (8 + header + start as u64, (end - start) as u64);
         let place =
             Place { file: path.to_owned(), dtype: info.dtype, shape: info.shape.clone(), first, bytes };
@@ -311,7 +301,7 @@ fn rates(path: &Path, settings: &Value, head_width: u32) -> Result<Vec<f64>, Err
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::{Path, PathBuf};
 
     use safetensors::Dtype;
@@ -333,7 +323,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny")
     }
 
-    fn copy(name: &str) -> PathBuf {
+    pub(crate) fn copy(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("hydralora-llama-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         for file in FILES {

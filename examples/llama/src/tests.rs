@@ -262,12 +262,7 @@ fn the_fuzzers_corpus_is_read_or_refused() -> Result<(), Error> {
         entries.map(|entry| entry.expect("an entry").path()).collect()
     };
     // A copy of a model, in which each of the corpus takes the place of a file.
-    let copy = std::env::temp_dir().join(format!("hydralora-llama-corpus-{}", std::process::id()));
-    std::fs::create_dir_all(&copy).expect("a folder");
-    for entry in std::fs::read_dir(folder.join("data/tiny")).expect("a model") {
-        let entry = entry.expect("an entry");
-        std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("a copy");
-    }
+    let copy = crate::huggingface::tests::copy("corpus");
     let mut read = 0;
     let mut all_of = |opened: Result<Source, Error>| -> Result<(), Error> {
         let Ok(source) = opened else { return Ok(()) };

@@ -594,9 +594,7 @@ impl Case {
         {
             let width = if added == GateGradient::Losses { of_losses } else { experts };
             let mut gradient = noise(rng, added.rows().count(tokens) * width);
-            if added != GateGradient::Losses {
-                spoil(&mut gradient, added.rows());
-            }
+            spoil(&mut gradient, added.rows());
             tensors.push(Tensor::input("gate_gradient", width, gradient));
         }
         if let Operation::GateLosses(_) | Operation::StepWithLosses(_) = self.operation {

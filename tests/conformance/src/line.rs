@@ -23,7 +23,7 @@ pub struct Line {
     pub packed_direction: Vec<Approx>,
     /// Given weights or logits and a direction in them, a row for each token.
     gates: Option<[Vec<Approx>; 2]>,
-    taken: Option<Vec<f32>>,
+    mask: Option<Vec<f32>>,
     /// The cotangent of y.
     pub g: Vec<Approx>,
     /// That of the weights or logits.
@@ -63,7 +63,7 @@ impl Line {
             direction: unpack(&config, &packed_direction),
             packed_direction,
             gates,
-            taken: mask(&job.tensors.iter().map(|t| (t.name.clone(), twin::exact(&t.data))).collect()),
+            mask: mask(&job.tensors.iter().map(|t| (t.name.clone(), twin::exact(&t.data))).collect()),
             g: numbers("g"),
             of_gate,
         }
@@ -73,7 +73,7 @@ impl Line {
         let moved = |from: &[Approx], along: &[Approx]| -> Vec<Approx> {
             from.iter().zip(along).map(|(a, b)| Approx::exact(a.value + distance * b.value)).collect()
         };
-        let Self { config, parameters, direction, taken, .. } = self;
+        let Self { config, parameters, direction, mask, .. } = self;
         let there = Adapter {
             a: moved(&parameters.a, &direction.a),
             router: moved(&parameters.router, &direction.router),
@@ -81,7 +81,7 @@ impl Line {
             b: parameters.b.iter().zip(&direction.b).map(|(from, along)| moved(from, along)).collect(),
         };
         let gates = self.gates.as_ref().map(|[gates, along]| moved(gates, along));
-        let (gates, mask) = (gates.as_deref(), taken.as_deref());
+        let (gates, mask) = (gates.as_deref(), mask.as_deref());
         let extras = Extras { gates, mask, random: Some(RANDOM), ..Extras::default() };
         twin::forward(config, &there, &moved(&self.x, &self.x_direction), &extras, None)
     }
@@ -111,7 +111,7 @@ impl Line {
 
     fn of_losses(&self, w: &[Approx]) -> f64 {
         let report = |w: &[Approx]| {
-            let extras = Extras { mask: self.taken.as_deref(), ..Extras::default() };
+            let extras = Extras { mask: self.mask.as_deref(), ..Extras::default() };
             twin::gate_losses(&self.config, &GateLossesOptions::default(), w, &extras).report
         };
         let (here, there, experts) = (report(&self.forward(0.0).w), report(w), self.config.experts as usize);
